@@ -270,7 +270,8 @@ def model_options(
     "What `create_model` takes for this model beside `num_classes`, `num_frames` and `pretrained`."
     catalogue = _catalogue()
     if name not in catalogue:
-        raise ValueError(f"there is no model {name!r}.{_suggest(str(name), list(catalogue))} All: {', '.join(catalogue)}")
+        near = _suggest(str(name), list(catalogue))
+        raise ValueError(f"there is no model {name!r}.{near} All: {', '.join(catalogue)}")
     method, _, gate = catalogue[name]
     own = _defaults(SDA, ("channels", "num_frames")) if gate else {}
     return {"dropout": .5, **_defaults(method.build, ("site",)), **own}
