@@ -1,0 +1,119 @@
+"""Run notebooks: ``python tests/notebooks.py [NOTEBOOK...]`` runs them again in place and cleans them.
+
+Each notebook gets its own kernel, its own folder as working directory, one time budget, and no profile of the user.
+Cells flagged ``#| gpu``, ``slow``, ``data``, ``notest`` (`tst_flags` in settings.ini) or ``#| eval: false`` are left
+out and keep the output they have.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from configparser import ConfigParser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUDGET = 180  # seconds for one notebook, start of the kernel included
+
+
+def setting(key):
+    """One value of settings.ini."""
+    config = ConfigParser(delimiters=["="], interpolation=None)
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return config["DEFAULT"][key]
+
+
+def notebooks(root=ROOT):
+    """Every notebook of the project in the order of its file names."""
+    paths = (root / "nbs").rglob("*.ipynb")
+    return sorted((p for p in paths if not any(part[0] in "._" for part in p.relative_to(root).parts)),
+                  key=lambda p: p.name)
+
+
+def directives(source):
+    """The ``#| word rest`` lines on top of a cell as {word: rest}."""
+    found = {}
+    for line in source.splitlines():
+        if not (match := re.match(r"\s*#\s*\|\s*(\w+):?\s*(.*)", line)): break
+        found[match[1]] = match[2].strip()
+    return found
+
+
+def skipped(source):
+    """Whether a test run leaves this cell out."""
+    found = directives(source)
+    return found.get("eval", "").lower() == "false" or bool(found.keys() & set(setting("tst_flags").split()))
+
+
+def run(path, budget=BUDGET):
+    """The executed notebook; raises nbclient's errors when a cell fails, the kernel dies or the budget is spent."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    path = Path(path).resolve()
+    project = next(parent for parent in path.parents if (parent / "settings.ini").exists())
+    book, kept, end = nbformat.read(path, 4), {}, time.monotonic() + budget
+    for cell in book.cells:  # a raw cell is not run
+        if cell.cell_type == "code" and skipped(cell.source):
+            kept[cell.id] = cell.outputs
+            cell.cell_type = "raw"
+    with tempfile.TemporaryDirectory() as home:
+        env = {**os.environ, "PYTHONPATH": str(project), "IPYTHONDIR": home, "TQDM_DISABLE": "1",
+               "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        client = NotebookClient(book, kernel_name="python3", startup_timeout=60, shutdown_kernel="immediate",
+                                timeout_func=lambda cell: max(1, int(end - time.monotonic())),
+                                resources={"metadata": {"path": str(path.parent)}})
+        client.execute(env=env)
+    for cell in book.cells:
+        if cell.get("id") in kept: cell.cell_type, cell.outputs = "code", kept[cell.id]
+    return book
+
+
+def main():
+    """Run the named notebooks, or all, in place."""
+    import nbformat
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", nargs="*", type=Path, help="notebooks; all when none is named")
+    failed = []
+    for path in parser.parse_args().notebook or notebooks():
+        start = time.monotonic()
+        try:
+            nbformat.write(run(path, budget=1800), path)
+        except Exception as err:  # the other notebooks are run all the same; the exit status tells
+            failed.append(path.name)
+            print(f"{path.name}: {err}", file=sys.stderr)
+            continue
+        clean(path, ROOT)
+        print(f"{path.name:32} {time.monotonic() - start:6.1f} s {path.stat().st_size / 1000:6.0f} kB")
+    if failed: sys.exit(f"failed: {' '.join(failed)}")
+
+
+def tool(name, *args, cwd):
+    """Run one of nbdev's commands with this Python (its own first line may hold a path that has moved)."""
+    env = {key: value for key, value in os.environ.items() if key != "IN_TEST"}  # nbdev_export does nothing under it
+    script = Path(sys.executable).with_name(name)
+    done = subprocess.run([sys.executable, str(script), *args], cwd=cwd, env=env, capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0, f"{name} failed:\n{done.stdout}{done.stderr}"
+
+
+def clean(path, root):
+    """nbdev_clean on one notebook or folder."""
+    tool("nbdev_clean", "--fname", str(path), cwd=root)
+
+
+def source(cell):
+    """The text of a cell as stored."""
+    return "".join(cell["source"])
+
+
+def load(path):
+    """The notebook's JSON."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__": main()
