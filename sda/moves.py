@@ -421,7 +421,7 @@ def _id(move: MoveClass, split: str, index: int) -> str:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when all went well."""
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield part
         os.replace(part, path)
@@ -553,14 +553,15 @@ def _claim(folder: Path) -> Iterator[None]:
         except ImportError: pass  # Windows: no lock, the files are the same whoever writes them
         except BlockingIOError as err:
             raise RuntimeError(f"another process is making Moves in {folder.parent}; wait until it is done") from err
+        for left in folder.parent.rglob(".*.tmp"): left.unlink()  # by a process that was killed
         yield
     shutil.rmtree(folder)
 
 
 def _workers(asked: int | None, jobs: int) -> int:
-    """Processes to use: the cores we may use, and none of them for less than four jobs."""
+    """Processes to use: as asked, or one per core that is ours and per four jobs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(asked or cores, jobs // 4))
+    return max(1, min(asked, jobs) if asked else min(cores, jobs // 4))
 
 # %% ../nbs/14_moves.ipynb #36d3cdce
 def make_moves(
