@@ -77,6 +77,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         planes, out = site.planes, site.planes * self.expansion
         places = {**dict.fromkeys(PLACES), **(places or {})}
+        if wrong := sorted(set(places) - set(PLACES)): raise ValueError(f"no place {wrong}: there are {PLACES}")
         self.conv1, self.bn1 = _conv(site.in_channels, planes), nn.BatchNorm2d(planes)
         self.conv2 = _conv(planes, planes, 3, site.stride) if places["mix"] is None else None
         self.bn2 = nn.BatchNorm2d(planes)

@@ -227,7 +227,8 @@ def load_model(
     state = load_file(path)
     if wrong := _differences(state, model.state_dict()):
         raise ValueError(f"the weights in {path} are not those of {card.model}: {'; '.join(wrong)}")
-    model.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in state.items()}, assign=True)
+    copied = {k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in state.items()}
+    model.load_state_dict(copied, assign=True)  # copies: what was read may still be the file, mapped into memory
     model.card = card
     return model.to(device).eval()
 
