@@ -271,12 +271,17 @@ class _Named(Dataset):
     def __len__(self) -> int: return len(self.dataset)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        try: return self.dataset[i]
-        except Exception as err:
-            records = getattr(self.dataset, "records", None)
-            name = str(records[i].id) if records else f"number {i}"
-            if name in str(err): raise
-            raise EvaluationError(f"Clip {name!r}: {err}") from err
+        records = getattr(self.dataset, "records", None)
+        with _naming(str(records[i].id) if records else f"number {i}"): return self.dataset[i]
+
+
+@contextlib.contextmanager
+def _naming(clip: str) -> Iterator[None]:
+    """Errors inside name this clip, if they do not already."""
+    try: yield
+    except Exception as err:
+        if clip in str(err): raise
+        raise EvaluationError(f"Clip {clip!r}: {err}") from err
 
 
 @contextlib.contextmanager
@@ -345,7 +350,7 @@ def predict(
     many, rows = not isinstance(path, str | os.PathLike), []
     with _evaluation_mode(model):
         for one in tqdm(list(path) if many else [path], disable=not progress, unit="video", desc="predict"):
-            logits = _view_logits(model, _views(one, card)[None])[0].mean(0)
+            with _naming(str(one)): logits = _view_logits(model, _views(one, card)[None])[0].mean(0)
             if not torch.isfinite(logits).all(): raise EvaluationError(f"The scores of {one} are not finite.")
             values, best = logits.softmax(0).topk(min(top, len(logits)))
             rows += [{"video": str(one), "class": card.class_names[k], "probability": v}

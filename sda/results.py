@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'SCHEMA', 'KINDS', 'MAX_BYTES', 'TABLE_KEYS', 'RecordError', 'machine', 'commit', 'new_record', 'check_record',
            'save_record', 'record_name', 'write_record', 'load_records', 'accuracy_table', 'percent_table',
-           'to_markdown', 'to_html']
+           'to_markdown', 'to_html', 'load_published', 'doubtful']
 
 # %% ../nbs/23_results.ipynb #c715c045
 import datetime
@@ -198,3 +198,26 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_html(table: pd.DataFrame) -> str:
     """An HTML table; text is escaped."""
     return table.to_html(index=False, border=0, classes="sda-table", na_rep="-")
+
+# %% ../nbs/23_results.ipynb #ada3e063
+def load_published(path: str | Path = "data/published.csv") -> pd.DataFrame:
+    """The published tables: dataset, method, protocol, sizes as printed and measured, metric, value, note."""
+    table = pd.read_csv(path, dtype={"frames": str, "crops": "Int64", "clips": "Int64"}, keep_default_na=False,
+                        na_values={c: "" for c in ("crops", "clips", *_SIZES, "value")})
+    if missing := {"dataset", "method", "frames", *_SIZES, "metric", "value", "note"} - set(table.columns):
+        raise RecordError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
+    return table
+
+
+_SIZES = ("params_m", "gmacs", "measured_params_m", "measured_gmacs")  # millions, billions of multiply-adds
+
+
+def doubtful(
+    published: pd.DataFrame,  # from `load_published`
+    params: float = 0.01,  # share by which parameters may differ
+    macs: float = 0.02,  # share by which multiply-adds may differ
+) -> pd.DataFrame:
+    """The methods whose printed sizes differ from the measured ones by more than that."""
+    sizes = published[["method", "frames", *_SIZES, "note"]].drop_duplicates(["method", "frames"])
+    def far(name: str, limit: float) -> pd.Series: return (sizes[name] / sizes[f"measured_{name}"] - 1).abs() > limit
+    return sizes[far("params_m", params) | far("gmacs", macs)].reset_index(drop=True)
