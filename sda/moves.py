@@ -162,7 +162,7 @@ def _paint(canvas: np.ndarray, body: _Body, t: int, dx: int, dy: int) -> np.ndar
 # %% ../nbs/14_moves.ipynb #6099cb9f
 def _generator(seed: int, split: str, source: str, index: int) -> np.random.Generator:
     """The generator of one source clip."""
-    entropy = (seed, SPLITS.index(split), sorted(_SCRIPTS).index(source), index)
+    entropy = (seed, SPLITS.index(split), sorted({c.source for c in CLASSES}).index(source), index)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
@@ -563,6 +563,23 @@ def _workers(asked: int | None, jobs: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(asked, jobs) if asked else min(cores, jobs // 4))
 
+# %% ../nbs/14_moves.ipynb #8ae9b4d4
+def _alone(root: Path, seed: int, jobs: list) -> Iterator[int]:
+    """Make the jobs in this process."""
+    for split, index in jobs:
+        _make_index(root, seed, split, index)
+        yield len(CLASSES)
+
+
+def _reuse(root: Path, found: dict) -> Path:
+    """A complete set, once no clip is missing."""
+    have = sum(1 for path in (root / "img").glob("*.mp4"))
+    if have != found["clips"]:
+        raise FileNotFoundError(f"{root} should hold {found['clips']} clips but holds {have}; delete it, make it again")
+    shutil.rmtree(root / ".parts", ignore_errors=True)  # left if we were stopped after the last step
+    _logger.info("reuse the complete Moves set in %s: %d clips", root, have)
+    return root
+
 # %% ../nbs/14_moves.ipynb #36d3cdce
 def make_moves(
     root: str | Path,  # folder of the set: new, empty, or made by this function
@@ -595,23 +612,6 @@ def make_moves(
             for made in steps: bar.update(made)
         _finish(root, found, counts)
     _logger.info("made Moves in %s: %d clips", root, total)
-    return root
-
-# %% ../nbs/14_moves.ipynb #8ae9b4d4
-def _alone(root: Path, seed: int, jobs: list) -> Iterator[int]:
-    """Make the jobs in this process."""
-    for split, index in jobs:
-        _make_index(root, seed, split, index)
-        yield len(CLASSES)
-
-
-def _reuse(root: Path, found: dict) -> Path:
-    """A complete set, once no clip is missing."""
-    have = sum(1 for path in (root / "img").glob("*.mp4"))
-    if have != found["clips"]:
-        raise FileNotFoundError(f"{root} should hold {found['clips']} clips but holds {have}; delete it, make it again")
-    shutil.rmtree(root / ".parts", ignore_errors=True)  # left if we were stopped after the last step
-    _logger.info("reuse the complete Moves set in %s: %d clips", root, have)
     return root
 
 # %% ../nbs/14_moves.ipynb #011e1481
