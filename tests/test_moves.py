@@ -319,3 +319,8 @@ def test_write_clip_needs_no_neighbours(tmp_path):
 def test_unknown_names_are_told():
     with pytest.raises(ValueError, match="no class of Moves; the keys are"): render("jumping")
     with pytest.raises(ValueError, match="choose one of train"): render("up", split="dev")
+
+
+def test_missing_pyav_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match="pip install av"): write_clip(tmp_path / "a.mp4", render("up").frames)
