@@ -248,8 +248,8 @@ def lr_factor(
     total = config.epochs * steps_per_epoch
     warm = config.warmup * total
     if step < warm:
-        rise = step / warm
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * rise)) / 2 if config.schedule == "onecycle" else rise + 1 / warm
+        if config.schedule == "onecycle": return 0.04 + 0.96 * (1 - math.cos(math.pi * step / warm)) / 2
+        return min(1.0, (step + 1) / warm)
     if config.schedule == "constant": return 1.0
     if config.schedule == "step": return config.gamma ** sum(step >= m * steps_per_epoch for m in config.milestones)
     return (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1))) / 2
@@ -359,12 +359,13 @@ class Engine:
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """accelerate's handle for this description; a second run in one program may choose another format."""
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    if config.precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise TrainingError("precision='fp16' needs a GPU with CUDA. Choose fp32 or bf16.")
     try:
         return Accelerator(mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
                            cpu=config.device == "cpu")
     except ValueError as err:
-        raise TrainingError(f"precision={config.precision!r} does not work on this device: {err} "
-                            "Choose fp32 or bf16.") from err
+        raise TrainingError(f"precision={config.precision!r} does not work here: {err} Choose fp32.") from err
 
 # %% ../nbs/21_trainer.ipynb #75b7c40f
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
