@@ -1,9 +1,9 @@
 """The adapters on made-up files, on bad input, and (where `SDA_ANNOTATIONS` points to them) on the official files."""
 import json
 import os
-import subprocess
-import sys
+import signal
 from collections import Counter
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -29,6 +29,7 @@ from sda.annotations import (
     records_something_v2,
     side_pairs,
     split_records,
+    write_atomic,
     write_dataset,
 )
 from sda.datasets import ListError, Record, read_list
@@ -367,11 +368,13 @@ def test_other_lists_are_not_replaced_unasked(tmp_path):
 
 def test_a_kill_while_writing_leaves_the_old_list(tmp_path):
     write_dataset(tmp_path, {"train": [Record("a", "a", 0, 3)]}, ["k"])
-    code = ("import os, signal, sys; from pathlib import Path; import sda.annotations as a\n"
-            "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "a.write_atomic(Path(sys.argv[1]), 'new ' * 1000)")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "trainValTest/train.txt"], check=False)
-    assert done.returncode == -9 and (tmp_path / "trainValTest/train.txt").read_text() == "a 3 0\n"
+    def killed_at_the_end():
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # all bytes are written, the rename has not come
+        write_atomic(tmp_path / "trainValTest/train.txt", "new " * 1000)
+    child = get_context("fork").Process(target=killed_at_the_end)
+    child.start()
+    child.join(timeout=30)
+    assert child.exitcode == -signal.SIGKILL and (tmp_path / "trainValTest/train.txt").read_text() == "a 3 0\n"
 
 
 # ---------------------------------------------------------------- checking
