@@ -9,6 +9,7 @@ __all__ = ['COLOURS', 'FONT', 'DPI', 'new_figure', 'to_png', 'as_images', 'fig_c
 # %% ../nbs/33_plots.ipynb #ab314a53
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,6 +27,11 @@ FONT = 10  # points; at 80 dots per inch a letter is about 11 pixels high
 DPI = 80   # of every PNG unless the caller asks for more
 
 # %% ../nbs/33_plots.ipynb #c752cb46
+def _wrapped(text: str, width: float) -> str:
+    "Text in lines that fit a figure of this width in inches."
+    return textwrap.fill(text, max(int(width * 10), 12), break_long_words=True)
+
+
 def new_figure(
     width: float,   # inches
     height: float,  # inches
@@ -34,7 +40,7 @@ def new_figure(
     "A figure that pyplot does not know about."
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    if title: figure.suptitle(title, fontsize=FONT + 1)
+    if title: figure.suptitle(_wrapped(title, width), fontsize=FONT + 1)
     return figure
 
 
@@ -100,7 +106,7 @@ def fig_clip(
     rows = -(-len(images) // columns)
     captions = _frame_labels(len(images), indices, times)
     space = .25 + (.2 if times is not None else 0)
-    figure = new_figure(9.5 * columns / 8, (9.5 / 8 + space) * rows + .3, title)
+    figure = new_figure(max(9.5 * columns / 8, 2), (9.5 / 8 + space) * rows + .3, title)
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in places[len(images):]: axes.set_axis_off()
     for axes, image, caption in zip(places, images, captions, strict=False): _draw_frame(axes, image, caption)
@@ -239,7 +245,7 @@ def fig_cam_strip(
         raise ValueError(f"maps of shape {list(maps.shape)} do not fit frames {list(images.shape[:3])}")
     columns, captions = min(8, len(images)), _frame_labels(len(images), indices)
     rows = -(-len(images) // columns)
-    figure = new_figure(9.5 * columns / 8 + 1, 2.75 * rows + .6, title)
+    figure = new_figure(max(9.5 * columns / 8, 2.5) + 1, 2.75 * rows + .6, title)
     places = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in places.ravel(): axes.set_axis_off()
     for t, image in enumerate(images):
@@ -251,7 +257,7 @@ def fig_cam_strip(
     bar.set_label({"clip": "share of the clip's maximum", "frame": "share of each frame's maximum"}.get(
         scale, "share of the shared maximum"), fontsize=FONT - 1)
     words = f"raw values {raw_range[0]:.3g} to {raw_range[1]:.3g}" + (f"; {note}" if note else "")
-    figure.supxlabel(words, fontsize=FONT)
+    figure.supxlabel(_wrapped(words, figure.get_figwidth()), fontsize=FONT)
     return figure
 
 # %% ../nbs/33_plots.ipynb #28662a66

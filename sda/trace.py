@@ -471,7 +471,8 @@ def _batches(items: Sequence[dict], size: int, progress: bool) -> Iterator[list[
     "Lists of (clip [T,3,H,W], id, view, label); clips of one list have one shape."
     batch = []
     for i in tqdm(range(len(items)), desc="trace", unit="clip", disable=not progress):
-        clip, video, label = (items[i][key] for key in ("clip", "id", "label"))
+        item = items[i]  # decodes the clip: once
+        clip, video, label = item["clip"], item["id"], item["label"]
         for view, one in enumerate(clip if clip.ndim == 5 else [clip]):
             if batch and (len(batch) >= size or batch[0][0].shape != one.shape):
                 yield batch

@@ -1,0 +1,124 @@
+"""Plots: PNG bytes, everything inside the picture, no global state, honest scales."""
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sda.blocks import DEPENDENCIES
+from sda.plots import (
+    COLOURS,
+    fig_cam_strip,
+    fig_clip,
+    fig_responses,
+    fig_selection,
+    fig_selection_by_class,
+    fig_selection_by_stage,
+    fig_top_k,
+    to_png,
+)
+
+RNG = np.random.default_rng(0)
+LONG = "Pretending to put something underneath something else but failing"
+Y, X = np.mgrid[:64, :64]
+FRAMES = np.stack([np.stack([4 * X, 4 * Y, 0 * X + 20 * t], -1) for t in range(8)]).astype(np.uint8)
+MAPS = np.stack([np.exp(-((X - 8 * t) ** 2 + (Y - 32) ** 2) / 200) for t in range(8)])
+DEEP = [f"layer{s + 1}.{b}" for s, n in enumerate((3, 4, 6, 3)) for b in range(n)]
+MEANS = RNG.dirichlet([1] * 4, size=4)
+FIGURES = {
+    "clip": lambda: fig_clip(FRAMES, range(8), np.arange(8) / 12, LONG),
+    "clip of 16": lambda: fig_clip(np.tile(FRAMES, (2, 1, 1, 1)), title=LONG),
+    "clip of 1": lambda: fig_clip(FRAMES[:1]),
+    "portrait": lambda: fig_clip(FRAMES[:, :, :36]),
+    "selection": lambda: fig_selection(MEANS, [f"layer{i}.0" for i in range(4)], title="clip 17"),
+    "selection of 16": lambda: fig_selection(RNG.dirichlet([1] * 4, size=16), DEEP, title="clip 17"),
+    "selection of halves": lambda: fig_selection(MEANS, [f"layer{i}.0[8:16]" for i in range(4)]),
+    "selection of two": lambda: fig_selection([[np.nan, .3, np.nan, .7]], ["layer1.0"]),
+    "classes": lambda: fig_selection_by_class(MEANS, [LONG, "b", "c", "d"], [5, 0, 1, 2500]),
+    "clip of 2": lambda: fig_clip(FRAMES[:2], title=LONG),
+    "50 classes": lambda: fig_selection_by_class(np.tile(MEANS, (13, 1))[:50], [f"c{k}" for k in range(50)], [9] * 50),
+    "stages": lambda: fig_selection_by_stage(MEANS, MEANS - .1, MEANS + .1, DEEP[::5], 9),
+    "cam": lambda: fig_cam_strip(FRAMES, MAPS, (-3.25, 12.5), LONG, "no positive evidence"),
+    "cam of 16": lambda: fig_cam_strip(np.tile(FRAMES, (2, 1, 1, 1)), np.tile(MAPS, (2, 1, 1)), (0, 1)),
+    "cam of 1": lambda: fig_cam_strip(FRAMES[:1], np.zeros((1, 64, 64)), (-1, 0), "a", "no positive evidence"),
+    "cam of 11": lambda: fig_cam_strip(np.tile(FRAMES, (2, 1, 1, 1))[:11], np.tile(MAPS, (2, 1, 1))[:11], (0, 1)),
+    "top": lambda: fig_top_k([LONG, "b", "c"], [.2, .5, .3], true=LONG, k=2, title="clip 17"),
+    "responses": lambda: fig_responses({"LST": RNG.random(16), "LT": RNG.random((8, 8)), "LS": RNG.random(8),
+                                        "S122": RNG.random((8, 4, 4))}, LONG),
+    "one response": lambda: fig_responses({"LS": RNG.random(8)}),
+    "silent responses": lambda: fig_responses({"LT": np.zeros((4, 4)), "S122": np.zeros((2, 4, 4))}),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_png_of_plausible_size_with_every_word_inside(name):
+    figure = FIGURES[name]()
+    data = to_png(figure)
+    assert data.startswith(b"\x89PNG\r\n\x1a\n") and 1_000 < len(data) < 400_000
+    picture = Image.open(io.BytesIO(data))
+    assert picture.size == tuple(int(n) for n in figure.get_size_inches() * 80) and min(picture.size) > 60
+    assert np.asarray(picture.convert("L")).std() > 3  # not an empty page
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()  # of everything drawn, inches
+    assert box.x0 > -.02 and box.y0 > -.02 and box.x1 < width + .02 and box.y1 < height + .02, box
+    words = figure.findobj(lambda artist: getattr(artist, "get_text", str)() and hasattr(artist, "get_fontsize"))
+    assert min(word.get_fontsize() for word in words) >= 9
+
+
+def test_same_numbers_same_bytes():
+    for name in ("selection", "stages", "top"): assert to_png(FIGURES[name]()) == to_png(FIGURES[name]())
+
+
+def test_more_dots_make_a_larger_picture():
+    small, large = (Image.open(io.BytesIO(to_png(FIGURES["top"](), dpi))) for dpi in (80, 160))
+    assert large.width == 2 * small.width
+
+
+def test_no_pyplot():
+    code = ("import sys, numpy as np; from sda.plots import fig_top_k, to_png; to_png(fig_top_k(['a'], [1.]));"
+            "sys.exit('matplotlib.pyplot' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_colours_are_fixed_and_tell_apart():
+    assert tuple(COLOURS) == DEPENDENCIES
+    rgb = np.array([[int(c[i:i + 2], 16) for i in (1, 3, 5)] for c in COLOURS.values()]) / 255
+    linear = rgb ** 2.2
+    # how a reader without green-sensitive cones sees them (Vienot 1999), brightness included
+    lms = linear @ np.array([[17.8824, 43.5161, 4.1194], [3.4557, 27.1554, 3.8671], [.03, .1843, 1.4671]]).T
+    lms[:, 1] = .4942 * lms[:, 0] + 1.2483 * lms[:, 2]
+    distance = np.linalg.norm(lms[:, None] - lms[None], axis=-1)[~np.eye(4, dtype=bool)]
+    assert distance.min() > 3
+
+
+def test_selection_scale_does_not_stretch():
+    def norm(weights): return fig_selection(weights, ["layer1.0"]).axes[0].images[0].norm
+    assert (norm([[.24, .25, .25, .26]]).vmin, norm([[.24, .25, .25, .26]]).vmax) == (0, .5)
+    assert norm([[.02, .02, .02, .94]]).vmax == 1 and norm([[.02, .02, .02, .94]]).vcenter == .25
+
+
+def test_cam_colours_are_absolute():
+    faint = fig_cam_strip(FRAMES, np.full((8, 64, 64), .1), (0, 1))
+    assert {image.get_clim() for axes in faint.axes for image in axes.images if image.get_array().ndim == 2 and
+            image.get_array().shape == (64, 64)} == {(0, 1)}
+
+
+def test_numbers_are_printed():
+    texts = [t.get_text() for t in fig_selection([[.07, .13, .31, .49]], ["layer1.0"]).axes[0].texts]
+    assert texts == ["0.07", "0.13", "0.31", "0.49"]
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: fig_clip(FRAMES[0]), "T, H, W, 3"),
+    (lambda: fig_clip(FRAMES.astype(float)), "between 0 and 1"),
+    (lambda: fig_clip(np.full((2, 8, 8, 3), np.nan)), "between 0 and 1"),
+    (lambda: fig_clip(FRAMES[:0]), "T, H, W, 3"),
+    (lambda: fig_selection(MEANS[0], ["layer1.0"]), "do not fit"),
+    (lambda: fig_selection(np.zeros((0, 4)), []), "do not fit"),
+    (lambda: fig_selection_by_stage(MEANS, MEANS[:2], MEANS, ["a", "b", "c", "d"], 3), "do not fit"),
+    (lambda: fig_cam_strip(FRAMES, np.zeros((8, 32, 32)), (0, 1)), "do not fit frames"),
+    (lambda: fig_top_k(["a", "b"], [1.]), "2 classes"),
+])
+def test_wrong_arrays_are_explained(call, words):
+    with pytest.raises(ValueError, match=words): call()
