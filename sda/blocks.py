@@ -6,15 +6,15 @@
 __all__ = ['DEPENDENCIES', 'unfold_clips', 'fold_clips', 'resize', 'normalise', 'LST', 'LT', 'LS', 'S122', 'QueryAttention',
            'UniformAttention', 'response_key', 'SDA']
 
-# %% ../nbs/01_blocks.ipynb #bb1436d0
+# %% ../nbs/01_blocks.ipynb #7999bede
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/01_blocks.ipynb #58740959
+# %% ../nbs/01_blocks.ipynb #6ae347f1
 DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, files and plots everywhere
 
-# %% ../nbs/01_blocks.ipynb #02f32d78
+# %% ../nbs/01_blocks.ipynb #f19170a4
 def unfold_clips(
     x: Tensor,  # frames of all clips, [B*T, C, H, W], the frames of one clip contiguous
     num_frames: int,  # T, frames in one clip
@@ -33,23 +33,74 @@ def fold_clips(
     "The inverse of `unfold_clips`."
     return x.transpose(1, 2).flatten(0, 1)
 
-# %% ../nbs/01_blocks.ipynb #118e2f88
+# %% ../nbs/01_blocks.ipynb #f0f0ac41
+def _double(x: Tensor) -> Tensor:
+    "[..., h, w] -> [..., 2h, 2w], every value four times; strided writes are several times faster than interpolate."
+    y = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
+    y[..., ::2] = x
+    y[..., 1::2] = x
+    z = y.new_empty(*y.shape[:-2], 2 * y.shape[-2], y.shape[-1])
+    z[..., ::2, :] = y
+    z[..., 1::2, :] = y
+    return z
+
+
+def _quad_sum(x: Tensor) -> Tensor:
+    "[..., 2h, 2w] -> [..., h, w], sums of 2x2: the transpose of `_double`."
+    x = x[..., ::2, :] + x[..., 1::2, :]
+    return x[..., ::2] + x[..., 1::2]
+
+
+def _bins(like: Tensor, n: int, m: int) -> Tensor:
+    "[n, m] matrix whose column j averages the inputs that adaptive pooling from n to m puts into bin j."
+    return F.adaptive_avg_pool1d(torch.eye(n, dtype=like.dtype, device=like.device), m)
+
+# %% ../nbs/01_blocks.ipynb #dd061f22
+def _spread(x: Tensor, size: tuple[int, int]) -> Tensor:
+    "adaptive_avg_pool2d(x, size) of maps [..., h, w], as a linear map."
+    (h, w), (H, W) = x.shape[-2:], size
+    if (h, w) == (H, W): return x
+    if (h, w) == (1, 1): return x.expand(*x.shape[:-2], H, W)
+    if (2 * h, 2 * w) == (H, W): return _double(x)
+    rows, columns = _bins(x, h, H), _bins(x, w, W)
+    if h * w * H * W <= 4096: return (x.flatten(-2) @ torch.kron(rows, columns)).unflatten(-1, (H, W))
+    return rows.mT @ (x @ columns)
+
+
+def _collect(x: Tensor, size: tuple[int, int]) -> Tensor:
+    "The transpose of `_spread`: [..., H, W] -> [..., h, w]."
+    (h, w), (H, W) = size, x.shape[-2:]
+    if (h, w) == (H, W): return x
+    if (h, w) == (1, 1): return x.sum((-2, -1), keepdim=True)
+    if (2 * h, 2 * w) == (H, W): return _quad_sum(x)
+    rows, columns = _bins(x, h, H), _bins(x, w, W)
+    if h * w * H * W <= 4096: return (x.flatten(-2) @ torch.kron(rows, columns).mT).unflatten(-1, (h, w))
+    return rows @ (x @ columns.mT)
+
+# %% ../nbs/01_blocks.ipynb #60aad647
+class _Resize(torch.autograd.Function):
+    "Adaptive average pooling [..., h, w] -> size with its transpose as the gradient."
+
+    @staticmethod
+    def forward(ctx, x: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.old, ctx.halve = tuple(x.shape[-2:]), tuple(x.shape[-2:]) == (2 * size[0], 2 * size[1])
+        return _quad_sum(x) / 4 if ctx.halve else _spread(x, size)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return (_double(grad / 4) if ctx.halve else _collect(grad, ctx.old)), None
+
+
 def resize(
     x: Tensor,  # maps, [..., h, w]
     size: tuple[int, int],  # (H, W) of the result
 ) -> Tensor:  # [..., H, W], equal to adaptive_avg_pool2d(x, size), overlapping bins included
-    "Adaptive average pooling as two small matrix products: the pooling is linear, and separable in rows and columns."
-    (h, w), (H, W) = x.shape[-2:], size
-    if (h, w) == (H, W): return x
-    rows, columns = _pooling_matrix(x, h, H), _pooling_matrix(x, w, W)
-    return rows.mT @ (x @ columns)
+    "Adaptive average pooling of any number of leading dimensions, down or up."
+    # a compiler fuses the plain operation by itself
+    if torch.compiler.is_compiling(): return F.adaptive_avg_pool2d(x.flatten(0, -3), size).unflatten(0, x.shape[:-2])
+    return x if tuple(x.shape[-2:]) == tuple(size) else _Resize.apply(x, tuple(size))
 
-
-def _pooling_matrix(like: Tensor, n: int, m: int) -> Tensor:
-    "[n, m] matrix whose column j averages the inputs that adaptive pooling n -> m puts into bin j."
-    return F.adaptive_avg_pool1d(torch.eye(n, dtype=like.dtype, device=like.device), m)
-
-# %% ../nbs/01_blocks.ipynb #6b5de060
+# %% ../nbs/01_blocks.ipynb #2e79ccdb
 def normalise(
     norm: nn.Module,  # a batch normalisation, in training or in evaluation
     x: Tensor,  # [N, channels, ...]
@@ -60,7 +111,28 @@ def normalise(
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
     return norm(x)
 
-# %% ../nbs/01_blocks.ipynb #ea1fc0b0
+# %% ../nbs/01_blocks.ipynb #face4a2a
+class _Relu(torch.autograd.Function):
+    "relu that saves one byte per value for backward."
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x > 0)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0]
+
+
+class _PointConv(nn.Conv2d):
+    "1x1 convolution without bias; on large maps a batched matrix product, whose gradient is several times faster on CPU."
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] * x.shape[-1] < 400: return super().forward(x)
+        return torch.bmm(self.weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+
+# %% ../nbs/01_blocks.ipynb #31a60a0b
 class LST(nn.Module):
     "Long space-time: one vector for the whole clip, [B, r, T, H, W] -> [B, r, 1, 1, 1]."
 
@@ -81,7 +153,7 @@ class LST(nn.Module):
         "Mean over time and space, mixed across channels."
         return F.relu(normalise(self.norm, self.conv(x.mean((2, 3, 4)))))[:, :, None, None, None]
 
-# %% ../nbs/01_blocks.ipynb #7bbf58ce
+# %% ../nbs/01_blocks.ipynb #c68ff27c
 class LT(nn.Module):
     "Long time: one map shared by all frames, [B, r, T, H, W] -> [B, r, 1, H, W]."
 
@@ -102,7 +174,7 @@ class LT(nn.Module):
         "Mean over time, then a 3x3 convolution in space."
         return F.relu(normalise(self.norm, self.conv(x.mean(2)))).unsqueeze(2)
 
-# %% ../nbs/01_blocks.ipynb #dd1a7b22
+# %% ../nbs/01_blocks.ipynb #de63fa05
 class LS(nn.Module):
     "Long space: one vector per frame, shared by all places, [B, r, T, H, W] -> [B, r, T, 1, 1]."
 
@@ -123,7 +195,7 @@ class LS(nn.Module):
         "Mean over space, then a convolution over three frames."
         return F.relu(normalise(self.norm, self.conv(x.mean((3, 4)))))[..., None, None]
 
-# %% ../nbs/01_blocks.ipynb #5287c0b9
+# %% ../nbs/01_blocks.ipynb #b4d3a273
 class S122(nn.Module):
     "Short: a convolution over three frames at half resolution, [B, r, T, H, W] -> [B, r, T, H, W]."
 
@@ -143,11 +215,11 @@ class S122(nn.Module):
     ) -> Tensor:  # response, [B, r, T, H, W], or [B, r, T, h', w'] when pooled
         "Half the resolution, convolve over three frames, resize back."
         size, small = x.shape[-2:], tuple(max(n // 2, 2) for n in x.shape[-2:])
-        y = unfold_clips(F.adaptive_avg_pool2d(fold_clips(x), small), x.shape[2])  # [B, r, T, h', w']
+        y = unfold_clips(resize(fold_clips(x), small), x.shape[2])  # [B, r, T, h', w']
         y = F.relu(normalise(self.norm, self.conv(y.flatten(3)))).unflatten(3, small)
         return y if pooled else resize(y, size)
 
-# %% ../nbs/01_blocks.ipynb #13b230af
+# %% ../nbs/01_blocks.ipynb #726c0779
 class QueryAttention(nn.Module):
     "One learned query scores the key of every dependency; the output is the selection, for hooks to read or change."
 
@@ -169,7 +241,7 @@ class QueryAttention(nn.Module):
         # a product and a sum stay in float32 under autocast, where a matrix product would not
         return ((keys * self.query).sum(-1) / self.temperature).softmax(-1)
 
-# %% ../nbs/01_blocks.ipynb #e6d773ca
+# %% ../nbs/01_blocks.ipynb #df02db6f
 class UniformAttention(nn.Module):
     "The same weight for every dependency: the control that cannot select."
 
@@ -187,7 +259,118 @@ class UniformAttention(nn.Module):
         "1/M for each of the M dependencies."
         return keys.new_full(keys.shape[:2], 1 / keys.shape[1])
 
-# %% ../nbs/01_blocks.ipynb #22d758c4
+# %% ../nbs/01_blocks.ipynb #10059792
+_ALL = (0, 1, 3, 4)  # every dimension of [B, T, C, H, W] but the channels
+
+
+def _centred(small: Tensor, wide: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor | None]:
+    "Mean of small + wide per channel [C, 1, 1], and both terms without their means."
+    fresh = tuple(small.shape[-2:]) != (1, 1) and (size[0] % small.shape[-2] or size[1] % small.shape[-1])
+    if fresh: small = _spread(small, size)  # overlapping bins: squares are taken at full size
+    mean = small.mean(_ALL, keepdim=True)[0]
+    small = small.sub_(mean) if fresh else small - mean
+    if wide is None: return mean, small, None
+    wide_mean = wide.mean(_ALL, keepdim=True)[0]
+    return mean + wide_mean, small, wide - wide_mean
+
+
+def _variance(a: Tensor, b: Tensor | None, size: tuple[int, int]) -> Tensor:
+    "Variance per channel [C, 1, 1] of the sum of two centred terms: mean of a^2 + b^2 + 2ab, at the size of the terms."
+    var = a.square().mean(_ALL, keepdim=True)[0]
+    if b is None: return var
+    both = _spread(a.mean(1, keepdim=True), size) * 2 + b  # b is the same at all times, so a may be averaged over them
+    return var + both.mul_(b).mean(_ALL, keepdim=True)[0]
+
+
+def _open(a: Tensor, b: Tensor | None, scale: Tensor, shift: Tensor, x: Tensor) -> Tensor:
+    "sigmoid(scale * (a + b) + shift) at the size and in the dtype of x: the only full-size tensor there is."
+    z = _spread((a * scale).add_(shift).to(x.dtype), x.shape[-2:]).to(x.dtype)
+    if not z.is_contiguous(): z = z.contiguous()  # one value per frame, seen at full size
+    if b is not None: z += (b * scale).to(x.dtype)
+    return z.flatten(0, 1).sigmoid_()
+
+# %% ../nbs/01_blocks.ipynb #931ca858
+def _norm_backward(da, db, a, b, scale, inverse, offset, size, batch):
+    "Gradients of small, wide, weight and bias from those of scale * (a + b) + shift, gathered at the size of each term."
+    dbias = da.sum(_ALL, keepdim=True)[0]
+    dweight = (da * a).sum(_ALL, keepdim=True)[0]
+    if b is not None: dweight = dweight + (db * b).sum(_ALL, keepdim=True)[0]
+    dweight = (dweight + offset * dbias) * inverse
+    da = da * scale
+    if b is not None: db = db * scale
+    if batch:  # the statistics depend on the terms: take out the mean of the gradient and its share along the value
+        T, copies = a.shape[1], size[0] * size[1] / (a.shape[-2] * a.shape[-1])
+        n = a.numel() / a.shape[2] * copies
+        level, slope = scale * dbias / n, scale * inverse * dweight / n
+        da.sub_(a * (slope * copies)).sub_(level * copies)
+        if b is not None:
+            da.sub_(_collect(b, a.shape[-2:]) * slope)
+            db.sub_((_spread(a.sum(1, keepdim=True), size) + b * T) * slope).sub_(level * T)
+    return da, db, dweight.flatten(), dbias.flatten()
+
+# %% ../nbs/01_blocks.ipynb #50fadd1a
+class _FoldedGate(torch.autograd.Function):
+    "x * sigmoid(batch_norm(small + wide)), small resized; saves the un-broadcast terms and opens the gate again."
+
+    @staticmethod
+    def forward(ctx, x, small, wide, weight, bias, mean, var, eps):
+        ctx.batch, ctx.size = mean is None, tuple(x.shape[-2:])
+        own, a, b = _FoldedGate._terms(ctx, small, wide, weight)
+        mean, var = (own, _variance(a, b, ctx.size)) if ctx.batch else (mean[:, None, None], var[:, None, None])
+        inverse = (var + eps).rsqrt()
+        scale, offset = weight[:, None, None] * inverse, own - mean
+        gate = _open(a, b, scale, bias[:, None, None] + offset * scale, x)
+        ctx.save_for_backward(x, small, wide, weight, bias, mean, inverse)
+        mean, var = mean.flatten(), var.flatten()
+        ctx.mark_non_differentiable(mean, var)
+        return gate.mul_(x), mean, var
+
+    @staticmethod
+    def _terms(ctx, small, wide, weight):
+        "The terms in the dtype of the parameters: statistics in bfloat16 would be too coarse."
+        small, wide = small.to(weight.dtype), None if wide is None else wide.to(weight.dtype)
+        # running statistics know nothing of this batch: nothing to centre, and no clip may touch another
+        return _centred(small, wide, ctx.size) if ctx.batch else (torch.zeros_like(weight)[:, None, None], small, wide)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad, *_):
+        x, small, wide, weight, bias, mean, inverse = ctx.saved_tensors
+        own, a, b = _FoldedGate._terms(ctx, small, wide, weight)
+        scale, offset = weight[:, None, None] * inverse, own - mean
+        gate = _open(a, b, scale, bias[:, None, None] + offset * scale, x)
+        dz = grad * x
+        torch.ops.aten.sigmoid_backward.grad_input(dz, gate, grad_input=dz)
+        dz = dz.unflatten(0, small.shape[:2])
+        da, db = _collect(dz, a.shape[-2:]).to(weight.dtype), None if b is None else dz.sum(1, True, dtype=weight.dtype)
+        da, db, dweight, dbias = _norm_backward(da, db, a, b, scale, inverse, offset, ctx.size, ctx.batch)
+        da = _collect(da, small.shape[-2:]).to(small.dtype)
+        return gate.mul_(grad), da, None if db is None else db.to(wide.dtype), dweight, dbias, None, None, None
+
+# %% ../nbs/01_blocks.ipynb #c4bc93ac
+def _gate(
+    x: Tensor,  # folded frames, [B*T, C, H, W]
+    small: Tensor,  # expanded responses at pooled size, [B, T, C, h', w']
+    wide: Tensor | None,  # the expanded response of LT, [B, 1, C, H, W]
+    norm: nn.Module,  # the block's up_norm
+) -> Tensor:  # [B*T, C, H, W]
+    "x * sigmoid(norm(small + wide)): folded where the norm is an ordinary one, in the open otherwise."
+    count = x.numel() // x.shape[1]
+    plain = (type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
+             and not norm._forward_hooks and not norm._forward_pre_hooks)
+    if torch.compiler.is_compiling() or not plain or count == 1:
+        z = resize(small, x.shape[-2:]) if wide is None else resize(small, x.shape[-2:]) + wide
+        return x * torch.sigmoid(normalise(norm, z.flatten(0, 1)))
+    stats = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+    out, mean, var = _FoldedGate.apply(x, small, wide, norm.weight, norm.bias, *stats, norm.eps)
+    if norm.training:
+        with torch.no_grad():
+            norm.num_batches_tracked.add_(1)
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+            norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
+    return out
+
+# %% ../nbs/01_blocks.ipynb #b7aaee82
 def _checked_dependencies(names: tuple[str, ...]) -> tuple[str, ...]:
     "The names as a tuple; ValueError for a name that is unknown or written twice, or for none at all."
     names = (names,) if isinstance(names, str) else tuple(names)
@@ -202,7 +385,7 @@ def _attention(kind: str, channels: int, temperature: float) -> nn.Module:
     if kind not in kinds: raise ValueError(f"attention={kind!r} is not one of {', '.join(kinds)}")
     return kinds[kind](channels, temperature)
 
-# %% ../nbs/01_blocks.ipynb #eca60eaa
+# %% ../nbs/01_blocks.ipynb #d88a3154
 def response_key(
     response: Tensor,  # un-broadcast response, [B, r, 1|T, 1|h|H, 1|w|W]
     size: tuple[int, int],  # (H, W), the size it would be broadcast or resized to
@@ -212,7 +395,7 @@ def response_key(
     if y.shape[-2:] != (1, 1): y = resize(y, size)
     return y.mean((2, 3))
 
-# %% ../nbs/01_blocks.ipynb #6802bb95
+# %% ../nbs/01_blocks.ipynb #171784c4
 class SDA(nn.Module):
     "Selective dependency aggregation: gates folded frames by the mixture of dependencies that each clip selects."
 
@@ -230,10 +413,10 @@ class SDA(nn.Module):
         self.dependencies = _checked_dependencies(dependencies)
         self.num_frames, self.split = num_frames, split
         r = max(channels // reduction, 16)
-        self.down, self.down_norm = nn.Conv2d(channels, r, 1, bias=False), nn.BatchNorm2d(r)
+        self.down, self.down_norm = _PointConv(channels, r, 1, bias=False), nn.BatchNorm2d(r)
         self.branches = nn.ModuleDict({name: _BRANCHES[name](r) for name in self.dependencies})
         self.attention = _attention(attention, r, temperature)
-        self.up, self.up_norm = nn.Conv2d(r, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        self.up, self.up_norm = _PointConv(r, channels, 1, bias=False), nn.BatchNorm2d(channels)
         nn.init.kaiming_normal_(self.down.weight, mode="fan_out", nonlinearity="relu")
         nn.init.xavier_normal_(self.up.weight)
 
@@ -244,14 +427,15 @@ class SDA(nn.Module):
     ) -> Tensor:  # gated frames, [B*T, C, H, W]
         "x times a gate between 0 and 1."
         frames = self._clip_length(num_frames or self.num_frames)
-        clips = unfold_clips(x, frames)  # an early check of the shape
-        clips = unfold_clips(F.relu(normalise(self.down_norm, self.down(x))), frames)  # [B, r, T, H, W]
+        unfold_clips(x, frames)  # complain about the shape before anything is computed
+        reduced = normalise(self.down_norm, self.down(x))
+        reduced = F.relu(reduced) if torch.compiler.is_compiling() else _Relu.apply(reduced)
+        clips = unfold_clips(reduced, frames)  # [B, r, T, H, W], a view
         responses = [branch(clips, pooled=True) for branch in self.branches.values()]
         keys = torch.stack([response_key(y, x.shape[-2:]) for y in responses], 1)  # [B, M, r]
         weights = self.attention(keys)[:, :, None, None, None, None]
-        weighted = {name: weights[:, i] * y for i, (name, y) in enumerate(zip(self.dependencies, responses, strict=True))}
-        gate = torch.sigmoid(normalise(self.up_norm, self._expand(weighted, frames, x.shape)))
-        return x * gate
+        weighted = {name: weights[:, i] * y for i, (name, y) in enumerate(zip(self.branches, responses, strict=True))}
+        return _gate(x, *self._expand(weighted, frames), self.up_norm)
 
     def _clip_length(self, num_frames: int) -> int:
         "Frames that share a selection: the clip's, or `split`; ValueError when the clip does not divide."
@@ -259,18 +443,13 @@ class SDA(nn.Module):
             raise ValueError(f"split={self.split} does not divide a clip of {num_frames} frames")
         return self.split or num_frames
 
-    def _expand(self, weighted: dict[str, Tensor], frames: int, shape: torch.Size) -> Tensor:
-        "Sum of the weighted responses, expanded to C channels and full size, [B*T, C, H, W]."
-        B, size = shape[0] // frames, shape[-2:]
+    def _expand(self, weighted: dict[str, Tensor], frames: int) -> tuple[Tensor, Tensor | None]:
+        "The weighted responses in C channels: [B, T, C, h', w'] for those of small size, [B, 1, C, H, W] for LT."
         wide = weighted.pop("LT", None)
-        z = x = None
-        if weighted:
-            small = sum(weighted.values())  # [B, r, 1|T, h', w']
-            z = resize(self.up(fold_clips(small)).unflatten(0, (B, -1)), size)
-        if wide is not None:
-            x = self.up(wide.squeeze(2)).unsqueeze(1)  # [B, 1, C, H, W]
-            z = x if z is None else z + x
-        return z.expand(B, frames, -1, -1, -1).flatten(0, 1)
+        small = sum(weighted.values()) if weighted else wide.new_zeros(*wide.shape[:2], 1, 1, 1)
+        B, r, T, h, w = small.shape
+        small = self.up(fold_clips(small.expand(B, r, frames, h, w))).unflatten(0, (B, frames))
+        return small, None if wide is None else self.up(wide.squeeze(2)).unsqueeze(1)
 
-# %% ../nbs/01_blocks.ipynb #49e60dc2
+# %% ../nbs/01_blocks.ipynb #3b80db87
 _BRANCHES = {"LST": LST, "LT": LT, "LS": LS, "S122": S122}

@@ -1,0 +1,1 @@
+"""Ways to move information between frames: one small module per method."""
