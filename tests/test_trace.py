@@ -164,11 +164,11 @@ def test_dataset_paths_and_tensor_agree():
     items = [data[i] for i in range(4)]
     from_data = trace_clips(model, data, batch_size=3)
     from_paths = trace_clips(model, [r.path for r in data.records])
-    from_tensor = trace_clips(model, torch.stack([item["clip"] for item in items]), labels=data.labels(),
+    from_tensor = trace_clips(model, torch.stack([item["clip"] for item in items]), labels=[r.label for r in data.records],
                               videos=[r.id for r in data.records])
     for other in (from_paths, from_tensor): assert np.allclose(from_data.weights, other.weights, atol=1e-5)
     assert from_data.videos == from_tensor.videos == [r.id for r in data.records]
-    assert from_data.labels == from_tensor.labels == data.labels() and from_paths.labels is None
+    assert from_data.labels == from_tensor.labels == [r.label for r in data.records] and from_paths.labels is None
     assert from_data.class_names == data.class_names and from_paths.class_names == model.card.class_names
 
 
