@@ -237,10 +237,8 @@ class DecordVideo(Video):
         facts = facts or scan(path)
         self.facts = facts
         super().__init__(path, facts.timestamps, len(facts.timestamps), facts.size, facts.fps)
-        reader = self._open()
-        if len(reader) != len(self):
-            raise VideoError(f"decord sees {len(reader)} of the {len(self)} frames in {path}; use backend='pyav'")
-        self._spare = [(os.getpid(), reader)]
+        if (seen := len(self._open())) != len(self):
+            raise VideoError(f"decord sees {seen} of the {len(self)} frames in {path}; use backend='pyav'")
 
     def _open(self):
         decord = _need("decord", "decord")
@@ -249,16 +247,12 @@ class DecordVideo(Video):
             raise VideoError(f"decord cannot open {self.path} ({self.facts.codec}); use backend='pyav'") from err
 
     def _read(self, indices: list[int]) -> torch.Tensor:
-        # a reader shared by threads aborts the process, one carried through a fork hangs: one reader per call
-        pid, reader = self._spare.pop() if self._spare else (None, None)
-        reader = reader if pid == os.getpid() else self._open()
+        reader = self._open()  # shared by threads it aborts the process, carried through a fork it hangs
         try: frames = [_rgb(reader[i].asnumpy()) for i in indices]
         except Exception as err:
             raise VideoError(f"{self.path} is damaged: {_decodable(self.path)} of its {len(self)} frames decode; "
                              "copy or download it again") from err
         return torch.from_numpy(np.stack(frames))
-
-    def __getstate__(self) -> dict: return self.__dict__ | {"_spare": []}
 
 # %% ../nbs/10_video.ipynb #3833f2af
 def find_template(
@@ -342,11 +336,12 @@ class FolderVideo(Video):
 
 def _picture(path: Path) -> torch.Tensor:
     "One picture as uint8 [H,W,3]."
-    from torchvision.io import ImageReadMode, decode_image, read_file
+    from PIL import Image
 
-    try: return decode_image(read_file(str(_existing(path))), mode=ImageReadMode.RGB).permute(1, 2, 0)
-    except VideoError: raise
-    except RuntimeError as err: raise VideoError(f"{path} is not a readable picture; extract this clip again") from err
+    try:
+        with Image.open(_existing(path)) as picture: return torch.from_numpy(np.array(picture.convert("RGB")))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as err:  # Pillow's ways to say damaged
+        raise VideoError(f"{path} is not a readable picture; extract this clip again") from err
 
 # %% ../nbs/10_video.ipynb #08befe5f
 class MemoryVideo(Video):
