@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['temporal_shift', 'TemporalShift']
 
-# %% ../../nbs/02_shift.ipynb #79320887
+# %% ../../nbs/02_shift.ipynb #20553c88
 from torch import Tensor, nn, zeros_like
 
 from ..blocks import unfold_clips
 
-# %% ../../nbs/02_shift.ipynb #794cd6be
+# %% ../../nbs/02_shift.ipynb #0ae1e313
 def temporal_shift(
     x: Tensor,  # folded frames, [B*T, C, H, W], the frames of one clip contiguous
     num_frames: int,  # T, frames in one clip
@@ -26,7 +26,7 @@ def temporal_shift(
     to[:, 2 * fold:] = clips[:, 2 * fold:]
     return out
 
-# %% ../../nbs/02_shift.ipynb #8203cdca
+# %% ../../nbs/02_shift.ipynb #7f107337
 class TemporalShift(nn.Module):
     "`temporal_shift` as a block for the place `enter`: no parameters, so ImageNet weights load as they are."
 
