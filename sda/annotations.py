@@ -96,7 +96,7 @@ ListReport.table, ListReport.__str__ = report_table, report_text
 
 # %% ../nbs/15_annotations.ipynb #0e92ab0a
 def _fail(where: str, what: str, remedy: str, err: Exception | None = None) -> None:
-    raise AnnotationError(f"{where}: {what}. {remedy}") from err
+    raise AnnotationError(f"{where}: {what}. {remedy}".rstrip()) from err
 
 
 def read_text(
@@ -151,7 +151,7 @@ class _Gather:
 
     def refuse(self, where: str, reason: str, what: str, remedy: str) -> None:
         """Stop with an error, or count the row under `reason` when not strict."""
-        if self.strict: _fail(where, what, f"{remedy} Or pass strict=False to count and leave out such rows.")
+        if self.strict: _fail(where, what, f"{remedy} Or pass strict=False to count and leave out such rows.".strip())
         self.skip(where, reason)
 
     def keep(self, record: Record, where: str) -> bool:
@@ -570,7 +570,7 @@ def _kind(path: Path, root: Path) -> str:
 def records_folder(
     folder: str | Path,  # folder with one sub-folder per class
     group: Callable[[Path], str] | None = None,  # source of a clip from its path; default: each clip its own
-) -> tuple[list[Record], list[str], ListReport]:  # records with paths relative to `folder`, class names, ledger
+) -> tuple[list[Record], list[str], ListReport]:  # records (ids relative to `folder`), class names, ledger
     """Records of `folder/CLASS/clip`: videos or folders of frames; class names are the folders, sorted."""
     folder = Path(folder)
     if not folder.is_dir(): _fail(str(folder), "is not a folder", "Give the folder that holds one folder per class.")
@@ -584,7 +584,7 @@ def records_folder(
             key = path.relative_to(folder).as_posix()
             report.add("kept" if kind == "clip" else kind, key)
             if kind != "clip": continue
-            records.append(Record(key, key, names.index(name)))
+            records.append(Record(key, path.as_posix(), names.index(name)))
             report.sources[key] = key if group is None else group(Path(key))
     if len(names) < len(found):
         report.notes.append(f"folders without clips are no classes: {', '.join(sorted(set(found) - set(names)))}")
@@ -598,10 +598,11 @@ def records_csv(
     label: str = "label",  # column with the class name
     group: str | None = None,  # column with the source of the clip, for splitting
     class_names: Sequence[str] | None = None,  # class names by number; default: the sorted labels
-    root: str | Path = "",  # put in front of each path
+    root: str | Path | None = None,  # folder that the paths start from; default: the table's own
     strict: bool = True,  # stop at the first bad row instead of counting it
 ) -> tuple[list[Record], list[str], ListReport]:  # records, class names by number, ledger
     """Records of a table of clips; the path is the id, so it may come once."""
+    root = Path(file).parent if root is None else root
     top = read_text(file).lstrip("\n").split("\n", 1)[0]
     delimiter = max(",;\t", key=top.count)
     rows = read_table(file, [c for c in (path, label, group) if c], delimiter)
@@ -709,7 +710,8 @@ def write_dataset(
     overwrite: bool = False,  # replace lists that say something else
 ) -> Path:  # the dataset folder
     """Write `category.txt` and `trainValTest/{train,val,test}.txt`; the same records give the same bytes."""
-    root, folders = Path(root), [Path(root) / "img", *([] if media is None else [Path(media)])]
+    root, img = Path(root), Path(root) / "img"
+    folders = [img, img.resolve(), *([] if media is None else [Path(media)])]
     files = {"category.txt": "".join(f"{_class_line(n)}\n" for n in class_names)}
     for split, records in records_by_split.items():
         if split not in ("train", "val", "test"): raise ValueError(f"split {split!r}: choose train, val or test.")
@@ -722,7 +724,7 @@ def write_dataset(
         if old.exists() and not overwrite and old.read_bytes() != text.encode():
             raise FileExistsError(f"{old} says something else. Choose another folder, or pass overwrite=True.")
     (root / "trainValTest").mkdir(parents=True, exist_ok=True)
-    if media is not None and not (root / "img").exists(): (root / "img").symlink_to(Path(media).resolve(), True)
+    if media is not None and not img.exists(): img.symlink_to(Path(media).resolve(), True)
     for name, text in files.items(): write_atomic(root / name, text)
     return root
 
@@ -851,7 +853,7 @@ class _Checker:
         place = self.seen.setdefault((record.path, record.offset), split)
         if place != split: return "in two splits", f"{record.path} is in {place}.txt too"
         twin = self.first.setdefault((split, record.path, record.offset, record.num_frames), record)
-        if twin is not record and (twin == record or not record.offset):  # a stretch may show two actions
+        if twin is not record and not record.offset:  # a stretch may show two actions, a whole clip has one label
             return "duplicate line", f"{record.path}: labels {twin.label} and {record.label}"
         self.labels.setdefault(split, set()).add(record.label)
         return self.media(record, self.img / record.path)

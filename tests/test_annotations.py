@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +33,7 @@ from sda.annotations import (
     write_atomic,
     write_dataset,
 )
-from sda.datasets import ListError, Record, read_list
+from sda.datasets import ClipDataset, ListError, Record, open_dataset, read_list
 
 OFFICIAL = Path(os.environ.get("SDA_ANNOTATIONS", "no-annotations"))
 needs_epic = pytest.mark.skipif(not (OFFICIAL / "epic-kitchens-55").is_dir(), reason="SDA_ANNOTATIONS has no EPIC-55")
@@ -294,7 +295,7 @@ def test_folder_lists_what_is_no_clip_and_refuses_links_out(tmp_path):
     (tmp_path / "clips/nothing").mkdir()
     (tmp_path / "clips/b/link.mp4").symlink_to(tmp_path / "secret/s.mp4")
     records, names, report = records_folder(tmp_path / "clips")
-    assert names == ["a", "b"] and [r.path for r in records] == ["a/f", "b/-2 x.webm", "b/1.mp4"]
+    assert names == ["a", "b"] and [r.id for r in records] == ["a/f", "b/-2 x.webm", "b/1.mp4"]
     assert report.counts == {
         "kept": 3, "hidden file": 1, "not a video": 1, "empty file": 1, "link out of the folder": 1}
     assert "nothing" in report.notes[0]
@@ -406,6 +407,18 @@ def test_check_needs_classes_and_lists(tmp_path):
     with pytest.raises(ListError, match=r"category\.txt"): check_dataset(tmp_path)
     put(tmp_path / "category.txt", "x\n")
     with pytest.raises(AnnotationError, match="trainValTest"): check_dataset(tmp_path)
+
+
+def test_a_folder_trains_directly_and_through_lists(tmp_path):
+    for name, count in (("a/take 1", 9), ("a/x", 12), ("b/y", 10)): frames(tmp_path / "clips" / name, count)
+    records, names, _ = records_folder(tmp_path / "clips")
+    direct = ClipDataset(records, names)[0]
+    counted, _ = count_frames(records)
+    root = write_dataset(tmp_path / "d", {"train": counted, "val": []}, names, media=tmp_path / "clips")
+    listed = open_dataset(root, "train", train=False)
+    assert [(r.label, r.num_frames) for r in listed.records] == [(0, 9), (0, 12), (1, 10)]
+    assert torch.equal(direct["clip"], listed[0]["clip"]) and direct["label"] == listed[0]["label"] == 0
+    assert check_dataset(root).ok
 
 
 def test_counting_names_unreadable_files(tmp_path):
