@@ -11,8 +11,11 @@ __all__ = ['PLACES', 'BACKBONES', 'METHODS', 'Site', 'Bottleneck', 'Backbone', '
 import copy
 import difflib
 import fnmatch
+import functools
+import importlib
 import inspect
 import logging
+import pkgutil
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -68,6 +71,7 @@ def _through(
 class Bottleneck(nn.Module):
     "ResNet bottleneck with four places for time; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."
     expansion = 4
+    new_parts: tuple[str, ...] = PLACES  # names of children that ImageNet weights do not know
 
     def __init__(
         self,
@@ -130,6 +134,20 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 # %% ../nbs/03_backbones.ipynb #64b94591
+def _sites(
+    backbone: Backbone,  # the frame-wise ResNet
+    num_frames: int,  # T
+    expansion: int,  # output channels of a bottleneck / P
+) -> Iterator[list[Site]]:  # the bottlenecks of every stage
+    "Where all the bottlenecks are."
+    channels = backbone.stem[0]
+    numbers = zip(backbone.depths, backbone.widths, backbone.strides, strict=True)
+    for stage, (depth, width, stride) in enumerate(numbers, 1):
+        yield [Site(width * expansion if i else channels, width, 1 if i else stride, num_frames, stage, i,
+                    backbone.depths)
+               for i in range(depth)]
+        channels = width * expansion
+
 def _check_clips(
     clips: Tensor,  # what was given to the network
 ):
@@ -163,17 +181,11 @@ class VideoNet(nn.Module):
         channels, kernel = backbone.stem
         self.conv1, self.bn1 = _conv(3, channels, kernel, 2), nn.BatchNorm2d(channels)
         self.stages = [f"layer{i + 1}" for i in range(len(backbone.depths))]
-        for stage, depth in enumerate(backbone.depths, 1):
-            blocks = []
-            for i in range(depth):
-                stride = backbone.strides[stage - 1] if i == 0 else 1
-                site = Site(channels, backbone.widths[stage - 1], stride, num_frames, stage, i, backbone.depths)
-                blocks.append(bottleneck(site, places(site)))
-                channels = site.planes * bottleneck.expansion
-            self.add_module(f"layer{stage}", Stage(*blocks))
+        for name, sites in zip(self.stages, _sites(backbone, num_frames, bottleneck.expansion), strict=True):
+            self.add_module(name, Stage(*(bottleneck(site, places(site)) for site in sites)))
+        channels = backbone.widths[-1] * bottleneck.expansion
         self.dropout, self.fc = nn.Dropout(dropout), nn.Linear(channels, num_classes)
-        nn.init.normal_(self.fc.weight, std=.001)
-        nn.init.zeros_(self.fc.bias)
+        nn.init.normal_(self.fc.weight, std=.001); nn.init.zeros_(self.fc.bias)
 
     def features(
         self,
@@ -213,9 +225,11 @@ def register_method(
 ) -> Callable:  # decorator that returns the function unchanged
     "Register a function build(site, **options) -> {place: block} as a method."
     def register(build: Callable) -> Callable:
-        if name in METHODS and METHODS[name].build.__module__ != build.__module__:
-            raise ValueError(f"a method named {name!r} is registered by {METHODS[name].build.__module__}")
-        METHODS[name] = Method(name, build, **parts)
+        owner = METHODS[name].build.__module__ if name in METHODS else build.__module__
+        if "__main__" not in (owner, build.__module__) and owner != build.__module__:
+            raise ValueError(f"a method named {name!r} is registered by {owner}")
+        # what a notebook is just defining stands before what its module holds
+        if owner != "__main__" or build.__module__ == "__main__": METHODS[name] = Method(name, build, **parts)
         return build
     return register
 
@@ -237,8 +251,17 @@ def tsm_places(
     return {"enter": TemporalShift(site.num_frames, fold_div)} if site.block % every == 0 else {}
 
 # %% ../nbs/03_backbones.ipynb #f71096bc
+@functools.cache
+def _import_methods() -> None:
+    "Import every module of `sda.temporal`, which registers its methods; an error names the module."
+    from sda import temporal
+    for module in pkgutil.iter_modules(temporal.__path__, temporal.__name__ + "."):
+        try: importlib.import_module(module.name)
+        except Exception as err: raise ImportError(f"the method in {module.name} cannot be imported: {err}") from err
+
 def _catalogue() -> dict[str, tuple[Method, str, bool]]:  # model name -> method, backbone name, SDA on top
     "Every model name there is."
+    _import_methods()
     return {("sda_" if gate else "") + f"{method.name}_{backbone}": (method, backbone, gate)
             for backbone in BACKBONES for method in METHODS.values() for gate in (False, True)
             if (method.gate or not gate) and (method.backbones is None or backbone in method.backbones)}
@@ -381,7 +404,8 @@ def load_imagenet(
         if mix is not None and (weight := state.pop(f"{name}.conv2.weight", None)) is not None:
             if hasattr(mix, "load_conv2"): mix.load_conv2(weight)
     missing, unexpected = net.load_state_dict(state, strict=False)
-    ours = [k for k in missing if not k.startswith("fc.") and not set(k.split(".")) & set(PLACES)]
+    new = {"fc", *(part for module in net.modules() for part in getattr(module, "new_parts", ()))}
+    ours = [k for k in missing if not set(k.split(".")) & new]
     if ours or unexpected:
         raise ValueError(f"the ImageNet weights do not fit {net.name}: missing {ours}, unexpected {unexpected}")
     _logger.info("%s: %d tensors from ImageNet, %d new", net.name, len(state), len(missing))

@@ -12,7 +12,7 @@ from sda.backbones import METHODS, Site, create_model, list_models, load_imagene
 from sda.blocks import SDA
 from sda.temporal.shift import TemporalShift
 
-TINY = list_models("*_tiny")
+TINY = list_models("*ts[nm]_tiny")  # every other method: test_methods.py
 
 
 def clips(*shape, seed=0):
