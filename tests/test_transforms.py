@@ -1,0 +1,143 @@
+"""Clips are treated as one: geometry, labels and numbers."""
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sda.transforms import (
+    TransformConfig,
+    centre_crop,
+    crop_places,
+    crop_shapes,
+    denormalise,
+    flip_map,
+    mirror_name,
+    multi_scale_crop,
+    normalise,
+    random_crop,
+    resize_clip,
+    resize_short,
+)
+
+
+def seeded(seed): return torch.Generator().manual_seed(seed)
+
+
+def noise(frames=4, height=72, width=96): return torch.randint(0, 256, (frames, height, width, 3), dtype=torch.uint8,
+                                                               generator=seeded(0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(32, 700), st.integers(32, 700), st.integers(32, 256))
+def test_every_multi_scale_crop_lies_inside(height, width, size):
+    for h, w in crop_shapes(height, width, size):
+        assert 0 < h <= height and 0 < w <= width
+        places = crop_places(height, width, h, w)
+        assert len(places) == 13 and all(0 <= top <= height - h and 0 <= left <= width - w for top, left in places)
+
+
+def test_shapes_are_tsn_s():
+    sides = crop_shapes(240, 320, 224)
+    assert len(sides) == 10 and {s for pair in sides for s in pair} == {240, 210, 180, 158}
+    assert {s for pair in crop_shapes(256, 340, 224) for s in pair} == {256, 224, 192, 168}
+    assert {s for pair in crop_shapes(255, 340, 224) for s in pair} == {255, 224, 191, 168}  # 223 snaps to the input size
+
+
+@pytest.mark.parametrize("config", [
+    TransformConfig(size=48, resize=56), TransformConfig(size=64, resize=None, crop="random", colour="permute"),
+    TransformConfig(size=64, resize=64, crop="centre")])
+def test_frames_of_a_clip_are_treated_alike(config):
+    clip = noise(1).expand(6, -1, -1, -1)
+    for seed in range(6):
+        out, _ = config.train(["a", "b"])(clip, 0, seeded(seed))
+        assert out.shape == (6, 3, config.size, config.size) and out.dtype == torch.float32
+        assert torch.equal(out, out[:1].expand_as(out)) and torch.isfinite(out).all() and out.is_contiguous()
+        assert torch.equal(out, config.train(["a", "b"])(clip, 0, seeded(seed))[0])
+
+
+def test_inputs_are_left_alone():
+    clip = noise()
+    before = clip.clone()
+    for config in (TransformConfig(size=48, resize=64, colour="permute"), TransformConfig(size=64, resize=None, crop="random")):
+        config.train(["left", "right"])(clip, 0, seeded(1))
+        config.test()(clip, 0)
+    assert torch.equal(clip, before)
+
+
+def test_permutation_with_no_strength_only_reorders():
+    config = TransformConfig(size=72, resize=None, crop="centre", flip=False, colour="permute", strength=0.0)
+    clip, orders = noise(2, 72, 72), set()
+    for seed in range(60):
+        back = denormalise(config.train(["a"])(clip, 0, seeded(seed))[0], config.mean, config.std)
+        order = [next(c for c in range(3) if torch.equal(back[..., i], clip[..., c])) for i in range(3)]
+        orders.add(tuple(order))
+    assert len(orders) == 6
+
+
+def test_gain_and_offset_stay_within_the_strength():
+    config = TransformConfig(size=64, resize=None, crop="centre", flip=False, colour="permute", mean=(0, 0, 0), std=(1, 1, 1))
+    dark, light = (torch.full((1, 64, 64, 3), v, dtype=torch.uint8) for v in (0, 255))
+    for seed in range(50):
+        low, high = (config.train(["a"])(c, 0, seeded(seed))[0][0, :, 0, 0] for c in (dark, light))
+        assert (low.abs() <= 0.1001).all() and ((high - low - 1).abs() <= 0.2001).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6))
+def test_normalising_is_undone_exactly(seed):
+    clip = torch.randint(0, 256, (2, 9, 11, 3), dtype=torch.uint8, generator=seeded(seed))
+    config = TransformConfig()
+    assert torch.equal(denormalise(normalise(clip, config.mean, config.std), config.mean, config.std), clip)
+
+
+def test_something_something_pairs_by_name():
+    names = ["Pulling something from left to right", "Pulling something from right to left",
+             "Pushing something so it falls upright", "Pushing something from left to right",
+             "Pushing something from right to left", "pulling it right out",
+             "Turning the camera left while filming something", "Turning the camera right while filming something"]
+    assert flip_map(names) == {0: 1, 1: 0, 3: 4, 4: 3, 6: 7, 7: 6}
+    shuffled = names[::-1]
+    by_name = [{n[a]: n[b] for a, b in flip_map(n).items()} for n in (names, shuffled)]
+    assert by_name[0] == by_name[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text())
+def test_mirroring_a_name_twice_gives_it_back(name):
+    if name.lower() == name: assert mirror_name(mirror_name(name)) == name
+
+
+def test_flips_follow_the_label():
+    config = TransformConfig(size=64, resize=None, crop="centre", mean=(0, 0, 0), std=(1, 1, 1))
+    clip = noise(1, 64, 64)
+    train = config.train(["moving left", "moving right", "waiting"])
+    seen = set()
+    for seed in range(30):
+        for label in range(3):
+            out, new = train(clip, label, seeded(seed))
+            mirrored = torch.equal(denormalise(out, config.mean, config.std), clip.flip(2))
+            assert new == ({0: 1, 1: 0, 2: 2}[label] if mirrored else label)
+            seen.add(mirrored)
+    assert seen == {True, False}
+
+
+def test_resizing_and_crops():
+    clip = noise(2, 60, 90)
+    assert resize_short(clip, 30).shape == (2, 30, 45, 3) and resize_short(clip.transpose(1, 2), 30).shape == (2, 45, 30, 3)
+    assert resize_clip(clip, 64, 64).dtype == torch.uint8
+    assert torch.equal(centre_crop(clip, 40), clip[:, 10:50, 25:65])
+    assert random_crop(clip, 60, seeded(0)).shape == (2, 60, 60, 3)
+    assert multi_scale_crop(clip, 33, generator=seeded(0)).shape == (2, 33, 33, 3)
+    test, label = TransformConfig(size=224, resize=256).test()(noise(2, 100, 176), 5)
+    assert test.shape == (2, 3, 224, 224) and label == 5
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="61x61 .* does not fit frames of 90x60"): random_crop(noise(1, 60, 90), 61)
+    with pytest.raises(ValueError, match="did you mean 'random'"): TransformConfig(crop="randon")
+    with pytest.raises(ValueError, match="make it at least as large"): TransformConfig(size=224, resize=200)
+    with pytest.raises(ValueError, match="at least 32"): TransformConfig(size=16)
+    config = TransformConfig(size=64, resize=None, crop="random", colour="permute")
+    assert TransformConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
