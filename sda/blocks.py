@@ -395,6 +395,21 @@ def _attention(kind: str, channels: int, temperature: float) -> nn.Module:
     if kind not in kinds: raise ValueError(f"attention={kind!r} is not one of {', '.join(kinds)}")
     return kinds[kind](channels, temperature)
 
+# %% ../nbs/01_blocks.ipynb #416297a9
+def _clip_length(num_frames: int, split: int | None) -> int:
+    "Frames that share a selection: the clip's, or `split`; ValueError when the clip does not divide."
+    if split and num_frames % split: raise ValueError(f"split={split} does not divide a clip of {num_frames} frames")
+    return split or num_frames
+
+
+def _expand(up: nn.Module, weighted: dict[str, Tensor], frames: int) -> tuple[Tensor, Tensor | None]:
+    "The weighted responses in C channels: [B, T, C, h', w'] for those of small size, [B, 1, C, H, W] for LT."
+    wide = weighted.pop("LT", None)
+    small = sum(weighted.values()) if weighted else wide.new_zeros(*wide.shape[:2], 1, 1, 1)
+    B, r, _, h, w = small.shape
+    small = up(fold_clips(small.expand(B, r, frames, h, w))).unflatten(0, (B, frames))
+    return small, None if wide is None else up(wide.squeeze(2)).unsqueeze(1)
+
 # %% ../nbs/01_blocks.ipynb #b1206c47
 class SDA(nn.Module):
     "Selective dependency aggregation: gates folded frames by the mixture of dependencies that each clip selects."
@@ -426,7 +441,7 @@ class SDA(nn.Module):
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # gated frames, [B*T, C, H, W]
         "x times a gate between 0 and 1."
-        frames = self._clip_length(num_frames or self.num_frames)
+        frames = _clip_length(num_frames or self.num_frames, self.split)
         unfold_clips(x, frames)  # complain about the shape before anything is computed
         reduced = normalise(self.down_norm, self.down(x))
         reduced = F.relu(reduced) if torch.compiler.is_compiling() else _Relu.apply(reduced)
@@ -435,21 +450,7 @@ class SDA(nn.Module):
         keys = torch.stack([response_key(y, x.shape[-2:]) for y in responses], 1)  # [B, M, r]
         weights = self.attention(keys)[:, :, None, None, None, None]
         weighted = {name: weights[:, i] * y for i, (name, y) in enumerate(zip(self.branches, responses, strict=True))}
-        return _gate(x, *self._expand(weighted, frames), self.up_norm)
-
-    def _clip_length(self, num_frames: int) -> int:
-        "Frames that share a selection: the clip's, or `split`; ValueError when the clip does not divide."
-        if self.split and num_frames % self.split:
-            raise ValueError(f"split={self.split} does not divide a clip of {num_frames} frames")
-        return self.split or num_frames
-
-    def _expand(self, weighted: dict[str, Tensor], frames: int) -> tuple[Tensor, Tensor | None]:
-        "The weighted responses in C channels: [B, T, C, h', w'] for those of small size, [B, 1, C, H, W] for LT."
-        wide = weighted.pop("LT", None)
-        small = sum(weighted.values()) if weighted else wide.new_zeros(*wide.shape[:2], 1, 1, 1)
-        B, r, T, h, w = small.shape
-        small = self.up(fold_clips(small.expand(B, r, frames, h, w))).unflatten(0, (B, frames))
-        return small, None if wide is None else self.up(wide.squeeze(2)).unsqueeze(1)
+        return _gate(x, *_expand(self.up, weighted, frames), self.up_norm)
 
 # %% ../nbs/01_blocks.ipynb #a4df006b
 _BRANCHES = {"LST": LST, "LT": LT, "LS": LS, "S122": S122}
