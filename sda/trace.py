@@ -321,7 +321,10 @@ def tidy(
     table |= {key: np.repeat(values.reshape(-1), M) for key, values in
               {"entropy": entropy(trace.weights), "gate_mean": trace.gate_mean, "gate_std": trace.gate_std}.items()}
     frame = pd.DataFrame(table).astype({"view": int})
-    return frame[frame.weight.notna()].reset_index(drop=True)
+    frame = frame[frame.weight.notna()].reset_index(drop=True)
+    for name in ("block", "stage", "dependency"):  # tables keep the order of the network, not of the alphabet
+        frame[name] = pd.Categorical(frame[name], list(dict.fromkeys(frame[name])), ordered=True)
+    return frame
 
 # %% ../nbs/30_trace.ipynb #67f8a29c
 _ARRAYS = ("weights", "scores", "response_norm", "gate_mean", "gate_std", "logits")
