@@ -263,7 +263,6 @@ def clip_generator(
 
 def _build(transform, class_names: list[str], train: bool):
     "A callable from a config, a callable or nothing."
-    if transform is None: transform = TransformConfig()
     if not isinstance(transform, TransformConfig): return transform
     return transform.train(class_names) if train else transform.test()
 
@@ -329,6 +328,8 @@ class ClipDataset(_Clips):
         if not records: raise ListError("the list of records is empty; a dataset needs at least one clip")
         self.records, self.class_names, self.train, self.seed, self.reader = records, class_names, train, seed, reader
         self.sampling = Sampling(sampling) if isinstance(sampling, str) else sampling or Sampling()
+        transform = TransformConfig() if transform is None else transform
+        self.transform_config = transform if isinstance(transform, TransformConfig) else None  # for the model file
         self.transform = _build(transform, class_names, train)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
         folder = _cache_folder(records, cache) if cache else None
