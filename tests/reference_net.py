@@ -21,6 +21,7 @@ class Response(nn.Module):
 
 class Aggregate(nn.Module):
     "Softmax over the scores of four pooled responses, then their weighted sum."
+    epsilon = 1e-8  # as published; without it the comparison holds to the last digits of float64
 
     def __init__(self, r):
         super().__init__()
@@ -28,7 +29,7 @@ class Aggregate(nn.Module):
 
     def forward(self, responses):
         keys = torch.stack([y.mean((2, 3, 4)) for y in responses], 1)  # [B, 4, r]
-        weights = torch.softmax(keys @ self.qVec[0], 1) + 1e-8
+        weights = torch.softmax(keys @ self.qVec[0], 1) + self.epsilon
         total = torch.zeros_like(responses[0])
         for i, y in enumerate(responses):
             total = total + weights[:, i, None, None, None, None] * y
@@ -136,16 +137,35 @@ class ReferenceNet(nn.Module):
         return self.new_fc(self.base_model(clips.flatten(0, 1), T)).reshape(B, T, -1).mean(1)
 
 
-def randomise(net, seed):
-    "Statistics, scales and queries as after training: nothing at its start value, every gate and selection at work."
+def make_clips(B, T=8, H=64, W=64, seed=0):
+    "Clips that differ as videos do: each its own colour, light that changes in time, large shapes, a little noise."
     g = torch.Generator().manual_seed(seed)
-    for name, m in net.named_modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            m.running_mean.copy_(torch.randn(m.num_features, generator=g) * .2)
-            m.running_var.copy_(torch.rand(m.num_features, generator=g) + .5)
-            with torch.no_grad():
-                m.weight.copy_(torch.rand(m.num_features, generator=g) * (.3 if name.endswith("bn3") else 1) + .2)
-                m.bias.copy_(torch.randn(m.num_features, generator=g) * .2)
-        if isinstance(m, Aggregate):
-            with torch.no_grad(): m.qVec.copy_(torch.randn(m.qVec.shape, generator=g) * 3)
-    return net.eval()
+    parts = [torch.randn(B, 1, 3, 1, 1, generator=g), .5 * torch.randn(B, T, 3, 1, 1, generator=g)]
+    shapes = torch.randn(B * T, 3, 5, 4, generator=g) + torch.randn(B, 1, 3, 5, 4, generator=g).expand(
+        B, T, 3, 5, 4).flatten(0, 1)
+    parts.append(F.interpolate(shapes, (H, W), mode="bilinear").unflatten(0, (B, T)))
+    return sum(parts) + .2 * torch.randn(B, T, 3, H, W, generator=g)
+
+
+@torch.no_grad()
+def randomise(net, seed):
+    """Statistics, scales and queries as after training: nothing at its start value, every gate and selection at work.
+
+    Statistics of a batch of clips are taken over, then disturbed: with made-up ones the signal fades or explodes from
+    block to block. The classifier is scaled to logits of a trained network's size.
+    """
+    g, clips = torch.Generator().manual_seed(seed), make_clips(8, 4, seed=seed)
+    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for name, m in norms:
+        m.weight.copy_(torch.rand(m.num_features, generator=g) * (.2 if name.endswith("bn3") else 1) + .5)
+        m.bias.copy_(torch.randn(m.num_features, generator=g) * .3)
+        m.momentum = 1.0
+    for m in net.modules():
+        if isinstance(m, Aggregate): m.qVec.copy_(torch.randn(m.qVec.shape, generator=g) * .2)
+    net.train()(clips)
+    for _, m in norms:
+        m.running_mean += torch.randn(m.num_features, generator=g) * .1 * m.running_var.sqrt()
+        m.running_var.mul_(torch.rand(m.num_features, generator=g) + .6).clamp_(min=.01)  # LST's come from 8 vectors
+    logits = net.eval()(clips)
+    net.new_fc.weight.mul_(2 / logits.std())
+    return net

@@ -1,4 +1,5 @@
 """Model files from every side, and the released checkpoints against a literal version of the published network."""
+import copy
 import json
 import os
 import subprocess
@@ -6,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from reference_net import ReferenceNet, randomise
+from reference_net import Aggregate, ReferenceNet, make_clips, randomise
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -176,7 +177,7 @@ def test_what_is_not_saved(tmp_path):
 
 @pytest.fixture(scope="module")
 def published():
-    "Literal SDA-TSN with its logits, and the same for SDA-TSM; 64x64, so that res5 resizes 1 -> 2 and 2x2 back."
+    "Literal SDA-TSN and SDA-TSM with weights like trained ones."
     torch.manual_seed(0)
     return {name: randomise(ReferenceNet(11, shift=name == "sda_tsm_resnet50"), seed=5)
             for name in ("sda_tsn_resnet50", "sda_tsm_resnet50")}
@@ -184,7 +185,7 @@ def published():
 
 def assert_same(net, reference, x, atol=1e-4):
     with torch.no_grad(): truth, ours = reference(x), net.eval()(x)
-    assert truth.std() > .1, "the comparison would show nothing"
+    assert 20 > (truth[0] - truth[1]).abs().max() > .2, "the comparison needs logits as large as a trained network's"
     torch.testing.assert_close(ours, truth, atol=atol, rtol=0)
 
 
@@ -192,10 +193,34 @@ def assert_same(net, reference, x, atol=1e-4):
 @pytest.mark.parametrize("size", [(64, 64), (112, 80)])  # the second: odd sizes, 7x5 from 3x2 in res4
 def test_logits_of_the_published_network(published, name, size):
     net = load_reference(create_model(name, 11), published[name].state_dict())
-    assert_same(net, published[name], clips(1, 8, 3, *size))
+    assert_same(net, published[name], make_clips(2, 8, *size, seed=9))
     other = create_model("sda_tsm_resnet50" if "tsn" in name else "sda_tsn_resnet50", 11)
     with pytest.raises(AssertionError): assert_same(load_reference(other, published[name].state_dict()),
-                                                    published[name], clips(1, 8, 3, 64, 64))
+                                                    published[name], make_clips(2, seed=9))
+
+
+def test_the_algebra_is_exact(published, monkeypatch):
+    "In float64, and without the 1e-8 that the published softmax adds, nothing but rounding is left."
+    monkeypatch.setattr(Aggregate, "epsilon", 0)
+    reference = copy.deepcopy(published["sda_tsm_resnet50"]).double()
+    net = load_reference(create_model("sda_tsm_resnet50", 11), published["sda_tsm_resnet50"].state_dict()).double()
+    assert_same(net, reference, make_clips(2, 4, 112, 80, seed=9).double(), atol=1e-10)
+
+
+def test_every_parameter_of_sda_matters(published):
+    "A test of the test above: each kind of parameter, disturbed in the literal network, moves the logits."
+    reference, x = published["sda_tsn_resnet50"], make_clips(2, 4, 48, 48, seed=9)
+    state = {k: v.clone() for k, v in reference.state_dict().items()}
+    kinds = {k.partition(".sda.")[2] for k in state if ".sda." in k and "num_batches" not in k}
+    assert len(kinds) == 2 + 4 + 4 + 4 * 5 + 1  # down, up, two BatchNorms, four responses, query
+    with torch.no_grad():
+        truth = reference(x)
+        try:
+            for kind in sorted(kinds):
+                reference.load_state_dict({k: v.roll(1, -1 if "qVec" in k else 0) if k.endswith(f".sda.{kind}") else v
+                                           for k, v in state.items()})
+                assert (reference(x) - truth).abs().max() > 1e-2, kind
+        finally: reference.load_state_dict(state)
 
 
 def test_two_halves_of_sixteen_frames(published):
@@ -204,7 +229,7 @@ def test_two_halves_of_sixteen_frames(published):
     for b in blocks: b.segments = 8
     try:
         net = load_reference(create_model("sda_tsn_resnet50", 11, 16, split=8), reference.state_dict())
-        assert_same(net, reference, clips(1, 16, 3, 64, 64))
+        assert_same(net, reference, make_clips(2, 16, 48, 48, seed=9))
     finally:
         for b in blocks: b.segments = None
 
