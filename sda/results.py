@@ -133,12 +133,16 @@ def write_record(record: dict[str, Any], folder: str | Path = "data/results") ->
 
 
 def load_records(folder: str | Path = "data/results", kind: str | None = None) -> list[dict[str, Any]]:
-    """All records of a folder (of one kind), oldest first; a damaged file is an error naming it."""
+    """All records of a folder (of one kind), oldest first; a damaged file is an error, other JSON a warning."""
     records = []
     for path in sorted(Path(folder).glob("*.json")):
-        try: record = check_record(json.loads(path.read_text(encoding="utf-8")), path.name)
+        try: record = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as err:
             raise RecordError(f"{path} is not readable JSON ({err}): restore it or delete it.") from err
+        if isinstance(record, dict) and "schema" not in record:
+            log.warning("%s is no record of sda.results and is left out", path.name)
+            continue
+        check_record(record, path.name)
         if kind is None or record["kind"] == kind: records.append(record | {"file": path.name})
     return sorted(records, key=lambda r: r["created"])
 

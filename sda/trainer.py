@@ -172,6 +172,9 @@ RECIPES: dict[str, TrainConfig] = {
     "paper_something": _PAPER,
     "paper_something_tsm": dataclasses.replace(
         _PAPER, recipe="paper_something_tsm", weight_decay=5e-4, sda_lr=1.0, head_lr=5.0, bias_lr=2.0, flip=False),
+    "finetune_small": dataclasses.replace(
+        _PAPER, recipe="finetune_small", epochs=30, batch_size=16, lr=0.002, lr_batch=16, schedule="cosine", warmup=0.1,
+        milestones=(), partial_bn=True, keep="best", patience=8, precision="fp32", num_workers=2),
 }
 
 
@@ -573,6 +576,8 @@ def check_data(config: TrainConfig, model: nn.Module, train_data: Dataset, val_d
     if model.num_classes != len(train_data.class_names):
         raise TrainingError(f"The model has {model.num_classes} classes, the clips {len(train_data.class_names)}: make "
                             f"it with create_model({model.name!r}, {len(train_data.class_names)}).")
+    if config.partial_bn and len(train_data) > 5000:
+        log.warning("partial_bn is on with %d clips: it helps small sets and costs accuracy on large ones", len(train_data))
     mine = dict(transform=config.transform(), strategy=config.strategy)
     for name, data in (("training", train_data), ("validation", val_data)):
         theirs = dict(transform=getattr(data, "transform_config", None),

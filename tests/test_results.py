@@ -66,11 +66,17 @@ def test_too_large_is_refused(tmp_path):
     with pytest.raises(RecordError, match="store arrays apart"): write_record(record(log="x" * MAX_BYTES), tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "test"}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "kind": "test"}', "\x00\xff"])
 def test_a_damaged_file_is_named(tmp_path, text):
     write_record(record(), tmp_path)
     (tmp_path / "broken.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(RecordError, match="broken.json"): load_records(tmp_path)
+
+
+def test_other_json_is_left_out_with_a_warning(tmp_path, caplog):
+    write_record(record(), tmp_path)
+    (tmp_path / "timings.json").write_text('{"rows": []}')
+    assert len(load_records(tmp_path)) == 1 and "timings.json" in caplog.text
 
 
 def test_many_writers_lose_nothing(tmp_path):

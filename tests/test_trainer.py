@@ -1,6 +1,7 @@
 """Training: groups, repeatability, resuming after any stop, bad input, several processes."""
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from sda.trainer import (
     start_engine,
     train,
     train_step,
+    validate,
 )
 from sda.transforms import TransformConfig
 
@@ -162,10 +164,6 @@ def test_schedules_stay_within_bounds(schedule, warmup):
 
 
 def test_accumulated_pieces_equal_one_batch(tmp_path):
-    class Plain(nn.Module):  # no BatchNorm, whose statistics are those of a piece
-        num_classes, name, options = 3, "plain", {}
-        def __init__(self): super().__init__(); torch.manual_seed(0); self.fc = nn.Linear(3, 3)
-        def forward(self, clips): return self.fc(clips.mean((1, 3, 4)))
     results = []
     for pieces in ([[0, 1, 2, 3, 4]], [[0, 1, 2], [3, 4]]):
         engine = start_engine(small(accumulate=len(pieces)), Plain(), tmp_path)
@@ -173,6 +171,51 @@ def test_accumulated_pieces_equal_one_batch(tmp_path):
         results.append(weights(engine.bare_model))
     assert all(torch.allclose(results[0][k], results[1][k], atol=1e-6) for k in results[0])
     assert not same(results[0], weights(Plain()))
+
+
+class Plain(nn.Module):
+    """A model without BatchNorm, whose statistics would be those of one process or piece."""
+    num_classes, name, options = 3, "plain", {}
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, clips): return self.fc(clips.mean((1, 3, 4)))
+
+
+def plain_steps(out):
+    """Three epochs of ten clips, four a step, on as many processes as there are."""
+    engine = start_engine(small(), Plain(), out)
+    rank, world = engine.accelerator.process_index, engine.accelerator.num_processes
+    for epoch in range(3):
+        for step in epoch_plan(10, 4, 0, epoch, rank=rank, world=world):
+            train_step(engine, step, list(clip_loader(Clips(), step.pieces)), 1.0)
+    return weights(engine.bare_model), validate(engine, Clips(7)), rank, world
+
+
+TWO = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+from test_trainer import plain_steps
+found, scores, rank, world = plain_steps({out!r})
+torch.save(dict(weights=found, scores=scores, world=world), {out!r} + f"/{{rank}}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    """Same batches, same weights; seven validation clips on two processes are counted once each."""
+    (tmp_path / "two.py").write_text(TWO.format(tests=str(Path(__file__).parent), out=str(tmp_path)))
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                    str(tmp_path / "two.py")], check=True, timeout=200, env=os.environ | {"ACCELERATE_USE_CPU": "true"})
+    ranks = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(2)]
+    alone, scores, _, world = plain_steps(tmp_path)
+    assert world == 1 and all(r["world"] == 2 for r in ranks) and same(ranks[0]["weights"], ranks[1]["weights"])
+    assert all(torch.allclose(alone[k], ranks[0]["weights"][k], atol=1e-5) for k in alone)
+    assert ranks[0]["scores"] == ranks[1]["scores"] == pytest.approx(scores, abs=1e-5)
+    assert not same(alone, weights(Plain()))
 
 
 def test_plans_cover_each_epoch_once():
