@@ -154,6 +154,8 @@ class Tracer:
         "What was recorded since the last call, and forget it."
         taken = {name: _joined(name, listener.batches) for name, listener in self.listeners.items()}
         for listener in self.listeners.values(): listener.batches = []
+        if len({len(rows["weights"]) for rows in taken.values()}) > 1:
+            raise RuntimeError("a forward pass broke off between two blocks; trace these clips again")
         return taken
 
 

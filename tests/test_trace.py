@@ -96,6 +96,19 @@ def test_an_exception_leaves_nothing_behind(model, clips):
     assert state(model) == before
 
 
+def test_a_broken_pass_is_not_mixed_with_a_whole_one(model, clips):
+    def stop(module, args): raise KeyboardInterrupt
+    model.eval()
+    with Tracer(model) as tracer, torch.no_grad():
+        model(clips[:1])
+        handle = model.layer3.register_forward_pre_hook(stop)
+        with pytest.raises(KeyboardInterrupt): model(clips[:2])
+        handle.remove()
+        with pytest.raises(RuntimeError, match="broke off"): tracer.take()
+        model(clips[:2])
+        assert {len(rows["weights"]) for rows in tracer.take().values()} == {2}
+
+
 def test_foreign_hooks_survive(model, clips):
     seen = []
     handle = model.layer1[0].gate.attention.register_forward_hook(lambda *a: seen.append(1))
