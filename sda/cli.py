@@ -232,15 +232,16 @@ class Predict(Command):
 @dataclass
 class Models(Command):
     """List the networks that can be trained, or what a model file holds."""
-    pattern: str = "*"  # which ones, e.g. "*_tiny"; or a model file
+    patterns: tuple[str, ...]  # which ones, e.g. "*_tiny"; or model files
     cost: bool = False  # also count parameters and multiply-adds (174 classes, 8 frames; a second each)
 
     def run(self) -> None:
-        """Print the names, or a model file's card."""
-        if Path(self.pattern).suffix == ".safetensors": return print(read_card(self.pattern))
-        names = list_models(self.pattern)
-        if not names: raise UsageError(f"no network fits {self.pattern!r}; there are {', '.join(list_models())}")
-        for name in names: print(f"{name:20} {count(name) if self.cost else ''}".rstrip())
+        """Print the names, or the cards of model files."""
+        for pattern in self.patterns or ("*",):
+            if Path(pattern).suffix == ".safetensors": print(read_card(pattern))
+            elif names := list_models(pattern):
+                for name in names: print(f"{name:20} {count(name) if self.cost else ''}".rstrip())
+            else: raise UsageError(f"no network fits {pattern!r}; there are {', '.join(list_models())}")
 
 
 def count(name: str, classes: int = 174, frames: int = 8, size: int = 0, **options: Any) -> Any:
@@ -351,9 +352,10 @@ def main(
         options = parse(args or ["--help"])
         _listen(options)
         options.run()
-        sys.stdout.flush()
-        return 0
-    except KeyboardInterrupt: return print("stopped", file=sys.stderr) or 130
+        return print(end="", flush=True) or 0
+    except KeyboardInterrupt:
+        again = "; the same command goes on from here" if args[0] in ("moves", "train", "demo") else ""
+        return print(f"stopped{again}", file=sys.stderr) or 130
     except SystemExit as end: return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BrokenPipeError:  # the reader of a pipe has left: sda models | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'StepError', 'Step', 'Signatures', 'fail', 'run_steps', 'Child', 'stop', 'watch', 'DemoConfig', 'label',
-           'open_split', 'make_clips', 'train_command', 'train_both', 'test_model', 'trace_model', 'report',
-           'demo_steps', 'run_demo']
+           'open_split', 'class_needs', 'make_clips', 'train_command', 'train_both', 'test_model', 'trace_model',
+           'report', 'demo_steps', 'run_demo']
 
 # %% ../nbs/41_demo.ipynb #75d80f01
 import dataclasses
@@ -32,7 +32,7 @@ import sda
 from .checkpoints import load_model
 from .datasets import ClipDataset, open_dataset
 from .evaluation import Predictions, evaluate
-from .moves import CLASSES, PAIRS, make_moves
+from .moves import CLASSES, NEEDS, PAIRS, make_moves
 from .report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
 from .results import load_records, new_record, save_record
 from .trace import Trace, trace_clips
@@ -71,8 +71,9 @@ class Signatures:
 
     def read(self, name: str) -> dict:
         """The signature of a step; empty when there is none or it is damaged."""
-        try: return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        try: sign = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError): return {}
+        return sign if isinstance(sign, dict) else {}
 
     def done(self, step: Step) -> bool:
         """Whether the step was finished with these very settings and all its files are there."""
@@ -240,6 +241,11 @@ def open_split(config: DemoConfig, split: str, progress: bool = False) -> ClipDa
                         progress=progress)
 
 
+def class_needs() -> dict[str, str]:
+    """What each class of Moves needs, in the order of the needs."""
+    return {c.name: c.need for c in sorted(CLASSES, key=lambda c: NEEDS.index(c.need))}
+
+
 def make_clips(config: DemoConfig, progress: bool) -> None:
     """Make the clips and decode them into the cache."""
     make_moves(config.data_folder(), config.train, config.val, config.test, config.seed, progress)
@@ -277,7 +283,7 @@ def test_model(config: DemoConfig, model: str, progress: bool) -> None:
     net, data = load_model(config.out / model / "model.safetensors"), open_split(config, "test")
     found = evaluate(net, data, batch_size=50, progress=progress)
     trained = json.loads((config.out / model / "record.json").read_text(encoding="utf-8"))
-    needs = dict(found.by_group({c.name: c.need for c in CLASSES})[["group", "accuracy"]].itertuples(index=False))
+    needs = dict(found.by_group(class_needs())[["group", "accuracy"]].itertuples(index=False))
     metrics = dict(top1=found.accuracy(), top5=found.accuracy(5), n=len(found), by_need=needs)
     record = new_record("test", model=model, recipe=config.recipe, seed=config.seed, dataset="moves", split="test",
                         protocol="1 view, centre crop", metrics=metrics, train_seconds=trained["seconds"],
@@ -290,7 +296,7 @@ def trace_model(config: DemoConfig, progress: bool) -> None:
     """Record the selections on all test clips, and what the network can do without."""
     net, data = load_model(config.out / config.model / "model.safetensors"), open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
-    effects = knock_outs(net, data, {c.name: c.need for c in CLASSES}, PAIRS, progress=progress)
+    effects = knock_outs(net, data, class_needs(), PAIRS, progress=progress)
     effects.to_csv(config.out / "knock_outs.csv")
 
 # %% ../nbs/41_demo.ipynb #e57cf657
@@ -299,7 +305,7 @@ def report(config: DemoConfig) -> None:
     names, out = (config.baseline, config.model), config.out
     records = {r["model"]: r for r in load_records(out / "records", kind="test")}
     tested = [Tested(label(n), Predictions.load(out / n / "test.npz"), records[n]) for n in names]
-    needs, trace = {c.name: c.need for c in CLASSES}, Trace.load(out / "trace.npz")
+    needs, trace = class_needs(), Trace.load(out / "trace.npz")
     net, data = load_model(out / config.model / "model.safetensors"), open_split(config, "test")
     views = [view_clip(net, data, i, tested, trace) for i in choose_clips(tested, needs)]
     effects = pd.read_csv(out / "knock_outs.csv", index_col="selection")

@@ -23,6 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
 from .backbones import sda_blocks
 from .cam import ClipCam, clip_cam
@@ -142,7 +143,8 @@ def accuracy_rows(
     chance = 1 / len(tested[0].predictions.class_names)
     rows["chance"] = {"all": chance, **dict.fromkeys(needs.values() if needs else (), chance)} | (
         {"between twins": .5} if pairs else {})
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return frame.astype({"clips": "Int64", "training s": "Int64"})
 
 # %% ../nbs/35_report.ipynb #43b9ba86
 def _machine(record: Mapping) -> str:
@@ -224,15 +226,15 @@ def knock_outs(
     needs: Mapping[str, str] | None = None,  # class name -> need
     pairs: Sequence[tuple[str, str]] = (),  # twin classes
     batch_size: int = 50,  # clips at once
-    progress: bool = False,  # show bars
+    progress: bool = False,  # show a bar
 ) -> pd.DataFrame:  # one row per change
     """Accuracy with the selection as it is, without each dependency, and with all weights equal."""
     dependencies = dict.fromkeys(d for block in sda_blocks(model).values() for d in block.dependencies)
-    tested = [Tested("as selected", evaluate(model, data, batch_size=batch_size, progress=progress))]
-    for change in [*dependencies, None]:
+    tested = [Tested("as selected", evaluate(model, data, batch_size=batch_size, progress=False))]
+    for change in tqdm([*dependencies, None], desc="knock-outs", disable=not progress):
         with changed_selection(model, change):
             name = f"without {change}" if change else "all weights equal"
-            tested.append(Tested(name, evaluate(model, data, batch_size=batch_size, progress=progress)))
+            tested.append(Tested(name, evaluate(model, data, batch_size=batch_size, progress=False)))
     rows = accuracy_rows(tested, needs, pairs).drop(columns=["95 % interval", "clips", "training s"])
     return rows.rename_axis("selection")
 
@@ -270,7 +272,7 @@ def choose_clips(
     gained = right & (first.top1() != first.labels)
     groups = np.array([(needs or {}).get(last.class_names[k], "all") for k in last.labels])
     chosen = []
-    for group in dict.fromkeys([*(needs or {}).values(), *groups]):
+    for group in sorted(set(groups)):
         for mask in (gained, right):
             found = np.flatnonzero(mask & (groups == group))
             if len(found): chosen.append(int(found[0])); break
@@ -320,7 +322,7 @@ def clip_section(views: Sequence[ClipView]) -> str:
         out += picture(fig_cam_strip(view.frames, cam.scaled("clip"), cam.range, cam.title, cam.note),
                        f"Grad-CAM: where the evidence for '{cam.target}' lies, on one scale for the whole clip.")
         out += picture(fig_selection(view.weights, view.blocks),
-                       "Selection of this clip, input at the top. Blue and orange are away from no preference (.25).")
+                       "Selection of this clip, input at the top. Orange is more than no preference (.25), purple less.")
     return out + '<div class="limit">' + words(
         "A class-activation map is coarse (a few cells stretched over the frame) and even a network with random "
         "weights prefers moving or bright places. It is a question to ask, not an explanation.") + "</div>"
