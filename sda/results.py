@@ -131,7 +131,7 @@ def write_record(record: dict[str, Any], folder: str | Path = "data/results") ->
     """Write `record` into `folder` under its own readable, unique name."""
     return save_record(record, Path(folder) / record_name(check_record(record)))
 
-
+# %% ../nbs/23_results.ipynb #d01bd3b4
 def load_records(folder: str | Path = "data/results", kind: str | None = None) -> list[dict[str, Any]]:
     """All records of a folder (of one kind), oldest first; a damaged file is an error, other JSON a warning."""
     records = []

@@ -565,7 +565,7 @@ def prepare_folder(out: str | Path, model: nn.Module) -> Path:
         raise TrainingError(f"The run needs about {need / 1e6:.0f} MB in {out}, but {free / 1e6:.0f} MB are free.")
     return out
 
-
+# %% ../nbs/21_trainer.ipynb #ba533d7c
 def check_data(config: TrainConfig, model: nn.Module, train_data: Dataset, val_data: Dataset | None) -> None:
     """Refuse data that does not fit the description or the model."""
     for name, data in (("training", train_data), ("validation", val_data)):
@@ -746,7 +746,8 @@ def train(
             if asked.is_set(): raise SystemExit(143)
         while state.epoch < config.epochs and not _patience_over(config, state):
             lr = run_epoch(engine, train_data, state, bar, after_step)
-            if close_epoch(engine, val_data, state, lr) and config.keep == "best":
+            better = close_epoch(engine, val_data, state, lr)
+            if better and config.keep == "best" and engine.accelerator.is_main_process:
                 torch.save(engine.bare_model.state_dict(), out / "best.pt")
             save_state(engine, state, identity)
     return finish(engine, state, train_data, val_data, identity)
