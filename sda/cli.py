@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'COMMANDS', 'UsageError', 'Command', 'command', 'Moves', 'should_cache', 'open_clips', 'read_options', 'Train',
-           'test_metrics', 'Test', 'clip_settings', 'shipped_model', 'Predict', 'Models', 'count', 'Profile', 'Demo',
+           'test_metrics', 'clip_settings', 'Test', 'shipped_model', 'Predict', 'Models', 'count', 'Profile', 'Demo',
            'parse', 'explain', 'main']
 
 # %% ../nbs/40_cli.ipynb #d58710d7
@@ -151,6 +151,14 @@ def test_metrics(found: Predictions) -> dict[str, Any]:
     return metrics
 
 
+def clip_settings(net: VideoNet, path: Path, views: int = 0) -> tuple[Sampling, TransformConfig]:
+    """How a model wants its clips, from its card."""
+    if not net.card.transform or not net.card.sampling:
+        raise ValueError(f"{path} does not say how its clips were sampled and cropped: use a file that sda train wrote")
+    sampling = Sampling.from_dict(net.card.sampling)
+    return replace(sampling, views=views or sampling.views), TransformConfig.from_dict(net.card.transform)
+
+# %% ../nbs/40_cli.ipynb #8e4b979d
 @command
 @dataclass
 class Test(Command):
@@ -186,14 +194,6 @@ class Test(Command):
             protocol=f"{sampling.views} view{'s' * (sampling.views > 1)}, centre crop")
         found.save(self.out / f"{net.name}-{self.split}.npz")
         print(f"record in {write_record(record, self.out)}")
-
-
-def clip_settings(net: VideoNet, path: Path, views: int = 0) -> tuple[Sampling, TransformConfig]:
-    """How a model wants its clips, from its card."""
-    if not net.card.transform or not net.card.sampling:
-        raise ValueError(f"{path} does not say how its clips were sampled and cropped: use a file that sda train wrote")
-    sampling = Sampling.from_dict(net.card.sampling)
-    return replace(sampling, views=views or sampling.views), TransformConfig.from_dict(net.card.transform)
 
 # %% ../nbs/40_cli.ipynb #095d795f
 def shipped_model() -> Path:

@@ -76,7 +76,7 @@ def test_every_option_has_help(capsys, monkeypatch, name):
     flat = re.sub(r"[│\s]+", " ", out).partition("show this help message and exit")[2]
     for option in {f.name.replace("_", "-") for cls in (COMMANDS[name], *SETTINGS.get(name, ()))
                    for f in dataclasses.fields(cls) if f.name not in ("config", "clips", "patterns")} - {"model"}:
-        text = re.search(rf"--{option} (.*?)\(default", flat)
+        text = re.search(rf"--(?:no-)?{option} (.*?)\(default", flat)
         words = text and re.sub(r"[A-Z]{3,}|\{.*?\}|[\[\]|]", "", text[1]).split()
         assert words and len(words) >= 2, f"--{option} has no sentence: {text}"
 
