@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'COMMANDS', 'UsageError', 'Command', 'command', 'Moves', 'should_cache', 'open_clips', 'read_options', 'Train',
            'test_metrics', 'clip_settings', 'Test', 'shipped_model', 'Predict', 'Models', 'count', 'Profile', 'Demo',
-           'parse', 'explain', 'main']
+           'parse', 'build_machine', 'explain', 'main']
 
 # %% ../nbs/40_cli.ipynb #d58710d7
 import json
@@ -333,6 +333,11 @@ def _terminated(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+def build_machine() -> bool:
+    """Whether nobody watches: CI=true, as build machines say, or TQDM_DISABLE=1. No progress bars then."""
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in ("CI", "TQDM_DISABLE"))
+
+
 def explain(err: BaseException) -> str:
     """An error in words for the user."""
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args else str(err)
@@ -350,6 +355,7 @@ def main(
         signal.signal(signal.SIGTERM, _terminated)
     try:
         options = parse(args or ["--help"])
+        options.quiet |= build_machine()
         _listen(options)
         options.run()
         return print(end="", flush=True) or 0

@@ -95,6 +95,14 @@ def test_a_recipe_sets_the_defaults(name):
     assert parse(["train", f"--recipe={name}", "--seed", "5"]).config == dataclasses.replace(RECIPES[name], seed=5)
 
 
+@pytest.mark.parametrize(("name", "value", "bars"), [("CI", "true", False), ("TQDM_DISABLE", "1", False), ("CI", "", True)])
+def test_no_progress_bars_where_nobody_watches(capsys, tmp_path, monkeypatch, name, value, bars):
+    for other in ("CI", "TQDM_DISABLE"): monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    status, out, err = run(capsys, "moves", "--out", tmp_path / "set", "--train", "1", "--val", "0", "--test", "0")
+    assert status == 0 and out.startswith("20 clips of 20 classes") and bool(err) == bars
+
+
 def test_words_that_make_no_sense(capsys):
     for words, said in [(["tarin"], "tarin"), (["train", "--epoch", "3"], "--epochs"), (["profile"], "required"),
                         (["predict"], "at least one video"), (["models", "resnext"], "resnext"),

@@ -18,7 +18,8 @@ CONFIG = DemoConfig(epochs=1, train=2, val=1, test=1)
 
 
 def start(folder, *words):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {key: value for key, value in os.environ.items() if key not in ("CI", "TQDM_DISABLE")}
+    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "sda", "demo", *SMALL, *words], cwd=folder, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
