@@ -108,7 +108,7 @@ def _mix(texture: str, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarra
     """Share of the second colour, 0 to 1, at object coordinates u and v."""
     if texture == "plain": return 0.0
     if texture == "gradient": return np.clip(0.5 * u + 0.5, 0, 1)
-    repeats = 1.6  # per radius, so a period is 6 to 10 pixels
+    repeats = 2.4  # per radius, so a period is 6 to 8 pixels: a 5x5 kernel sees which way it runs
     a, b = (w * repeats - np.floor(w * repeats) - 0.5 for w in (u, v))
     away = np.abs(a) - 0.25 if texture == "striped" else _far(a, b) - 0.38
     return np.clip(0.5 - away * radius / repeats, 0, 1)
@@ -272,7 +272,7 @@ def _texture(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> li
     """Striped or spotted, moving, growing and turning at will."""
     look, p, spin = _dress(rng, backdrop), _progress(rng), _pick(rng, (0.0, -2.5, 2.5))
     look |= dict(texture=variant, colours=np.stack([look["colours"][0], _colour(rng, look["colours"][0], apart=110)]))
-    x, y, radius = ([_between(rng, *limits) for _ in range(2)] for limits in ((22, 49), (22, 49), (11, 16)))
+    x, y, radius = ([_between(rng, *limits) for _ in range(2)] for limits in ((22, 49), (22, 49), (14, 18)))
     moves = rng.random(2) < 0.6  # travels; changes size
     x, y, radius = (a + (b - a) * p * m for (a, b), m in ((x, moves[0]), (y, moves[0]), (radius, moves[1])))
     return [_Body(**look, x=x, y=y, radius=radius, angle=_angle(rng) + spin * p)]
@@ -595,7 +595,7 @@ def make_moves(
     root, counts = Path(root).absolute(), dict(train=train, val=val, test=test)
     if seed < 0 or min(counts.values()) < 0 or not sum(counts.values()):
         raise ValueError(f"seed and counts must be 0 or more, and some clips asked for: got seed={seed}, {counts}")
-    parameters = {"format": 1, "seed": seed, **counts, "frames": FRAMES, "size": SIZE, "fps": FPS, **_CODEC}
+    parameters = {"format": 2, "seed": seed, **counts, "frames": FRAMES, "size": SIZE, "fps": FPS, **_CODEC}
     found = _open_root(root, parameters)
     _check_same(root, found, parameters)
     if found["complete"]: return _reuse(root, found)
