@@ -42,7 +42,7 @@ def file(tmp_path):
 
 # --- model files -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", list_models("*_tiny"))
+@pytest.mark.parametrize("name", list_models("*ts[nm]_tiny"))  # every method: test_methods.py
 @pytest.mark.parametrize("half", [False, True])
 def test_round_trip(name, half, tmp_path):
     net = tiny(name, num_frames=4)

@@ -88,6 +88,7 @@ def fig_block(
     fig = Figure(figsize=(9, .33 * len(rows) + .9), dpi=80, layout="constrained")
     left, right = fig.subplots(1, 2, width_ratios=(1, 2.4))
     left.imshow((change / change.max()).clamp_min(1e-9).log10().T, vmin=-4, vmax=0, cmap="cividis", aspect="auto")
+    left.yaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="output frame", ylabel="channel", xticks=range(T), title=f"felt from frame {frame} (log scale)")
     # only the rows of pixels that the square crosses
     strip = torch.cat([torch.cat([*y[:, c, size // 4:-size // 4]], dim=1) for c in rows])
