@@ -295,7 +295,8 @@ def model_options(
     catalogue = _catalogue()
     if name not in catalogue:
         near = _suggest(str(name), list(catalogue))
-        raise ValueError(f"there is no model {name!r}.{near} All: {', '.join(catalogue)}")
+        raise ValueError(f"there is no model {name!r}.{near} Names are METHOD_BACKBONE or sda_METHOD_BACKBONE, with the "
+                         f"methods {', '.join(METHODS)} and the backbones {', '.join(BACKBONES)}")
     method, _, gate = catalogue[name]
     own = _defaults(SDA, ("channels", "num_frames")) if gate else {}
     return {"dropout": .5, **_defaults(method.build, ("site",)), **own}

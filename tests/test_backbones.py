@@ -121,7 +121,7 @@ def test_options_reach_every_block_and_rebuild():
 
 @pytest.mark.parametrize("call, message", [
     (lambda: create_model("sda_tsn_resnet5", 5), "Did you mean 'sda_tsn_resnet50'"),
-    (lambda: create_model("SDA-TSM", 5), "All: tsn_resnet50"),
+    (lambda: create_model("SDA-TSM", 5), "methods tsn, tsm.* backbones resnet50"),
     (lambda: create_model("tsn_tiny", 5, dependencies=("LT",)), "tsn_tiny has no option 'dependencies'"),
     (lambda: create_model("sda_tsn_tiny", 5, fold_div=4, tempreature=2), "no option 'fold_div', 'tempreature'"),
     (lambda: create_model("sda_tsn_tiny", 5, dependencies=("LT", "XX")), "XX"),
