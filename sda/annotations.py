@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .datasets import ListError, Record, has_offsets, read_classes, safe_join
+from .records import ListError, Record, has_offsets, read_classes, safe_join
 from .transforms import flip_map
 from .video import VideoError, open_video
 

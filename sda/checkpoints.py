@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from . import __version__
@@ -126,7 +126,7 @@ def save_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, {_CARD: card.to_json()})
+        part.write_bytes(save(tensors, {_CARD: card.to_json()}))  # save_file would leave it to its owner alone
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
     return path

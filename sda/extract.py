@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .annotations import write_atomic
-from .datasets import safe_join
+from .records import safe_join
 from .video import VideoError, _video_stream, scan
 
 # %% ../nbs/16_extract.ipynb #fefcbdd0

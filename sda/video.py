@@ -9,10 +9,14 @@ __all__ = ['MIN_SIDE', 'BACKENDS', 'VideoError', 'unknown_name', 'Video', 'Facts
 # %% ../nbs/10_video.ipynb #5a5669ef
 import importlib
 import logging
+import math
 import os
 import re
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -303,6 +307,21 @@ def _check_gaps(folder: Path, template: str, numbers: list[int], start: int | No
     else: fix = "extract this clip again"
     raise VideoError(f"{folder}: frame {name} is missing ({len(missing)} of {numbers[-1] - first + 1}); {fix}")
 
+# %% ../nbs/10_video.ipynb #11e1309b
+@lru_cache(maxsize=4096)
+def _kept_layout(folder: Path, template: str | None, start: int | None, changed: int) -> tuple[str, int, int]:
+    "Template, first number and count of a folder's frames, as of its time of change."
+    template, numbers = find_template(folder) if template is None else (template, _numbers_of(folder, template))
+    first = _check_gaps(folder, template, numbers, start)
+    return template, first, numbers[-1] - first + 1
+
+
+def _layout(folder: Path, template: str | None, start: int | None) -> tuple[str, int, int]:
+    "Template, first number and count of a folder's frames; a folder is listed again only after a change."
+    changed = folder.stat().st_mtime_ns
+    fresh = abs(time.time_ns() - changed) < 2_000_000_000  # a second change could bear the same time stamp
+    return (_kept_layout.__wrapped__ if fresh else _kept_layout)(folder, template, start, changed)
+
 # %% ../nbs/10_video.ipynb #4890ddf9
 class FolderVideo(Video):
     "Frames from a folder of numbered pictures; template and first number are found, gaps are errors."
@@ -318,11 +337,9 @@ class FolderVideo(Video):
     ):
         folder = Path(path)
         if not folder.is_dir(): raise VideoError(f"{folder} is not a folder; check the list file and the root folder")
-        template, numbers = find_template(folder) if template is None else (template, _numbers_of(folder, template))
-        self.start = _check_gaps(folder, template, numbers, start)
-        self.template, count = template, numbers[-1] - self.start + 1
+        self.template, self.start, count = _layout(folder, template, start)
         times = None if fps is None else np.arange(count) / fps
-        self._shape = tuple(_picture(folder / template.format(self.start)).shape)
+        self._shape = (*_picture_size(folder / self.template.format(self.start)), 3)
         super().__init__(path, times, count, self._shape[:2], fps)
 
     def _read(self, indices: list[int]) -> torch.Tensor:
@@ -334,14 +351,31 @@ class FolderVideo(Video):
         return torch.stack(frames)
 
 
-def _picture(path: Path) -> torch.Tensor:
-    "One picture as uint8 [H,W,3]."
+_PIXELS = 7680 * 4320  # most pixels of a picture; a header that promises more is not decoded
+
+
+@contextmanager
+def _opened(path: Path, source=None):
+    "A picture whose header was read; damage and sizes beyond 8K are a VideoError."
     from PIL import Image
 
     try:
-        with Image.open(_existing(path)) as picture: return torch.from_numpy(np.array(picture.convert("RGB")))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as err:  # Pillow's ways to say damaged
+        with Image.open(_existing(path) if source is None else source) as picture:
+            if math.prod(picture.size) > _PIXELS:
+                raise VideoError(f"{path} claims {picture.width}x{picture.height} pixels; take it off the list")
+            yield picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:  # Pillow's ways to say damaged
         raise VideoError(f"{path} is not a readable picture; extract this clip again") from err
+
+
+def _picture_size(path: Path, source=None) -> tuple[int, int]:
+    "Height and width of a picture, from its header."
+    with _opened(path, source) as picture: return picture.size[::-1]
+
+
+def _picture(path: Path, source=None) -> torch.Tensor:
+    "One picture as uint8 [H,W,3]."
+    with _opened(path, source) as picture: return torch.from_numpy(np.array(picture.convert("RGB")))
 
 # %% ../nbs/10_video.ipynb #08befe5f
 class MemoryVideo(Video):

@@ -469,3 +469,35 @@ def test_official_epic_by_person_and_windows():
     lengths = sorted(r.num_frames for r in every)
     assert (lengths[0], lengths[len(lengths) // 2], lengths[-1]) == (31, 117, 12_421)  # stop - start + 1
     assert min(r.offset for r in every) >= 0
+
+
+def roundtrip(folder, root, target="verb"):
+    """The lists that `write_dataset` makes of official rows, read back; first the records, then what was read."""
+    splits = {split: records_epic55(folder, target, split)[0] for split in ("train", "val")}
+    names = records_epic55(folder, target, "val")[1]
+    write_dataset(root, splits, names)
+    for split, records in splits.items():
+        yield records, read_list(root / f"trainValTest/{split}.txt", root / "img", names)
+
+
+def assert_same(records, found):
+    assert [(r.path, r.label, r.num_frames, r.offset) for r in records] == [
+        (Path(f.path).as_posix().partition("img/")[2], f.label, f.num_frames, f.offset) for f in found]
+    assert len({f.id for f in found}) == len(found)
+
+
+def test_epic_lists_survive_actions_that_begin_together(tmp_path):
+    folder = epic(tmp_path / "official", [action(0), action(1, verb=1), action(2, stop=4.0), action(3, "P26")])
+    for records, found in roundtrip(folder, tmp_path / "lists"): assert_same(records, found)
+    train = read_list(tmp_path / "lists/trainValTest/train.txt", tmp_path / "lists/img", ["a", "b"])
+    assert [r.id for r in train] == [f"P01/P01_02@59{end}" for end in ("", "#2", "#3")]
+
+
+@needs_epic
+@pytest.mark.parametrize("target", ["verb", "noun"])
+def test_official_epic_lists_survive_writing_and_reading(tmp_path, target):
+    lengths = []
+    for records, found in roundtrip(OFFICIAL / "epic-kitchens-55", tmp_path, target):
+        assert_same(records, found)
+        lengths.append(len(found))
+    assert lengths == [23_191, 5_281]

@@ -330,3 +330,11 @@ def test_bad_checkpoint_files(small, tmp_path):
     for content, told in (([1, 2], "not list"), ({}, "no tensors"), ({"epoch": 3}, "not tensors: epoch")):
         torch.save(content, path)
         with pytest.raises(ValueError, match=told): load_reference(net, path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of Unix")
+def test_files_have_the_permissions_of_the_umask(tmp_path):
+    model, before = create_model("tsn_tiny", 2), os.umask(0o027)
+    try: path = save_model(tmp_path / "m.safetensors", model, ModelCard.of(model))
+    finally: os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640

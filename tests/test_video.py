@@ -229,3 +229,15 @@ def test_arrays_and_indices():
 def test_scan_counts_without_a_header(tmp_path):
     facts = scan(save(tmp_path / "a.mkv", moving(17)))
     assert facts.announced is None and len(facts.timestamps) == 17 and facts.codec == "h264"
+
+
+def test_a_folder_is_listed_once_until_it_changes(tmp_path, monkeypatch):
+    folder, listed, real = frames_in(tmp_path / "f", range(1, 9)), [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
+    os.utime(folder, (1e9, 1e9))
+    assert [len(FolderVideo(folder)) for _ in range(5)] == [8] * 5 and len(listed) == 1
+    (folder / "00008.jpg").unlink()
+    assert len(FolderVideo(folder)) == 7 and len(FolderVideo(folder)) == 7
+    os.utime(folder, (1e9 + 9, 1e9 + 9))
+    (folder / "00004.jpg").unlink()
+    with pytest.raises(VideoError, match="00004.jpg is missing"): FolderVideo(folder)
