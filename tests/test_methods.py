@@ -17,7 +17,6 @@ PLAIN = [n for n in TINY if not n.startswith("sda_")]  # without SDA on top
 each = pytest.mark.parametrize("name", TINY)
 
 BUILT_FOR_ONE_T = {"tin", "tam"}  # parameters depend on T
-STARTS_AS_TSN = {"tsn", "c3d"}  # with default options; order is learnt
 # frames that feel frame 4 of 9 after one bottleneck, as (before, after); None: all of them
 REACH = {"tsn": (0, 0), "tsm": (1, 1), "gst": (1, 1), "tei": (2, 1), "stm": (1, 1), "c3d": (0, 0), "tin": None, "tam": None}
 EXACT = {  # model, frames, option -> parameters at 174 classes, G multiply-adds at 224 (methods: section 0)
