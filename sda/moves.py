@@ -108,9 +108,10 @@ def _mix(texture: str, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarra
     """Share of the second colour, 0 to 1, at object coordinates u and v."""
     if texture == "plain": return 0.0
     if texture == "gradient": return np.clip(0.5 * u + 0.5, 0, 1)
-    repeats = 2.4  # per radius, so a period is 6 to 8 pixels: a 5x5 kernel sees which way it runs
+    # stripes 6 to 8 pixels apart, spots 13 to 16: at equal distances a small net tells them apart only by chance
+    repeats, dot = (2.4, 0) if texture == "striped" else (1.1, 0.36)  # periods per radius; spot radius in periods
     a, b = (w * repeats - np.floor(w * repeats) - 0.5 for w in (u, v))
-    away = np.abs(a) - 0.25 if texture == "striped" else _far(a, b) - 0.38
+    away = np.abs(a) - 0.25 if texture == "striped" else _far(a, b) - dot
     return np.clip(0.5 - away * radius / repeats, 0, 1)
 
 # %% ../nbs/14_moves.ipynb #5423e4d3
@@ -595,7 +596,7 @@ def make_moves(
     root, counts = Path(root).absolute(), dict(train=train, val=val, test=test)
     if seed < 0 or min(counts.values()) < 0 or not sum(counts.values()):
         raise ValueError(f"seed and counts must be 0 or more, and some clips asked for: got seed={seed}, {counts}")
-    parameters = {"format": 2, "seed": seed, **counts, "frames": FRAMES, "size": SIZE, "fps": FPS, **_CODEC}
+    parameters = {"format": 3, "seed": seed, **counts, "frames": FRAMES, "size": SIZE, "fps": FPS, **_CODEC}
     found = _open_root(root, parameters)
     _check_same(root, found, parameters)
     if found["complete"]: return _reuse(root, found)
