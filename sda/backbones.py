@@ -73,6 +73,13 @@ class Bottleneck(nn.Module):
     expansion = 4
     new_parts: tuple[str, ...] = PLACES  # names of children that ImageNet weights do not know
 
+    @staticmethod
+    def gate_channels(
+        site: Site,  # where
+    ) -> int:  # channels at the place `gate`
+        "How wide SDA must be."
+        return site.planes
+
     def __init__(
         self,
         site: Site,  # channels, stride and position
@@ -126,6 +133,7 @@ class Backbone:
     strides: tuple[int, ...] = (1, 2, 2, 2)  # spatial stride of each stage's first bottleneck
     stem: tuple[int, int] = (64, 7)  # channels and kernel of the first convolution (stride 2, then 3x3 max-pool)
     weights: str | None = None  # torchvision model whose IMAGENET1K_V1 weights fit
+    method: str | None = None  # the only method that it is for; None for all
 
 BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone((3, 4, 6, 3), weights="resnet50"),
@@ -216,12 +224,13 @@ class Method:
     bottleneck: type[nn.Module] = Bottleneck  # another block for networks that are built differently
     network: type[VideoNet] = VideoNet  # another network, e.g. one with a neck
     gate: bool = True  # False where SDA cannot be put on top
+    torchvision: bool = True  # False where torchvision's ImageNet weights of the backbone do not fit
 
 METHODS: dict[str, Method] = {}
 
 def register_method(
     name: str,  # as it stands in model names
-    **parts,  # backbones, bottleneck, network, gate: fields of `Method`
+    **parts,  # backbones, bottleneck, network, gate, torchvision: fields of `Method`
 ) -> Callable:  # decorator that returns the function unchanged
     "Register a function build(site, **options) -> {place: block} as a method."
     def register(build: Callable) -> Callable:
@@ -264,7 +273,8 @@ def _catalogue() -> dict[str, tuple[Method, str, bool]]:  # model name -> method
     _import_methods()
     return {("sda_" if gate else "") + f"{method.name}_{backbone}": (method, backbone, gate)
             for backbone in BACKBONES for method in METHODS.values() for gate in (False, True)
-            if (method.gate or not gate) and (method.backbones is None or backbone in method.backbones)}
+            if (method.gate or not gate) and (method.backbones is None or backbone in method.backbones)
+            and BACKBONES[backbone].method in (None, method.name)}
 
 def _suggest(
     word: str,  # what was asked for
@@ -280,6 +290,13 @@ def _defaults(
 ) -> dict[str, object]:  # option -> default
     "The options that a function takes."
     return {name: p.default for name, p in inspect.signature(function).parameters.items() if name not in skip}
+
+def _network_options(
+    method: Method,  # way of modelling time
+) -> dict[str, object]:  # option -> default
+    "The options of a method's own network, e.g. of its neck: its keyword-only parameters."
+    parameters = inspect.signature(method.network).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 # %% ../nbs/03_backbones.ipynb #7c5efa8e
 def list_models(
@@ -299,19 +316,19 @@ def model_options(
                          f"methods {', '.join(METHODS)} and the backbones {', '.join(BACKBONES)}")
     method, _, gate = catalogue[name]
     own = _defaults(SDA, ("channels", "num_frames")) if gate else {}
-    return {"dropout": .5, **_defaults(method.build, ("site",)), **own}
+    return {"dropout": .5, **_defaults(method.build, ("site",)), **_network_options(method), **own}
 
 # %% ../nbs/03_backbones.ipynb #60bc1cff
 def _sda_on_top(
-    build: Callable[..., dict[str, nn.Module]],  # a method
+    method: Method,  # X
     method_options: dict,  # its options
     sda_options: dict,  # options of SDA
 ) -> Callable[[Site], dict[str, nn.Module]]:  # the method with SDA at `gate`
     "SDA-X is X plus SDA at the place `gate`."
     def places(site: Site) -> dict[str, nn.Module]:
-        blocks = build(site, **method_options)
+        blocks = method.build(site, **method_options)
         if "gate" in blocks: raise ValueError("the method fills the place `gate` itself: register it with gate=False")
-        return {**blocks, "gate": SDA(site.planes, site.num_frames, **sda_options)}
+        return {**blocks, "gate": SDA(method.bottleneck.gate_channels(site), site.num_frames, **sda_options)}
     return places
 
 def _check_options(
@@ -339,9 +356,10 @@ def create_model(
         raise ValueError(f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}")
     method, backbone, gate = _catalogue()[name]
     own = {k: v for k, v in options.items() if k in _defaults(method.build, ("site",))}
-    rest = {k: v for k, v in options.items() if k not in own}
-    places = _sda_on_top(method.build, own, rest) if gate else lambda site: method.build(site, **own)
-    net = method.network(BACKBONES[backbone], places, num_classes, num_frames, dropout, method.bottleneck)
+    neck = {k: v for k, v in options.items() if k in _network_options(method)}
+    rest = {k: v for k, v in options.items() if k not in own and k not in neck}
+    places = _sda_on_top(method, own, rest) if gate else lambda site: method.build(site, **own)
+    net = method.network(BACKBONES[backbone], places, num_classes, num_frames, dropout, method.bottleneck, **neck)
     net.name = name
     net.options = {"dropout": dropout, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
     if pretrained: load_imagenet(net, pretrained)
@@ -385,7 +403,10 @@ def _imagenet_state(
     source: bool | str | Path,  # True for torchvision's weights, or a .pth file of a torchvision state dict
 ) -> dict[str, Tensor]:  # torchvision state dict
     "Find the weights."
-    name = BACKBONES[_catalogue()[net.name][1]].weights
+    method, backbone, _ = _catalogue()[net.name]
+    name = BACKBONES[backbone].weights
+    if source is True and name and not method.torchvision:
+        raise ValueError(f"torchvision's ImageNet weights do not fit {net.name}: name a file of weights that do")
     if name is None: raise ValueError(f"there are no ImageNet weights for {net.name}: use pretrained=False")
     if source is True: return _download(name)
     if not Path(source).is_file(): raise FileNotFoundError(f"no file of ImageNet weights at {source}")
