@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'COMMANDS', 'UsageError', 'Command', 'command', 'Moves', 'should_cache', 'open_clips', 'read_options', 'Train',
            'test_metrics', 'clip_settings', 'Test', 'shipped_model', 'Predict', 'Models', 'count', 'Profile', 'Demo',
-           'parse', 'build_machine', 'explain', 'main']
+           'Extract', 'Data', 'parse', 'build_machine', 'explain', 'main']
 
 # %% ../nbs/40_cli.ipynb #d58710d7
 import json
@@ -23,15 +23,19 @@ from tqdm.auto import tqdm
 
 import sda
 
+from .annotations import check_dataset, save_check
 from .backbones import VideoNet, create_model, list_models, profile
-from .checkpoints import load_model, read_card
+from .checkpoints import class_hash, load_model, read_card
 from .datasets import ClipDataset, open_dataset
 from .demo import DemoConfig, run_demo
 from .evaluation import Predictions, evaluate, predict
+from .extract import extract
 from .moves import CLASSES, make_moves
+from .records import read_classes
 from .report import check_writable
 from .results import new_record, write_record
 from .sampling import Sampling
+from .sources import DATASETS, make_dataset
 from .trainer import TrainConfig, load_config, recipe, seed_everything, train
 from .transforms import TransformConfig
 
@@ -278,6 +282,61 @@ class Demo(Command):
         """Run the chain and say where the report is."""
         page = run_demo(self.config, lambda line: tqdm.write(line, file=sys.stderr), progress=not self.quiet)
         print(f"Report: {page}")
+
+# %% ../nbs/40_cli.ipynb #2ae234f3
+@command
+@dataclass
+class Extract(Command):
+    """Turn videos into folders of JPEG frames; an interrupted run goes on where it was."""
+    source: Path  # folder of videos, searched to the bottom
+    target: Path  # folder for the frames: TARGET/a/b/00001.jpg for SOURCE/a/b.mp4
+    height: int = 256  # height of the pictures in pixels, width in proportion (0: as they are)
+    fps: float = 0  # pictures per second (0: every frame)
+    quality: int = 90  # JPEG quality, 1 to 95
+    workers: int = 0  # videos at a time (0: one per core)
+
+    def run(self) -> None:
+        """Extract, and tell what could not be."""
+        report = extract(self.source, self.target, height=self.height or None, fps=self.fps or None,
+                         quality=self.quality, workers=self.workers or None, progress=not self.quiet)
+        print(report)
+        if not report.ok: raise SystemExit(1)
+
+# %% ../nbs/40_cli.ipynb #f2ee2d59
+@command
+@dataclass
+class Data(Command):
+    """Check a dataset folder line by line, or make its lists from official annotation files or a folder of clips."""
+    action: Literal["check", "make"]  # check: count what is wrong, status 1 if anything is; make: write the lists
+    name: Path  # dataset folder, or its name in sets/
+    num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
+    source: Literal[DATASETS] = "folder"  # make: whose files they are; folder: your clips, one sub-folder per class
+    annotations: Path | None = None  # make: folder of the official annotation files
+    media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it
+    target: Literal["verb", "noun"] = "verb"  # make: classes of EPIC-KITCHENS
+    frames: bool = False  # make: the clips are folders of frames, not videos
+    seed: int = 0  # make: of the split of your own clips
+    overwrite: bool = False  # make: replace lists that say something else
+
+    def run(self) -> None:
+        """Do what was asked for; a fault found is status 1."""
+        (self.check if self.action == "check" else self.make)()
+
+    def check(self) -> None:
+        """Examine every line and every clip; the report is kept as check.txt and check.json."""
+        root = self.name if self.name.exists() else Path("sets") / self.name
+        if not root.is_dir(): raise UsageError(f"there is no dataset folder {self.name}, nor {root}")
+        report = check_dataset(root, self.num_frames, progress=not self.quiet)
+        print(f"{report}\nclass names {class_hash(read_classes(root / 'category.txt'))}")
+        if os.access(root, os.W_OK): print(f"report in {save_check(report).with_name('check.txt')}")
+        if not report.ok: raise SystemExit(1)
+
+    def make(self) -> None:
+        """Write category.txt and the lists."""
+        reports = make_dataset(self.name, self.source, self.annotations, self.media, self.target, self.frames,
+                               self.seed, self.overwrite, progress=not self.quiet)
+        for split, parts in reports.items(): print(f"{split}.txt", *parts, "", sep="\n")
+        print(f"lists in {self.name}, class names {class_hash(read_classes(self.name / 'category.txt'))}")
 
 # %% ../nbs/40_cli.ipynb #2f316818
 def _word_after(args: Sequence[str], name: str) -> str | None:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 # %% ../nbs/09_records.ipynb #7deb359c
+_FORMS = {False: "path num_frames label", True: "path offset num_frames label"}  # with offsets?
+
+
 class ListError(ValueError):
     "A list file that cannot be used; the message names the file, the line and the remedy."
 
@@ -80,7 +83,7 @@ def has_offsets(
 
 def _record(line: str, root: Path, num_classes: int, offsets: bool) -> Record:
     "One list line; `ValueError` says what is wrong with it."
-    form = "path offset num_frames label" if offsets else "path num_frames label"
+    form = _FORMS[offsets]
     name, *fields = line.rsplit(maxsplit=3 if offsets else 2)
     if len(fields) < (3 if offsets else 2):
         raise ValueError(f"{len(fields) + 1} field(s) in {line!r}, expected {form!r} separated by spaces")

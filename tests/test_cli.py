@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from sda.transforms import TransformConfig
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data/moves_sample"
 SETTINGS = {"train": (TrainConfig,), "demo": (DemoConfig,)}
+PLACES = {"extract": ("source", "target"), "data": ("action", "name")}  # words without a name
 CLIPS = sorted((SAMPLE / "img").glob("*.mp4"))
 
 
@@ -75,7 +77,7 @@ def test_every_option_has_help(capsys, monkeypatch, name):
     assert status == 0 and COMMANDS[name].__doc__.split(":")[0] in out
     flat = re.sub(r"[│\s]+", " ", out).partition("show this help message and exit")[2]
     for option in {f.name.replace("_", "-") for cls in (COMMANDS[name], *SETTINGS.get(name, ()))
-                   for f in dataclasses.fields(cls) if f.name not in ("config", "clips", "patterns")} - {"model"}:
+                   for f in dataclasses.fields(cls)} - {"config", "clips", "patterns", "model", *PLACES.get(name, ())}:
         text = re.search(rf"--(?:no-)?{option} (.*?)\(default", flat)
         words = text and re.sub(r"[A-Z]{3,}|\{.*?\}|[\[\]|]", "", text[1]).split()
         assert words and len(words) >= 2, f"--{option} has no sentence: {text}"
@@ -206,3 +208,31 @@ def test_a_closed_pipe_is_no_error():
     process = start("models", "--cost")
     process.stdout.close()
     assert process.wait(60) == 0 and "Traceback" not in process.stderr.read()
+
+
+def test_data_check_counts_faults_and_ends_with_status_one(capsys, small_set, monkeypatch):
+    status, out, _ = run(capsys, "data", "check", small_set, "--quiet")  # the small set repeats its clips in all splits
+    assert status == 1 and "not ready" in out and "in two splits" in out
+    for split in ("val", "test"): (small_set / f"trainValTest/{split}.txt").unlink()
+    monkeypatch.chdir(small_set.parent)
+    status, out, _ = run(capsys, "data", "check", small_set.name, "--quiet")
+    assert status == 0 and "ready" in out and "class names" in out
+    with (small_set / "trainValTest/train.txt").open("a") as file: file.write("nowhere.mp4 24 0\n")
+    status, out, _ = run(capsys, "data", "check", small_set, "--quiet")
+    assert status == 1 and "missing: img/nowhere.mp4" in out and "nowhere" in (small_set / "check.txt").read_text()
+    assert run(capsys, "data", "check", "nothing")[0] == 2
+
+
+def test_videos_become_frames_lists_and_a_dataset(capsys, tmp_path):
+    for k, clip in enumerate(CLIPS[:4]):
+        (tmp_path / f"videos/class {k % 2}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, tmp_path / f"videos/class {k % 2}")
+    status, out, _ = run(capsys, "extract", tmp_path / "videos", tmp_path / "frames", "--height", "48", "--quiet")
+    assert status == 0 and len(list((tmp_path / "frames").rglob("00001.jpg"))) == 4
+    made = run(capsys, "data", "make", tmp_path / "set", "--media", tmp_path / "frames", "--quiet")
+    assert made[0] == 0 and "class names" in made[1]
+    assert run(capsys, "data", "check", tmp_path / "set", "--quiet")[0] == 0
+    broken = tmp_path / "videos/class 0/zzz.mp4"
+    broken.write_bytes(b"no video")
+    status, out, _ = run(capsys, "extract", tmp_path / "videos", tmp_path / "frames", "--height", "48", "--quiet")
+    assert status == 1 and "zzz.mp4" in out
