@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['log', 'EvaluationError', 'Predictions', 'softmax', 'hits', 'interval', 'by_class', 'confusion', 'most_confused',
            'by_group', 'pair_accuracy', 'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare',
-           'accuracy', 'top1', 'mean_class_accuracy', 'evaluate', 'predict']
+           'accuracy', 'top1', 'mean_class_accuracy', 'evaluate', 'predict', 'windows', 'slide']
 
 # %% ../nbs/22_evaluation.ipynb #4136ed66
 import contextlib
+import hashlib
 import logging
 import math
 import os
@@ -20,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from .checkpoints import load_model
@@ -301,6 +303,57 @@ def _view_logits(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
     views = clips[:, None] if clips.ndim == 5 else clips
     return model(views.flatten(0, 1)).float().cpu().unflatten(0, views.shape[:2])
 
+# %% ../nbs/22_evaluation.ipynb #cca8737e
+def _process() -> tuple[int, int]:
+    """Number of this process, and how many there are (0 of 1 when run alone)."""
+    if not dist.is_available() or not dist.is_initialized(): return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
+    """A short name for these weights on these clips."""
+    ids = [str(record.id) for record in getattr(dataset, "records", [])]
+    view = [repr(getattr(dataset, name, None)) for name in ("class_names", "sampling", "transform_config")]
+    digest = hashlib.sha256(repr((len(dataset), ids, view)).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+# %% ../nbs/22_evaluation.ipynb #6e87face
+class _Parts:
+    """Scores by position in the dataset: in memory, and in a folder if there is one."""
+
+    def __init__(self, folder: str | Path | None, model: nn.Module, dataset: Dataset, rank: int):
+        self.folder, self.rows = Path(folder) / _fingerprint(model, dataset) if folder else None, {}
+        self.rank = rank
+        if self.folder is None: return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.folder.glob("[0-9]*.npz")):
+            with np.load(path, allow_pickle=False) as file: self._take(*(file[k] for k in _COLUMNS))
+
+    def _take(self, places: Any, ids: Any, logits: np.ndarray, labels: np.ndarray) -> None:
+        for place, *row in zip(places, ids, logits, labels, strict=True):
+            self.rows[int(place)] = (str(row[0]), row[1], int(row[2]))
+
+    def add(self, places: list[int], ids: list[str], logits: np.ndarray, labels: np.ndarray) -> None:
+        """Take in a batch, and write it."""
+        self._take(places, ids, logits, labels)
+        if self.folder is None: return
+        path = self.folder / f"{places[0]:08d}-{self.rank}.npz"
+        part = path.with_name(f".{path.name}")
+        np.savez(part, **dict(zip(_COLUMNS, (places, np.array(ids, str), logits, labels), strict=True)))
+        os.replace(part, path)
+
+    def gather(self, world: int) -> dict[int, tuple[str, np.ndarray, int]]:
+        """The rows of all processes."""
+        if world == 1: return self.rows
+        everyone: list[Any] = [None] * world
+        dist.all_gather_object(everyone, self.rows)
+        return {place: row for rows in everyone for place, row in rows.items()}
+
+
+_COLUMNS = ("places", "ids", "logits", "labels")
+
 # %% ../nbs/22_evaluation.ipynb #b0784cce
 def evaluate(
     model: nn.Module,  # network; with `.card` its class names are compared with the clips'
@@ -309,22 +362,26 @@ def evaluate(
     progress: bool = True,  # show a bar
     num_workers: int = 0,  # processes that read clips
     allow_other_classes: bool = False,  # accept a model whose class names differ
+    parts: str | Path | None = None,  # folder for the scores so far: a test that broke off goes on from there
 ) -> Predictions:
-    """Logits of every view of every clip of `dataset`."""
+    """Logits of every view of every clip of `dataset`; several processes share the clips and all get all scores."""
     names, known = list(dataset.class_names), list(getattr(getattr(model, "card", None), "class_names", []))
     if not len(dataset): raise EvaluationError("There are no clips to test: check the list file.")
     if known and known != names and not allow_other_classes:
         raise EvaluationError(f"The model knows {len(known)} classes ({known[0]!r}, ...), the clips have {len(names)} "
                               f"({names[0]!r}, ...) or another order: use the category.txt the model was trained with.")
-    loader = DataLoader(_Named(dataset), batch_size, num_workers=num_workers)
-    ids, logits, labels = [], [], []
-    with _evaluation_mode(model), tqdm(total=len(dataset), disable=not progress, unit="clip", desc="test") as bar:
-        for batch in loader:
-            logits.append(_view_logits(model, batch["clip"]))
-            ids += list(batch["id"])
-            labels.append(batch["label"])
-            bar.update(len(batch["id"]))
-    return Predictions(ids, torch.cat(logits).numpy(), torch.cat(labels).numpy(), names)
+    rank, world = _process()
+    store = _Parts(parts, model, dataset, rank)
+    todo = [i for i in range(rank, len(dataset), world) if i not in store.rows]
+    loader = DataLoader(Subset(_Named(dataset), todo), batch_size, num_workers=num_workers)
+    with _evaluation_mode(model), tqdm(total=len(todo), disable=not progress or rank > 0, unit="clip", desc="test") as bar:
+        for number, batch in enumerate(loader):
+            places = todo[number * batch_size:][:len(batch["id"])]
+            store.add(places, list(batch["id"]), _view_logits(model, batch["clip"]).numpy(), batch["label"].numpy())
+            bar.update(len(places))
+    rows = store.gather(world)
+    ids, logits, labels = zip(*(rows[i] for i in range(len(dataset))), strict=True)
+    return Predictions(list(ids), np.stack(logits), np.array(labels), names)
 
 # %% ../nbs/22_evaluation.ipynb #e8490bb1
 def _views(path: str | Path, card: Any) -> torch.Tensor:
@@ -335,6 +392,22 @@ def _views(path: str | Path, card: Any) -> torch.Tensor:
     return torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
 
 
+def _card(model: nn.Module) -> Any:
+    """The model's card, which must say how clips are sampled and cropped."""
+    card = getattr(model, "card", None)
+    if card is None or not card.transform or not card.sampling:
+        raise EvaluationError("The model has no card with transform and sampling: load it with load_model from a file "
+                              "that train wrote.")
+    return card
+
+
+def _best(logits: torch.Tensor, card: Any, top: int, first: tuple) -> list[tuple]:
+    """Rows (*first, class, probability) of the `top` classes."""
+    if not torch.isfinite(logits).all(): raise EvaluationError("The scores are not finite.")
+    values, best = logits.softmax(0).topk(min(top, len(logits)))
+    return [(*first, card.class_names[k], v) for v, k in zip(values.tolist(), best.tolist(), strict=True)]
+
+# %% ../nbs/22_evaluation.ipynb #2b46e9eb
 def predict(
     path: str | Path | list[str | Path],  # one video or several
     model: nn.Module | str | Path,  # network from `load_model`, or its file
@@ -343,16 +416,46 @@ def predict(
 ) -> pd.DataFrame:
     """The `top` most probable classes: columns class and probability, with a first column video for several paths."""
     model = load_model(model) if isinstance(model, str | Path) else model
-    card = getattr(model, "card", None)
-    if card is None or not card.transform or not card.sampling:
-        raise EvaluationError("The model has no card with transform and sampling: load it with load_model from a file "
-                              "that train wrote.")
+    card = _card(model)
     many, rows = not isinstance(path, str | os.PathLike), []
     with _evaluation_mode(model):
         for one in tqdm(list(path) if many else [path], disable=not progress, unit="video", desc="predict"):
-            with _naming(str(one)): logits = _view_logits(model, _views(one, card)[None])[0].mean(0)
-            if not torch.isfinite(logits).all(): raise EvaluationError(f"The scores of {one} are not finite.")
-            values, best = logits.softmax(0).topk(min(top, len(logits)))
-            rows += [{"video": str(one), "class": card.class_names[k], "probability": v}
-                     for v, k in zip(values.tolist(), best.tolist(), strict=True)]
+            with _naming(str(one)):
+                logits = _view_logits(model, _views(one, card)[None])[0].mean(0)
+                rows += _best(logits, card, top, (str(one),) if many else ())
     return pd.DataFrame(rows, columns=["video", "class", "probability"][not many:])
+
+# %% ../nbs/22_evaluation.ipynb #7adfa1e4
+def windows(total: int, length: int, stride: int) -> list[tuple[int, int]]:
+    """First and one-past-last frame of windows that cover all `total` frames."""
+    if length < 1 or stride < 1: raise EvaluationError(f"A window of {length} frames every {stride} covers nothing.")
+    starts = list(range(0, max(total - length, 0) + 1, stride))
+    if starts[-1] + length < total: starts.append(total - length)
+    return [(start, min(start + length, total)) for start in starts]
+
+
+def slide(
+    path: str | Path,  # a long video
+    model: nn.Module | str | Path,  # network from `load_model`, or its file
+    length: int = 64,  # frames per window
+    stride: int = 0,  # frames between starts (0: half a window)
+    top: int = 1,  # classes to list per window
+    batch_size: int = 8,  # windows at a time: memory does not grow with the video
+    progress: bool = False,  # show a bar over the windows
+) -> pd.DataFrame:
+    """Columns start and end (frames), class, probability: the `top` classes of each window."""
+    model = load_model(model) if isinstance(model, str | Path) else model
+    card, video = _card(model), open_video(path)
+    transform, sampling = TransformConfig.from_dict(card.transform).test(), Sampling.from_dict(card.sampling)
+    spans, rows = windows(len(video), length, stride or max(length // 2, 1)), []
+    def view(first: int, last: int) -> torch.Tensor:
+        lists = [[first + i for i in indices] for indices in sampling.indices(last - first)]
+        return torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
+    with _evaluation_mode(model), tqdm(total=len(spans), disable=not progress, unit="window", desc="slide") as bar:
+        for k in range(0, len(spans), batch_size):
+            some = spans[k:k + batch_size]
+            with _naming(str(path)):
+                logits = _view_logits(model, torch.stack([view(*span) for span in some])).mean(1)
+                rows += [r for span, scores in zip(some, logits, strict=True) for r in _best(scores, card, top, span)]
+            bar.update(len(some))
+    return pd.DataFrame(rows, columns=["start", "end", "class", "probability"])

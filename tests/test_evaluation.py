@@ -6,12 +6,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 from torchmetrics.functional import accuracy as reference_accuracy
 
 from sda.backbones import create_model
 from sda.checkpoints import ModelCard, load_model, save_model
-from sda.evaluation import EvaluationError, Predictions, compare, ensemble, evaluate, predict, same_videos
+from sda.evaluation import (
+    EvaluationError,
+    Predictions,
+    compare,
+    ensemble,
+    evaluate,
+    predict,
+    same_videos,
+    slide,
+    windows,
+)
 from sda.sampling import Sampling
 from sda.transforms import TransformConfig
 from sda.video import VideoError
@@ -199,3 +210,60 @@ def test_predict_bad_clips(model_file, videos, tmp_path):
     with pytest.raises(EvaluationError, match="one.mp4.*views"): predict(videos[0], one_view)
     for bad in (tmp_path / "none.mp4", tmp_path / "text.mp4"):
         with pytest.raises(VideoError, match=bad.name): predict([videos[0], bad], model_file)
+
+
+# -- tests that break off, and long videos
+
+class Counted(torch.utils.data.Dataset):
+    """Seven clips; reading `stop` of them raises, like a machine that dies."""
+    class_names = ["a", "b"]
+
+    def __init__(self, stop=None): self.stop, self.read = stop, 0
+    def __len__(self): return 7
+
+    def __getitem__(self, i):
+        self.read += 1
+        if self.read == self.stop: raise KeyboardInterrupt
+        return {"clip": torch.full((2, 3, 4, 4), float(i)), "label": i % 2, "id": f"v{i}"}
+
+
+class Mean(torch.nn.Module):
+    def __init__(self, scale=1.):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(scale))
+
+    def forward(self, clips): return torch.stack([clips.mean((1, 2, 3, 4)) * self.scale, self.scale.expand(len(clips))], 1)
+
+
+def test_a_test_that_broke_off_goes_on(tmp_path):
+    whole = evaluate(Mean(), Counted(), batch_size=2, progress=False)
+    with pytest.raises(KeyboardInterrupt): evaluate(Mean(), Counted(stop=6), 2, False, parts=tmp_path)
+    rest = Counted()
+    found = evaluate(Mean(), rest, batch_size=3, progress=False, parts=tmp_path)
+    assert rest.read == 3 and found.ids == whole.ids and (found.logits == whole.logits).all()
+    other = Counted()
+    evaluate(Mean(2.), other, batch_size=2, progress=False, parts=tmp_path)
+    assert other.read == 7, "scores of other weights must not be taken"
+
+
+@pytest.mark.parametrize("total, length, stride", [(100, 40, 20), (90, 40, 20), (10, 40, 20), (41, 40, 40), (7, 1, 3)])
+def test_windows_cover_a_video(total, length, stride):
+    spans = windows(total, length, stride)
+    assert spans[0][0] == 0 and spans[-1][1] == total and all(b - a == min(length, total) for a, b in spans)
+    assert all(a < b for a, b in zip(spans, spans[1:], strict=False))
+    if stride <= length: assert {i for a, b in spans for i in range(a, b)} == set(range(total))
+
+
+def test_sliding_over_a_long_video(tmp_path):
+    """Dark frames, then bright ones: the windows say when."""
+    for i in range(24):
+        picture = Image.fromarray(np.full((40, 40, 3), 255 * (i >= 12), np.uint8))
+        picture.save(tmp_path / f"img_{i + 1:05d}.jpg")
+    net = Mean()
+    net.card = ModelCard("toy", {}, 2, 4, ["bright", "dark"], TransformConfig(size=32, resize=36).to_dict(),
+                         Sampling("segments", 4).to_dict())
+    table = slide(tmp_path, net, length=8, stride=4, batch_size=2)
+    assert table["start"].tolist() == [0, 4, 8, 12, 16] and table["end"].tolist() == [8, 12, 16, 20, 24]
+    assert (table["class"].iloc[0], table["class"].iloc[-1]) == ("dark", "bright")
+    assert len(slide(tmp_path, net, length=8, top=2)) == 10 and table["probability"].between(.5, 1).all()
+    with pytest.raises(EvaluationError, match="covers nothing"): slide(tmp_path, net, length=0)
