@@ -234,7 +234,7 @@ class ClipDataset(_Clips):
         record = self.records[index]
         generator = clip_generator(self.seed, self.epoch, index) if self.train else None
         clip, label = self.transform(self.frames(index, generator), record.label, generator)
-        views = 1 if self.train else self.sampling.views
+        views = 1 if self.train else self.sampling.views * getattr(self.transform, "views", 1)
         return {"clip": clip.unflatten(0, (views, -1)) if views > 1 else clip, "label": label, "id": record.id}
 
 # %% ../nbs/13_datasets.ipynb #75cb91fd

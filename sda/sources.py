@@ -25,6 +25,7 @@ from sda.annotations import (
     write_atomic,
     write_dataset,
 )
+
 from .records import Record
 from .video import unknown_name
 
