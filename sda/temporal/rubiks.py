@@ -94,6 +94,7 @@ class ChannelGate(nn.Module):
         "Gate channels by their mean."
         return x * self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))).sigmoid()
 
+# %% ../../nbs/methods/59_rubiks.ipynb #cdcdf058
 class RubiksBlock(nn.Module):
     "Pre-activation block of two 1x1 convolutions around a shift; [B*T, Cin, H, W] -> [B*T, P, H/stride, W/stride]."
     expansion, new_parts = 1, PLACES

@@ -64,6 +64,7 @@ class ConvNorm(nn.Sequential):
         "One after the other; a single value per channel does not stop training."
         return F.relu(normalise(self[1], self[0](x)))
 
+# %% ../../nbs/methods/52_tpn.ipynb #f50cb318
 class TemporalModulation(nn.Module):
     "Three frames convolved in groups, then the maximum over the clip; [B*T, C, H, W] -> [B, C/2, H, W]."
 
