@@ -82,7 +82,7 @@ def _decoded(path: Path, stop: Event) -> Iterator[object]:
     import av
 
     try:
-        with av.open(str(path)) as box:
+        with av.open(str(path), metadata_errors="replace") as box:
             stream = _video_stream(box, path)
             stream.thread_count = 1
             for frame in box.decode(stream):

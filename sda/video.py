@@ -165,7 +165,7 @@ def scan(
     "Read a video file's packets and one frame; `VideoError` when it is missing, empty, cut short or no video."
     av, path = _need("av", "av"), _existing(path)
     try:
-        with av.open(str(path)) as box:
+        with av.open(str(path), metadata_errors="replace") as box:
             stream = _video_stream(box, path)
             ticks, packets, first = _packet_table(box, stream)
             if first is None: raise VideoError(f"{path} holds no frames; extract or download it again")
@@ -184,7 +184,7 @@ def _decodable(path: str | Path) -> int:
     "How many frames of a damaged file decode before the first error."
     av, count = _need("av", "av"), 0
     try:
-        with av.open(str(path)) as box:
+        with av.open(str(path), metadata_errors="replace") as box:
             for frame in box.decode(_video_stream(box, Path(path))):
                 if frame.is_corrupt: break
                 count += 1
@@ -205,7 +205,7 @@ class PyAVVideo(Video):
     def _read(self, indices: list[int]) -> torch.Tensor:
         av = _need("av", "av")
         try:
-            with av.open(str(self.path)) as box: found = self._decode(box, indices)
+            with av.open(str(self.path), metadata_errors="replace") as box: found = self._decode(box, indices)
         except av.FFmpegError as err:
             raise VideoError(f"{self.path} is damaged ({err.strerror}): {_decodable(self.path)} of its "
                              f"{len(self)} frames decode; copy or download it again") from err

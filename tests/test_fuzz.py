@@ -1,0 +1,54 @@
+"""Damaged bytes in every reader, in a child process with a time limit: frames or a VideoError, never a crash or a hang."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+av = pytest.importorskip("av")
+pytest.importorskip("decord")
+
+CHILD = """
+import json, os, random, sys
+from pathlib import Path
+from sda.video import BACKENDS, VideoError
+source, backend, seed, cases, work = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
+whole, rng, counts = source.read_bytes(), random.Random(seed), {"frames": 0, "refused": 0}
+for case in range(cases):
+    data = bytearray(whole)
+    for _ in range(rng.choice((1, 4, 32))): data[rng.randrange(len(data))] = rng.randrange(256)
+    if case % 5 == 4: data = data[:rng.randrange(len(data))]
+    target = work / (f"{case}" if backend == "folder" else f"{case}{source.suffix}")
+    if backend == "folder": target.mkdir()
+    (target / "00001.jpg" if backend == "folder" else target).write_bytes(data)
+    try:
+        video = BACKENDS[backend](target)
+        frames = video.frames([0, len(video) - 1])
+        assert frames.shape[0] == 2 and frames.shape[3] == 3
+        counts["frames"] += 1
+    except VideoError as err:
+        assert str(target) in str(err)
+        counts["refused"] += 1
+print(json.dumps(counts))
+"""
+
+
+@pytest.mark.parametrize("backend", ["folder", "pyav", "decord"])
+def test_mutated_bytes_give_frames_or_an_error(tmp_path, backend):
+    clip = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), dtype=np.uint8)
+    source = tmp_path / ("a.jpg" if backend == "folder" else "a.mp4")
+    if backend == "folder": Image.fromarray(clip[0]).save(source)
+    else:
+        with av.open(str(source), "w", options={"movflags": "+faststart"}) as box:
+            stream = box.add_stream("libx264", rate=12)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for frame in clip: box.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            box.mux(stream.encode())
+    (tmp_path / "work").mkdir()
+    words = [sys.executable, "-c", CHILD, source, backend, "0", "60", tmp_path / "work"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert sum(counts.values()) == 60 and counts["refused"] > 0
