@@ -17,8 +17,10 @@ PLAIN = [n for n in TINY if not n.startswith("sda_")]  # without SDA on top
 each = pytest.mark.parametrize("name", TINY)
 
 BUILT_FOR_ONE_T = {"tin", "tam"}  # parameters depend on T
-# frames that feel frame 4 of 9 after one bottleneck, as (before, after); None: all of them
-REACH = {"tsn": (0, 0), "tsm": (1, 1), "gst": (1, 1), "tei": (2, 1), "stm": (1, 1), "c3d": (0, 0), "tin": None, "tam": None}
+FRAMES = {"v4d": 12}  # of a clip where reach is measured, 9 for others: V4D takes multiples of 4
+# frames that feel frame 4 after one bottleneck, as (before, after); None: all of them
+REACH = {"tsn": (0, 0), "tsm": (1, 1), "gst": (1, 1), "tei": (2, 1), "stm": (1, 1), "c3d": (0, 0), "tin": None, "tam": None,
+         "tpn": (1, 1), "tea": (2, 1), "smallbig": (0, 0), "v4d": (0, 0), "rubiks": (2, 2)}  # rubiks: layer0 shifts too
 EXACT = {  # model, frames, option -> parameters at 174 classes, G multiply-adds at 224 (methods: section 0)
     ("tsn", 8): (23_864_558, 32.700), ("tsm", 8): (23_864_558, 32.700), ("tsm", 16): (23_864_558, 65.40),
     ("sda_tsn", 8): (25_768_702, 33.713), ("sda_tsm", 16): (25_768_702, 67.43),
@@ -27,6 +29,11 @@ EXACT = {  # model, frames, option -> parameters at 174 classes, G multiply-adds
     ("tei", 8): (29_877_422, 32.877), ("tei", 8, ("bias", True)): (29_893_822, 32.877),
     ("tam", 8): (25_127_246, 32.756), ("tam", 16): (25_134_670, 65.51),
     ("stm", 8): (24_035_194, 33.018), ("stm", 16): (24_035_194, 66.04), ("c3d", 8): (46_499_054, 62.29),
+    ("tpn", 8): (82_445_724, 41.23), ("tpn", 8, ("auxiliary", False)): (63_210_734, 41.23), ("tea", 8): (24_456_280, 34.537),
+    ("smallbig", 8): (23_907_566, 51.97), ("smallbig", 16): (23_907_566, 103.3),
+    ("smallbig", 8, ("stages", (1, 2, 3, 4))): (23_909_870, 55.82), ("smallbig", 8, ("extra", True)): (31_829_742, 62.66),
+    ("v4d", 8): (36_709_614, 71.34), ("v4d", 32): (36_709_614, 285.3), ("rubiks_large", 8): (8_538_294, 15.35),
+    ("rubiks_medium", 8): (6_185_622, 10.93), ("rubiks_small", 8): (3_597_366, 6.51), ("rubiks_smallest", 8): (1_898_760, 3.70),
 }
 
 
@@ -56,7 +63,8 @@ def logits(out):
 
 
 def test_the_issue_is_covered():
-    assert {"tsn", "tsm", "gst", "tin", "tei", "tam", "stm", "c3d"} <= {method(n) for n in TINY}
+    assert {"tsn", "tsm", "gst", "tin", "tei", "tam", "stm", "c3d", "tpn", "tea", "smallbig", "v4d",
+            "rubiks"} <= {method(n) for n in TINY}
     without_gate = {name for name, m in METHODS.items() if not m.gate}
     assert {method(n) for n in TINY} - {method(n) for n in TINY if n.startswith("sda_")} <= without_gate
 
@@ -118,15 +126,15 @@ def test_order_of_frames(name):
 
 
 def first_block_reach(name, frame=4):
-    """Frames that feel one frame after the first bottleneck of untrained networks built for 9 frames.
+    """Frames that feel one frame after the first bottleneck of untrained networks.
 
     Any of four starts counts: in a single one the few channels that look one way may be cut off by a ReLU.
     """
-    felt = set()
-    one, other = clips(1, 9, 3, 32, 32), clips(1, 9, 3, 32, 32)
+    felt, T = set(), FRAMES.get(method(name), 9)
+    one, other = clips(1, T, 3, 32, 32), clips(1, T, 3, 32, 32)
     other[0, frame] = clips(3, 32, 32, seed=1)
     for seed in range(4):
-        net, seen = build(name, num_frames=9, seed=seed).eval(), []
+        net, seen = build(name, num_frames=T, seed=seed).eval(), []
         net.layer1[0].register_forward_hook(lambda m, args, out, seen=seen: seen.append(out.detach()))
         with torch.no_grad(): net(one), net(other)
         felt |= set((seen[0] - seen[1]).flatten(1).abs().amax(1).gt(1e-6).nonzero().flatten().tolist())
@@ -145,7 +153,7 @@ def test_reach_of_one_block(name):
 
 @pytest.mark.parametrize("name", [n for n in TINY if n.startswith("sda_")])
 def test_sda_on_top_reaches_every_frame(name):
-    assert first_block_reach(name) == list(range(9))
+    assert first_block_reach(name) == list(range(FRAMES.get(method(name), 9)))
 
 
 @each
@@ -177,7 +185,7 @@ def test_learns_four_moves(name, moves):
     net = build(name, num_classes=20, dropout=0.)
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(14 if "rubiks" in name else 6):  # its 64 features and flat start fall evenly, but slowly
         loss = nn.functional.cross_entropy(logits(net.train()(x)), y)
         optimizer.zero_grad()
         loss.backward()
@@ -201,7 +209,8 @@ def adopt(net, tsn):
 @pytest.mark.parametrize("name, options, start", [
     ("tin", {"identity": True}, "tsn"), ("tei", {"identity": True}, "tsm"),
     ("tei", {"identity": True, "taps": "identity"}, "tsn"), ("tam", {"identity": True}, "tsn"),
-    ("stm", {"identity": True}, "tsn"), ("c3d", {}, "tsn"), ("gst", {"identity": True, "beta": 1}, "tsn"),
+    ("stm", {"identity": True}, "tsn"), ("c3d", {}, "tsn"), ("smallbig", {}, "tsn"),
+    ("v4d", {"identity": True}, "tsn"), ("gst", {"identity": True, "beta": 1}, "tsn"),
     ("tsm", {"fold_div": 10**6}, "tsn")])
 def test_starts_as(name, options, start):
     plain = awake(build(f"{start}_tiny")).eval()
@@ -227,7 +236,7 @@ def test_every_method_that_can_has_an_identity_option():
 def test_published_costs(key):
     name, frames, *options = key
     params, gmacs = EXACT[key]
-    with torch.device("meta"): net = create_model(f"{name}_resnet50", 174, frames, **dict(options))
+    with torch.device("meta"): net = create_model(name if "rubiks" in name else f"{name}_resnet50", 174, frames, **dict(options))
     cost = profile(net)
     assert cost.params == params == sum(p.numel() for p in net.parameters())
     assert abs(cost.macs / 1e9 / gmacs - 1) < .02
@@ -248,7 +257,7 @@ def image_net():
     return resnet50(weights=None).state_dict()
 
 
-@pytest.mark.parametrize("name", ["tin", "tei", "tam", "stm", "gst", "c3d", "sda_gst"])
+@pytest.mark.parametrize("name", ["tin", "tei", "tam", "stm", "gst", "c3d", "sda_gst", "tpn", "smallbig"])
 def test_imagenet_weights_load_into_what_is_shared(name, image_net, tmp_path):
     torch.save(image_net, tmp_path / "w.pth")
     net = load_imagenet(create_model(f"{name}_resnet50", 5), tmp_path / "w.pth")
@@ -261,6 +270,36 @@ def test_imagenet_weights_load_into_what_is_shared(name, image_net, tmp_path):
     if name.endswith("gst"): assert torch.equal(mix.spatial.weight, kernel[:192, :128])
 
 
+def test_imagenet_weights_become_the_centre_of_v4d(image_net, tmp_path):
+    torch.save(image_net, tmp_path / "w.pth")
+    net = load_imagenet(create_model("v4d_resnet50", 5), tmp_path / "w.pth")
+    kernel, flat = net.layer3[2].conv1.weight, image_net["layer3.2.conv1.weight"]
+    assert torch.equal(kernel[:, :, 1], flat) and not kernel[:, :, [0, 2]].any()
+
+
+def test_networks_that_are_no_resnet_say_which_weights_they_take(tmp_path):
+    with pytest.raises(ValueError, match="torchvision's ImageNet weights do not fit tea_resnet50: name a file"):
+        create_model("tea_resnet50", 5, pretrained=True)
+    with pytest.raises(ValueError, match="no ImageNet weights for rubiks_large"):
+        create_model("rubiks_large", 5, pretrained=True)
+    res2net = {k: v + 1 for k, v in build("tea_resnet50").state_dict().items() if not {"adapt", "mix"} & set(k.split("."))}
+    torch.save(res2net, tmp_path / "w.pth")
+    net = build("tea_resnet50", pretrained=tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(net[k], w) for k, w in res2net.items() if not k.startswith("fc."))
+
+
+def test_auxiliary_loss_of_tpn():
+    net, labels = build("tpn_tiny"), torch.tensor([1, 2])
+    assert net.auxiliary_loss(labels) == 0
+    net(clips(2, 8, 3, 32, 32))
+    loss = net.auxiliary_loss(labels)
+    loss.backward()
+    assert loss > 0 and net.auxiliary_loss(labels) == 0
+    assert all(p.grad.abs().max() > 0 for p in net.aux.parameters()) and net.neck.climb.weight.grad is None
+    net.eval()(clips(2, 8, 3, 32, 32))
+    assert net.auxiliary_loss(labels) == 0
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("call, told", [
@@ -270,6 +309,10 @@ def test_imagenet_weights_load_into_what_is_shared(name, image_net, tmp_path):
     (lambda: create_model("c3d_tiny", 5, inflate="center"), r"one of \('centre', 'mean'\), not by 'center'"),
     (lambda: create_model("gst_tny", 5), "there is no model 'gst_tny'. Did you mean 'gst_tiny'"),
     (lambda: create_model("sda_tam_resnet5", 5), "Did you mean 'sda_tam_resnet50'"),
+    (lambda: create_model("v4d_tiny", 5, num_frames=6), r"takes clips of 4, 8, 12 ... frames \(4 units\), not 6"),
+    (lambda: create_model("v4d_tiny", 5, stages=(5,)), r"there is no stage \[5\]: the stages are 1 to 4"),
+    (lambda: create_model("smallbig_tiny", 5, stages=(0, 2)), r"there is no stage \[0\]"),
+    (lambda: create_model("tpn_tiny", 5, flow="up"), r"one of \('cascade', 'parallel'\), not 'up'"),
     (lambda: create_model("gst_tiny", 5, betta=1), "gst_tiny has no option 'betta'. Did you mean 'beta'")])
 def test_bad_input(call, told):
     with pytest.raises(ValueError, match=told): call()
