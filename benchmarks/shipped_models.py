@@ -14,9 +14,9 @@ from pathlib import Path
 from sda.checkpoints import load_model, save_model
 from sda.cli import test_metrics
 from sda.datasets import open_dataset
+from sda.effects import knock_outs
 from sda.evaluation import evaluate
 from sda.moves import CLASSES, PAIRS, make_moves
-from sda.report import knock_outs
 from sda.results import new_record, record_name, save_record
 from sda.trace import trace_clips
 from sda.trainer import recipe, train

@@ -4,30 +4,27 @@
 
 # %% auto #0
 __all__ = ['log', 'ReportError', 'check_writable', 'words', 'table', 'picture', 'page', 'Tested', 'accuracy_rows',
-           'accuracy_section', 'class_section', 'spread_sentence', 'changed_selection', 'knock_outs',
-           'selection_section', 'choose_clips', 'ClipView', 'view_clip', 'clip_section', 'files_section',
-           'write_report']
+           'accuracy_section', 'class_section', 'spread_sentence', 'selection_section', 'choose_clips', 'ClipView',
+           'view_clip', 'clip_section', 'files_section', 'write_report', 'changed_selection', 'knock_outs']
 
 # %% ../nbs/35_report.ipynb #020c3632
 import base64
 import html
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
-from .backbones import sda_blocks
 from .cam import ClipCam, clip_cam
-from .evaluation import Predictions, evaluate
+from .effects import changed_selection, knock_outs
+from .evaluation import Predictions
 from .plots import fig_cam_strip, fig_selection, fig_selection_by_class, fig_selection_by_stage, to_png
 from .trace import Trace
 from .transforms import TransformConfig, denormalise
@@ -202,41 +199,7 @@ def spread_sentence(trace: Trace) -> str:
             f"{low[wide]:.2f} and {high[wide]:.2f}.")
 
 # %% ../nbs/35_report.ipynb #b4d9f6d9
-@contextmanager
-def changed_selection(
-    model: nn.Module,  # network with SDA blocks
-    without: str | None = None,  # dependency to leave out; None: all weights equal
-) -> Iterator[nn.Module]:  # the model, changed inside only
-    """Leave one dependency out of every block, or make all weights equal."""
-    def hook_for(names: Sequence[str]):
-        def hook(module: nn.Module, inputs: tuple, weights: Tensor) -> Tensor:
-            if without is None: return weights.new_full(weights.shape, 1 / weights.shape[1])
-            kept = weights * weights.new_tensor([name != without for name in names])
-            return kept / kept.sum(1, keepdim=True).clamp_min(1e-12)
-        return hook
-    handles = [b.attention.register_forward_hook(hook_for(tuple(b.dependencies))) for b in sda_blocks(model).values()]
-    try: yield model
-    finally:
-        for handle in handles: handle.remove()
-
-
-def knock_outs(
-    model: nn.Module,  # trained network with SDA blocks
-    data: Dataset,  # test clips
-    needs: Mapping[str, str] | None = None,  # class name -> need
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes
-    batch_size: int = 50,  # clips at once
-    progress: bool = False,  # show a bar
-) -> pd.DataFrame:  # one row per change
-    """Accuracy with the selection as it is, without each dependency, and with all weights equal."""
-    dependencies = dict.fromkeys(d for block in sda_blocks(model).values() for d in block.dependencies)
-    tested = [Tested("as selected", evaluate(model, data, batch_size=batch_size, progress=False))]
-    for change in tqdm([*dependencies, None], desc="knock-outs", disable=not progress):
-        with changed_selection(model, change):
-            name = f"without {change}" if change else "all weights equal"
-            tested.append(Tested(name, evaluate(model, data, batch_size=batch_size, progress=False)))
-    rows = accuracy_rows(tested, needs, pairs).drop(columns=["95 % interval", "clips", "training s"])
-    return rows.rename_axis("selection")
+_all_ = ["changed_selection", "knock_outs"]  # made in 31_effects; here for those who look for them here
 
 # %% ../nbs/35_report.ipynb #01ecde91
 def selection_section(
