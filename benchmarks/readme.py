@@ -1,0 +1,70 @@
+"""Write the table and the picture of README.md from the records in data/results: python benchmarks/readme.py"""
+from pathlib import Path
+
+import torch
+
+from sda.blocks import DEPENDENCIES
+from sda.checkpoints import load_model
+from sda.plots import COLOURS, FONT, _draw_frame, _draw_heat, new_figure, to_png
+from sda.results import accuracy_table, load_records, percent_table, to_markdown
+from sda.sampling import Sampling
+from sda.trace import trace_clips
+from sda.video import open_video
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data"
+SHOWN = "sda_tsn_moves_fast_query"  # the network whose selection is drawn
+CLIP = DATA / "moves_sample/img/test_0000_rightward.mp4"
+BEGIN, END = "<!-- moves table: written by benchmarks/readme.py from data/results -->\n", "<!-- end -->"
+
+
+def table() -> str:
+    """The accuracies of the networks that ship, as markdown."""
+    rows = accuracy_table(load_records(DATA / "results", kind="test"))
+    rows = rows[(rows["dataset"] == "moves") & (rows["split"] == "test")]
+    return to_markdown(percent_table(rows)) + "\n"
+
+
+def text(readme: str, rows: str) -> str:
+    """README.md with these rows between its two marks."""
+    before, _, rest = readme.partition(BEGIN)
+    return before + BEGIN + rows + END + rest.partition(END)[2]
+
+
+def effects() -> dict[str, float]:
+    """Accuracy between twins with the selection as it is and without each dependency, from the record."""
+    [record] = [r for r in load_records(DATA / "results", kind="test") if r["file"].startswith(f"{SHOWN}-test")]
+    return {row["selection"]: row["between twins"] for row in record["knock_outs"] if row["selection"] != "chance"}
+
+
+def picture():
+    """A clip, its selection, and what removing a dependency costs."""
+    model, video = load_model(DATA / "checkpoints" / f"{SHOWN}.safetensors"), open_video(CLIP)
+    indices = Sampling.from_dict(model.card.sampling).indices(len(video))[0]
+    trace = trace_clips(model, [CLIP])
+    figure = new_figure(11, 4.6)
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 2.2])
+    above.suptitle("moving something from left to right", fontsize=FONT + 1)
+    for axes, image, i in zip(above.subplots(1, 8), video.frames(indices).numpy(), indices, strict=True):
+        _draw_frame(axes, image, f"{video.timestamps[i]:.1f} s")
+    left, right = below.subplots(1, 2)
+    _draw_heat(left, trace.weights[0], trace.blocks, DEPENDENCIES)
+    left.set_title("what it selected for this clip", fontsize=FONT + 1, pad=22)
+    found = effects()
+    colours = [COLOURS.get(name.removeprefix("without "), "#666666") for name in found]
+    bars = right.barh(list(found), list(found.values()), color=colours)
+    right.bar_label(bars, [f"{v:.2f}" for v in found.values()], padding=3, fontsize=FONT)
+    right.axvline(.5, color="grey", linestyle="--", linewidth=1)
+    right.invert_yaxis()
+    right.set(xlim=(0, 1.1), xlabel="accuracy between twin classes (dashed: chance)")
+    right.set_title("what happens without it (500 test clips)", fontsize=FONT + 1)
+    right.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    (DATA / "figures").mkdir(exist_ok=True)
+    (DATA / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
+    path = ROOT / "README.md"
+    path.write_text(text(path.read_text(encoding="utf-8"), table()), encoding="utf-8")
