@@ -5,12 +5,10 @@ Writes data/results/bench_blocks.json. Memory is what autograd saves for backwar
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from naive import naive_sda  # noqa: E402
 
 from sda.blocks import SDA  # noqa: E402
+from sda.results import new_record, save_record  # noqa: E402
 
 SIZES = ((64, 56), (128, 28), (256, 14), (512, 7))  # channels, height and width of the four stages at 224 pixels
 
@@ -86,11 +85,9 @@ def main() -> None:
                 cells = "  ".join("{naive:7.1f} > {exported:6.1f} {ratio:4.2f}".format(**row[k])
                                   for k in ("forward_ms", "both_ms", "saved_mib"))
                 print(f"{threads:7d} {clips:5d}  {channels:3d}/{size:<3d}{cells}", flush=True)
-    record = {"kind": "benchmark", "name": "blocks", "date": str(date.today()), "torch": torch.__version__,
-              "device": "cpu", "repeats": args.repeats, "protocol": "interleaved, median, float32, training mode",
-              "command": "python benchmarks/blocks.py", "rows": rows}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    save_record(new_record("benchmark", model="SDA", name="blocks", metrics={}, device="cpu", repeats=args.repeats,
+                           protocol="interleaved, median, float32, training mode", rows=rows,
+                           command="python " + " ".join(["benchmarks/blocks.py", *sys.argv[1:]])), args.out)
 
 
 if __name__ == "__main__":

@@ -209,12 +209,12 @@ class DemoConfig:
     baseline: str = "tsn_tiny"  # network that looks at frames one by one
     model: str = "sda_tsn_tiny"  # network whose selection is shown
     recipe: str = "moves"  # training recipe of both
-    epochs: int = 0  # passes over the training clips (0: as many as the recipe says)
+    epochs: int = 10  # passes over the training clips (0: as many as the recipe says, which is better and longer)
     train: int = 80  # training clips per class
     val: int = 25  # validation clips per class
     test: int = 25  # test clips per class
     seed: int = 0  # every random choice follows from this number
-    together: int = 0  # trainings at the same time (0: two where there are two cores)
+    together: int = 0  # trainings at the same time (0: two where there are four cores, else one)
     fresh: bool = False  # do every step again
 
     def data_folder(self) -> Path:
@@ -223,6 +223,12 @@ class DemoConfig:
         counts = [self.train, self.val, self.test, self.seed]
         same = counts == [usual.train, usual.val, usual.test, usual.seed]
         return self.data or Path("sets") / ("moves" if same else "moves-{}-{}-{}-seed{}".format(*counts))
+
+    def parallel(self) -> tuple[int, int]:
+        """Trainings at the same time, and threads of each; more than four do not help networks this small."""
+        cores = os.cpu_count() or 1
+        together = self.together or (2 if cores >= 4 else 1)
+        return together, max(1, min(4, cores // together))
 
     def training(self) -> TrainConfig:
         """The description of both trainings."""
@@ -256,6 +262,7 @@ def train_command(config: DemoConfig, model: str, restart: bool) -> list[str]:
     """The command that trains one network; it can be repeated by hand."""
     command = [sys.executable, "-m", "sda", "train", "--model", model, "--data", str(config.data_folder()),
                "--out", str(config.out / model), "--recipe", config.recipe, "--epochs", str(config.training().epochs),
+               "--threads", str(config.parallel()[1]),
                "--seed", str(config.seed), "--cache", "yes", "--verbose"]
     return [*command, "--restart"] if restart else command
 
@@ -273,8 +280,7 @@ def train_both(config: DemoConfig, steps: Sequence[Step], signatures: Signatures
     def ended(child: Child) -> None:
         signatures.write(todo[child.title][0], done=True, seconds=time.perf_counter() - started[child.title])
 
-    together = config.together or min(2, os.cpu_count() or 1)
-    failed = watch([child for _, child in todo.values()], together, progress, ended)
+    failed = watch([child for _, child in todo.values()], config.parallel()[0], progress, ended)
     if failed: raise fail(todo[failed.title][0], failed.last_words())
 
 # %% ../nbs/41_demo.ipynb #8d5a419b
