@@ -114,7 +114,7 @@ def _measured(
     records, counted = count_frames(records, root, progress=progress)
     return records, [*reports, counted]
 
-
+# %% ../nbs/17_sources.ipynb #65f3445b
 def make_dataset(
     root: str | Path,  # Dataset folder to write
     dataset: str,  # One of `DATASETS`; "folder" is a folder of clips, one sub-folder per class

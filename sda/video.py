@@ -350,7 +350,7 @@ class FolderVideo(Video):
                 raise VideoError(f"{self.path}: {name} is {w}x{h}, the first frame {width}x{height}; extract it again")
         return torch.stack(frames)
 
-
+# %% ../nbs/10_video.ipynb #fa5a631f
 _PIXELS = 7680 * 4320  # most pixels of a picture; a header that promises more is not decoded
 
 

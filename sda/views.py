@@ -63,8 +63,7 @@ class TestViews:
         "All views of one clip."
         clip, side = resize_short(clip, 256), self.view.crop
         height, width = clip.shape[1:3]
-        grid = crop_places(height, width, side, side)
-        order = _PLACES[self.view.places]
+        grid, order = crop_places(height, width, side, side), _PLACES[self.view.places]
         if self.view.places == "three" and height > width: order = [1, 7, 4]  # along the longer side
         crops = [centre_crop(clip, side) if k == 4 else crop_clip(clip, *grid[k], side, side) for k in order]
         if self.view.mirror: crops += [crop.flip(2) for crop in crops]

@@ -151,7 +151,8 @@ def project(tmp_path):
     python.chmod(0o755)
 
     def make(*args, **env):
-        clean_env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "CI", "PYTHON"))}
+        ours = ("MAKE", "MFLAGS", "CI", "PYTHON", "PYTEST", "JOBS")
+        clean_env = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         done = subprocess.run(["make", *args, f"PYTHON={python}"], cwd=folder, capture_output=True, text=True,
                               timeout=60, env={**clean_env, "LOG": str(tmp_path / "log"), **env})
         log = tmp_path / "log"
