@@ -209,7 +209,7 @@ class DemoConfig:
     baseline: str = "tsn_tiny"  # network that looks at frames one by one
     model: str = "sda_tsn_tiny"  # network whose selection is shown
     recipe: str = "moves"  # training recipe of both
-    epochs: int = 10  # passes over the training clips (0: as many as the recipe says, which is better and longer)
+    epochs: int = 12  # passes over the training clips (0: as many as the recipe says, which is better and longer)
     train: int = 80  # training clips per class
     val: int = 25  # validation clips per class
     test: int = 25  # test clips per class
