@@ -47,7 +47,7 @@ from .checkpoints import ModelCard, load_model, save_model
 from .results import new_record, save_record
 from .sampling import Sampling
 from .transforms import TransformConfig
-from .tricks import Average, averaged, mix_clips, mixed_loss, sync_norms
+from .tricks import Average, averaged, mix_clips, mixed_loss, second_loss, sync_norms
 
 # %% ../nbs/21_trainer.ipynb #03ab765a
 log = logging.getLogger(__name__)
@@ -427,8 +427,9 @@ def train_step(
         with contextlib.nullcontext() if last else accelerator.no_sync(engine.model):
             logits = engine.model(clips).float()
             loss = mixed_loss(logits, labels, *mixed, label_smoothing=config.label_smoothing)
-            check_finite(loss.detach(), "loss", ids, engine.out)
-            accelerator.backward(loss * (accelerator.num_processes / step.size))
+            whole = loss + second_loss(engine.bare_model, labels, *mixed)
+            check_finite(whole.detach(), "loss", ids, engine.out)
+            accelerator.backward(whole * (accelerator.num_processes / step.size))
         total, right = total + loss.item(), right + int((logits.argmax(1) == labels).sum())
     norm = accelerator.clip_grad_norm_(engine.model.parameters(), config.clip_grad or math.inf)
     if config.precision != "fp16": check_finite(norm, "gradient", ids, engine.out)  # fp16's scaler skips such steps

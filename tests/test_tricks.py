@@ -177,3 +177,26 @@ def test_memory_is_estimated_without_computing():
     assert sizes["optimizer"] == 2 * sizes["weights"] == 2 * sizes["average"]
     assert sizes["activations"] == pytest.approx(two / 2e9)
     assert sizes["total"] == pytest.approx(sum(v for k, v in sizes.items() if k != "total"))
+
+
+@pytest.mark.parametrize("mixup", [0., .4])
+def test_a_second_classifier_learns_in_training(tmp_path, mixup):
+    """TPN's head on layer3 gets gradients from `train_step`, with mixed labels too; the answer's loss is reported."""
+    torch.manual_seed(0)
+    model = create_model("tpn_tiny", 3, num_frames=4, dropout=0.)
+    if mixup: model.auxiliary_loss, seen = (lambda y, f=model.auxiliary_loss: seen.append(y) or f(y)), []
+    engine = start_engine(small(mixup=mixup, optimizer="sgd", weight_decay=0.), model, tmp_path)
+    before = weights(model)
+    loss, _ = train_step(engine, Step(4, [[0, 1, 2, 3]]), list(clip_loader(Clips(), [[0, 1, 2, 3]])), 1.)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert {n for n, _ in model.named_parameters() if n.startswith("aux.")} <= moved and model._answer is None
+    if not mixup: assert loss == pytest.approx(float(weights_loss(before)), rel=1e-4)
+    else: assert seen[0].shape == (4, 3) and torch.allclose(seen[0].sum(1), torch.ones(4))
+
+
+def weights_loss(state):
+    """The summed cross-entropy of the main answer on the first four clips, with these weights."""
+    model = create_model("tpn_tiny", 3, num_frames=4, dropout=0.).train()
+    model.load_state_dict(state)
+    batch = next(iter(clip_loader(Clips(), [[0, 1, 2, 3]])))
+    return torch.nn.functional.cross_entropy(model(batch["clip"]), batch["label"], reduction="sum").detach()
