@@ -41,3 +41,11 @@ def test_scores_of_mirrors_are_exchanged(tmp_path, clips):
     logits = views.scores(torch.stack([left - right, right - left, 0 * left], 1))  # class 0: the light is on the left
     assert (logits[4 * clips : 5 * clips, 0] > 0.1).all()  # the centre
     torch.testing.assert_close(logits[: 5 * clips], logits[5 * clips :])
+
+
+def test_names_scale_with_the_sizes():
+    views = TestViews("3x64", NAMES, resize=72, size=64)
+    assert views(torch.zeros(2, 72, 96, 3, dtype=torch.uint8))[0].shape == (6, 3, 64, 64)
+    small, usual = (TestViews(name, NAMES, resize=r, size=s) for name, r, s in (("10x64", 72, 64), ("10x224", 256, 224)))
+    assert small.views == usual.views == 10 and repr(small) != repr(TestViews("10x64", NAMES, resize=80, size=64))
+    with pytest.raises(ValueError, match="did you mean '3x72to64'"): TestViews("3x256to224", NAMES, resize=72, size=64)
