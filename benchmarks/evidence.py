@@ -1,0 +1,161 @@
+"""Train and test the networks that the claims of this project rest on, all under one recipe.
+
+    python benchmarks/evidence.py [--only FAMILY ...] [--list] [--data sets/moves] [--runs runs/evidence] [--threads 1]
+
+Resumable: what has a record in data/results/evidence is skipped, an interrupted training goes on where it stood, and
+several of these processes share the work. Each run leaves a record (settings, metrics by class, need and pair, history,
+what the selection did over training, seconds, machine, commit) and its logits on the test split.
+"""
+import argparse
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from sda.backbones import create_model, list_models, sda_blocks
+from sda.blocks import DEPENDENCIES
+from sda.checkpoints import class_hash, load_model
+from sda.datasets import open_dataset
+from sda.evaluation import evaluate
+from sda.moves import CLASSES, PAIRS, make_moves
+from sda.results import new_record, save_record
+from sda.trace import trace_clips
+from sda.trainer import Watcher, recipe, seed_everything, train
+
+RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
+NEEDS = {c.name: c.need for c in CLASSES}
+# The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs of batches
+# half as large, in bfloat16, which CPUs and GPUs of today both have.
+RECIPE = dict(epochs=8, batch_size=16, precision="bf16")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what differs from the others."""
+    name: str
+    model: str
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)  # of `create_model`
+    changes: dict[str, Any] = field(default_factory=dict)  # of the recipe
+
+
+def one_each(names: list[str]) -> list[Run]:
+    """One training of each network."""
+    return [Run(f"{n}-s0", n) for n in names]
+
+
+def with_seeds(stem: str, model: str, seeds: int, options: dict | None = None, **changes: Any) -> list[Run]:
+    """The same training from several seeds."""
+    return [Run(f"{stem}-s{s}", model, s, options or {}, changes) for s in range(seeds)]
+
+
+def families() -> dict[str, list[Run]]:
+    """Every training of the evidence, by the claim it serves; the same run may serve several."""
+    base, four = "sda_tsn_tiny", ("tsn_tiny", "sda_tsn_tiny", "tsm_tiny", "sda_tsm_tiny")
+    others = {d: [x for x in DEPENDENCIES if x != d] for d in DEPENDENCIES}
+    return {
+        "methods": one_each(list_models("*_tiny")),
+        "seeds": [run for s in range(5) for m in four for run in with_seeds(m, m, 5)[s:s + 1]],
+        "dependencies": [
+            *(r for d in DEPENDENCIES for r in with_seeds(f"only_{d}", base, 3, {"dependencies": [d]})),
+            *(r for d in DEPENDENCIES for r in with_seeds(f"without_{d}", base, 3, {"dependencies": others[d]})),
+            *with_seeds("averaged", base, 3, {"attention": "uniform"}), *with_seeds(base, base, 3)],
+        # the reduced width is never under 16, so in the tiny network 4, 8 and 16 are the same block
+        "reduction": [*with_seeds("reduction1", base, 1, {"reduction": 1}),
+                      *with_seeds("reduction2", base, 1, {"reduction": 2}), *with_seeds(base, base, 1)],
+        "frames": [*with_seeds("frames4", base, 1, num_frames=4), *with_seeds("frames16", base, 1, num_frames=16),
+                   *with_seeds("frames16_split8", base, 1, {"split": 8}, num_frames=16), *with_seeds(base, base, 1)],
+        "query": [*(r for x in (3, 10, 30) for r in with_seeds(f"query_lr{x}", base, 1, query_lr=float(x))),
+                  *(r for x in (0.1, 0.3) for r in with_seeds(f"temperature{x}", base, 1, {"temperature": x})),
+                  *with_seeds(base, base, 1)],
+    }
+
+
+class SelectionOverTraining(Watcher):
+    """Mean weight of each dependency in each block, and entropy, over some validation clips after each epoch."""
+
+    def __init__(self, data: Any, file: Path):
+        self.data, self.file, self.clips = data, file, None
+
+    def epoch(self, engine: Any, progress: Any, val_data: Any) -> None:
+        if self.clips is None: self.clips = torch.stack([self.data[i]["clip"] for i in range(0, len(self.data), 5)])
+        trace = trace_clips(engine.bare_model, self.clips)
+        entropy = trace.entropy().mean(0)
+        table = pd.DataFrame(trace.weights.mean(0), columns=list(trace.dependencies)).round(4)
+        table.insert(0, "block", trace.blocks)
+        table.insert(0, "epoch", progress.epoch)
+        table.assign(entropy=entropy.round(4)).to_csv(self.file, mode="a", header=not self.file.exists(), index=False)
+
+    def rows(self) -> list[dict]:
+        """All epochs so far; one that was trained twice because the run was interrupted counts once."""
+        return rows(pd.read_csv(self.file).drop_duplicates(["epoch", "block"], keep="last"))
+
+
+def rows(table: pd.DataFrame) -> list[dict]:
+    """A data frame as plain records, rounded, absent values left out."""
+    plain = table.reset_index() if table.index.name else table
+    return [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items() if v == v}
+            for row in plain.to_dict("records")]
+
+
+def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> None:
+    """Train, test, and leave a record and the logits."""
+    config = recipe("moves", **RECIPE, threads=threads, seed=run.seed, **run.changes)
+    def clips(split):
+        return open_dataset(data, split, config.sampling(), config.transform(), cache=True)
+    seed_everything(run.seed)
+    net = create_model(run.model, len(CLASSES), num_frames=config.num_frames, dropout=config.dropout, **run.options)
+    val = clips("val")
+    looks = [SelectionOverTraining(val, runs / f"{run.name}-selection.csv")] if sda_blocks(net) else []
+    done = train(config, net, clips("train"), val, runs / run.name, watch=looks)
+    net = load_model(done.out / "model.safetensors")
+    found = evaluate(net, clips("test"), batch_size=50)
+    results.mkdir(parents=True, exist_ok=True)
+    found.save(results / f"{run.name}.npz")
+    metrics = dict(top1=found.accuracy(), top5=found.accuracy(5), n=len(found),
+                   by_need=dict(found.by_group(NEEDS)[["group", "accuracy"]].itertuples(index=False)),
+                   by_class=rows(found.by_class()), by_pair=rows(found.pair_accuracy(PAIRS)))
+    record = new_record(
+        "test", model=run.model, options=net.options, recipe="moves, shortened", seed=run.seed, dataset="moves",
+        split="test", protocol="1 view, centre crop", classes=class_hash(found.class_names), metrics=metrics,
+        train_seconds=round(done.seconds, 1), config=asdict(config), run=run.name, history=rows(done.history),
+        selection=looks[0].rows() if looks else [])
+    save_record(record, results / f"{run.name}.json")
+
+
+def perform_once(run: Run, data: Path, runs: Path, threads: int, results: Path) -> None:
+    """The run, unless it has a record or another process is at it; a dead process holds no lock."""
+    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(runs / f"{run.name}.lock", timeout=0):
+            if not (results / f"{run.name}.json").exists(): perform(run, data, runs, threads, results)
+    except Timeout: pass
+
+
+def main() -> None:
+    grid = families()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("sets/moves"), help="dataset folder, made when missing")
+    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder for the training runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for records and logits")
+    parser.add_argument("--only", nargs="+", choices=grid, default=list(grid), metavar="FAMILY",
+                        help=f"some of the families: {', '.join(grid)}")
+    parser.add_argument("--runs-named", nargs="+", metavar="RUN", help="only these runs")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of this process")
+    parser.add_argument("--list", action="store_true", help="only tell what is there and what is missing")
+    options = parser.parse_args()
+    wanted = list({run.name: run for family in options.only for run in grid[family]}.values())
+    if options.runs_named: wanted = [run for run in wanted if run.name in options.runs_named]
+    if options.list:
+        for run in wanted: print("done   " if (options.results / f"{run.name}.json").exists() else "missing", run.name)
+        return
+    make_moves(options.data)
+    for run in wanted: perform_once(run, options.data, options.runs, options.threads, options.results)
+
+
+if __name__ == "__main__":
+    main()
