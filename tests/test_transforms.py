@@ -11,6 +11,7 @@ from sda.transforms import (
     centre_crop,
     crop_places,
     crop_shapes,
+    cut_clips,
     denormalise,
     flip_map,
     mirror_name,
@@ -19,6 +20,7 @@ from sda.transforms import (
     random_crop,
     resize_clip,
     resize_short,
+    to_float,
 )
 
 
@@ -47,7 +49,10 @@ def test_shapes_are_tsn_s():
 
 @pytest.mark.parametrize("config", [
     TransformConfig(size=48, resize=56), TransformConfig(size=64, resize=None, crop="random", colour="permute"),
-    TransformConfig(size=64, resize=64, crop="centre")])
+    TransformConfig(size=64, resize=64, crop="centre"), TransformConfig(size=48, resize=64, crop="resized"),
+    TransformConfig(size=64, resize=64, crop="random", colour="jitter", erase=0.5),
+    TransformConfig(size=64, resize=64, crop="centre", rand_augment=15),
+    TransformConfig(size=48, resize=64, crop="resized", colour="jitter", rand_augment=30, erase=1.0)])
 def test_frames_of_a_clip_are_treated_alike(config):
     clip = noise(1).expand(6, -1, -1, -1)
     for seed in range(6):
@@ -64,6 +69,52 @@ def test_inputs_are_left_alone():
         config.train(["left", "right"])(clip, 0, seeded(1))
         config.test()(clip, 0)
     assert torch.equal(clip, before)
+
+
+@pytest.mark.parametrize("change", [dict(crop="resized"), dict(colour="jitter"), dict(rand_augment=9), dict(erase=1.0)])
+def test_borrowed_augmentations_hear_the_generator_only(change):
+    clip, train = noise(3, 64, 64), TransformConfig(**dict(size=64, resize=64, crop="centre", flip=False) | change).train(["a"])
+    torch.manual_seed(1)
+    one, state = train(clip, 0, seeded(5))[0], torch.get_rng_state()
+    torch.manual_seed(2)
+    two, after = train(clip, 0, seeded(5))[0], torch.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(one, two) and torch.equal(after, torch.get_rng_state()) and not torch.equal(state, after)
+    assert len({train(clip, 0, seeded(s))[0].sum().item() for s in range(12)}) > 3
+
+
+def test_erased_pixels_are_zero_for_the_network():
+    config = TransformConfig(size=64, resize=64, crop="centre", flip=False, erase=1.0)
+    out = config.train(["a"])(torch.full((2, 64, 64, 3), 250, dtype=torch.uint8), 0, seeded(0))[0]
+    share = (out.abs() < 0.02).all(1).float().mean((1, 2))
+    assert 0.01 < share[0] < 0.4 and share[0] == share[1]
+
+
+@pytest.mark.parametrize("config", [
+    TransformConfig(size=48, resize=56), TransformConfig(size=64, resize=None, crop="random", colour="permute"),
+    TransformConfig(size=64, resize=64, crop="centre", colour="jitter", erase=0.5)])
+def test_bytes_and_their_affine_step_are_the_same_floats(config):
+    clips = [noise(3), noise(3).flip(2)]
+    for transform in (config.train(["left", "right"]), config.test()):
+        whole = torch.stack([transform(c, 0, seeded(4))[0] for c in clips])
+        parts = [transform.pixels(c, 0, seeded(4)) for c in clips]
+        pixels, _, scale, shift = zip(*parts, strict=True)
+        assert pixels[0].dtype == torch.uint8
+        assert torch.equal(to_float(torch.stack(pixels), torch.stack(scale), torch.stack(shift)), whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.1, 4), st.integers(2, 5))
+def test_cutmix_shares_are_areas(seed, alpha, count):
+    torch.manual_seed(seed)
+    clips = torch.arange(float(count)).view(-1, 1, 1, 1, 1).expand(-1, 2, 3, 12, 17)
+    before = clips.clone()
+    mixed, partners, share = cut_clips(clips, torch.arange(count), alpha)
+    assert sorted(partners.tolist()) == list(range(count)) and 0 <= share <= 1 and torch.equal(clips, before)
+    shown = mixed.flatten(1)
+    for k in range(count):
+        if partners[k] != k: assert (shown[k] == k).float().mean().item() == pytest.approx(share, abs=1e-5)
+        assert set(shown[k].tolist()) <= {float(k), float(partners[k])}
 
 
 def test_permutation_with_no_strength_only_reorders():
@@ -139,5 +190,11 @@ def test_errors():
     with pytest.raises(ValueError, match="did you mean 'random'"): TransformConfig(crop="randon")
     with pytest.raises(ValueError, match="make it at least as large"): TransformConfig(size=224, resize=200)
     with pytest.raises(ValueError, match="at least 32"): TransformConfig(size=16)
-    config = TransformConfig(size=64, resize=None, crop="random", colour="permute")
+    with pytest.raises(ValueError, match="from 0 .none. to 30"): TransformConfig(rand_augment=40)
+    with pytest.raises(ValueError, match="between 0 and 1"): TransformConfig(erase=1.5)
+    with pytest.raises(ValueError, match="rising order"): TransformConfig(area=(0.5, 0.1))
+    with pytest.raises(ValueError, match="did you mean 'jitter'"): TransformConfig(colour="jiter")
+    config = TransformConfig(size=64, resize=None, crop="random", colour="permute", rand_augment=3)
+    old = {k: v for k, v in TransformConfig().to_dict().items() if k not in ("area", "rand_augment", "erase")}
+    assert TransformConfig.from_dict(old) == TransformConfig()  # model files written before these fields
     assert TransformConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
