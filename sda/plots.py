@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'FONT', 'DPI', 'new_figure', 'to_png', 'as_images', 'fig_clip', 'stage_of', 'fig_selection',
-           'fig_selection_by_class', 'fig_selection_by_stage', 'fig_cam_strip', 'fig_top_k', 'fig_responses']
+           'fig_selection_by_class', 'fig_selection_by_stage', 'fig_cam_strip', 'fig_top_k', 'fig_responses',
+           'fig_triptych', 'fig_interventions']
 
 # %% ../nbs/33_plots.ipynb #ab314a53
 import io
@@ -17,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from .blocks import DEPENDENCIES
@@ -121,14 +123,27 @@ def stage_of(
     return found.group() if found else block
 
 
+def _stage_starts(blocks: Sequence[str]) -> list[int]:
+    "The rows in front of which a new stage begins."
+    return [r for r in range(1, len(blocks)) if stage_of(blocks[r]) != stage_of(blocks[r - 1])]
+
+
+def _part_stages(axes: Axes, blocks: Sequence[str]) -> None:
+    "A line between the stages, unless every block is a stage of its own."
+    starts = _stage_starts(blocks)
+    if len(starts) < len(blocks) - 1:
+        for r in starts: axes.axhline(r - .5, color="black", linewidth=1.5)
+
+
 def _draw_heat(
     axes: Axes,                    # where to draw
     values: np.ndarray,            # weights [R,M], NaN where a dependency is absent
     rows: Sequence[str],           # R row names
     columns: Sequence[str],        # M dependency names
+    top: float = .5,               # end of the colours unless a value is larger; then it is 1
 ) -> object:                       # mappable for a colour bar
     "A table of weights with numbers in its cells, diverging around the uniform weight."
-    top = .5 if np.nanmax(values, initial=0) <= .5 else 1.
+    top = top if np.nanmax(values, initial=0) <= top else 1.
     shown = axes.imshow(values, cmap="PuOr_r", norm=TwoSlopeNorm(.25, 0, top), aspect="auto")
     for (r, m), value in np.ndenumerate(values):
         far = value < .08 or value > .25 + .7 * (top - .25)  # dark cell: white number
@@ -181,9 +196,7 @@ def fig_selection(
     "Which dependencies each block selected."
     table = _check_table(weights, blocks, dependencies)
     figure = _heat_figure(table, blocks, dependencies, title, label)
-    stages = [stage_of(block) for block in blocks]
-    for r in range(1, len(stages)):
-        if stages[r] != stages[r - 1]: figure.axes[0].axhline(r - .5, color="white", linewidth=3)
+    _part_stages(figure.axes[0], blocks)
     figure.axes[0].set_ylabel("block, input at the top", fontsize=FONT - 1)
     return figure
 
@@ -320,4 +333,98 @@ def fig_responses(
     for row, strip in zip(rows, strips, strict=True):
         for name, place in zip(row, np.atleast_1d(strip.subfigures(1, len(row))), strict=True):
             _draw_response(place, name, responses[name], max(float(np.max(responses[name])), 1e-12))
+    return figure
+
+# %% ../nbs/33_plots.ipynb #f9d097ec
+_STEPS = (.1, .25, .5, 1.)  # ends of an effect's scale: few and round, so that pictures can be compared
+
+
+def _draw_effects(
+    axes: Axes,              # where to draw
+    values: np.ndarray,      # effects [R,M], NaN where a dependency is absent
+    columns: Sequence[str],  # M dependency names
+) -> object:                 # mappable for a colour bar
+    "A table of effects, white at 0, red where leaving out hurts, blue where it helps."
+    largest = np.nanmax(np.abs(values), initial=0)
+    top = next((step for step in _STEPS if largest <= step), largest)
+    shown = axes.imshow(values, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
+    for (r, m), value in np.ndenumerate(values):
+        text = "–" if np.isnan(value) else f"{value + 0.:+.2f}"
+        axes.text(m, r, "0.00" if text in ("+0.00", "-0.00") else text, ha="center", va="center", fontsize=FONT - 1,
+                  color="white" if abs(value) > .65 * top else "black")
+    axes.set_xticks(range(len(columns)), columns, fontsize=FONT, fontweight="bold")
+    axes.xaxis.tick_top()
+    for tick, name in zip(axes.get_xticklabels(), columns, strict=True): tick.set_color(COLOURS.get(name, "black"))
+    axes.tick_params(length=0)
+    return shown
+
+
+def _outline_largest(axes: Axes, values: np.ndarray) -> None:
+    "A frame around the largest cell of every row; none where the row is flat."
+    for r, row in enumerate(values):
+        if np.isnan(row).all() or np.nanmax(row) - np.nanmin(row) < 5e-3: continue
+        axes.add_patch(Rectangle((np.nanargmax(row) - .46, r - .42), .92, .84, fill=False, linewidth=2.2))
+
+# %% ../nbs/33_plots.ipynb #307c2929
+def fig_triptych(
+    weights: ArrayLike,                          # selection weights [R,4]
+    contributions: ArrayLike,                    # share of each response in the sum [R,4]
+    effects: ArrayLike,                          # fall of the reading when left out [R,4]
+    blocks: Sequence[str],                       # R block names, or stages, from the input to the output
+    dependencies: Sequence[str] = DEPENDENCIES,  # column names
+    title: str = "",                             # clip and class
+    reading: str = "probability",                # what the effect is a fall of; say n when it is a mean
+) -> Figure:                                     # three tables
+    "What was selected, how much of the sum it made up, and what the answer loses without it."
+    tables = [_check_table(values, blocks, dependencies) for values in (weights, contributions, effects)]
+    figure = new_figure(10.6, 1.75 + .27 * max(len(blocks), 4), title)
+    places = figure.subplots(1, 3, sharey=True)
+    names = ("weight", "contribution", "effect")
+    top = .5 if np.nanmax(tables[:2], initial=0) <= .5 else 1.
+    marks = [_draw_heat(axes, table, blocks, dependencies, top) for axes, table in zip(places, tables[:2], strict=False)]
+    marks.append(_draw_effects(places[2], tables[2], dependencies))
+    says = ("rows sum to 1", "rows sum to 1", f"fall of the {reading} when left out")
+    for axes, table, name, mark, words in zip(places, tables, names, marks, says, strict=True):
+        _outline_largest(axes, table)
+        _part_stages(axes, blocks)
+        axes.set_title(name, fontsize=FONT + 1)
+        low, top = mark.get_clim()
+        ticks = {low: f"{low:g}", 0: "0", top: f"{top:g}"} if low < 0 else {0: "0", .25: ".25 = uniform", top: f"{top:g}"}
+        bar = figure.colorbar(mark, ax=axes, orientation="horizontal", fraction=.07, aspect=28, pad=.03)
+        bar.set_ticks(list(ticks), labels=list(ticks.values()), fontsize=FONT - 1)
+        bar.set_label(words, fontsize=FONT - 1)
+    return figure
+
+# %% ../nbs/33_plots.ipynb #ff92449b
+def fig_interventions(
+    names: Sequence[str],        # what was done, I times
+    changes: ArrayLike,          # change of the reading [I]
+    low: ArrayLike,              # smallest change among the random draws [I], NaN without draws
+    mean: ArrayLike,             # their mean [I]
+    high: ArrayLike,             # largest [I]
+    draws: int,                  # how many draws
+    title: str = "",             # clip and class
+    reading: str = "probability of the answer",  # what changes; say n when it is a mean
+) -> Figure:                     # one row per intervention
+    "Interventions and their random controls."
+    changes, low, mean, high = (np.asarray(v, float) for v in (changes, low, mean, high))
+    if not len(names) or {v.shape for v in (changes, low, mean, high)} != {(len(names),)}:
+        raise ValueError(f"changes, low, mean and high must have one number for each of the {len(names)} interventions")
+    figure = new_figure(8.2, 1.15 + .33 * len(names), title)
+    axes, y = figure.subplots(), np.arange(len(names))
+    axes.axvline(0, color="grey", linewidth=1, zorder=0)
+    band = axes.barh(y, high - low, left=low, height=.55, color="#CCCCCC")
+    tick, = axes.plot(mean, y, "|", color="#666666", markersize=13, markeredgewidth=2)
+    dot, = axes.plot(changes, y, "o", color="#D55E00", markersize=9)
+    for row, value in zip(y, changes, strict=True):
+        axes.annotate(f"{value:+.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=FONT)
+    axes.set_yticks(y, [_wrapped(name, 3.4) for name in names], fontsize=FONT)
+    axes.invert_yaxis()
+    ends = np.nanmin([-.1, *changes, *low]), np.nanmax([.1, *changes, *high])
+    axes.set_xlim(ends[0] - .06, ends[1] + .06)
+    axes.set_xlabel(f"change of the {reading}", fontsize=FONT)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend([dot, band, tick], ["this intervention", f"the same at random, {draws} draws: range", "their mean"],
+                  loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
     return figure

@@ -12,11 +12,13 @@ from sda.plots import (
     COLOURS,
     fig_cam_strip,
     fig_clip,
+    fig_interventions,
     fig_responses,
     fig_selection,
     fig_selection_by_class,
     fig_selection_by_stage,
     fig_top_k,
+    fig_triptych,
     to_png,
 )
 
@@ -47,6 +49,13 @@ FIGURES = {
     "top": lambda: fig_top_k([LONG, "b", "c"], [.2, .5, .3], true=LONG, k=2, title="clip 17"),
     "responses": lambda: fig_responses({"LST": RNG.random(16), "LT": RNG.random((8, 8)), "LS": RNG.random(8),
                                         "S122": RNG.random((8, 4, 4))}, LONG),
+    "triptych": lambda: fig_triptych(MEANS, MEANS[::-1], MEANS[::-1] - .3, [f"layer{i}.0" for i in range(4)], title=LONG),
+    "triptych of 16": lambda: fig_triptych(*[RNG.dirichlet([1] * 4, size=16)] * 3, DEEP, reading="probability, n = 7"),
+    "triptych of one": lambda: fig_triptych([[np.nan, .3, np.nan, .7]], [[np.nan, .9, np.nan, .1]],
+                                            [[np.nan, -2.5, np.nan, 1]], ["layer1.0"]),
+    "interventions": lambda: fig_interventions([LONG, "without S122"], [-.9, .1], [-.3, -.2], [0, 0], [.3, .2], 10,
+                                               title=LONG),
+    "intervention without draws": lambda: fig_interventions(["b"], [0], [np.nan], [np.nan], [np.nan], 0),
     "one response": lambda: fig_responses({"LS": RNG.random(8)}),
     "silent responses": lambda: fig_responses({"LT": np.zeros((4, 4)), "S122": np.zeros((2, 4, 4))}),
 }
@@ -109,6 +118,25 @@ def test_numbers_are_printed():
     assert texts == ["0.07", "0.13", "0.31", "0.49"]
 
 
+def outlines(axes): return [(round(p.get_x() + .46), round(p.get_y() + .42)) for p in axes.patches]
+
+
+def test_triptych_outlines_the_largest_of_each_row_and_keeps_scales_comparable():
+    weights = [[.1, .2, .3, .4], [.25] * 4, [.7, .1, .1, .1]]
+    effects = [[.01, 0, .02, .03], [np.nan, -.3, .01, np.nan], [0, 0, 0, 0]]
+    figure = fig_triptych(weights, weights, effects, ["layer1.0", "layer1.1", "layer2.0"])
+    assert [outlines(axes) for axes in figure.axes[:3]] == [[(3, 0), (0, 2)], [(3, 0), (0, 2)], [(3, 0), (2, 1)]]
+    assert [axes.images[0].get_clim() for axes in figure.axes[:3]] == [(0, 1), (0, 1), (-.5, .5)]
+    lines = [[line.get_ydata()[0] for line in axes.lines] for axes in figure.axes[:3]]
+    assert lines == [[1.5]] * 3, "one line where the second stage begins"
+
+
+def test_interventions_keep_their_order_and_their_range():
+    axes = fig_interventions(["a", "b"], [-.5, .2], [-.1, -.2], [0, 0], [.1, .3], draws=7).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"] and axes.yaxis_inverted()
+    assert [(round(p.get_x(), 6), round(p.get_width(), 6)) for p in axes.patches] == [(-.1, .2), (-.2, .5)]
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda: fig_clip(FRAMES[0]), "T, H, W, 3"),
     (lambda: fig_clip(FRAMES.astype(float)), "between 0 and 1"),
@@ -119,6 +147,8 @@ def test_numbers_are_printed():
     (lambda: fig_selection_by_stage(MEANS, MEANS[:2], MEANS, ["a", "b", "c", "d"], 3), "do not fit"),
     (lambda: fig_cam_strip(FRAMES, np.zeros((8, 32, 32)), (0, 1)), "do not fit frames"),
     (lambda: fig_top_k(["a", "b"], [1.]), "2 classes"),
+    (lambda: fig_triptych(MEANS, MEANS, MEANS[:2], [f"layer{i}.0" for i in range(4)]), "do not fit"),
+    (lambda: fig_interventions([], [], [], [], [], 0), "one number for each"),
 ])
 def test_wrong_arrays_are_explained(call, words):
     with pytest.raises(ValueError, match=words): call()
