@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['log', 'EvaluationError', 'Predictions', 'softmax', 'hits', 'interval', 'by_class', 'confusion', 'most_confused',
-           'by_group', 'pair_accuracy', 'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare',
-           'accuracy', 'top1', 'mean_class_accuracy', 'evaluate', 'predict', 'windows', 'slide']
+           'calibration', 'calibration_error', 'fig_reliability', 'by_group', 'pair_accuracy', 'by_attribute',
+           'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare', 'actions', 'accuracy', 'top1',
+           'mean_class_accuracy', 'summary', 'evaluate', 'protocol', 'predict', 'windows', 'slide']
 
 # %% ../nbs/22_evaluation.ipynb #4136ed66
 import contextlib
@@ -14,7 +15,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +27,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from .checkpoints import load_model
+from .checkpoints import ModelCard, load_model
+from .datasets import cache_key
+from .moves import CLASSES, NEEDS
 from .sampling import Sampling
 from .transforms import TransformConfig
 from .video import open_video
+from .views import TestViews
 
 # %% ../nbs/22_evaluation.ipynb #24564b06
 log = logging.getLogger(__name__)
@@ -134,6 +138,42 @@ def most_confused(predictions: Predictions, count: int = 10) -> pd.DataFrame:
     table = rows.groupby(["true", "answer"], sort=False)["video"].agg(n="size", videos=list).reset_index()
     return table.sort_values("n", ascending=False, kind="stable", ignore_index=True).head(count)
 
+# %% ../nbs/22_evaluation.ipynb #95677293
+def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
+    """One row per bin of confidence: its borders, videos (n), mean confidence, accuracy (empty where n = 0)."""
+    sure = softmax(predictions.scores()).max(1)
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    n = np.bincount(place, minlength=bins)
+    def mean(values: np.ndarray) -> pd.array:
+        sums = np.bincount(place, values, bins)
+        return pd.array(np.where(n, sums / np.maximum(n, 1), np.nan), dtype="Float64")
+    borders = np.linspace(0, 1, bins + 1)
+    return pd.DataFrame({"from": borders[:-1], "to": borders[1:], "n": n, "confidence": mean(sure),
+                         "accuracy": mean(hits(predictions).astype(float))})
+
+
+def calibration_error(predictions: Predictions, bins: int = 15) -> float:
+    """Expected calibration error: mean gap between confidence and accuracy, in 0 to 1."""
+    from torchmetrics.functional.classification import multiclass_calibration_error
+    sure = torch.from_numpy(softmax(predictions.scores()))
+    return multiclass_calibration_error(sure, torch.from_numpy(predictions.labels), sure.shape[1], bins).item()
+
+# %% ../nbs/22_evaluation.ipynb #a3acbc46
+def fig_reliability(predictions: Predictions, bins: int = 10) -> Any:
+    """Accuracy against confidence, with the number of videos over each bar, as a matplotlib `Figure`."""
+    from matplotlib.figure import Figure
+    table = calibration(predictions, bins)
+    table = table[table["n"] > 0].astype(float)
+    figure = Figure(figsize=(3.4, 2.8), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    bars = axes.bar(table["from"], table["accuracy"], 1 / bins, align="edge", color="#0072B2", edgecolor="white")
+    axes.bar_label(bars, [f"{n:.0f}" for n in table["n"]], fontsize=7)
+    axes.plot([0, 1], [0, 1], "--", color="#555555")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.12), yticks=[0, .5, 1],
+             title=f"calibration error {calibration_error(predictions):.3f}, n = {len(predictions)}")
+    axes.title.set_fontsize(9)
+    return figure
+
 # %% ../nbs/22_evaluation.ipynb #5a39b206
 def by_group(
     predictions: Predictions,
@@ -170,6 +210,25 @@ def pair_accuracy(
     share = np.where(table["n"], table["right"] / np.maximum(table["n"], 1), np.nan)
     return table.assign(accuracy=pd.array(share, dtype="Float64"))
 
+# %% ../nbs/22_evaluation.ipynb #f5937b1d
+def by_attribute(
+    predictions: Predictions,
+    groups: dict[str, dict[str, str]],  # attribute -> class name -> value, e.g. from `read_diving48_vocabulary`
+) -> pd.DataFrame:
+    """One row per attribute and value: videos, accuracy, and share whose answer has this value at least."""
+    best, tables = predictions.scores().argmax(1), []
+    for attribute, values in groups.items():
+        if missing := [name for name in predictions.class_names if name not in values]:
+            raise EvaluationError(f"The attribute {attribute!r} has no value for the class {missing[0]!r} "
+                                  f"({len(missing)} missing): take the vocabulary the dataset was made with.")
+        kinds = np.array([values[name] for name in predictions.class_names], dtype=object)
+        frame = pd.DataFrame({"value": kinds[predictions.labels], "accuracy": hits(predictions),
+                              "attribute_right": kinds[best] == kinds[predictions.labels]})
+        table = frame.groupby("value").agg(n=("accuracy", "size"), accuracy=("accuracy", "mean"),
+                                           attribute_right=("attribute_right", "mean")).reset_index()
+        tables.append(table.assign(attribute=attribute))
+    return pd.concat(tables, ignore_index=True)[["attribute", "value", "n", "accuracy", "attribute_right"]]
+
 # %% ../nbs/22_evaluation.ipynb #dd39e126
 def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     """Write a compressed `.npz`, atomically."""
@@ -191,16 +250,21 @@ def load_predictions(path: str | Path) -> Predictions:
         raise EvaluationError(f"{path} holds no predictions ({err}): write it with Predictions.save.") from err
 
 
+def _order(first: Predictions, other: Predictions) -> list[int]:
+    """Where the first's videos are in the other; a video in one set only is an error."""
+    if odd := sorted(set(first.ids) ^ set(other.ids)):
+        raise EvaluationError(f"{len(odd)} videos are in one set only, e.g. {odd[0]!r}: test on the same list.")
+    place = {i: k for k, i in enumerate(other.ids)}
+    return [place[i] for i in first.ids]
+
+
 def same_videos(*several: Predictions) -> list[Predictions]:
     """The same predictions in the order of the first; other ids, labels or classes are refused."""
     first, joined = several[0], []
     for other in several:
         if other.class_names != first.class_names:
-            raise EvaluationError("The class names differ: nothing can be joined.")
-        if odd := sorted(set(first.ids) ^ set(other.ids)):
-            raise EvaluationError(f"{len(odd)} videos are in one set only, e.g. {odd[0]!r}: test on the same list.")
-        place = {i: k for k, i in enumerate(other.ids)}
-        order = [place[i] for i in first.ids]
+            raise EvaluationError("The class names differ or have another order: nothing can be joined.")
+        order = _order(first, other)
         if (other.labels[order] != first.labels).any(): raise EvaluationError("The labels of the same videos differ.")
         joined.append(Predictions(first.ids, other.logits[order], first.labels, first.class_names))
     return joined
@@ -214,6 +278,8 @@ def ensemble(
     """The weighted mean of several models' scores, one view, as log-probabilities or logits."""
     weights = np.ones(len(several)) if weights is None else np.asarray(weights, float)
     if len(weights) != len(several): raise EvaluationError(f"{len(weights)} weights for {len(several)} sets of scores.")
+    if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise EvaluationError(f"The weights {weights.tolist()} make no mean: none may be negative, one must be positive.")
     joined = same_videos(*several)
     mean = sum(w * p.scores(average) for w, p in zip(weights / weights.sum(), joined, strict=True))
     return Predictions(joined[0].ids, np.log(mean + 1e-12) if average == "probabilities" else mean, joined[0].labels,
@@ -224,9 +290,10 @@ def compare(first: Predictions, second: Predictions, draws: int = 2000, seed: in
     """Two models on the same videos: difference, paired bootstrap interval, exact McNemar p-value."""
     a, b = (hits(p) for p in same_videos(first, second))
     gain = b.astype(float) - a
-    picks = np.random.default_rng(seed).integers(0, len(gain), (draws, len(gain)))
-    low, high = np.quantile(gain[picks].mean(1), [0.025, 0.975])
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    shares = np.array([only_a, only_b, len(a) - only_a - only_b]) / len(a)  # a pair drawn is one of three things
+    drawn = np.random.default_rng(seed).multinomial(len(a), shares, draws)
+    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / len(a), [0.025, 0.975])
     odd, few = only_a + only_b, min(only_a, only_b)
     p = min(1.0, 2 * sum(_binomial(odd, i) for i in range(few + 1)))
     return dict(n=len(gain), first=a.mean().item(), second=b.mean().item(), difference=gain.mean().item(),
@@ -236,6 +303,24 @@ def compare(first: Predictions, second: Predictions, draws: int = 2000, seed: in
 def _binomial(n: int, k: int) -> float:
     """Probability of k heads in n fair tosses."""
     return math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+
+# %% ../nbs/22_evaluation.ipynb #a26b62c1
+def actions(
+    verbs: Predictions,  # of the verb run
+    nouns: Predictions,  # of the noun run, on the same segments
+) -> pd.DataFrame:
+    """EPIC-KITCHENS from two runs: a row for verb, noun and action with n, top-1 and top-5."""
+    order = _order(verbs, nouns)
+    nouns = Predictions(verbs.ids, nouns.logits[order], nouns.labels[order], nouns.class_names)
+    ranks = np.empty(len(verbs), int)
+    v, n = softmax(verbs.scores()), softmax(nouns.scores())
+    for i, (a, b) in enumerate(zip(verbs.labels, nouns.labels, strict=True)):  # one video's table of pairs at a time
+        scores = np.outer(v[i], n[i])
+        ranks[i] = (scores >= scores[a, b]).sum()
+    def row(what: str, right: list[np.ndarray]) -> dict[str, Any]:
+        return {"what": what, "n": len(verbs), "top1": right[0].mean(), "top5": right[1].mean()}
+    return pd.DataFrame([row("verb", [hits(verbs, k) for k in (1, 5)]), row("noun", [hits(nouns, k) for k in (1, 5)]),
+                         row("action", [ranks <= k for k in (1, 5)])])
 
 # %% ../nbs/22_evaluation.ipynb #95761117
 def accuracy(predictions: Predictions, k: int = 1, average: str = "logits") -> float:
@@ -259,9 +344,20 @@ def _interval(predictions: Predictions, k: int = 1, level: float = 0.95) -> tupl
     return interval(hits(predictions, k), level)
 
 
-for _method in (accuracy, top1, mean_class_accuracy, by_class, by_group, pair_accuracy, confusion, most_confused):
+for _method in (accuracy, top1, mean_class_accuracy, by_class, by_group, by_attribute, pair_accuracy, confusion,
+                most_confused, calibration, calibration_error):
     setattr(Predictions, _method.__name__, _method)
 Predictions.interval, Predictions.save, Predictions.load = _interval, save_predictions, staticmethod(load_predictions)
+
+# %% ../nbs/22_evaluation.ipynb #c01aab09
+def summary(predictions: Predictions) -> dict[str, Any]:
+    """Top-1, top-5, mean over classes, calibration error, videos; accuracy by need when the classes are of Moves."""
+    found = dict(top1=accuracy(predictions), top5=accuracy(predictions, 5), mean_class=mean_class_accuracy(predictions),
+                 calibration_error=calibration_error(predictions), n=len(predictions))
+    needs = {c.name: c.need for c in sorted(CLASSES, key=lambda c: NEEDS.index(c.need))}
+    if set(predictions.class_names) <= needs.keys():
+        found["by_need"] = dict(by_group(predictions, needs)[["group", "accuracy"]].itertuples(index=False))
+    return found
 
 # %% ../nbs/22_evaluation.ipynb #1b72d1a7
 class _Named(Dataset):
@@ -297,11 +393,11 @@ def _evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
         for m, training in modes.items(): m.training = training
 
 
-def _view_logits(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
-    """Logits [B,V,K] of clips [B,T,3,H,W] or [B,V,T,3,H,W] on the model's device."""
-    clips = clips.to(next(model.parameters()).device)
-    views = clips[:, None] if clips.ndim == 5 else clips
-    return model(views.flatten(0, 1)).float().cpu().unflatten(0, views.shape[:2])
+def _view_logits(model: nn.Module, clips: torch.Tensor, most: int = 32) -> torch.Tensor:
+    """Logits [B,V,K] of clips [B,T,3,H,W] or [B,V,T,3,H,W], `most` views at a time on the model's device."""
+    views, device = clips[:, None] if clips.ndim == 5 else clips, next(model.parameters()).device
+    logits = torch.cat([model(some.to(device)).float().cpu() for some in views.flatten(0, 1).split(most)])
+    return logits.unflatten(0, views.shape[:2])
 
 # %% ../nbs/22_evaluation.ipynb #cca8737e
 def _process() -> tuple[int, int]:
@@ -311,10 +407,11 @@ def _process() -> tuple[int, int]:
 
 
 def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
-    """A short name for these weights on these clips."""
-    ids = [str(record.id) for record in getattr(dataset, "records", [])]
-    view = [repr(getattr(dataset, name, None)) for name in ("class_names", "sampling", "transform_config")]
-    digest = hashlib.sha256(repr((len(dataset), ids, view)).encode())
+    """A short name for these weights on these clips, seen through these views."""
+    clips = cache_key(dataset.records, dataset.reader) if hasattr(dataset, "reader") else len(dataset)
+    view = getattr(dataset, "transform_config", None) or getattr(dataset, "transform", None)
+    known = [repr(getattr(dataset, name, None)) for name in ("class_names", "sampling")]
+    digest = hashlib.sha256(repr((clips, repr(view), known)).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -354,34 +451,65 @@ class _Parts:
 
 _COLUMNS = ("places", "ids", "logits", "labels")
 
+# %% ../nbs/22_evaluation.ipynb #e5ac5411
+def _same_classes(model: nn.Module, names: list[str]) -> None:
+    """Refuse clips whose class names are not those of the model's card."""
+    known = list(getattr(getattr(model, "card", None), "class_names", []))
+    if known and known != names:
+        raise EvaluationError(f"The model knows {len(known)} classes ({known[0]!r}, ...), the clips have {len(names)} "
+                              f"({names[0]!r}, ...) or another order: use the category.txt the model was trained with.")
+
+
+def _view_count(dataset: Dataset) -> int:
+    """Views of a clip, as far as the dataset tells: clips in time by crops."""
+    return getattr(getattr(dataset, "sampling", None), "views", 1) * getattr(getattr(dataset, "transform", None), "views", 1)
+
 # %% ../nbs/22_evaluation.ipynb #b0784cce
 def evaluate(
     model: nn.Module,  # network; with `.card` its class names are compared with the clips'
     dataset: Dataset,  # items dict(clip [T,3,h,w] or [V,T,3,h,w], label, id), with `class_names`
-    batch_size: int = 32,  # videos at a time
+    batch_size: int = 32,  # views at a time, at least those of one video
     progress: bool = True,  # show a bar
     num_workers: int = 0,  # processes that read clips
     allow_other_classes: bool = False,  # accept a model whose class names differ
     parts: str | Path | None = None,  # folder for the scores so far: a test that broke off goes on from there
 ) -> Predictions:
     """Logits of every view of every clip of `dataset`; several processes share the clips and all get all scores."""
-    names, known = list(dataset.class_names), list(getattr(getattr(model, "card", None), "class_names", []))
     if not len(dataset): raise EvaluationError("There are no clips to test: check the list file.")
-    if known and known != names and not allow_other_classes:
-        raise EvaluationError(f"The model knows {len(known)} classes ({known[0]!r}, ...), the clips have {len(names)} "
-                              f"({names[0]!r}, ...) or another order: use the category.txt the model was trained with.")
-    rank, world = _process()
+    if not allow_other_classes: _same_classes(model, list(dataset.class_names))
+    put_back = getattr(getattr(dataset, "transform", None), "scores", lambda logits: logits)  # of mirrored views
+    videos, (rank, world) = max(1, batch_size // _view_count(dataset)), _process()
     store = _Parts(parts, model, dataset, rank)
     todo = [i for i in range(rank, len(dataset), world) if i not in store.rows]
-    loader = DataLoader(Subset(_Named(dataset), todo), batch_size, num_workers=num_workers)
+    loader = DataLoader(Subset(_Named(dataset), todo), videos, num_workers=num_workers)
     with _evaluation_mode(model), tqdm(total=len(todo), disable=not progress or rank > 0, unit="clip", desc="test") as bar:
         for number, batch in enumerate(loader):
-            places = todo[number * batch_size:][:len(batch["id"])]
-            store.add(places, list(batch["id"]), _view_logits(model, batch["clip"]).numpy(), batch["label"].numpy())
+            places = todo[number * videos:][:len(batch["id"])]
+            logits = put_back(_view_logits(model, batch["clip"], batch_size))
+            store.add(places, list(batch["id"]), logits.numpy(), batch["label"].numpy())
             bar.update(len(places))
     rows = store.gather(world)
     ids, logits, labels = zip(*(rows[i] for i in range(len(dataset))), strict=True)
-    return Predictions(list(ids), np.stack(logits), np.array(labels), names)
+    return Predictions(list(ids), np.stack(logits), np.array(labels), list(dataset.class_names))
+
+# %% ../nbs/22_evaluation.ipynb #504b95ca
+def protocol(
+    card: ModelCard,  # of a model: sizes, frames, class names
+    views: str = "",  # a named view, e.g. "3x256to224", or "3x72to64" for a network of 64 pixels ("": one centre crop)
+    clips: int = 0,  # clips per video (0: as the card says); two are centres and starts of the segments
+) -> tuple[Sampling, TransformConfig | TestViews, str]:  # frames, crops, and a name for tables
+    """How a test looks at a video."""
+    sampling, config = Sampling.from_dict(card.sampling), TransformConfig.from_dict(card.transform)
+    clips = clips or sampling.views
+    swap = {("segments", 2): "twice", ("segments_legacy", 2): "twice", ("twice", 1): "segments"}
+    sampling = replace(sampling, strategy=swap.get((sampling.strategy, clips), sampling.strategy), views=clips)
+    try: sampling.indices(100)
+    except ValueError as err:
+        raise EvaluationError(f"{clips} clips per video do not fit: {err}. Segments give 1 or 2, dense any number.") from err
+    if not views: return sampling, config, f"{clips} view{'s' * (clips > 1)}, centre crop"
+    if config.resize is None: raise EvaluationError("Named views need clips of one height; this model takes any.")
+    crops = TestViews(views, card.class_names, config.mean, config.std, config.resize, config.size)
+    return sampling, crops, f"{sampling.num_frames} frames x {views} x {clips} clip{'s' * (clips > 1)}"
 
 # %% ../nbs/22_evaluation.ipynb #e8490bb1
 def _views(path: str | Path, card: Any) -> torch.Tensor:
@@ -413,16 +541,20 @@ def predict(
     model: nn.Module | str | Path,  # network from `load_model`, or its file
     top: int = 5,  # classes to list per video
     progress: bool = False,  # show a bar over the videos
+    batch_size: int = 8,  # videos at a time: memory does not grow with their number
 ) -> pd.DataFrame:
     """The `top` most probable classes: columns class and probability, with a first column video for several paths."""
     model = load_model(model) if isinstance(model, str | Path) else model
-    card = _card(model)
-    many, rows = not isinstance(path, str | os.PathLike), []
-    with _evaluation_mode(model):
-        for one in tqdm(list(path) if many else [path], disable=not progress, unit="video", desc="predict"):
-            with _naming(str(one)):
-                logits = _view_logits(model, _views(one, card)[None])[0].mean(0)
-                rows += _best(logits, card, top, (str(one),) if many else ())
+    card, many, rows = _card(model), not isinstance(path, str | os.PathLike), []
+    paths = list(path) if many else [path]
+    def views(one: str | Path) -> torch.Tensor:
+        with _naming(str(one)): return _views(one, card)
+    with _evaluation_mode(model), tqdm(total=len(paths), disable=not progress, unit="video", desc="predict") as bar:
+        for k in range(0, len(paths), batch_size):
+            some = paths[k:k + batch_size]
+            for one, scores in zip(some, _view_logits(model, torch.stack([views(p) for p in some])), strict=True):
+                with _naming(str(one)): rows += _best(scores.mean(0), card, top, (str(one),) if many else ())
+            bar.update(len(some))
     return pd.DataFrame(rows, columns=["video", "class", "probability"][not many:])
 
 # %% ../nbs/22_evaluation.ipynb #7adfa1e4

@@ -1,5 +1,6 @@
 """Predictions, evaluation and prediction: joins, bad input, agreement with torchmetrics."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,15 +13,25 @@ from torchmetrics.functional import accuracy as reference_accuracy
 
 from sda.backbones import create_model
 from sda.checkpoints import ModelCard, load_model, save_model
+from sda.datasets import ClipDataset, Record
 from sda.evaluation import (
     EvaluationError,
     Predictions,
+    actions,
+    by_attribute,
+    calibration,
+    calibration_error,
     compare,
     ensemble,
     evaluate,
+    fig_reliability,
+    hits,
     predict,
+    protocol,
     same_videos,
     slide,
+    softmax,
+    summary,
     windows,
 )
 from sda.sampling import Sampling
@@ -123,6 +134,82 @@ def test_compare_is_the_exact_test():
     assert compare(q, p)["difference"] == -result["difference"]
 
 
+def test_compare_agrees_with_a_plain_paired_bootstrap():
+    p, q = toy(n=60, seed=1, k=3), toy(n=60, seed=2, k=3)
+    q = Predictions(q.ids, q.logits + np.eye(3)[p.labels][:, None], p.labels, q.class_names)
+    gain = hits(q).astype(float) - hits(p)
+    picks = np.random.default_rng(5).integers(0, 60, (4000, 60))
+    low, high = np.quantile(gain[picks].mean(1), [.025, .975])
+    found = compare(p, q)
+    assert found["low"] == pytest.approx(low, abs=.035) and found["high"] == pytest.approx(high, abs=.035)
+
+
+# -- calibration, actions, attributes
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 60), st.integers(2, 6), st.integers(1, 20), st.integers(0, 10**6))
+def test_calibration_table_adds_up_to_torchmetrics(n, k, bins, seed):
+    p = toy(n, k, seed=seed)
+    table = calibration(p, bins)
+    gaps = (table.n * (table.confidence - table.accuracy).abs()).sum() / n
+    assert table.n.sum() == n and gaps == pytest.approx(calibration_error(p, bins), abs=1e-5)
+
+
+def test_full_confidence_has_a_bin():
+    p = Predictions(["a", "b"], 1e4 * np.eye(2), [0, 0], ["x", "y"])
+    assert calibration(p)["n"].tolist() == [0] * 9 + [2] and calibration_error(p) == pytest.approx(.5)
+    assert "n = 2" in fig_reliability(p).axes[0].get_title()
+
+
+def test_actions_are_ranked_among_all_pairs():
+    verbs, nouns = toy(k=4, seed=1), toy(k=6, seed=2)
+    turned = Predictions(nouns.ids[::-1], nouns.logits[::-1], nouns.labels[::-1], nouns.class_names)
+    table = actions(verbs, turned).set_index("what")
+    pairs = softmax(verbs.scores())[:, :, None] * softmax(nouns.scores())[:, None]
+    for k in (1, 5):
+        best = np.argsort(-pairs.reshape(40, -1), 1)[:, :k]
+        want = (best == (verbs.labels * 6 + nouns.labels)[:, None]).any(1).mean()
+        assert table[f"top{k}"]["action"] == pytest.approx(want)
+    assert table.top1["noun"] == nouns.accuracy() and table.top1["verb"] == verbs.accuracy()
+    with pytest.raises(EvaluationError, match="in one set only"): actions(verbs, toy(n=39))
+
+
+def test_attributes_of_diving48(tmp_path):
+    from sda.annotations import read_diving48_vocabulary
+    vocabulary = [["Back", "15som", "05Twis", "FREE"], ["Back", "25som", "NoTwis", "PIKE"], ["Inward", "25som", "NoTwis", "TUCK"]]
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    names, groups = read_diving48_vocabulary(tmp_path / "vocab.json")
+    p = Predictions(list("abcd"), np.eye(3)[[0, 1, 1, 1]], [0, 0, 1, 2], names)
+    table = by_attribute(p, groups).set_index(["attribute", "value"])
+    assert table.loc[("takeoff", "Back"), ["n", "accuracy", "attribute_right"]].tolist() == [3, 2 / 3, 1]
+    assert table.loc[("somersault", "25som"), ["n", "accuracy", "attribute_right"]].tolist() == [2, .5, 1]
+    assert table.loc[("position", "TUCK"), "attribute_right"] == 0
+    with pytest.raises(EvaluationError, match="vocabulary"): by_attribute(toy(), groups)
+
+
+def test_summary_is_plain_json_and_knows_moves():
+    from sda.moves import CLASSES, NEEDS
+    found = summary(toy())
+    assert json.loads(json.dumps(found)) == found and "by_need" not in found and found["n"] == 40
+    names = [c.name for c in CLASSES]
+    moves = summary(Predictions(names, np.eye(20), range(20), names))
+    assert list(moves["by_need"]) == list(NEEDS) and set(moves["by_need"].values()) == {1}
+
+
+@pytest.mark.parametrize("weights", [[1], [0, 0], [1, -1], [1, float("nan")]])
+def test_weights_that_make_no_mean(weights):
+    with pytest.raises(EvaluationError, match="weights"): ensemble([toy(), toy()], weights)
+
+
+def test_an_ensemble_is_the_weighted_mean_by_id():
+    p, q = toy(seed=3), toy(seed=4)
+    q = Predictions(q.ids, q.logits, p.labels, q.class_names)
+    turned = Predictions(q.ids[::-1], q.logits[::-1], q.labels[::-1], q.class_names)
+    want = .75 * p.scores("probabilities") + .25 * q.scores("probabilities")
+    assert np.allclose(softmax(ensemble([p, turned], [3, 1]).scores()), want, atol=1e-5)
+    assert np.allclose(ensemble([p, turned], [3, 1], "logits").scores(), .75 * p.scores() + .25 * q.scores(), atol=1e-5)
+
+
 class Clips(torch.utils.data.Dataset):
     class_names = ["a", "b", "c"]
 
@@ -169,6 +256,101 @@ def test_other_class_names_are_refused(model):
     finally: del model.card
 
 
+# -- named views
+
+SIDES = ["light on the left", "light on the right", "dark"]
+
+
+class Side(nn.Module):
+    """Three classes: where the light is."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.most = nn.Parameter(torch.ones(())), 0
+
+    def forward(self, clips):
+        self.most = max(self.most, len(clips))
+        left, right = (half.mean((1, 2, 3, 4)) * self.scale for half in clips.chunk(2, -1))
+        return torch.stack([left - right, right - left, -left.abs() - right.abs() - 9], 1)
+
+
+@pytest.fixture(scope="module")
+def lights(tmp_path_factory):
+    """Five clips of four frames whose left or right third is light."""
+    folder, records = tmp_path_factory.mktemp("lights"), []
+    for i in range(5):
+        picture = np.zeros((40, 60, 3), np.uint8)
+        picture[:, :20] = 255
+        (folder / f"c{i}").mkdir()
+        for t in range(4): Image.fromarray(picture[:, ::-1] if i % 2 else picture).save(folder / f"c{i}/{t + 1:05d}.png")
+        records.append(Record(f"c{i}", str(folder / f"c{i}"), i % 2))
+    return records
+
+
+@pytest.fixture
+def side():
+    net = Side()
+    net.card = ModelCard("side", {}, 3, 2, SIDES, TransformConfig(size=32, resize=36).to_dict(),
+                         Sampling("segments", 2).to_dict())
+    return net
+
+
+def seen(records, net, views="", clips=0):
+    sampling, crops, _ = protocol(net.card, views, clips)
+    return ClipDataset(records, SIDES, sampling, crops)
+
+
+def test_mirrored_views_are_put_back_per_view(lights, side):
+    ten = evaluate(side, seen(lights, side, "10x32", 2), progress=False)
+    assert ten.logits.shape == (5, 20, 3) and ten.accuracy() == 1
+    centres = ten.logits[:, [8, 9, 18, 19]].argmax(2)  # the centre crop of both clips, and the same mirrored
+    assert (centres == ten.labels[:, None]).all()
+
+
+def test_memory_is_bounded_by_views_not_videos(lights, side):
+    evaluate(side, seen(lights, side, "10x32", 2), batch_size=8, progress=False)
+    assert side.most <= 8
+    a, b = (evaluate(side, seen(lights, side, "3x32"), batch_size=s, progress=False).logits for s in (1, 64))
+    assert np.allclose(a, b)
+
+
+def test_scores_of_other_views_are_not_taken(lights, side, tmp_path):
+    plain = evaluate(side, seen(lights, side, "center32"), progress=False, parts=tmp_path)
+    other = evaluate(side, seen(lights, side, "center36to32"), progress=False, parts=tmp_path)
+    assert plain.logits.shape == other.logits.shape and not np.allclose(plain.logits, other.logits)
+    assert len(list(tmp_path.iterdir())) == 2
+    side.forward = None  # a third call must not need the network
+    assert (evaluate(side, seen(lights, side, "center32"), progress=False, parts=tmp_path).logits == plain.logits).all()
+
+
+def test_scores_of_changed_clips_are_not_taken(lights, side, tmp_path):
+    records = []
+    for r in lights[:2]:
+        shutil.copytree(r.path, tmp_path / r.id)
+        records.append(Record(r.id, str(tmp_path / r.id), r.label))
+    before = evaluate(side, seen(records, side), progress=False, parts=tmp_path / "parts")
+    for t in range(4): Image.fromarray(np.full((40, 60, 3), 99, np.uint8)).save(tmp_path / f"c0/{t + 1:05d}.png")
+    after = evaluate(side, seen(records, side), progress=False, parts=tmp_path / "parts")
+    assert not np.allclose(before.logits[0], after.logits[0]) and np.allclose(before.logits[1], after.logits[1])
+
+
+def test_missing_clip_is_named(lights, side):
+    gone = [*lights, Record("c9", "/nowhere/c9", 0)]
+    with pytest.raises((EvaluationError, VideoError), match="c9"): evaluate(side, seen(gone, side), progress=False)
+
+
+def test_protocols_have_names_and_errors(side):
+    assert protocol(side.card)[2] == "1 view, centre crop"
+    sampling, crops, name = protocol(side.card, "3x36to32", 2)
+    assert (sampling.strategy, sampling.views, crops.views, name) == ("twice", 2, 3, "2 frames x 3x36to32 x 2 clips")
+    with pytest.raises(ValueError, match="did you mean '3x36to32'"): protocol(side.card, "3x36to23")
+    with pytest.raises(EvaluationError, match="3 clips per video.*dense"): protocol(side.card, clips=3)
+    side.card.sampling = Sampling("twice", 2, 2).to_dict()
+    assert protocol(side.card, clips=1)[0] == Sampling("segments", 2)
+    side.card.transform = TransformConfig(size=32, resize=None).to_dict()
+    with pytest.raises(EvaluationError, match="one height"): protocol(side.card, "3x36to32")
+
+
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory, model):
     path = tmp_path_factory.mktemp("m") / "model.safetensors"
@@ -201,6 +383,13 @@ def test_predict_one_and_many(model_file, videos):
     assert list(many.columns) == ["video", "class", "probability"] and many.video.nunique() == 2
     assert np.allclose(many.probability[:2], one.probability[:2])
     assert list(predict([str(videos[0])], model_file, top=1)["video"]) == [str(videos[0])]
+
+
+def test_predict_in_batches_is_predict_one_by_one(model_file, videos):
+    paths = [videos[0], videos[1], videos[0]]
+    a, b = (predict(paths, model_file, batch_size=s) for s in (1, 2))
+    assert (a["class"] == b["class"]).all() and np.allclose(a.probability, b.probability, atol=1e-5) and len(a) == 9
+    assert predict([], model_file).empty
 
 
 def test_predict_bad_clips(model_file, videos, tmp_path):
