@@ -412,3 +412,15 @@ def test_optimizers_are_what_they_say():
     model = create_model("sda_tsn_tiny", 2)
     assert isinstance(make_optimizer(model, small(optimizer="sgd")), torch.optim.SGD)
     assert make_optimizer(model, small()).defaults["betas"] == (.9, .98)
+
+
+def test_a_description_reaches_the_clips(tmp_path):
+    """Every augmentation field, and the seed of random frames and crops."""
+    config = small(crop="resized", area=[.5, 1], colour="jitter", strength=.3, rand_augment=4, erase=.2, flip=True, seed=3)
+    assert config.transform() == TransformConfig(32, 32, "resized", area=(.5, 1.), colour="jitter", strength=.3,
+                                                 rand_augment=4, erase=.2, flip=True)
+    assert small().transform() == TransformConfig(32, 32, "random", colour="permute", flip=False)
+    data = Clips(4)
+    data.seed = 0
+    train(small(epochs=1, seed=3), "tsn_tiny", data, None, tmp_path, progress=False)
+    assert data.seed == 3

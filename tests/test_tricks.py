@@ -25,7 +25,7 @@ from sda.trainer import (
     train,
     train_step,
 )
-from sda.tricks import Average, activation_bytes, averaged, memory_estimate, mix_clips, sync_norms
+from sda.tricks import Average, activation_bytes, averaged, memory_estimate, mix_batch, mix_clips, sync_norms
 
 TWO = """
 import sys, torch
@@ -200,3 +200,18 @@ def weights_loss(state):
     model.load_state_dict(state)
     batch = next(iter(clip_loader(Clips(), [[0, 1, 2, 3]])))
     return torch.nn.functional.cross_entropy(model(batch["clip"]), batch["label"], reduction="sum").detach()
+
+
+def test_cutmix_trains_and_either_is_drawn_when_both_are_asked_for(tmp_path):
+    clips, labels = torch.randn(4, 2, 3, 8, 8), torch.arange(4)
+    assert len(mix_batch(clips, labels)) == 1
+    torch.manual_seed(0)
+    mixed = [mix_batch(clips, labels, .5, .5)[0] for _ in range(20)]
+    pasted = [bool((m == clips).flatten(1).any(1).all() and not torch.equal(m, clips)) for m in mixed]
+    assert 3 < sum(pasted) < 17, "a pasted clip keeps pixels of its own, a blended one keeps none"
+    config = small(cutmix=1., save_every=1)
+    whole = train(config, "tsn_tiny", Clips(), Clips(6), tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, "tsn_tiny", Clips(stop=15), Clips(6), tmp_path / "cut", progress=False)
+    assert same(weights(train(config, "tsn_tiny", Clips(), Clips(6), tmp_path / "cut", progress=False).model),
+                weights(whole.model))
