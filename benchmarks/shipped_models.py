@@ -12,11 +12,10 @@ import shutil
 from pathlib import Path
 
 from sda.checkpoints import load_model, save_model
-from sda.cli import test_metrics
 from sda.datasets import open_dataset
 from sda.effects import knock_outs
-from sda.evaluation import evaluate
-from sda.moves import CLASSES, PAIRS, make_moves
+from sda.evaluation import class_needs, evaluate, protocol, summary
+from sda.moves import PAIRS, make_moves
 from sda.results import new_record, record_name, save_record
 from sda.trace import trace_clips
 from sda.trainer import recipe, train
@@ -24,7 +23,6 @@ from sda.trainer import recipe, train
 DATA = Path(__file__).resolve().parents[1] / "data"
 SHIPPED = {"tsn_moves": ("tsn_tiny", "moves"), "sda_tsn_moves": ("sda_tsn_tiny", "moves"),
            "sda_tsn_moves_fast_query": ("sda_tsn_tiny", "moves_fast_query")}  # file name -> network, recipe
-NEEDS = {c.name: c.need for c in CLASSES}
 
 
 def keep(record: dict, name: str) -> None:
@@ -51,13 +49,13 @@ def make(name: str, data: Path, runs: Path) -> None:
     path = save_model(DATA / "checkpoints" / f"{name}.safetensors", done.model, done.model.card, half=True)
     net, test = load_model(path), clips("test")
     found = evaluate(net, test, batch_size=50)
-    metrics = test_metrics(found) | {"by_pair": rows(found.pair_accuracy(PAIRS)), "by_class": rows(found.by_class())}
+    metrics = summary(found) | {"by_pair": rows(found.pair_accuracy(PAIRS)), "by_class": rows(found.by_class())}
     extra = {}
     if network.startswith("sda"):
         trace_clips(net, test).save(DATA / "results" / f"{name}-trace.npz")
-        extra["knock_outs"] = rows(knock_outs(net, test, NEEDS, PAIRS))
+        extra["knock_outs"] = rows(knock_outs(net, test, class_needs(), PAIRS))
     keep(new_record("test", model=network, options=net.options, recipe=recipe_name, seed=config.seed, dataset="moves",
-                    split="test", protocol="1 view, centre crop", metrics=metrics, train_seconds=done.seconds,
+                    split="test", protocol=protocol(net.card)[2], metrics=metrics, train_seconds=done.seconds,
                     **extra), name)
 
 

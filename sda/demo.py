@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'StepError', 'Step', 'Signatures', 'fail', 'run_steps', 'Child', 'stop', 'watch', 'DemoConfig', 'label',
-           'open_split', 'class_needs', 'make_clips', 'train_command', 'train_both', 'test_model', 'trace_model',
-           'report', 'demo_steps', 'run_demo']
+           'open_split', 'make_clips', 'train_command', 'train_both', 'test_model', 'trace_model', 'report',
+           'demo_steps', 'run_demo']
 
 # %% ../nbs/41_demo.ipynb #75d80f01
 import dataclasses
@@ -31,8 +31,8 @@ import sda
 
 from .checkpoints import load_model
 from .datasets import ClipDataset, open_dataset
-from .evaluation import Predictions, evaluate
-from .moves import CLASSES, NEEDS, PAIRS, make_moves
+from .evaluation import Predictions, class_needs, evaluate, protocol, summary
+from .moves import PAIRS, make_moves
 from .report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
 from .results import load_records, new_record, save_record
 from .trace import Trace, trace_clips
@@ -247,11 +247,6 @@ def open_split(config: DemoConfig, split: str, progress: bool = False) -> ClipDa
                         progress=progress)
 
 
-def class_needs() -> dict[str, str]:
-    """What each class of Moves needs, in the order of the needs."""
-    return {c.name: c.need for c in sorted(CLASSES, key=lambda c: NEEDS.index(c.need))}
-
-
 def make_clips(config: DemoConfig, progress: bool) -> None:
     """Make the clips and decode them into the cache."""
     make_moves(config.data_folder(), config.train, config.val, config.test, config.seed, progress)
@@ -289,10 +284,8 @@ def test_model(config: DemoConfig, model: str, progress: bool) -> None:
     net, data = load_model(config.out / model / "model.safetensors"), open_split(config, "test")
     found = evaluate(net, data, batch_size=50, progress=progress)
     trained = json.loads((config.out / model / "record.json").read_text(encoding="utf-8"))
-    needs = dict(found.by_group(class_needs())[["group", "accuracy"]].itertuples(index=False))
-    metrics = dict(top1=found.accuracy(), top5=found.accuracy(5), n=len(found), by_need=needs)
     record = new_record("test", model=model, recipe=config.recipe, seed=config.seed, dataset="moves", split="test",
-                        protocol="1 view, centre crop", metrics=metrics, train_seconds=trained["seconds"],
+                        protocol=protocol(net.card)[2], metrics=summary(found), train_seconds=trained["seconds"],
                         epochs=config.training().epochs)
     found.save(config.out / model / "test.npz")
     save_record(record, config.out / "records" / f"test-{model}.json")

@@ -6,7 +6,7 @@
 __all__ = ['log', 'EvaluationError', 'Predictions', 'softmax', 'hits', 'interval', 'by_class', 'confusion', 'most_confused',
            'calibration', 'calibration_error', 'fig_reliability', 'by_group', 'pair_accuracy', 'by_attribute',
            'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare', 'actions', 'accuracy', 'top1',
-           'mean_class_accuracy', 'summary', 'evaluate', 'protocol', 'predict', 'windows', 'slide']
+           'mean_class_accuracy', 'class_needs', 'summary', 'evaluate', 'protocol', 'predict', 'windows', 'slide']
 
 # %% ../nbs/22_evaluation.ipynb #4136ed66
 import contextlib
@@ -350,11 +350,16 @@ for _method in (accuracy, top1, mean_class_accuracy, by_class, by_group, by_attr
 Predictions.interval, Predictions.save, Predictions.load = _interval, save_predictions, staticmethod(load_predictions)
 
 # %% ../nbs/22_evaluation.ipynb #c01aab09
+def class_needs() -> dict[str, str]:
+    """What each class of Moves needs, in the order of the needs."""
+    return {c.name: c.need for c in sorted(CLASSES, key=lambda c: NEEDS.index(c.need))}
+
+
 def summary(predictions: Predictions) -> dict[str, Any]:
     """Top-1, top-5, mean over classes, calibration error, videos; accuracy by need when the classes are of Moves."""
     found = dict(top1=accuracy(predictions), top5=accuracy(predictions, 5), mean_class=mean_class_accuracy(predictions),
                  calibration_error=calibration_error(predictions), n=len(predictions))
-    needs = {c.name: c.need for c in sorted(CLASSES, key=lambda c: NEEDS.index(c.need))}
+    needs = class_needs()
     if set(predictions.class_names) <= needs.keys():
         found["by_need"] = dict(by_group(predictions, needs)[["group", "accuracy"]].itertuples(index=False))
     return found
