@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CROPS', 'COLOURS', 'resize_clip', 'resize_short', 'crop_clip', 'centre_crop', 'crop_shapes', 'crop_places',
            'multi_scale_crop', 'random_crop', 'mirror_name', 'flip_map', 'flip_clip', 'affine', 'to_float', 'normalise',
-           'denormalise', 'permute_colour', 'draw_once', 'cut_clips', 'TransformConfig', 'TrainTransform',
-           'TestTransform']
+           'denormalise', 'permute_colour', 'draw_once', 'cut_clips', 'TransformConfig', 'PixelTransform',
+           'TrainTransform', 'TestTransform']
 
 # %% ../nbs/12_transforms.ipynb #9d984f36
 import re
@@ -291,20 +291,37 @@ class TransformConfig:
         "Back from `to_dict`."
         return cls(**values)
 
-# %% ../nbs/12_transforms.ipynb #1fc065b9
-class TrainTransform:
-    "Random crop, flip, augmentation and colour, then normalisation: `(clip, label, generator) -> (clip, label)`."
+# %% ../nbs/12_transforms.ipynb #579ca077
+class PixelTransform:
+    "`(clip, label, generator) -> (float clip, label)`; kinds differ in what they do to bytes, `pixels`."
 
-    def __init__(self, config: TransformConfig, pairs: dict[int, int]):
-        self.config, self.pairs = config, pairs
+    __test__ = False  # a name that pytest would collect
 
     def pixels(
         self,
         clip: torch.Tensor,  # uint8 [T,H,W,3]
         label: int = 0,  # Class of the clip
         generator: torch.Generator | None = None,  # Source of everything random
-    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [T,size,size,3], label, scale and shift
+    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [T,h,w,3], label, scale and shift
         "All but the last step, and the numbers of the last step, `to_float`."
+        raise NotImplementedError
+
+    def __call__(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+                 ) -> tuple[torch.Tensor, int]:  # float32 [T,3,h,w] and the label it has now
+        "Transform one clip."
+        clip, label, scale, shift = self.pixels(clip, label, generator)
+        return to_float(clip, scale, shift), label
+
+# %% ../nbs/12_transforms.ipynb #1fc065b9
+class TrainTransform(PixelTransform):
+    "Random crop, flip, augmentation and colour, then normalisation."
+
+    def __init__(self, config: TransformConfig, pairs: dict[int, int]):
+        self.config, self.pairs = config, pairs
+
+    def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+               ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:
+        "Everything random, on bytes."
         c, order, gain, offset = self.config, None, None, None
         if c.crop == "multiscale": clip = multi_scale_crop(clip, c.size, c.scales, generator)
         elif c.crop == "random": clip = random_crop(clip, c.size, generator)
@@ -319,34 +336,16 @@ class TrainTransform:
             clip = torch.stack([clip[..., channel] for channel in order.tolist()], 1).permute(0, 2, 3, 1)
         return clip, label, *affine(c.mean, c.std, gain, offset)
 
-    def __call__(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
-                 ) -> tuple[torch.Tensor, int]:  # float32 [T,3,size,size] and the label it has now
-        "Transform one training clip."
-        clip, label, scale, shift = self.pixels(clip, label, generator)
-        return to_float(clip, scale, shift), label
 
-# %% ../nbs/12_transforms.ipynb #2394553a
-class TestTransform:
-    "Resize, centre crop, normalisation: `(clip, label, generator) -> (clip, label)`, nothing random."
-
-    __test__ = False  # a name that pytest would collect
+class TestTransform(PixelTransform):
+    "Resize, centre crop, normalisation; nothing random."
 
     def __init__(self, config: TransformConfig):
         self.config = config
 
-    def pixels(
-        self,
-        clip: torch.Tensor,  # uint8 [T,H,W,3]
-        label: int = 0,  # Class of the clip, handed through
-        generator: torch.Generator | None = None,  # Not used
-    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [T,size,size,3], label, scale and shift
-        "All but the last step, and the numbers of the last step, `to_float`."
+    def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+               ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:
+        "The middle of every frame."
         c = self.config
         clip = clip if c.resize is None else resize_short(clip, c.resize)
         return centre_crop(clip, c.size), label, *affine(c.mean, c.std)
-
-    def __call__(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
-                 ) -> tuple[torch.Tensor, int]:  # float32 [T,3,size,size] and the label
-        "Transform one test clip."
-        clip, label, scale, shift = self.pixels(clip, label, generator)
-        return to_float(clip, scale, shift), label

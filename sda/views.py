@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .transforms import centre_crop, crop_clip, crop_places, flip_map, normalise, resize_clip, resize_short
+from .transforms import PixelTransform, affine, centre_crop, crop_clip, crop_places, flip_map, resize_clip, resize_short
 from .video import unknown_name
 
 # %% ../nbs/18_views.ipynb #9544947e
@@ -49,10 +49,8 @@ def views_for(
 VIEWS = views_for()
 
 # %% ../nbs/18_views.ipynb #3ad14364
-class TestViews:
+class TestViews(PixelTransform):
     "Test transform with several views: `(clip, label, generator) -> (clips, label)`, nothing random."
-
-    __test__ = False  # a name that pytest would collect
 
     def __init__(
         self,
@@ -70,21 +68,21 @@ class TestViews:
 
     def __repr__(self) -> str: return f"TestViews({self.name!r}, mean={self.mean}, std={self.std}, {self.view})"
 
-    def __call__(
+    def pixels(
         self,
         clip: torch.Tensor,  # uint8 [T,H,W,3]
         label: int = 0,  # Class of the clip, handed through
         generator: torch.Generator | None = None,  # Not used
-    ) -> tuple[torch.Tensor, int]:  # float32 [V*T,3,size,size], view after view, and the label
-        "All views of one clip."
+    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [V*T,size,size,3], label, scale and shift
+        "All views of one clip, view after view, before normalisation."
         clip, side = resize_short(clip, self.view.resize), self.view.crop
         height, width = clip.shape[1:3]
         grid, order = crop_places(height, width, side, side), _PLACES[self.view.places]
         if self.view.places == "three" and height > width: order = [1, 7, 4]  # along the longer side
         crops = [centre_crop(clip, side) if k == 4 else crop_clip(clip, *grid[k], side, side) for k in order]
         if self.view.mirror: crops += [crop.flip(2) for crop in crops]
-        return normalise(torch.cat([resize_clip(c, self.view.size, self.view.size) for c in crops]),
-                         self.mean, self.std), label
+        size, scale_shift = self.view.size, affine(self.mean, self.std)
+        return torch.cat([resize_clip(c, size, size) for c in crops]), label, *scale_shift
 
     def scores(
         self,

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from sda.datasets import (
     ClipDataset,
+    EpochBatches,
     FrameCache,
     ListError,
     Record,
     build_cache,
     cache_key,
     make_loader,
+    model_input,
     open_dataset,
     read_classes,
     read_clip,
@@ -208,6 +210,60 @@ def test_same_batches_for_any_number_of_workers(toy):
     order = [[i for ids, *_ in found[2, e] for i in ids] for e in (0, 1)]
     assert order[0] != order[1] and sorted(order[0]) == sorted(order[1]) and len(order[0]) == 7
     assert not any(torch.equal(a[2], b[2]) for a, b in zip(found[0, 0], found[0, 1], strict=True))
+
+
+RICH = TransformConfig(size=48, resize=64, crop="resized", colour="jitter", rand_augment=9, erase=0.5)
+
+
+def test_bytes_become_the_same_floats_in_any_worker(toy):
+    floats = open_dataset(toy, "train", Sampling("segments", 4), RICH, cache=True, progress=False)
+    for epoch in (0, 1):
+        floats.set_epoch(epoch)
+        wanted = list(make_loader(floats, 3, shuffle=True, seed=7))
+        for workers in (0, 2):
+            data = open_dataset(toy, "train", Sampling("segments", 4), RICH, cache=True, progress=False, as_bytes=True)
+            data.set_epoch(epoch)
+            for batch, one in zip(make_loader(data, 3, True, 7, workers), wanted, strict=True):
+                assert batch["clip"].dtype == torch.uint8 and batch["id"] == one["id"]
+                assert torch.equal(batch["label"], one["label"]) and torch.equal(model_input(batch), one["clip"])
+    views = [open_dataset(toy, "val", Sampling("twice", 4, 2), TransformConfig(size=64, resize=None), as_bytes=b)
+             for b in (False, True)]
+    plain, slim = (next(iter(make_loader(v, 2))) for v in views)
+    assert slim["clip"].shape == (2, 2, 4, 64, 64, 3) and torch.equal(model_input(slim), plain["clip"])
+    assert model_input(plain) is plain["clip"]
+    with pytest.raises(ValueError, match="leave as_bytes off"):
+        ClipDataset(floats.records, NAMES, None, lambda clip, label, generator: (clip, label), as_bytes=True)
+
+
+def test_ranks_share_the_global_batches(toy):
+    data = open_dataset(toy, "train", Sampling("segments", 4), SMALL, cache=True, progress=False)
+    whole = list(make_loader(data, 3, shuffle=True, seed=5))
+    shares = [list(make_loader(data, 3, shuffle=True, seed=5, rank=r, world=2)) for r in (0, 1)]
+    ids = [[i for b in share for i in b["id"]] for share in shares]
+    assert not set(ids[0]) & set(ids[1]) and sorted(ids[0] + ids[1]) == sorted(r.id for r in data.records)
+    assert [len(b["id"]) for b in whole] == [3, 3, 1] and [len(s) for s in shares] == [2, 2]  # 1 clip is not for two
+    assert sorted(whole[1]["id"] + whole[2]["id"]) == sorted(shares[0][1]["id"] + shares[1][1]["id"])
+    clips = {i: c for b in whole for i, c in zip(b["id"], b["clip"], strict=True)}
+    for share in shares:
+        for batch in share:
+            for i, clip in zip(batch["id"], batch["clip"], strict=True): assert torch.equal(clip, clips[i])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 9))
+def test_batches_of_ranks_cover_an_epoch(size, batch, world, shuffle, drop, seed):
+    class Clips(list): epoch = 0
+    def parts(ranks): return [list(EpochBatches(Clips(range(size)), batch, shuffle, seed, drop, r, ranks)) for r in range(ranks)]
+    if world > min(batch, size):
+        with pytest.raises(ValueError, match="cannot share"): parts(world)
+        return
+    shares = parts(world)
+    steps = [sum(step, []) for step in zip(*shares, strict=True)]  # as many steps on every rank
+    assert all(b for share in shares for b in share)
+    seen = [i for step in steps for i in step]
+    assert len(set(seen)) == len(seen) == (size - size % batch if drop else size)
+    for step, one in zip(steps, parts(1)[0], strict=False): assert set(one) <= set(step)
+    assert all(len(step) == batch for step in steps[:-1])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
