@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['log', 'SCHEMA', 'KINDS', 'MAX_BYTES', 'TABLE_KEYS', 'RecordError', 'machine', 'commit', 'new_record', 'check_record',
            'save_record', 'record_name', 'write_record', 'load_records', 'accuracy_table', 'percent_table',
-           'to_markdown', 'to_html', 'load_published', 'doubtful']
+           'to_markdown', 'to_html', 'load_published', 'doubtful', 'results_table', 'plain_table', 'sortable',
+           'to_page']
 
 # %% ../nbs/23_results.ipynb #c715c045
 import datetime
 import hashlib
+import html
 import json
 import logging
 import math
@@ -225,3 +227,84 @@ def doubtful(
     sizes = published[["method", "frames", *_SIZES, "note"]].drop_duplicates(["method", "frames"])
     def far(name: str, limit: float) -> pd.Series: return (sizes[name] / sizes[f"measured_{name}"] - 1).abs() > limit
     return sizes[far("params_m", params) | far("gmacs", macs)].reset_index(drop=True)
+
+# %% ../nbs/23_results.ipynb #29c1ecb8
+def _published_rows(published: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per dataset, method and protocol; values in percent as printed."""
+    rows: dict[tuple, dict[str, Any]] = {}
+    for r in published.to_dict("records"):
+        crops = "" if pd.isna(r["crops"]) else f"x{r['crops']}x{r['clips']}"
+        sizes = {name: r[name] for name in _SIZES}
+        frames = f"({r['frames']})" if "+" in r["frames"] else r["frames"]
+        row = rows.setdefault((r["dataset"], r["method"], frames + crops), sizes | {"note": r["note"]})
+        row[r["metric"]] = r["value"]
+    return [dict(zip(("dataset", "method", "protocol"), key, strict=True), source="published", **row)
+            for key, row in rows.items()]
+
+
+def _where(record: dict[str, Any]) -> str:
+    """The machine of a record in words."""
+    made = record["machine"]
+    return made.get("gpu") or f"{made.get('cpu')}, {made.get('cores')} cores"
+
+
+def _measured_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per experiment, values in percent, with its records."""
+    rows = []
+    for row in accuracy_table(records).to_dict("records"):
+        mine = {r.get("seed"): r for r in sorted(records, key=lambda r: r["created"])
+                if r["kind"] == "test" and all((r.get(k) or "-") == row[k] for k in TABLE_KEYS)}  # latest per seed
+        def each(values: Any) -> str: return ", ".join(dict.fromkeys(map(str, values)))
+        rows.append(dict(
+            dataset=row["dataset"], method=f"{row['model']} ({row['recipe']})", protocol=row["protocol"],
+            source="measured", note=f"split {row['split']}", seeds=each(mine),
+            commit=each(r.get("commit") or "-" for r in mine.values()), machine=each(map(_where, mine.values())),
+            record=each(r.get("file", "-") for r in mine.values()),
+            **{k: round(100 * row[k], 1) for k in ("top1", "spread", "top5") if pd.notna(row.get(k))}))
+    return rows
+
+# %% ../nbs/23_results.ipynb #3cfa9524
+_COLUMNS = ("dataset", "method", "protocol", *_SIZES, "top1", "spread", "top5", "verb top1", "noun top1", "source",
+            "seeds", "commit", "machine", "record", "note")
+
+
+def results_table(
+    published: pd.DataFrame,  # from `load_published`
+    records: list[dict[str, Any]],  # from `load_records`
+) -> pd.DataFrame:
+    """Published and measured accuracies in percent, a row per dataset, method and protocol; best last."""
+    table = pd.DataFrame(_published_rows(published) + _measured_rows(records), columns=_COLUMNS)
+    order = ["dataset", "source", "top1", "verb top1"]
+    return table.sort_values(order, ignore_index=True, key=lambda c: c if c.name != "source" else c != "published")
+
+
+def plain_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`results_table` as text: a dash for what is not known; columns without anything are left out."""
+    def text(value: Any) -> str:
+        if pd.isna(value) or value == "": return "-"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    words = table.map(text)
+    return words.loc[:, (words != "-").any()]
+
+# %% ../nbs/23_results.ipynb #70eac433
+_SORT = '''const t=this.closest('table'),i=this.cellIndex,up=this.getAttribute('aria-sort')!=='ascending';
+for(const h of this.parentNode.cells)h.removeAttribute('aria-sort');this.setAttribute('aria-sort',up?'ascending':'descending');
+const v=r=>r.cells[i].textContent.trim(),no=x=>x===''||x==='-',n=x=>/^-?[0-9.]+( ±.*)?$/.test(x)?parseFloat(x):NaN;
+[...t.tBodies[0].rows].sort((p,q)=>{const a=v(p),c=v(q);if(no(a)||no(c))return no(a)-no(c);
+const d=n(a)-n(c);return(isNaN(d)?a.localeCompare(c):d)*(up?1:-1)}).forEach(r=>t.tBodies[0].append(r))'''.replace("\n", "")
+
+
+def sortable(table: pd.DataFrame) -> str:
+    """An HTML table whose columns sort on a click or on Enter; rows without a value stay last."""
+    head = (f'<th tabindex="0" style="cursor:pointer" title="sort" onclick="{html.escape(_SORT)}" '
+            'onkeydown="if(event.key===&quot;Enter&quot;)this.click()">')
+    return to_html(table).replace("<th>", head)
+
+
+def to_page(table: pd.DataFrame, title: str = "Results") -> str:
+    """A whole HTML page with a sortable table; nothing is loaded from elsewhere."""
+    style = ("body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:3px 8px;text-align:left;"
+             "border-bottom:1px solid #ccc}th{position:sticky;top:0;background:#fff}th[aria-sort=ascending]::after{content:' ▲'}"
+             "th[aria-sort=descending]::after{content:' ▼'}")
+    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+            f"<style>{style}</style><h1>{html.escape(title)}</h1>{sortable(table)}</html>\n")

@@ -20,9 +20,13 @@ from sda.results import (
     machine,
     new_record,
     percent_table,
+    plain_table,
+    results_table,
     save_record,
+    sortable,
     to_html,
     to_markdown,
+    to_page,
     write_record,
 )
 
@@ -139,3 +143,86 @@ def test_published_rows():
 def test_published_file_without_a_column(tmp_path):
     (tmp_path / "p.csv").write_text("dataset,method\na,b\n")
     with pytest.raises(RecordError, match="lacks the columns"): load_published(tmp_path / "p.csv")
+
+
+# The table of the paper: method, frames x crops x clips, parameters (M), multiply-adds (G), V1, V2.
+PRINTED = """
+GST 8x1x1 21.0 29.5 47.0 61.6; GST 16x1x1 21.0 59.0 48.6 62.6; V4D 8x10x3 - - 50.4 -;
+TSM+TPN 8x1x1 24.3 33.0 49 62; TIN 16x1x1 24.3 67.0 47 60.1; TEINet 8x1x1 30.4 33.0 47.4 61.3;
+TEINet 16x1x1 30.4 66.0 49.9 62.1; RubiksNet 8x1x2 - - 46.4 61.7; TAM 8x1x1 25.6 33.0 46.5 60.5;
+TAM 16x1x1 25.6 66.0 47.6 62.5; TEA 8x3x10 24.5 35.0 51.7 -; TEA 16x3x10 24.5 70.0 52.3 -;
+STM 8x3x10 24.0 33.3 49.2 62.3; STM 16x3x10 24.0 66.5 50.7 64.2; SmallBig 8x3x2 - 57.0 48.3 61.6;
+SmallBig 16x3x2 - 114.0 50.0 63.8; TSN 8x1x1 23.9 32.9 19.7 30; SDA-TSN 8x1x1 25.8 33.9 47.5 60.6;
+SDA-TSN 8x3x2 25.8 33.9 49.5 63.0; SDA-TSN 16x1x1 25.8 67.8 49.3 62.4; SDA-TSN 16x3x2 25.8 67.8 50.6 64.7;
+SDA-TSN ensemble (16+8)x3x2 - 101.7 52.6 66.1; TSM 8x1x1 23.9 32.9 45.6 59.7; SDA-TSM 8x1x1 25.8 33.9 48.6 61.8;
+TSM 8x1x2 23.9 32.9 47.2 61.2; SDA-TSM 8x1x2 25.8 33.9 50.2 63.6; SDA-TSM 8x3x2 25.8 33.9 51.1 64.6;
+TSM 16x1x1 23.9 65.8 47.2 62.0; SDA-TSM 16x1x1 25.8 67.8 51.3 63.3; TSM 16x1x2 23.9 65.8 48.4 63.1;
+SDA-TSM 16x1x2 25.8 67.8 52.2 64.7; SDA-TSM 16x3x2 25.8 67.8 52.8 65.4;
+SDA-TSM ensemble (16+8)x3x2 - 101.7 54.8 67.3
+"""
+
+
+def test_every_row_of_the_paper_is_there():
+    table = plain_table(results_table(load_published(ROOT / "data/published.csv"), []))
+    rows = {(r["dataset"], r["method"], r["protocol"]): r for r in table.to_dict("records")}
+    def same(text, printed): return text == "-" if printed == "-" else float(text) == float(printed)
+    seen = 0
+    for line in PRINTED.replace("\n", " ").strip().split("; "):
+        *name, protocol, params, macs, first, second = line.split()
+        for dataset, value in (("something-v1", first), ("something-v2", second)):
+            row = rows.pop((dataset, " ".join(name), protocol), None)
+            if value == "-":
+                assert row is None
+                continue
+            assert same(row["top1"], value) and same(row["params_m"], params) and same(row["gmacs"], macs), line
+            seen += 1
+    assert seen == 63 and {d for d, _, _ in rows} == {"diving48", "epic-kitchens-55"} and len(rows) == 12
+
+
+def test_known_errors_are_marked():
+    table = load_published(ROOT / "data/published.csv")
+    def notes(**which): return set(table[np.logical_and.reduce([table[k] == v for k, v in which.items()])].note)
+    assert all("400-class" in n for m in ("TIN", "TEINet", "TAM", "TSM+TPN") for n in notes(method=m))
+    assert all("bare TSM backbone" in n for n in notes(method="TSM+TPN"))
+    assert all("label version" in n for n in notes(dataset="diving48"))
+    assert all("split not stated" in n for n in notes(dataset="epic-kitchens-55"))
+    assert all("two independent 8-frame halves" in n for n in notes(method="SDA-TSM", frames="16"))
+
+
+def test_measured_rows_name_their_records(tmp_path):
+    for seed, top1 in ((0, .5), (1, .7), (1, .6)):
+        write_record(record(seed=seed, top1=top1, split="test", protocol="8 frames x 3x224 x 2 clips"), tmp_path)
+    records = load_records(tmp_path)
+    table = results_table(load_published(ROOT / "data/published.csv"), records)
+    [row] = table[table.source == "measured"].to_dict("records")
+    assert (row["seeds"], row["top1"], row["spread"]) == ("0, 1", 55, 7.1) and row["protocol"].startswith("8 frames x 3x224")
+    assert row["commit"] == (records[0]["commit"] or "-") and f"{machine()['cores']} cores" in row["machine"]
+    assert set(row["record"].split(", ")) == {records[0]["file"], records[2]["file"]}, "the latest of each seed"
+    assert len(table) == 76 and "measured" in to_page(plain_table(table))
+
+
+def test_a_table_sorts_in_a_browser(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    import shutil
+    program = shutil.which("chromium")
+    if not program: pytest.skip("chromium is not installed")
+    table = pd.DataFrame({"name": ["b", "a & <c>", "-"], "top1": ["9.5", "41.0 ± 1.4", "-"]})
+    (tmp_path / "t.html").write_text(to_page(table), encoding="utf-8")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page, errors = browser.new_page(), []
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.on("request", lambda r: errors.append(r.url) if not r.url.startswith("file:") else None)
+        page.goto((tmp_path / "t.html").as_uri())
+        def column(k): return [c.inner_text() for c in page.query_selector_all(f"tbody td:nth-child({k})")]
+        page.click("th:nth-child(2)")
+        assert column(2) == ["9.5", "41.0 ± 1.4", "-"]
+        page.keyboard.press("Enter")
+        assert column(2) == ["41.0 ± 1.4", "9.5", "-"]
+        page.click("th:nth-child(1)")
+        assert column(1) == ["a & <c>", "b", "-"] and not errors
+        browser.close()
+
+
+def test_sortable_escapes_text():
+    assert "<script>" not in sortable(pd.DataFrame({"<script>": ["<script>"]}))
