@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
 from .blocks import DEPENDENCIES
@@ -51,6 +52,7 @@ def to_png(
     dpi: int = DPI,  # dots per inch: 80 on a screen, 200 in print
 ) -> bytes:          # PNG file content, equal for equal figures
     "The figure as the bytes of a PNG file."
+    for text in figure.findobj(Text): text.set_parse_math(False)  # a class called $x$ keeps its name
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})  # no version stamp: same bytes again
     return buffer.getvalue()
@@ -108,7 +110,7 @@ def fig_clip(
     rows = -(-len(images) // columns)
     captions = _frame_labels(len(images), indices, times)
     space = .25 + (.2 if times is not None else 0)
-    figure = new_figure(max(9.5 * columns / 8, 2), (9.5 / 8 + space) * rows + .3, title)
+    figure = new_figure(max(9.5 * columns / 8, 2), (9.5 / 8 + space) * rows + (.3 if title else .05), title)
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in places[len(images):]: axes.set_axis_off()
     for axes, image, caption in zip(places, images, captions, strict=False): _draw_frame(axes, image, caption)
@@ -417,7 +419,7 @@ def fig_interventions(
     tick, = axes.plot(mean, y, "|", color="#666666", markersize=13, markeredgewidth=2)
     dot, = axes.plot(changes, y, "o", color="#D55E00", markersize=9)
     for row, value in zip(y, changes, strict=True):
-        axes.annotate(f"{value:+.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=FONT)
+        axes.annotate(f"{round(value, 2) + 0.:+.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=FONT)
     axes.set_yticks(y, [_wrapped(name, 3.4) for name in names], fontsize=FONT)
     axes.invert_yaxis()
     ends = np.nanmin([-.1, *changes, *low]), np.nanmax([.1, *changes, *high])
