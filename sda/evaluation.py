@@ -6,7 +6,8 @@
 __all__ = ['log', 'EvaluationError', 'Predictions', 'softmax', 'hits', 'interval', 'by_class', 'confusion', 'most_confused',
            'calibration', 'calibration_error', 'fig_reliability', 'by_group', 'pair_accuracy', 'by_attribute',
            'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare', 'actions', 'accuracy', 'top1',
-           'mean_class_accuracy', 'class_needs', 'summary', 'evaluate', 'protocol', 'predict', 'windows', 'slide']
+           'mean_class_accuracy', 'class_needs', 'summary', 'describe', 'save_tables', 'evaluate', 'protocol',
+           'predict', 'windows', 'slide']
 
 # %% ../nbs/22_evaluation.ipynb #4136ed66
 import contextlib
@@ -28,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from .checkpoints import ModelCard, load_model
-from .datasets import cache_key
+from .datasets import cache_key, model_input
 from .moves import CLASSES, NEEDS
 from .sampling import Sampling
 from .transforms import TransformConfig
@@ -345,7 +346,7 @@ def _interval(predictions: Predictions, k: int = 1, level: float = 0.95) -> tupl
 
 
 for _method in (accuracy, top1, mean_class_accuracy, by_class, by_group, by_attribute, pair_accuracy, confusion,
-                most_confused, calibration, calibration_error):
+                most_confused, calibration, calibration_error, fig_reliability):
     setattr(Predictions, _method.__name__, _method)
 Predictions.interval, Predictions.save, Predictions.load = _interval, save_predictions, staticmethod(load_predictions)
 
@@ -363,6 +364,30 @@ def summary(predictions: Predictions) -> dict[str, Any]:
     if set(predictions.class_names) <= needs.keys():
         found["by_need"] = dict(by_group(predictions, needs)[["group", "accuracy"]].itertuples(index=False))
     return found
+
+# %% ../nbs/22_evaluation.ipynb #c8914d27
+def describe(predictions: Predictions, title: str, most: int = 3) -> list[str]:
+    """Lines: accuracies, accuracy by need, and the most frequent mistakes with a clip each."""
+    found, (low, high) = summary(predictions), _interval(predictions)
+    lines = [f"{title}: top-1 {found['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), top-5 {found['top5']:.3f}, mean "
+             f"over classes {found['mean_class']:.3f}, calibration error {found['calibration_error']:.3f}"]
+    lines += [f"  {need:8} {share:.3f}" for need, share in found.get("by_need", {}).items()]
+    return lines + [f"  {row.n} x {row.true!r} taken for {row.answer!r}, e.g. {row.videos[0]}"
+                    for row in most_confused(predictions, most).itertuples()]
+
+
+def save_tables(predictions: Predictions, stem: str | Path) -> list[Path]:
+    """Write STEM-classes.csv, -confusion.csv, -confused.csv and -reliability.png."""
+    stem, worst = Path(stem), most_confused(predictions, 50)
+    files = [stem.with_name(f"{stem.name}-{end}") for end in ("classes.csv", "confusion.csv", "confused.csv", "reliability.png")]
+    by_class(predictions).to_csv(files[0], index=False)
+    confusion(predictions).to_csv(files[1], index_label="true class")
+    worst.assign(videos=[" ".join(ids) for ids in worst["videos"]]).to_csv(files[2], index=False)
+    fig_reliability(predictions).savefig(files[3])
+    return files
+
+
+for _method in (summary, describe, save_tables): setattr(Predictions, _method.__name__, _method)
 
 # %% ../nbs/22_evaluation.ipynb #1b72d1a7
 class _Named(Dataset):
@@ -486,11 +511,12 @@ def evaluate(
     videos, (rank, world) = max(1, batch_size // _view_count(dataset)), _process()
     store = _Parts(parts, model, dataset, rank)
     todo = [i for i in range(rank, len(dataset), world) if i not in store.rows]
+    log.info("process %d of %d: %d of %d clips to test", rank + 1, world, len(todo), len(dataset))
     loader = DataLoader(Subset(_Named(dataset), todo), videos, num_workers=num_workers)
     with _evaluation_mode(model), tqdm(total=len(todo), disable=not progress or rank > 0, unit="clip", desc="test") as bar:
         for number, batch in enumerate(loader):
             places = todo[number * videos:][:len(batch["id"])]
-            logits = put_back(_view_logits(model, batch["clip"], batch_size))
+            logits = put_back(_view_logits(model, model_input(batch), batch_size))
             store.add(places, list(batch["id"]), logits.numpy(), batch["label"].numpy())
             bar.update(len(places))
     rows = store.gather(world)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'SCHEMA', 'KINDS', 'MAX_BYTES', 'TABLE_KEYS', 'RecordError', 'machine', 'commit', 'new_record', 'check_record',
            'save_record', 'record_name', 'write_record', 'load_records', 'accuracy_table', 'percent_table',
-           'to_markdown', 'to_html', 'load_published', 'doubtful', 'results_table', 'plain_table', 'sortable',
-           'to_page']
+           'to_markdown', 'to_html', 'load_published', 'doubtful', 'results_table', 'plain_table', 'choose_table',
+           'sortable', 'to_page']
 
 # %% ../nbs/23_results.ipynb #c715c045
 import datetime
@@ -285,6 +285,20 @@ def plain_table(table: pd.DataFrame) -> pd.DataFrame:
         return f"{value:g}" if isinstance(value, float) else str(value)
     words = table.map(text)
     return words.loc[:, (words != "-").any()]
+
+# %% ../nbs/23_results.ipynb #d42d0fcf
+def choose_table(
+    records: list[dict[str, Any]],  # from `load_records`
+    published: pd.DataFrame | None = None,  # from `load_published`: these rows too
+    dataset: str = "",  # only this one
+) -> pd.DataFrame:
+    """A table for people: the measured accuracies, or the published ones and the measured ones."""
+    table = accuracy_table(records) if published is None else results_table(published, records)
+    if table.empty: raise RecordError("There are no records of tests: sda test --out FOLDER writes one.")
+    if dataset and dataset not in set(table["dataset"]):
+        raise RecordError(f"There are no rows of {dataset!r}, but of {', '.join(sorted(set(table['dataset'])))}.")
+    if dataset: table = table[table["dataset"] == dataset]
+    return percent_table(table) if published is None else plain_table(table)
 
 # %% ../nbs/23_results.ipynb #70eac433
 _SORT = '''const t=this.closest('table'),i=this.cellIndex,up=this.getAttribute('aria-sort')!=='ascending';

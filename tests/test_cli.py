@@ -5,20 +5,25 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import sda
+import sda.evaluation
 from sda.backbones import create_model
 from sda.checkpoints import ModelCard, save_model
-from sda.cli import COMMANDS, main, parse, should_cache
+from sda.cli import COMMANDS, count, main, parse, should_cache
 from sda.datasets import open_dataset, read_classes
 from sda.demo import DemoConfig
+from sda.evaluation import Predictions, ensemble
+from sda.results import new_record, write_record
 from sda.sampling import Sampling
 from sda.trainer import RECIPES, TrainConfig
 from sda.transforms import TransformConfig
@@ -26,7 +31,7 @@ from sda.transforms import TransformConfig
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data/moves_sample"
 SETTINGS = {"train": (TrainConfig,), "demo": (DemoConfig,)}
-PLACES = {"extract": ("source", "target"), "data": ("action", "name")}  # words without a name
+PLACES = {"extract": ("source", "target"), "data": ("action", "name"), "test": ("models",)}  # words without a name
 CLIPS = sorted((SAMPLE / "img").glob("*.mp4"))
 
 
@@ -60,10 +65,10 @@ def run(capsys, *words):
     return status, out, err
 
 
-def start(*words, **options):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def start(*words, **variables):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen([sys.executable, "-m", "sda", *map(str, words)], env=env, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_version(capsys):
@@ -109,7 +114,10 @@ def test_words_that_make_no_sense(capsys):
     for words, said in [(["tarin"], "tarin"), (["train", "--epoch", "3"], "--epochs"), (["profile"], "required"),
                         (["predict"], "at least one video"), (["models", "resnext"], "resnext"),
                         (["profile", "tsn_tiny", "--options", "reduction"], "name=value"),
-                        (["train", "--epochs", "many"], "many")]:
+                        (["train", "--epochs", "many"], "many"), (["test"], "at least one model"),
+                        (["predict", "a.mp4", "--window", "-1"], "--window -1"), (["table", "--records", "none"], "none"),
+                        (["test", "a", "b", "--weights", "1"], "1 weights for 2"),
+                        (["test", "a", "--compare", "none.npz"], "no file none.npz")]:
         status, out, err = run(capsys, *words)
         assert status == 2 and said in out + err, words
 
@@ -121,6 +129,9 @@ def test_words_that_make_no_sense(capsys):
     (["train", "--data", "nowhere"], "nowhere"),
     (["train", "--out", "/dev/null/run"], "choose another folder"),
     (["test", "none.safetensors"], "none.safetensors"),
+    (["table", "--records", ".", "--dataset", "something"], "no records of tests"),
+    (["table", "--records", ".", "--published", "--dataset", "something"], "something-v1"),
+    (["train", "--dry-run", "--data", "nowhere"], "nowhere"),
     (["demo", "--out", "/dev/null/demo"], "choose another folder"),
     (["moves", "--out", "/dev/null/moves", "--train", "1"], "/dev/null/moves"),
     (["predict", "x.mp4", "--model", "none.safetensors"], "none.safetensors"),
@@ -161,6 +172,131 @@ def test_test_writes_logits_and_record(capsys, model_file, tmp_path):
     records = [json.loads(p.read_text()) for p in tmp_path.glob("*.json")]
     assert [r["metrics"]["n"] for r in records] == [20] and records[0]["dataset"] == "moves_sample"
     assert list(tmp_path.glob("*.npz"))
+
+
+def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
+    """Logits are kept per view; an ensemble joins networks of other lengths; both averages are reported."""
+    names = read_classes(SAMPLE / "category.txt")
+    torch.manual_seed(1)
+    other = create_model("tsn_tiny", 20, num_frames=4, dropout=0.0)
+    card = ModelCard.of(other, names, transform=TransformConfig(size=48, resize=60).to_dict(),
+                        sampling=Sampling("segments", 4).to_dict())
+    save_model(tmp_path / "other.safetensors", other, card)
+    out = tmp_path / "out"
+    status, said, err = run(capsys, "test", model_file, "--data", small_set, "--views", "3x64", "--clips", "2",
+                            "--average", "both", "--out", out, "--quiet")
+    assert status == 0 and said.count("top-1") == 2 and "probabilities averaged" in said and "8 frames x 3x64 x 2 clips" in said
+    kept = Predictions.load(out / "sda_tsn_tiny-test-3x64-2clips.npz")
+    assert kept.logits.shape == (5, 6, 20) and not list(out.glob(".*"))
+    [record] = [json.loads(p.read_text()) for p in out.glob("*.json")]
+    assert record["metrics"]["averages"]["probabilities"]["top1"] == kept.accuracy(average="probabilities")
+    assert record["logits"] == ["sda_tsn_tiny-test-3x64-2clips.npz"] and record["sampling"][0]["strategy"] == "twice"
+    assert len(list(out.glob("sda_tsn_tiny-test-3x64-2clips-*"))) == 4
+    status, said, err = run(capsys, "test", model_file, tmp_path / "other.safetensors", "--weights", "2", "1",
+                            "--data", small_set, "--out", out, "--quiet", "--compare", out / "sda_tsn_tiny-test-3x64-2clips.npz")
+    assert status == 0 and said.count("top-1") == 3 and "sda_tsn_tiny + tsn_tiny" in said and "McNemar p" in said
+    one, two = (Predictions.load(out / f"{name}-test.npz") for name in ("sda_tsn_tiny", "tsn_tiny"))
+    [both] = [r for r in (json.loads(p.read_text()) for p in out.glob("*.json")) if "+" in r["model"]]
+    assert both["metrics"]["top1"] == ensemble([one, two], [2, 1]).accuracy() and both["weights"] == [2, 1]
+
+
+def test_questions_of_diving48_and_epic(capsys, model_file, small_set, tmp_path):
+    names = read_classes(SAMPLE / "category.txt")
+    (tmp_path / "vocab.json").write_text(json.dumps([["a", "b", "c", name] for name in names]))
+    words = ["test", model_file, "--data", small_set, "--quiet"]
+    status, out, err = run(capsys, *words, "--attributes", tmp_path / "vocab.json")
+    assert status == 1 and "vocabulary the dataset was made with" in err
+    assert run(capsys, *words, "--out", tmp_path)[0] == 0
+    verbs = Predictions.load(tmp_path / "sda_tsn_tiny-test.npz")
+    nouns = Predictions(verbs.ids[::-1], np.eye(3)[[0, 1, 2, 0, 1]], [0, 1, 2, 0, 1], ["cup", "pan", "lid"])
+    status, out, err = run(capsys, *words, "--nouns", nouns.save(tmp_path / "nouns.npz"))
+    assert status == 0 and re.search(r"noun +5 +1\.000 +1\.000", out) and re.search(rf"action +5 +{verbs.accuracy():.3f}", out)
+    fewer = Predictions(verbs.ids[:4], verbs.logits[:4], verbs.labels[:4], names).save(tmp_path / "fewer.npz")
+    status, out, err = run(capsys, *words, "--compare", fewer)
+    assert status == 1 and "in one set only" in err
+
+
+def test_tests_of_other_views_classes_and_clips_say_so(capsys, model_file, small_set):
+    words = ["test", model_file, "--data", small_set, "--quiet"]
+    status, _, err = run(capsys, *words, "--views", "3x256to224")
+    assert status == 1 and "did you mean '3x72to64'" in err
+    status, _, err = run(capsys, *words, "--clips", "3")
+    assert status == 1 and "3 clips per video do not fit" in err
+    names = (small_set / "category.txt").read_text().splitlines()
+    (small_set / "category.txt").write_text("\n".join(names[::-1]) + "\n")
+    status, _, err = run(capsys, *words)
+    assert status == 1 and "category.txt the model was trained with" in err
+    assert run(capsys, *words, "--other-classes")[0] == 0
+    (small_set / "category.txt").write_text("\n".join([*names, "one more"]) + "\n")
+    status, _, err = run(capsys, *words, "--other-classes")
+    assert status == 1 and "21 classes" in err and "Traceback" not in err
+    (small_set / "category.txt").write_text("\n".join(names) + "\n")
+    with (small_set / "trainValTest/test.txt").open("a") as file: file.write("nowhere.mp4 24 0\n")
+    status, _, err = run(capsys, *words)
+    assert status == 1 and "nowhere.mp4" in err
+
+
+def test_a_stopped_test_goes_on(capsys, model_file, small_set, tmp_path, monkeypatch):
+    words = ["test", model_file, "--data", small_set, "--batch-size", "2", "--out", tmp_path / "out", "--quiet"]
+    real, calls = sda.evaluation._view_logits, []
+
+    def stopping(*args):
+        calls.append(1)
+        if len(calls) == 2: raise KeyboardInterrupt
+        return real(*args)
+    monkeypatch.setattr("sda.evaluation._view_logits", stopping)
+    status, _, err = run(capsys, *words)
+    assert status == 130 and "goes on from here" in err
+    status, out, _ = run(capsys, *words)
+    assert status == 0 and len(calls) == 4 and "on 5 clips" in out, "three batches, the first of them not again"
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
+
+
+def test_two_processes_test_like_one(capsys, model_file, small_set, tmp_path):
+    words = ["test", model_file, "--data", small_set, "--quiet", "--device", "cpu", "--verbose", "--out"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    both = [start(*words, tmp_path / "two", RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
+    done = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], done
+    assert "process 1 of 2: 3 of 5 clips" in done[0][1] and "process 2 of 2: 2 of 5 clips" in done[1][1]
+    assert "on 5 clips" in done[0][0] and not done[1][0] and len(list((tmp_path / "two").glob("*.json"))) == 1
+    assert run(capsys, *words, tmp_path / "one")[0] == 0
+    one, two = (Predictions.load(tmp_path / name / "sda_tsn_tiny-test.npz") for name in ("one", "two"))
+    assert one.ids == two.ids and np.allclose(one.logits, two.logits, atol=1e-5)
+
+
+def test_dry_run_tells_and_leaves_nothing(capsys, small_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, "train", "--dry-run", "--data", small_set, "--batch-size", "2", "--options", "reduction=8",
+                           "--precision", "bf16")
+    assert status == 0, err
+    wide = count("sda_tsn_tiny", 20, reduction=8)
+    assert f"{wide.params / 1e6:.3f} M parameters, {wide.macs / 1e9:.3f} G multiply-adds" in out
+    assert "5 for training, 5 for validation, 20 classes" in out and "3 an epoch of 2 clips, 2 at once" in out
+    assert re.search(r"memory +about \d+\.\d\d GB", out) and re.search(r"time +about \d+\.\d min an epoch on this", out)
+    assert not (tmp_path / "runs").exists() and not (small_set / "cache").exists()
+
+
+def test_predict_slides_over_a_long_video(capsys, model_file):
+    status, out, _ = run(capsys, "predict", CLIPS[0], CLIPS[1], "--model", model_file, "--window", "8", "--top", "2", "--quiet")
+    assert status == 0 and len(re.findall(r"^ +\d+-\d+ +0\.\d{3}  \w", out, re.M)) == 2 * 2 * 5  # 24 frames, every 4
+    status, out, _ = run(capsys, "predict", CLIPS[0], "--model", model_file, "--window", "12", "--top", "1", "--json", "--quiet")
+    rows = json.loads(out)["predictions"]
+    assert [(r["start"], r["end"]) for r in rows] == [(0, 12), (6, 18), (12, 24)] and rows[0]["video"] == str(CLIPS[0])
+
+
+def test_table_prints_records_and_published_rows(capsys, tmp_path):
+    write_record(new_record("test", model="m", recipe="r", seed=3, dataset="moves", split="test", protocol="p",
+                            metrics={"top1": .5, "n": 10}), tmp_path)
+    status, out, _ = run(capsys, "table", "--records", tmp_path, "--markdown")
+    assert status == 0 and out.splitlines()[0].startswith("| model | seeds |") and "| 50.0 |" in out
+    status, out, _ = run(capsys, "table", "--records", tmp_path, "--published", "--html", tmp_path / "t.html")
+    assert status == 0 and "SDA-TSM ensemble" in out and "m (r)" in out and "400-class" in out
+    assert "onclick" in (tmp_path / "t.html").read_text(encoding="utf-8")
+    status, out, _ = run(capsys, "table", "--records", tmp_path, "--published", "--dataset", "diving48", "--markdown")
+    assert status == 0 and out.count("\n") == 8 and "80.2" in out and "something" not in out
 
 
 def test_models_shows_a_card(capsys, model_file):
