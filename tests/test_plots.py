@@ -7,6 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sda.atlas import (
+    animation,
+    class_intervals,
+    confused_pairs,
+    fig_class_stages,
+    fig_confusions,
+    fig_contact_sheet,
+    fig_depth,
+    fig_difference,
+    fig_map,
+    nearest_clips,
+    selection_map,
+)
 from sda.blocks import DEPENDENCIES
 from sda.plots import (
     COLOURS,
@@ -29,6 +42,8 @@ FRAMES = np.stack([np.stack([4 * X, 4 * Y, 0 * X + 20 * t], -1) for t in range(8
 MAPS = np.stack([np.exp(-((X - 8 * t) ** 2 + (Y - 32) ** 2) / 200) for t in range(8)])
 DEEP = [f"layer{s + 1}.{b}" for s, n in enumerate((3, 4, 6, 3)) for b in range(n)]
 MEANS = RNG.dirichlet([1] * 4, size=4)
+MANY = RNG.dirichlet([1] * 4, size=(30, 16))
+CLASS_STAGES = class_intervals(MANY[:, :4], [0] * 20 + [1] * 10, 3)
 FIGURES = {
     "clip": lambda: fig_clip(FRAMES, range(8), np.arange(8) / 12, LONG),
     "clip of 16": lambda: fig_clip(np.tile(FRAMES, (2, 1, 1, 1)), title=LONG),
@@ -56,6 +71,16 @@ FIGURES = {
     "interventions": lambda: fig_interventions([LONG, "without S122"], [-.9, .1], [-.3, -.2], [0, 0], [.3, .2], 10,
                                                title=LONG),
     "intervention without draws": lambda: fig_interventions(["b"], [0], [np.nan], [np.nan], [np.nan], 0),
+    "depth": lambda: fig_depth(MANY, DEEP, title=LONG),
+    "depth of one clip": lambda: fig_depth(MANY[:1, :1], DEEP[:1]),
+    "class and stage": lambda: fig_class_stages(*CLASS_STAGES, [LONG, "b", "never seen"], DEEP[:4]),
+    "map": lambda: fig_map(*selection_map(MANY), ["static", "motion"] * 15, LONG),
+    "contact sheet": lambda: fig_contact_sheet([FRAMES, FRAMES[:1], FRAMES[:, :, :36]] * 3, [LONG, "b", "c"] * 3, LONG),
+    "contact sheet of one": lambda: fig_contact_sheet([FRAMES], ["a"]),
+    "confusions": lambda: fig_confusions(confused_pairs(MANY[:, 0], [0] * 15 + [1] * 15, [0, 1, 2] * 10,
+                                                        [LONG, "b", "c"])),
+    "difference": lambda: fig_difference(MANY[0], MANY[1], DEEP, (LONG, "b"), title=LONG),
+    "difference of one": lambda: fig_difference([[.25] * 4], [[.1, .2, .3, .4]], ["layer1.0"]),
     "one response": lambda: fig_responses({"LS": RNG.random(8)}),
     "silent responses": lambda: fig_responses({"LT": np.zeros((4, 4)), "S122": np.zeros((2, 4, 4))}),
 }
@@ -73,6 +98,10 @@ def test_png_of_plausible_size_with_every_word_inside(name):
     assert box.x0 > -.02 and box.y0 > -.02 and box.x1 < width + .02 and box.y1 < height + .02, box
     words = figure.findobj(lambda artist: getattr(artist, "get_text", str)() and hasattr(artist, "get_fontsize"))
     assert min(word.get_fontsize() for word in words) >= 9
+
+
+def test_a_dollar_in_a_name_is_a_dollar():
+    assert to_png(fig_top_k(["$\\frac{1$", "b"], [.5, .5], title="$x_$")).startswith(b"\x89PNG")
 
 
 def test_same_numbers_same_bytes():
@@ -137,7 +166,59 @@ def test_interventions_keep_their_order_and_their_range():
     assert [(round(p.get_x(), 6), round(p.get_width(), 6)) for p in axes.patches] == [(-.1, .2), (-.2, .5)]
 
 
+def test_class_intervals_hold_the_mean_and_narrow_with_clips():
+    means, low, high, counts = CLASS_STAGES
+    assert counts == [20, 10, 0] and np.isnan(means[2]).all()
+    np.testing.assert_allclose(means[1], MANY[20:, :4].mean(0))
+    assert (low[:2] <= means[:2]).all() and (means[:2] <= high[:2]).all()
+    few = class_intervals(MANY[:4, :4], [0] * 4, 1)
+    assert (few[2] - few[1]).mean() > 1.5 * (high - low)[0].mean()
+
+
+def test_map_puts_alike_clips_together_and_is_the_same_every_time():
+    two = np.repeat([[[.7, .1, .1, .1]], [[.1, .1, .1, .7]]], 5, axis=0) + RNG.normal(0, .01, (10, 1, 4))
+    places, held = selection_map(two)
+    assert held[0] > .9 and (np.sign(places[:5, 0]) == -np.sign(places[5:, 0])).all()
+    np.testing.assert_array_equal(places, selection_map(two)[0])
+    absent = two.copy()
+    absent[..., 1] = np.nan
+    assert np.isfinite(selection_map(absent)[0]).all()
+
+
+def test_nearest_clips_by_hand():
+    weights = np.array([[[1, 0, 0, 0]], [[.9, .1, 0, 0]], [[0, 1, 0, 0]]])
+    found = nearest_clips(weights, 0, k=9)
+    assert found[0] == [1, 2] and np.allclose(found[1], [.1, 1])
+    with pytest.raises(ValueError, match="no clip 3"): nearest_clips(weights, 3)
+
+
+def test_confusions_count_and_compare_within_the_class():
+    table = confused_pairs([[.4, .6, 0, 0], [.2, .8, 0, 0], [0, 0, 1, 0], [.5, .5, 0, 0], [1, 0, 0, 0]],
+                           [0, 0, 0, 1, 0], [0, 1, 1, 0, 0], ["a", "b"])
+    assert table[["true", "answer", "wrong", "right"]].to_numpy().tolist() == [["a", "b", 2, 2], ["b", "a", 1, 0]]
+    np.testing.assert_allclose(table.loc[0, list(DEPENDENCIES)].astype(float), [.1 - .7, .4 - .3, .5, 0], atol=1e-9)
+    assert table.loc[1, list(DEPENDENCIES)].isna().all()  # no right clip to compare with
+
+
+def test_animation_shows_every_frame_in_order():
+    frames = np.stack([np.full((32, 48, 3), 25 * t, np.uint8) for t in range(8)])
+    film = Image.open(io.BytesIO(animation(frames, seconds=.2, height=64)))
+    assert (film.n_frames, film.size, film.info["duration"], film.info["loop"]) == (8, (96, 64), 200, 0)
+    for t in range(8):
+        film.seek(t)
+        assert abs(int(np.asarray(film.convert("L"))[5, 5]) - 25 * t) < 3
+    assert Image.open(io.BytesIO(animation(frames, MAPS[:, :32, :48], height=64))).size == (192, 64)
+
+
 @pytest.mark.parametrize("call, words", [
+    (lambda: fig_depth(MANY[0], DEEP), "are not"),
+    (lambda: fig_difference(MANY[0], MANY[0][:3], DEEP), "same blocks"),
+    (lambda: class_intervals(MANY, [0], 1), "1 labels for 30 clips"),
+    (lambda: fig_map(np.zeros((2, 2)), [1, 0], ["a"]), "1 groups for 2 clips"),
+    (lambda: fig_contact_sheet([], []), "0 captions"),
+    (lambda: fig_confusions(confused_pairs(MANY[:, 0], [0] * 30, [0] * 30, ["a"])), "no confusions"),
+    (lambda: animation(FRAMES, MAPS[:3]), "do not fit frames"),
+    (lambda: animation(FRAMES, seconds=0), "longer than 0"),
     (lambda: fig_clip(FRAMES[0]), "T, H, W, 3"),
     (lambda: fig_clip(FRAMES.astype(float)), "between 0 and 1"),
     (lambda: fig_clip(np.full((2, 8, 8, 3), np.nan)), "between 0 and 1"),
