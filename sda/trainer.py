@@ -6,10 +6,11 @@
 __all__ = ['log', 'RECIPES', 'ASSUMED', 'HARMLESS', 'TrainingError', 'DivergedError', 'OptimConfig', 'ClipConfig', 'TrainConfig',
            'config_from_dict', 'save_config', 'load_config', 'recipe', 'scaled_lr', 'parameter_roles',
            'parameter_groups', 'groups_table', 'lr_factor', 'Step', 'epoch_plan', 'seed_everything', 'clip_loader',
-           'set_layout', 'place_clips', 'check_labels', 'check_finite', 'Engine', 'make_accelerator', 'make_optimizer',
-           'start_engine', 'train_step', 'overfit_one_batch', 'training_mode', 'validate', 'Progress', 'run_identity',
-           'differences', 'save_state', 'load_state', 'listen_for_sigterm', 'prepare_folder', 'check_data', 'run_epoch',
-           'close_epoch', 'make_card', 'TrainResult', 'finished_run', 'finish', 'Watcher', 'build_model', 'train']
+           'set_layout', 'place_clips', 'as_bytes', 'check_labels', 'check_finite', 'Engine', 'make_accelerator',
+           'make_optimizer', 'start_engine', 'train_step', 'overfit_one_batch', 'training_mode', 'validate', 'Progress',
+           'run_identity', 'differences', 'save_state', 'load_state', 'listen_for_sigterm', 'prepare_folder',
+           'check_data', 'run_epoch', 'close_epoch', 'make_card', 'TrainResult', 'finished_run', 'finish', 'Watcher',
+           'build_model', 'train']
 
 # %% ../nbs/21_trainer.ipynb #66dd308a
 import contextlib
@@ -44,6 +45,7 @@ from tqdm.auto import tqdm
 from .backbones import create_model
 from .blocks import SDA, QueryAttention
 from .checkpoints import ModelCard, load_model, save_model
+from .datasets import model_input
 from .results import new_record, save_record
 from .sampling import Sampling
 from .transforms import TransformConfig
@@ -340,15 +342,23 @@ def set_layout(model: nn.Module, layout: torch.memory_format) -> nn.Module:
 
 
 def place_clips(
-    batch: dict[str, Any],  # clip [B,T,3,H,W], label [B], id list
+    batch: dict[str, Any],  # clip [B,T,3,H,W], or its bytes with scale and shift; label [B]; id list
     device: torch.device,  # where the model is
     channels_last: bool = True,  # store frames as H, W, C
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips and labels on the device, frames in the wanted layout."""
-    clips = batch["clip"].to(device, non_blocking=True)
+    clips = model_input(batch, device)
     if channels_last:
         clips = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, clips.shape[:2])
     return clips, batch["label"].to(device, non_blocking=True)
+
+
+def as_bytes(data: Dataset | None) -> Dataset | None:
+    """The same clips, read as bytes where they can be: a quarter of the numbers to carry, the same floats at the end."""
+    if not (hasattr(data, "as_bytes") and hasattr(data.transform, "pixels")): return data
+    data = copy.copy(data)  # the caller's own clips stay floats
+    data.as_bytes = True
+    return data
 
 # %% ../nbs/21_trainer.ipynb #39d0ed96
 def check_labels(batch: dict[str, Any], num_classes: int) -> None:
@@ -852,8 +862,8 @@ def train(
             if stop or config.save_every and state.step % config.save_every == 0: save_state(engine, state, identity)
             if stop: raise SystemExit(143)
         while state.epoch < config.epochs and not _patience_over(config, state):
-            lr = run_epoch(engine, train_data, state, bar, after_step)
-            better = close_epoch(engine, val_data, state, lr)
+            lr = run_epoch(engine, as_bytes(train_data), state, bar, after_step)
+            better = close_epoch(engine, as_bytes(val_data), state, lr)
             if better and config.keep == "best" and engine.accelerator.is_main_process:
                 torch.save(engine.average.state if engine.average else engine.bare_model.state_dict(), out / "best.pt")
             for watcher in watch: watcher.epoch(engine, state, val_data)

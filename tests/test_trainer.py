@@ -21,6 +21,7 @@ from sda.trainer import (
     Step,
     TrainConfig,
     TrainingError,
+    as_bytes,
     clip_loader,
     config_from_dict,
     epoch_plan,
@@ -424,3 +425,25 @@ def test_a_description_reaches_the_clips(tmp_path):
     data.seed = 0
     train(small(epochs=1, seed=3), "tsn_tiny", data, None, tmp_path, progress=False)
     assert data.seed == 3
+
+
+def test_bytes_on_the_way_change_no_bit(tmp_path, monkeypatch):
+    """Real clips, augmented: read as bytes and finished beside the network, or as floats, the run is the same."""
+    from PIL import Image
+
+    from sda.datasets import ClipDataset, Record
+    records, results = [], []
+    for i in range(4):
+        (folder := tmp_path / f"clip{i}").mkdir()
+        for t in range(1, 5):
+            pixels = torch.randint(256, (40, 48, 3), generator=torch.Generator().manual_seed(10 * i + t), dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / f"{t:05d}.png")
+        records.append(Record(f"clip{i}", str(folder), i % 3))
+    config = small(epochs=1, crop="resized", colour="permute", flip=True)
+    data = ClipDataset(records, Clips.class_names, config.sampling(), config.transform(), train=True)
+    assert as_bytes(data)[0]["clip"].dtype == torch.uint8
+    for kind in ("bytes", "floats"):
+        if kind == "floats": monkeypatch.setattr("sda.trainer.as_bytes", lambda data: data)
+        results.append(train(config, "tsn_tiny", data, data, tmp_path / kind, progress=False))
+        assert data[0]["clip"].is_floating_point(), "the caller's clips are his own"
+    assert same(*(weights(r.model) for r in results)) and results[0].history.val_loss.equals(results[1].history.val_loss)
