@@ -1,7 +1,10 @@
 """Damaged bytes in every reader, in a child process with a time limit: frames or a VideoError, never a crash or a hang."""
+import io
 import json
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ for case in range(cases):
     data = bytearray(whole)
     for _ in range(rng.choice((1, 4, 32))): data[rng.randrange(len(data))] = rng.randrange(256)
     if case % 5 == 4: data = data[:rng.randrange(len(data))]
+    if case % 10 == 7: data[0:0] = data[rng.randrange(len(data)):]  # the end before the beginning
     target = work / (f"{case}" if backend == "folder" else f"{case}{source.suffix}")
     if backend == "folder": target.mkdir()
     (target / "00001.jpg" if backend == "folder" else target).write_bytes(data)
@@ -35,11 +39,27 @@ print(json.dumps(counts))
 """
 
 
-@pytest.mark.parametrize("backend", ["folder", "pyav", "decord"])
-def test_mutated_bytes_give_frames_or_an_error(tmp_path, backend):
+def archive(path, clip):
+    "A clip as small pictures in a zip or tar, so that mutants hit the structure as often as the pictures."
+    if path.suffix == ".zip": box, add = (file := zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)), file.writestr
+    else:
+        box = tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w")
+        def add(name, data):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            box.addfile(info, io.BytesIO(data))
+    with box:
+        for n, frame in enumerate(clip, 1):
+            Image.fromarray(frame[::2, ::2] // 64 * 64).resize((32, 32)).save(buffer := io.BytesIO(), "PNG")
+            add(f"clip/{n:05d}.png", buffer.getvalue())
+
+
+@pytest.mark.parametrize("name", ["folder.jpg", "pyav.mp4", "decord.mp4", "archive.zip", "archive.tar", "archive.tgz"])
+def test_mutated_bytes_give_frames_or_an_error(tmp_path, name):
     clip = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), dtype=np.uint8)
-    source = tmp_path / ("a.jpg" if backend == "folder" else "a.mp4")
+    backend, source = name.split(".")[0], tmp_path / name
     if backend == "folder": Image.fromarray(clip[0]).save(source)
+    elif backend == "archive": archive(source, clip[:3])
     else:
         with av.open(str(source), "w", options={"movflags": "+faststart"}) as box:
             stream = box.add_stream("libx264", rate=12)

@@ -1,16 +1,22 @@
 """Readers on real codecs, damaged files and processes: the same frames or one clear error."""
+import gzip
+import io
 import os
 import pickle
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sda.video import DecordVideo, FolderVideo, MemoryVideo, PyAVVideo, VideoError, open_video, scan
+import sda.video
+from sda.video import ArchiveVideo, DecordVideo, FolderVideo, MemoryVideo, PyAVVideo, VideoError, open_video, scan
 
 av = pytest.importorskip("av")
 pytest.importorskip("decord")
@@ -91,13 +97,136 @@ def test_rotated_phone_video_is_upright(tmp_path, angle):
     assert torch.equal(one.frames(range(5)), two.frames(range(5))) and two.frames([0]).shape[1:3] == two.size
 
 
-def test_av1_goes_to_pyav_unless_decord_was_named(tmp_path, monkeypatch, caplog):
+def test_av1_is_read_and_decord_says_that_it_cannot(tmp_path, monkeypatch):
     monkeypatch.setenv("SVT_LOG", "1")
     path = save(tmp_path / "new.mp4", moving(), codec="libsvtav1")
-    with caplog.at_level("INFO", "sda.video"): video = open_video(path)
-    assert video.backend == "pyav" and "decord" in caplog.text and "new.mp4" in caplog.text
+    video = open_video(path)
+    assert video.backend == "pyav"
     assert len(video) == 20 and video.frames([19]).shape == (1, 72, 72, 3)
     with pytest.raises(VideoError, match="backend='pyav'"): open_video(path, backend="decord")
+
+
+JUMPS = {  # how often a key frame comes, and what makes a jump hard
+    "closed.mp4": {"g": "12", "bf": "3"}, "open.mkv": {"x264-params": "open-gop=1:keyint=12:bframes=3:log=-1"},
+    "refresh.mkv": {"x264-params": "intra-refresh=1:keyint=12:log=-1"}, "order.avi": {"g": "12", "bf": "3"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=none:keyint=12:open-gop=1:bframes=4"},
+    "vp9.webm": {"codec": "libvpx-vp9", "g": "12", "auto-alt-ref": "1"}, "mpeg4.mp4": {"codec": "mpeg4", "g": "12"},
+    "xvid.avi": {"codec": "mpeg4", "bf": "2", "g": "12"}, "wm.wmv": {"codec": "wmv2", "g": "12"},
+    "stream.ts": {"g": "12", "bf": "2"}, "system.mpg": {"codec": "mpeg2video", "rate": 25, "g": "12", "bf": "2"},
+}
+
+
+@pytest.mark.parametrize("name", [*JUMPS, "variable.mkv"])
+def test_a_jump_gives_the_frames_of_reading_from_the_start(tmp_path, name):
+    options = JUMPS.get(name, {"g": "12", "bf": "3", "times": np.cumsum(np.r_[0, np.arange(47) % 5 * 30 + 10]).tolist()})
+    path = save(tmp_path / name, moving(48, 48, 64), **options)
+    video = PyAVVideo(path)
+    straight = video._decode([(0, list(range(48)))])
+    assert list(straight) == list(range(48))
+    for indices in ([47], [13, 30, 46], [5, 24, 25, 40], [11, 12, 23, 24, 35, 36]):
+        found = video.frames(indices)
+        assert all(np.array_equal(f.numpy(), straight[i]) for i, f in zip(indices, found, strict=True)), indices
+        if name[-3:] not in (".ts", "mpg", "wmv"):
+            assert torch.equal(DecordVideo(path).frames(indices), found)  # whose own index would miss in four of these
+    if name.endswith((".ts", "mpg", "wmv")):
+        with pytest.raises(VideoError, match="use backend='pyav'"): DecordVideo(path)
+
+
+@pytest.mark.parametrize("name, most", [("closed.mp4", 16), ("vp9.webm", 16), ("mpeg4.mp4", 16)])
+def test_a_late_frame_does_not_decode_the_whole_file(tmp_path, monkeypatch, name, most):
+    path, run, count = save(tmp_path / name, moving(48, 48, 64), **JUMPS[name]), PyAVVideo._run, [0]
+    def counting(frames):
+        for frame in frames:
+            count[0] += 1
+            yield frame
+    monkeypatch.setattr(PyAVVideo, "_run", lambda self, frames, *rest: run(self, counting(frames), *rest))
+    assert PyAVVideo(path).frames([46]).shape[0] == 1 and count[0] <= most
+
+
+def test_a_file_is_scanned_once_until_it_changes(tmp_path, monkeypatch):
+    path, scanned, real = save(tmp_path / "a.mp4", moving(9)), [], sda.video._scan
+    monkeypatch.setattr(sda.video, "_scan", lambda path: scanned.append(path) or real(path))
+    os.utime(path, (1e9, 1e9))
+    assert [len(open_video(path)) for _ in range(4)] == [9] * 4 and len(scanned) == 1
+    save(path, moving(12))
+    assert len(open_video(path)) == 12
+    os.utime(path, (1e9, 1e9))
+    assert len(open_video(path)) == 12  # same time, another size
+
+
+@pytest.mark.parametrize("name, options", [("odd.webm", {"codec": "libvpx-vp9"}), ("odd.avi", {"codec": "mpeg4"}),
+                                           ("odd.mp4", {"pix_fmt": "yuv444p"}), ("odd.mkv", {"codec": "ffv1"})])
+@pytest.mark.parametrize("height, width", [(53, 71), (54, 33), (35, 90)])
+def test_odd_sizes(tmp_path, name, options, height, width):
+    path, clip = save(tmp_path / name, moving(6, height, width), **options), moving(6, height, width)
+    one, two = PyAVVideo(path), DecordVideo(path)
+    assert one.size == two.size == (height, width)
+    off = (one.frames(range(6)).int() - two.frames(range(6)).int()).abs()
+    if height % 2 and name != "odd.mp4": assert off.float().mean() < 2  # FFmpeg's versions round half rows of colour apart
+    else: assert off.max() == 0
+    near = torch.cdist(one.frames(range(6)).flatten(1).float(), torch.from_numpy(clip).flatten(1).float()).argmin(1)
+    assert near.tolist() == list(range(6))
+
+
+def test_a_file_with_a_header_and_no_frames(tmp_path):
+    with av.open(str(tmp_path / "none.avi"), "w") as box:
+        stream = box.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        box.start_encoding()
+    for backend in (None, "decord", "pyav"):
+        with pytest.raises(VideoError, match="none.avi (holds no frames|is no video)"):
+            open_video(tmp_path / "none.avi", backend)
+
+
+def test_times_come_from_the_frames_and_not_from_the_announced_rate(tmp_path):
+    path = save(tmp_path / "wrong.mkv", moving(10), rate=60, times=[500 * i for i in range(10)])
+    with av.open(str(path)) as box: assert float(box.streams.video[0].base_rate or 0) != 2
+    for backend in ("decord", "pyav"):
+        assert np.allclose(open_video(path, backend).timestamps, np.arange(10) / 2, atol=2e-3)
+
+
+def as_somebody_else(function, *args):
+    """What a call says to a user who owns nothing here; the root user may read everything."""
+    from multiprocessing import get_context
+
+    def call(pipe):
+        if os.getuid() == 0: os.setuid(65534)
+        try: pipe.send(repr(function(*args)))
+        except Exception as err: pipe.send(f"{type(err).__name__}: {err}")
+    here, there = get_context("fork").Pipe()
+    child = get_context("fork").Process(target=call, args=(there,))
+    child.start()
+    assert here.poll(60), "no answer"
+    child.join()
+    return here.recv()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_may_not_be_read_says_so():
+    import tempfile
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        files = [save(root / "a.mp4", moving(4)), root / "f" / "00001.jpg"]
+        frames_in(root / "f", [1, 2])
+        pack(root / "a.tar", root / "f")
+        for path in (*files, root / "a.tar"): path.chmod(0)
+        frames_in(root / "locked", [1, 2]).chmod(0)
+        (root / "deep").mkdir()
+        save(root / "deep" / "b.mp4", moving(4))
+        (root / "deep").chmod(0)
+        for path, words in (("a.mp4", "may not be read; change its permissions"), ("a.tar", "may not be read"),
+                            ("f", "00001.jpg may not be read"), ("locked", "check its permissions"),
+                            ("deep/b.mp4", "cannot be reached")):
+            said = as_somebody_else(open_video, root / path)
+            assert said.startswith("VideoError") and words in said, said
+        for path in ("locked", "deep"): (root / path).chmod(0o755)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match="is not a file"): open_video(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize("backend", [None, "decord", "pyav"])
@@ -241,3 +370,200 @@ def test_a_folder_is_listed_once_until_it_changes(tmp_path, monkeypatch):
     os.utime(folder, (1e9 + 9, 1e9 + 9))
     (folder / "00004.jpg").unlink()
     with pytest.raises(VideoError, match="00004.jpg is missing"): FolderVideo(folder)
+
+
+def pack(path, folder, prefix="", names=None, **zip_options):
+    "The files of a folder as zip, tar or tar.gz, by the name's ending."
+    names = sorted(os.listdir(folder)) if names is None else names
+    if str(path).endswith(".zip"):
+        with zipfile.ZipFile(path, "w", **zip_options) as box:
+            for name in names: box.write(folder / name, prefix + name)
+    else:
+        with tarfile.open(path, "w:gz" if str(path).endswith("gz") else "w") as box:
+            for name in names: box.add(folder / name, prefix + name)
+    return path
+
+
+LONG = "a rather long folder name/" * 6  # beyond the hundred bytes of a header
+
+
+@pytest.mark.parametrize("name", ["f.zip", "f.tar", "f.tar.gz", "f.tgz", "F.ZIP"])
+@pytest.mark.parametrize("prefix", ["", "./", "clip 1/", LONG, "gr\u00fcn/"])
+def test_archives_give_the_frames_of_their_folder(tmp_path, name, prefix):
+    folder = frames_in(tmp_path / "f", range(1, 13))
+    (folder / "Thumbs.db").write_bytes(b"x")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "._00001.jpg").write_bytes(b"x")
+    path = pack(tmp_path / name.lower(), folder, prefix).rename(tmp_path / name)
+    video, same = open_video(path, fps=6), FolderVideo(folder, fps=6)
+    assert video.backend == "archive" and (len(video), video.start, video.size) == (12, 1, (40, 40))
+    assert torch.equal(video.frames(range(12)), same.frames(range(12))) and video.timestamps[-1] == 11 / 6
+    assert torch.equal(video.frames([7, 2, 7]), same.frames([7, 2, 7]))
+    assert torch.equal(pickle.loads(pickle.dumps(video)).frames([5]), same.frames([5]))
+    assert ArchiveVideo(path, template="{:05d}.jpg", start=3).frames([0])[0, 20, 20, 0] in range(2, 6)
+    assert sorted(os.listdir(tmp_path)) == sorted(["f", name])  # nothing was unpacked
+    with pytest.raises(VideoError, match="pass fps="): len(open_video(path).timestamps)
+
+
+def test_gaps_and_mixed_names_in_archives(tmp_path):
+    folder = frames_in(tmp_path / "f", [1, 2, 4])
+    with pytest.raises(VideoError, match="00003.jpg is missing"): open_video(pack(tmp_path / "a.zip", folder))
+    for n in (1, 2): (folder / f"x{n}.jpg").write_bytes(b"x")
+    with pytest.raises(VideoError, match="mixes frames of several names"): open_video(pack(tmp_path / "b.tar", folder))
+    with pytest.raises(VideoError, match="no numbered pictures"): open_video(pack(tmp_path / "c.tar", folder, names=[]))
+    with pytest.raises(VideoError, match="no numbered pictures"): open_video(pack(tmp_path / "c.zip", folder, names=[]))
+
+
+def entry(name, data=b"", **about):
+    "A tar's header and contents."
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in about.items(): setattr(info, key, value)
+    return info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def picture():
+    from PIL import Image
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+END = bytes(1024)
+NEGATIVE = bytearray(entry("00001.png"))  # a size below nought once made readers of tar go in circles
+NEGATIVE[124:136] = b"\xff" * 11 + b"\x00"
+NEGATIVE[148:156] = b"%06o\0 " % (sum(NEGATIVE[:148]) + 8 * 32 + sum(NEGATIVE[156:512]))
+HARM = {
+    "climbs": (entry("../00001.png", picture()) + END, "leaves its folder"),
+    "inside": (entry("a/../../00001.png", picture()) + END, "leaves its folder"),
+    "absolute": (entry("/etc/00001.png", picture()) + END, "leaves its folder"),
+    "drive": (entry("C:/00001.png", picture()) + END, "leaves its folder"),
+    "backslash": (entry("..\\00001.png", picture()) + END, "leaves its folder"),
+    "link": (entry("00001.png", type=tarfile.SYMTYPE, linkname="/etc/passwd") + END, "a link or device"),
+    "hard link": (entry("00001.png", type=tarfile.LNKTYPE, linkname="x") + END, "a link or device"),
+    "device": (entry("00001.png", type=tarfile.CHRTYPE) + END, "a link or device"),
+    "pipe": (entry("00001.png", type=tarfile.FIFOTYPE) + END, "a link or device"),
+    "twice": (entry("00001.png", picture()) * 2 + END, "twice"),
+    "no end": (entry("00001.png", picture()), "no end mark"),
+    "huge": (entry("00001.png", size=1 << 40) + END, "reaches beyond"),
+    "negative": (bytes(NEGATIVE) + END, "reaches beyond|damaged"),
+    "rubbish": (bytes(range(256)) * 8, "damaged archive"),
+    "empty": (END, "no numbered pictures"),
+}
+
+
+@pytest.mark.parametrize("kind", HARM)
+@pytest.mark.parametrize("packed", [False, True])
+def test_harmful_tars_are_refused(tmp_path, kind, packed):
+    data, words = HARM[kind]
+    path = tmp_path / ("a.tar.gz" if packed else "a.tar")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(VideoError, match=words) as error: open_video(path).frames([0])
+    assert str(path) in str(error.value) and ";" in str(error.value)
+
+
+def zeros(path, size, count=1):
+    "A zip of pictures that are all zeros."
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as box:
+        for n in range(count): box.writestr(f"{n:05d}.png", bytes(size))
+    return path
+
+
+def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    ratio, many = zeros(tmp_path / "ratio.zip", 5_000_000), zeros(tmp_path / "many.zip", 10, 6)
+    claim = bytearray(zeros(tmp_path / "claim.zip", 2000).read_bytes())
+    table = claim.rindex(b"PK\1\2")
+    claim[table + 20 : table + 28] = (90_000_000).to_bytes(4, "little") * 2  # packed and unpacked, as the table says
+    (tmp_path / "claim.zip").write_bytes(claim)
+    with gzip.open(tmp_path / "bomb.tgz", "wb") as file:
+        file.write(entry("notes.txt", size=40_000_000)[:512] + bytes(40_000_000))
+    (tmp_path / "many.tar").write_bytes(b"".join(entry(f"{n}.txt") for n in range(6)) + END)
+    monkeypatch.setattr("zipfile.ZipFile.open", lambda *args: pytest.fail("unpacked"))
+    with pytest.raises(VideoError, match="claims 5000000 bytes"): open_video(ratio)
+    with pytest.raises(VideoError, match="claims 90000000 bytes"): open_video(tmp_path / "claim.zip")
+    with pytest.raises(VideoError, match="the most that this file may hold"): open_video(tmp_path / "bomb.tgz")
+    monkeypatch.setattr(sda.video, "_MEMBERS", 5)
+    for path in (many, tmp_path / "many.tar"):
+        with pytest.raises(VideoError, match="more than 5 entries"): open_video(path)
+
+
+def test_zips_that_lie_or_are_locked(tmp_path):
+    path = pack(tmp_path / "a.zip", frames_in(tmp_path / "f", [1, 2, 3]), compression=zipfile.ZIP_DEFLATED)
+    whole = path.read_bytes()
+    def changed(offset, value, place=b"PK\1\2"):
+        data, at = bytearray(whole), whole.rindex(place)
+        data[at + offset : at + offset + len(value)] = value
+        (tmp_path / "b.zip").write_bytes(data)
+        return tmp_path / "b.zip"
+    for at, value, place, words in ((8, b"\1\0", b"PK\1\2", "password"), (10, b"\x0e\0", b"PK\1\2", "rare way"),
+                                    (40, b"\xa0\xff", b"PK\1\2", "a link or device"),
+                                    (46, b"../", b"PK\1\2", "leaves its folder"),
+                                    (12, b"\xff\xff\xff\x7f", b"PK\5\6", "pack its frames as .tar")):
+        with pytest.raises(VideoError, match=words): open_video(changed(at, value, place))
+    for at, value in ((24, b"\x09\0\0\0"), (16, b"\0\0\0\0")):  # another size, another checksum
+        with pytest.raises(VideoError): open_video(changed(at, value)).frames([0, 1, 2])
+    (tmp_path / "b.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match="cut short or no zip"): open_video(tmp_path / "b.zip")
+
+
+def test_a_picture_in_an_archive_may_not_claim_absurd_pixels(tmp_path):
+    import struct
+    import zlib
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 7_000, 7_000, 8, 2, 0, 0, 0)
+    data = picture()[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + picture()[33:]
+    (tmp_path / "a.tar").write_bytes(entry("00001.png", data) + END)
+    with pytest.raises(VideoError, match="claims 7000x7000 pixels"): open_video(tmp_path / "a.tar")
+
+
+def photo(frames=6, height=240, width=426):
+    "Smooth pictures of soft colours, as cameras take them."
+    g = torch.Generator().manual_seed(0)
+    noise = torch.rand(frames, 1, 6, 9, generator=g) * 0.8 + torch.rand(frames, 3, 6, 9, generator=g) * 0.2
+    smooth = torch.nn.functional.interpolate(noise, (height, width), mode="bicubic")
+    return (smooth.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@pytest.mark.parametrize("kind", ["decord", "pyav", "folder", "archive", "memory"])
+@pytest.mark.parametrize("side", [32, 48, 54, 72, 96, 112, 200])
+def test_smaller_frames_have_the_size_asked_for_and_look_alike(tmp_path, kind, side):
+    from PIL import Image
+
+    from sda.transforms import resize_short
+    clip, path = photo(), tmp_path / "a.mp4"
+    if kind == "memory": path = clip
+    elif kind in ("decord", "pyav"): save(path, clip)
+    else:
+        (tmp_path / "f").mkdir()
+        for n, frame in enumerate(clip, 1): Image.fromarray(frame).save(tmp_path / "f" / f"{n:05d}.jpg", quality=95)
+        path = tmp_path / "f" if kind == "folder" else pack(tmp_path / "a.zip", tmp_path / "f")
+    video, whole = open_video(path, kind, short_side=side), open_video(path, kind)
+    small, wanted = video.frames([0, 3, 5]), resize_short(whole.frames([0, 3, 5]), side)
+    assert small.shape == wanted.shape and tuple(small.shape[1:3]) == video.size and video.full_size == (240, 426)
+    assert (small.float() - wanted.float()).abs().mean() < 3.5
+    assert resize_short(small, side) is small  # nothing is left to be done
+    assert open_video(path, kind, short_side=240).size == open_video(path, kind, short_side=999).size == (240, 426)
+    with pytest.raises(VideoError, match="at least 32"): open_video(path, kind, short_side=31)
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+def test_smaller_frames_of_a_phone_stand_upright(tmp_path, angle, backend):
+    with av.open(str(tmp_path / "phone.mp4"), "w") as box:
+        stream = box.add_stream("libx264", rate=12)
+        stream.height, stream.width, stream.pix_fmt = 120, 160, "yuv420p"
+        stream.set_display_rotation(angle)
+        for frame in photo(5, 120, 160): box.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        box.mux(stream.encode())
+    whole = open_video(tmp_path / "phone.mp4", backend)
+    video = open_video(tmp_path / "phone.mp4", backend, short_side=60)
+    assert video.size == ((60, 80) if angle == 180 else (80, 60))
+    wanted = MemoryVideo(whole.frames([2]), short_side=60).frames([0])
+    assert video.frames([2]).shape == wanted.shape and (video.frames([2]).float() - wanted.float()).abs().mean() < 5
+
+
+def test_a_stray_number_far_away_is_a_gap_and_not_a_hang(tmp_path):
+    folder = frames_in(tmp_path / "f", [1, 2, 3], "{}.jpg")
+    (folder / "999999999999.jpg").write_bytes(b"x")
+    with pytest.raises(VideoError, match="4.jpg is missing"): open_video(folder)
+    (folder / ("9" * 200 + ".jpg")).write_bytes(b"x")
+    with pytest.raises(VideoError, match="4.jpg is missing|several names"): open_video(folder)
