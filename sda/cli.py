@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['log', 'COMMANDS', 'UsageError', 'Command', 'command', 'Moves', 'should_cache', 'open_clips', 'read_options',
            'seconds_per_clip', 'expected_seconds', 'dry_run', 'Train', 'first_process', 'TestOptions', 'Scored',
-           'score_model', 'joined', 'record_of', 'further_answers', 'Test', 'shipped_model', 'Predict', 'Table',
-           'Models', 'count', 'Profile', 'Demo', 'Extract', 'Data', 'parse', 'build_machine', 'explain', 'main']
+           'score_model', 'joined', 'record_of', 'further_answers', 'Test', 'shipped_model', 'Predict', 'Inspect',
+           'Table', 'Models', 'count', 'Profile', 'Demo', 'Extract', 'Data', 'parse', 'build_machine', 'explain',
+           'main']
 
 # %% ../nbs/40_cli.ipynb #d58710d7
 import json
@@ -38,7 +39,7 @@ from .evaluation import Predictions, actions, compare, ensemble, evaluate, predi
 from .extract import extract
 from .moves import CLASSES, make_moves
 from .records import read_classes
-from .report import check_writable
+from .report import check_writable, inspect_clips
 from .results import choose_table, load_published, load_records, new_record, to_markdown, to_page, write_record
 from .sampling import Sampling
 from .sources import DATASETS, make_dataset
@@ -370,6 +371,24 @@ class Predict(Command):
         if not self.window: return predict(list(self.clips), net, self.top, progress, self.batch_size)
         return pd.concat([slide(clip, net, self.window, top=self.top, batch_size=self.batch_size,
                                 progress=not self.quiet).assign(video=str(clip)) for clip in self.clips])
+
+# %% ../nbs/40_cli.ipynb #a47efb9f
+@command
+@dataclass
+class Inspect(Command):
+    """Write a page about some clips: answer, selection, and what the network does without each dependency."""
+    clips: tuple[Path, ...]  # video files, or folders of frames
+    checkpoint: Path | None = None  # model file (default: the one that ships)
+    out: Path = Path("report.html")  # the page; replaced if it exists
+    draws: int = 10  # random controls of every intervention
+
+    def run(self) -> None:
+        """Write the page and say where it is."""
+        if not self.clips: raise UsageError("name at least one video file: sda inspect clip.mp4")
+        if self.draws < 1: raise UsageError(f"--draws {self.draws} gives no control: ask for 1 or more")
+        path = self.checkpoint or shipped_model()
+        done = inspect_clips([*self.clips], path, self.out, draws=self.draws, progress=not self.quiet)
+        print(f"Report: {self.out} ({len(self.clips) - len(done.failed)} of {len(self.clips)} clips)")
 
 # %% ../nbs/40_cli.ipynb #3376051a
 @command

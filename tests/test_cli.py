@@ -23,6 +23,7 @@ from sda.cli import COMMANDS, count, main, parse, should_cache
 from sda.datasets import open_dataset, read_classes
 from sda.demo import DemoConfig
 from sda.evaluation import Predictions, ensemble
+from sda.report import Inspection
 from sda.results import new_record, write_record
 from sda.sampling import Sampling
 from sda.trainer import RECIPES, TrainConfig
@@ -115,7 +116,8 @@ def test_words_that_make_no_sense(capsys):
                         (["predict"], "at least one video"), (["models", "resnext"], "resnext"),
                         (["profile", "tsn_tiny", "--options", "reduction"], "name=value"),
                         (["train", "--epochs", "many"], "many"), (["test"], "at least one model"),
-                        (["predict", "a.mp4", "--window", "-1"], "--window -1"), (["table", "--records", "none"], "none"),
+                        (["predict", "a.mp4", "--window", "-1"], "--window -1"), (["inspect"], "at least one video"),
+                        (["inspect", "a.mp4", "--draws", "0"], "--draws 0"), (["table", "--records", "none"], "none"),
                         (["test", "a", "b", "--weights", "1"], "1 weights for 2"),
                         (["test", "a", "--compare", "none.npz"], "no file none.npz")]:
         status, out, err = run(capsys, *words)
@@ -135,6 +137,7 @@ def test_words_that_make_no_sense(capsys):
     (["demo", "--out", "/dev/null/demo"], "choose another folder"),
     (["moves", "--out", "/dev/null/moves", "--train", "1"], "/dev/null/moves"),
     (["predict", "x.mp4", "--model", "none.safetensors"], "none.safetensors"),
+    (["inspect", "x.mp4", "--checkpoint", "none.safetensors"], "none.safetensors"),
 ])
 def test_errors_are_one_line_with_a_name(capsys, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
@@ -285,6 +288,22 @@ def test_predict_slides_over_a_long_video(capsys, model_file):
     status, out, _ = run(capsys, "predict", CLIPS[0], "--model", model_file, "--window", "12", "--top", "1", "--json", "--quiet")
     rows = json.loads(out)["predictions"]
     assert [(r["start"], r["end"]) for r in rows] == [(0, 12), (6, 18), (12, 24)] and rows[0]["video"] == str(CLIPS[0])
+
+
+def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file, tmp_path, monkeypatch):
+    status, out, err = run(capsys, "inspect", tmp_path / "gone.mp4", "--checkpoint", model_file, "--out", tmp_path / "r.html",
+                           "--quiet")
+    assert status == 1 and "gone.mp4" in err and "Traceback" not in err and not out and not (tmp_path / "r.html").exists()
+    got = {}
+
+    def page(paths, checkpoint, out, **more):
+        got.update(more, paths=paths, checkpoint=str(checkpoint), out=out)
+        return Inspection(out, ["a.mp4"], {"b.mp4": "broken"})
+    monkeypatch.setattr("sda.cli.inspect_clips", page)
+    status, out, _ = run(capsys, "inspect", "a.mp4", "b.mp4", "--checkpoint", model_file, "--draws", "3", "--quiet")
+    assert status == 0 and out == "Report: report.html (1 of 2 clips)\n"
+    assert got == dict(paths=[Path("a.mp4"), Path("b.mp4")], checkpoint=model_file, out=Path("report.html"), draws=3,
+                       progress=False)
 
 
 def test_table_prints_records_and_published_rows(capsys, tmp_path):
