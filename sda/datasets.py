@@ -174,12 +174,13 @@ class _Clips(Dataset):
     records: list[Record]
     cache: FrameCache | None
     train: bool
+    source: str = ""  # Dataset and release the lists were made from, e.g. "Diving48 V2 (by file name)"
 
     def __len__(self) -> int: return len(self.records)
 
     def __repr__(self) -> str:
-        kind = "training" if self.train else "test"
-        return f"{len(self)} {kind} clips of {len(self.class_names)} classes, {self.sampling.num_frames} frames each"
+        kind, source = "training" if self.train else "test", f" ({self.source})" if self.source else ""
+        return f"{len(self)} {kind} clips of {len(self.class_names)} classes{source}, {self.sampling.num_frames} frames each"
 
     @property
     def epoch(self) -> int:
@@ -264,7 +265,16 @@ def open_dataset(
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
     cache = root / "cache" if cache is True else cache
-    return ClipDataset(records, names, sampling, transform, train, cache, **options)
+    data = ClipDataset(records, names, sampling, transform, train, cache, **options)
+    data.source = _source(root, split)
+    return data
+
+
+def _source(root: Path, split: str) -> str:
+    "Dataset and release, from the file that `make_dataset` leaves; empty without one."
+    try: found = json.loads((root / "source.json").read_text(encoding="utf-8"))
+    except FileNotFoundError: return ""
+    return f"{found['dataset']} {found['variants'].get(split, '')}".strip()
 
 # %% ../nbs/13_datasets.ipynb #491bcd00
 class EpochBatches(Sampler):

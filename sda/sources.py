@@ -6,6 +6,7 @@
 __all__ = ['SOURCES', 'DATASETS', 'Source', 'find_file', 'make_dataset']
 
 # %% ../nbs/17_sources.ipynb #7cd83fba
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from sda.annotations import (
     ListReport,
     at_native_rate,
     count_frames,
+    records_csv,
     records_diving48,
     records_epic55,
     records_folder,
@@ -49,7 +51,7 @@ SOURCES = {
                            {"train": "*train.json", "val": "*validation.json", "test": "*test.json"}, ".webm"),
     "diving48": Source(records_diving48, "*vocab*.json", {"train": "*train.json", "test": "*test.json"}, ".mp4"),
 }
-DATASETS = (*SOURCES, "epic55", "folder")  # what `make_dataset` understands
+DATASETS = (*SOURCES, "epic55", "folder", "csv")  # what `make_dataset` understands
 
 
 def find_file(
@@ -77,6 +79,10 @@ def _official(dataset: str, folder: Path, frames: bool) -> tuple[_Splits, list[s
         if dataset == "something_v2" and split == "test": options["answers"] = find_file(folder, "*answers*.csv")
         records, names, report = source.read(file, labels, **options)
         found[split] = records, report
+    releases = {report.variant.split()[0]: split for split, (_, report) in found.items()}
+    if dataset == "diving48" and len(releases) > 1:
+        raise AnnotationError(f"{folder} mixes {' and '.join(f'{r} ({s})' for r, s in releases.items())}: their labels "
+                              "disagree. Keep one release.")
     return found, names
 
 
@@ -89,10 +95,11 @@ def _epic(folder: Path, target: str, frames: bool) -> tuple[_Splits, list[str]]:
     return found, names
 
 
-def _own(media: Path, seed: int) -> tuple[_Splits, list[str]]:
-    "Records of `media/CLASS/clip`, split by seed."
-    records, names, report = records_folder(media)
-    return {split: (part, report) for split, part in split_records(records, seed=seed).items()}, names
+def _own(media: Path, table: Path | None, group: str | None, seed: int) -> tuple[_Splits, list[str]]:
+    "Records of `media/CLASS/clip`, or of a table of clips, split by seed; what the group column joins stays together."
+    records, names, report = records_folder(media) if table is None else records_csv(table, group=group, root=media)
+    parts = split_records(records, seed=seed, groups=report.sources)
+    return {split: (part, report) for split, part in parts.items()}, names
 
 # %% ../nbs/17_sources.ipynb #5f754255
 def _measured(
@@ -110,28 +117,30 @@ def _measured(
         placed = [Record(r.id, (media / r.path).as_posix(), r.label) for r in records]
         records, native = at_native_rate(placed, report.times, progress=progress)
         return records, [report, native]
-    root = "" if report.dataset == "folder" else media
+    root = "" if report.dataset in ("folder", "table") else media
     records, counted = count_frames(records, root, progress=progress)
     return records, [*reports, counted]
 
 # %% ../nbs/17_sources.ipynb #65f3445b
 def make_dataset(
     root: str | Path,  # Dataset folder to write
-    dataset: str,  # One of `DATASETS`; "folder" is a folder of clips, one sub-folder per class
-    annotations: str | Path | None = None,  # Folder of the official files; not used by "folder"
+    dataset: str,  # One of `DATASETS`; "folder": one sub-folder per class, "csv": a table with columns path and label
+    annotations: str | Path | None = None,  # Folder of the official files; the table of "csv"; not used by "folder"
     media: str | Path | None = None,  # Folder of the clips; `root/img` becomes a link to it
     target: str = "verb",  # Of EPIC-KITCHENS: "verb" or "noun"
     frames: bool = False,  # Clips are folders of frames, not videos
     seed: int = 0,  # Of the split of your own clips
     overwrite: bool = False,  # Replace lists that say something else
     progress: bool = False,  # Show a bar while clips are opened
+    group: str | None = None,  # Column of the table with the source of a clip; takes of one stay in one split
 ) -> dict[str, list[ListReport]]:  # Split -> ledgers of the annotation file and of the clips
     "Write category.txt and the lists of a dataset; `lists.txt` keeps what was left out, and why."
     if dataset not in DATASETS: raise AnnotationError(unknown_name("dataset", dataset, list(DATASETS)))
     needed, value = ("media", media) if dataset == "folder" else ("annotations", annotations)
-    if value is None: raise AnnotationError(f"{dataset}: name the folder ({needed}).")
+    if value is None: raise AnnotationError(f"{dataset}: name the {'table' if dataset == 'csv' else 'folder'} ({needed}).")
+    if dataset == "csv" and media is None: media = Path(annotations).parent
     media = None if media is None else Path(media)
-    if dataset == "folder": found, names = _own(media, seed)
+    if dataset in ("folder", "csv"): found, names = _own(media, None if dataset == "folder" else annotations, group, seed)
     elif dataset == "epic55": found, names = _epic(Path(annotations), target, frames)
     else: found, names = _official(dataset, Path(annotations), frames)
     reports, lists = {}, {}
@@ -140,10 +149,19 @@ def make_dataset(
         if records: lists[split] = records
     if not lists: raise AnnotationError(f"{root}: no clip can be used.\n{_text(reports)}")
     write_dataset(root, lists, names, media, overwrite)
-    write_atomic(Path(root) / "lists.txt", _text(reports) + "\n")
+    _write_ledgers(Path(root), reports)
     return reports
 
-
+# %% ../nbs/17_sources.ipynb #a94b9781
 def _text(reports: Mapping[str, list[ListReport]]) -> str:
     "All ledgers, one after the other."
     return "\n\n".join(f"{split}.txt\n" + "\n".join(map(report_text, parts)) for split, parts in reports.items())
+
+
+def _write_ledgers(root: Path, reports: Mapping[str, list[ListReport]]) -> None:
+    "`lists.txt`, and for official files `source.json`: dataset, and release of each split."
+    first = next(iter(reports.values()))[0]
+    variants = {split: parts[0].variant for split, parts in reports.items()}
+    write_atomic(root / "lists.txt", _text(reports) + "\n")
+    if first.dataset in ("folder", "table"): return
+    write_atomic(root / "source.json", json.dumps({"dataset": first.dataset, "variants": variants}, indent=1) + "\n")
