@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+# %% ../nbs/35_report.ipynb #753c598e
 from sda.effects import (
     Effect,
     Intervention,
