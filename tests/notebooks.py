@@ -16,6 +16,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+VIEW = "application/vnd.jupyter.widget-view+json"
 BUDGET = 180  # seconds for one notebook, start of the kernel included
 
 
@@ -66,8 +67,11 @@ def run(path, budget=BUDGET):
         client = NotebookClient(book, kernel_name="python3", startup_timeout=60, shutdown_kernel="immediate",
                                 timeout_func=lambda cell: max(1, int(end - time.monotonic())),
                                 resources={"metadata": {"path": str(path.parent)}})
+        client.store_widget_state = False  # a panel would be stored with all its pictures
         client.execute(env=env)
     for cell in book.cells:
+        for output in cell.get("outputs", []):  # a panel without its kernel is an error message; its picture stays
+            if "image/png" in output.get("data", {}): output["data"].pop(VIEW, None)
         if cell.get("id") in kept: cell.cell_type, cell.outputs = "code", kept[cell.id]
     return book
 
