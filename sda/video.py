@@ -465,8 +465,11 @@ class _Pictures(Video):
     def _sources(self, indices: list[int]) -> Iterator[Path | io.BytesIO]: raise NotImplementedError
 
     def _read(self, indices: list[int]) -> torch.Tensor:
-        pairs = zip(indices, self._sources(indices), strict=True)
-        return torch.stack([_picture(self._file(i), source, self.full_size, self.size) for i, source in pairs])
+        frames = torch.empty((len(indices), *self.size, 3), dtype=torch.uint8)
+        for index, source, frame in zip(indices, self._sources(indices), frames.numpy(), strict=True):
+            if not _jpeg_into(source, frame, self.full_size):
+                frame[:] = _picture(self._file(index), source, self.full_size, self.size)
+        return frames
 
 
 class FolderVideo(_Pictures):
@@ -512,7 +515,7 @@ def _picture_size(path: Path, source: Path | io.BytesIO) -> tuple[int, int]:
     with _opened(path, source) as picture: return picture.size[::-1]
 
 
-def _picture(path: Path, source: Path | io.BytesIO, full: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
+def _picture(path: Path, source: Path | io.BytesIO, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     "One picture of the size `full` as uint8 [H,W,3] of the size `size`; another size is an error."
     from PIL import Image
 
@@ -523,7 +526,28 @@ def _picture(path: Path, source: Path | io.BytesIO, full: tuple[int, int], size:
         if size != full: picture.draft("RGB", size[::-1])
         frame = picture.convert("RGB")
         if frame.size[::-1] != size: frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(frame))
+        return np.asarray(frame)
+
+# %% ../nbs/10_video.ipynb #ebb40a48
+@lru_cache(1)
+def _quick_jpeg():
+    "simplejpeg, or None where it is not installed."
+    try: return importlib.import_module("simplejpeg")
+    except ImportError: return None
+
+
+def _jpeg_into(source: Path | io.BytesIO, out: np.ndarray, full: tuple[int, int]) -> bool:
+    "Decode a JPEG of size `full` into uint8 [H,W,3]; False leaves the picture to `_picture`."
+    quick, at_most = _quick_jpeg(), out.nbytes + 65536  # a longer file is cut, hence damaged, hence left to Pillow
+    if quick is None or out.shape[:2] != full: return False
+    try:
+        if isinstance(source, io.BytesIO): data = source.getvalue()
+        else:
+            with open(source, "rb") as file: data = file.read(at_most)
+        if quick.decode_jpeg_header(data)[:2] != full: return False
+        quick.decode_jpeg(data, "RGB", buffer=out, strict=True)
+    except (OSError, ValueError): return False
+    return True
 
 # %% ../nbs/10_video.ipynb #fdb7c9b0
 _MEMBERS = 500_000  # most entries of an archive; an hour at 60 fps is 216 000 frames

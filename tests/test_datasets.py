@@ -294,3 +294,24 @@ def test_folders_of_frames_with_offsets(tmp_path):
     assert (red[0] - torch.tensor([2, 4, 6, 8, 10]) * 8).abs().max() <= 3
     assert (red[1] - torch.tensor([22, 24, 26, 28, 30]) * 8).abs().max() <= 3
     assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text())["ids"] == ["P01 01@0", "P01 01@20"]
+
+
+def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatch):
+    import sda.video
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    kinds = [dict(quality=60), dict(subsampling=0), dict(progressive=True), dict(optimize=True), dict(quality=100)]
+    for n, options in enumerate(kinds):
+        picture = rng.integers(0, 256, (50, 67, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{n:05d}.jpg", **options)
+    Image.fromarray(picture[..., 0]).save(tmp_path / "00005.jpg")  # grey
+    Image.fromarray(picture).convert("CMYK").save(tmp_path / "00006.jpg")
+    quick = sda.video.open_video(tmp_path).frames(range(7))
+    monkeypatch.setattr(sda.video, "_quick_jpeg", lambda: None)
+    assert torch.equal(quick, sda.video.open_video(tmp_path).frames(range(7)))
+    monkeypatch.undo()
+    whole = (tmp_path / "00002.jpg").read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:20]):
+        (tmp_path / "00002.jpg").write_bytes(damaged)
+        with pytest.raises(VideoError, match="00002.jpg"): sda.video.open_video(tmp_path).frames([1, 2])
