@@ -7,8 +7,8 @@ __all__ = ['Where', 'READINGS', 'Clips', 'places', 'Intervention', 'changed', 'S
            'uniform', 'check_weights', 'given', 'temperature', 'from_clip', 'from_class', 'InputChange', 'reverse',
            'shuffle', 'freeze', 'drop_frames', 'patch_shuffle', 'blur', 'partners', 'readings', 'Effect', 'load_clips',
            'logits_of', 'measure', 'KnockOuts', 'knock_out_map', 'Shapley', 'shapley_values', 'shapley',
-           'RankCorrelation', 'rank_correlation', 'weight_against_effect', 'order_sensitivity', 'leak_between_clips',
-           'changed_selection', 'knock_outs']
+           'RankCorrelation', 'spearman', 'rank_correlation', 'weight_against_effect', 'order_sensitivity',
+           'leak_between_clips', 'changed_selection', 'knock_outs']
 
 # %% ../nbs/31_effects.ipynb #47a055c4
 import difflib
@@ -676,8 +676,11 @@ class RankCorrelation:
     n: int       # clips
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    "Rank correlations along the last axis of [D,n]; ties share their mean rank."
+def spearman(
+    x: np.ndarray,  # [D,n]
+    y: np.ndarray,  # [D,n]
+) -> np.ndarray:    # [D]; NaN where one side does not vary
+    "Rank correlations of the rows; ties share their mean rank."
     a, b = (pd.DataFrame(v.T).rank().to_numpy() for v in (x, y))
     a, b = a - a.mean(0), b - b.mean(0)
     size = np.sqrt((a ** 2).sum(0) * (b ** 2).sum(0))
@@ -695,10 +698,10 @@ def rank_correlation(
     if x.shape != y.shape: raise ValueError(f"{x.shape} numbers cannot be paired with {y.shape}")
     if len(x) < 3: raise ValueError(f"{len(x)} clips are too few for a rank correlation; give at least 3")
     picks = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
-    drawn = _spearman(x[picks].reshape(draws, -1), y[picks].reshape(draws, -1))
+    drawn = spearman(x[picks].reshape(draws, -1), y[picks].reshape(draws, -1))
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
-    return RankCorrelation(float(_spearman(x.reshape(1, -1), y.reshape(1, -1))[0]), float(low), float(high), len(x))
+    return RankCorrelation(float(spearman(x.reshape(1, -1), y.reshape(1, -1))[0]), float(low), float(high), len(x))
 
 # %% ../nbs/31_effects.ipynb #22e00962
 def _mean_interval(values: np.ndarray, draws: int, seed: int) -> RankCorrelation:
@@ -736,7 +739,7 @@ def weight_against_effect(
         known = ~np.isnan(values).any((0, 1))
         a, b = values[..., known].mean(1), effect[..., known].mean(1)  # per clip, over places
         rows[name, "pooled"] = rank_correlation(a, b, draws, seed)
-        rows[name, "within clips"] = _mean_interval(_spearman(a, b), draws, seed)
+        rows[name, "within clips"] = _mean_interval(spearman(a, b), draws, seed)
         rows[name, "best matches"] = _mean_interval((a.argmax(1) == b.argmax(1)).astype(float), draws, seed)
     table = pd.DataFrame([vars(r) for r in rows.values()], pd.MultiIndex.from_tuples(rows, names=["of", "over"]))
     return table.round(3)

@@ -44,14 +44,14 @@ def close(a, b): return np.allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(b).max()
 @pytest.mark.parametrize("layer", ["conv1", "layer2", "layer4.0", "layer3.0.conv2", "layer4.0.bn3"])
 def test_equal_to_a_grad_cam_by_hand(name, layer, clip):
     model = make(name).eval()
-    cam = clip_cam(model, clip, 7, layer)
+    cam = clip_cam(model, clip, 7, layer, "gradcam")
     assert close(cam.maps, by_hand(model, clip, lambda y: y[7], layer, grad_cam)) and cam.maps.std() > 0
 
 
 def test_targets(clip):
     model, names = make().eval(), [f"class number {k}" for k in range(20)]
     with torch.no_grad(): first, second = model(clip[None])[0].topk(2).indices.tolist()
-    def maps(target): return clip_cam(model, clip, target, "layer2", class_names=names)
+    def maps(target): return clip_cam(model, clip, target, "layer2", "gradcam", class_names=names)
     assert close(maps(None).maps, maps(first).maps) and maps(None).target == names[first]
     assert close(maps("runner-up").maps, maps(names[second]).maps)
     assert close(maps("difference").maps, maps(first).maps - maps(second).maps)
@@ -65,7 +65,7 @@ def test_hirescam_is_gradient_times_activation(clip):
     model = make().eval()
     cam = clip_cam(model, clip, 2, "layer2", "hirescam")
     assert close(cam.maps, by_hand(model, clip, lambda y: y[2], "layer2", lambda a, g: g * a))
-    assert all(np.isfinite(clip_cam(model, clip, 2, "layer3", method).maps).all() for method in METHODS)
+    assert all(np.isfinite(clip_cam(model, clip, 2, "layer3", method).maps).all() for method in METHODS if method != "occlusion")
 
 
 def test_the_gradient_is_that_of_the_whole_clip(clip):
@@ -74,7 +74,7 @@ def test_the_gradient_is_that_of_the_whole_clip(clip):
     other[7] += 1
     for name, carried in (("tsn_tiny", False), ("sda_tsn_tiny", True)):
         model = make(name).eval()
-        a, b = (clip_cam(model, c, 0, "layer4").maps[0] for c in (clip, other))
+        a, b = (clip_cam(model, c, 0, "layer4", "gradcam").maps[0] for c in (clip, other))
         assert close(a, b) != carried
 
 
@@ -105,7 +105,7 @@ def test_the_model_is_untouched(clip):
 def test_evidence_against_only(clip):
     model = make().eval()
     with torch.no_grad(): model.fc.weight[0] = -model.fc.weight.abs()[0]  # features are not negative
-    cam = clip_cam(model, clip, 0, "layer4")
+    cam = clip_cam(model, clip, 0, "layer4", "gradcam")
     assert cam.range[1] <= 0 and cam.note == "no positive evidence for class 0 at layer4"
     for scale in ("clip", "frame"): assert (cam.scaled(scale) == 0).all()
     assert (cam.scaled("shared", top=shared_top(cam)) == 0).all()
@@ -138,7 +138,7 @@ def test_wrong_names_are_explained(clip):
     with pytest.raises(ValueError, match="no class names"): clip_cam(model, clip, "jumping")
     names = ["walking"] + ["x"] * 19
     with pytest.raises(ValueError, match="'walking'"): clip_cam(model, clip, "walkin", class_names=names)
-    with pytest.raises(ValueError, match="one by one"): clip_cam(model, clip[None])
+    with pytest.raises(ValueError, match="clip_cams"): clip_cam(model, clip[None])
     with pytest.raises(ValueError, match="not finite"): clip_cam(model, clip * float("nan"))
 
 
