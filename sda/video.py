@@ -544,7 +544,8 @@ def _jpeg_into(source: Path | io.BytesIO, out: np.ndarray, full: tuple[int, int]
         if isinstance(source, io.BytesIO): data = source.getvalue()
         else:
             with open(source, "rb") as file: data = file.read(at_most)
-        if quick.decode_jpeg_header(data)[:2] != full: return False
+        height, width, colours, _ = quick.decode_jpeg_header(data)
+        if (height, width) != full or colours not in ("YCbCr", "Gray"): return False  # printers' colours: Pillow's way
         quick.decode_jpeg(data, "RGB", buffer=out, strict=True)
     except (OSError, ValueError): return False
     return True

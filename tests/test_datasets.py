@@ -297,8 +297,9 @@ def test_folders_of_frames_with_offsets(tmp_path):
 
 
 def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatch):
-    import sda.video
     from PIL import Image
+
+    import sda.video
 
     rng = np.random.default_rng(0)
     kinds = [dict(quality=60), dict(subsampling=0), dict(progressive=True), dict(optimize=True), dict(quality=100)]
