@@ -310,7 +310,7 @@ class InspectorView(_Listening):
     ):
         w = self.widgets = _widgets()
         self.inspector, self.quiet, self.busy, self.wrong = inspector, False, False, ""
-        self.images = {name: w.Image(format="png", layout=w.Layout(max_width="100%", display="none"))
+        self.images = {name: w.Image(format="png", layout=w.Layout(max_width="100%", align_self="flex-start", display="none"))
                        for name in (*PANELS, "log")}
         for name, image in self.images.items(): image.add_class("sda-" + name.replace(" ", "-"))
         self.notes = {name: w.HTML() for name in self.images}

@@ -122,7 +122,7 @@ def test_shipped_models_are_small():
 def test_the_build_machine_runs_make_test():
     script = ROOT / ".ci/run"
     commands = [line for line in script.read_text().splitlines() if line and not line.startswith(("#", "set ", "cd "))]
-    assert commands == ["exec make test"]
+    assert commands[-1] == "exec make test" and commands.count("exec make test") == 1
     assert script.stat().st_mode & stat.S_IXUSR
 
 
