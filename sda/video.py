@@ -281,6 +281,12 @@ def _runs(indices: list[int], keys: tuple[int, ...]) -> list[tuple[int, list[int
         last = index
     return runs
 
+# %% ../nbs/10_video.ipynb #5a5fcfb1
+@lru_cache(1)
+def _one_thread() -> dict:
+    "Converting colours starts a thread per core from PyAV 17 on; loaders have their own processes."
+    return {"threads": 1} if int(_need("av", "av").__version__.split(".")[0]) >= 17 else {}
+
 # %% ../nbs/10_video.ipynb #4c928d0a
 class PyAVVideo(_FileVideo):
     "Frames through PyAV, which carries its own FFmpeg and reads AV1 too."
@@ -322,10 +328,10 @@ class PyAVVideo(_FileVideo):
 
     def _upright(self, frame) -> np.ndarray:
         "RGB as shown, scaled on the way from the decoder's own format if smaller frames are wanted."
-        small = {}
+        small = _one_thread()
         if self.size != self.full_size:
             height, width = self.size if frame.rotation % 180 == 0 else self.size[::-1]
-            small = {"height": height, "width": width, "interpolation": "BILINEAR"}
+            small = small | {"height": height, "width": width, "interpolation": "BILINEAR"}
         return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", **small), frame.rotation // 90))
 
 # %% ../nbs/10_video.ipynb #c90eb462
