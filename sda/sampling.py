@@ -6,7 +6,8 @@
 __all__ = ['SAMPLERS', 'register_sampler', 'get_sampler', 'sample_segments', 'Sampling']
 
 # %% ../nbs/11_sampling.ipynb #7a65f0b0
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -116,12 +117,28 @@ def _uniform(total: int, num_frames: int, random: bool = False, generator=None, 
     draws = [_draw(num_frames, generator) for _ in range(views)]
     return [[a + int(u * (b - a + 1)) for (a, b), u in zip(borders, row, strict=True)] for row in draws]
 
+# %% ../nbs/11_sampling.ipynb #98a7ac64
+@register_sampler("seconds")
+def _seconds(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1,
+             step: float = .25, fps: float = 25., times: Sequence[float] | None = None) -> list[list[int]]:
+    "T frames `step` seconds apart around the middle, a random place, or places equally far apart."
+    _checked(total, num_frames)
+    times = [i / fps for i in range(total)] if times is None else list(times)
+    if len(times) != total: raise ValueError(f"{len(times)} time stamps for {total} frames; pass one for each frame")
+    room = times[-1] - times[0] - (num_frames - 1) * step  # seconds by which the window can move
+    if room < 0: return [sample_segments(total, num_frames, random, generator) for _ in range(views)]
+    if random: places = _draw(views, generator)
+    else: places = [i / (views - 1) for i in range(views)] if views > 1 else [.5]
+    starts = [times[0] + place * room + 1e-9 for place in places]  # 1e-9: a time stamp itself is its own frame
+    return [[max(0, bisect_right(times, start + i * step) - 1) for i in range(num_frames)] for start in starts]
+
 # %% ../nbs/11_sampling.ipynb #0409d7e0
 @register_sampler("segments_legacy")
 def _segments_legacy(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1):
     "TSM's and SDA's published rule: short clips (in validation T frames as well) give frame 0, T times."
     _checked(total, num_frames)
-    if total < num_frames or (not random and total == num_frames): return [[0] * num_frames for _ in range(views)]
+    if not random and total <= num_frames: return _alike([[0] * num_frames], views, "segments_legacy")
+    if total < num_frames: return [[0] * num_frames for _ in range(views)]
     return _segments(total, num_frames, random, generator, views)
 
 
@@ -143,9 +160,13 @@ class Sampling:
     strategy: str = "segments"  # One of `SAMPLERS`
     num_frames: int = 8  # Frames per clip, T
     views: int = 1  # Clips per video when testing, V
+    step: float = .25  # Seconds between frames; only for "seconds"
+    fps: float = 25.0  # Frame rate of the videos where no time stamps are passed; only for "seconds"
 
     def __post_init__(self):
         get_sampler(self.strategy)
+        if not (self.step > 0 and self.fps > 0):
+            raise ValueError(f"step={self.step} seconds and fps={self.fps} must be above 0")
         if self.num_frames < 1 or self.views < 1:
             raise ValueError(f"num_frames={self.num_frames} and views={self.views} must be at least 1")
 
@@ -154,14 +175,17 @@ class Sampling:
         total: int,  # Frames in the video, N
         random: bool = False,  # Training draws one random view
         generator: torch.Generator | None = None,  # Source of the random frames
+        times: Sequence[float] | None = None,  # `Video.timestamps` [N], seconds; only "seconds" looks at them
     ) -> list[list[int]]:  # V lists of T frame numbers, 0-based; one list when random
         "The frames of every view."
         views = 1 if random else self.views
-        return get_sampler(self.strategy)(total, self.num_frames, random, generator, views)
+        clock = {"step": self.step, "fps": self.fps, "times": times} if self.strategy == "seconds" else {}
+        return get_sampler(self.strategy)(total, self.num_frames, random, generator, views, **clock)
 
     def to_dict(self) -> dict:
-        "Plain values, for JSON."
-        return asdict(self)
+        "Plain values, for JSON; the clock only where it is used."
+        left_out = () if self.strategy == "seconds" else ("step", "fps")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Sampling":

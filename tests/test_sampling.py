@@ -89,3 +89,20 @@ def test_errors():
     with pytest.raises(ValueError, match="already"): register_sampler("dense")(print)
     with pytest.raises(TypeError): Sampling.from_dict({"strategies": "dense"})
     assert Sampling.from_dict(Sampling("dense", 16, 4).to_dict()) == Sampling("dense", 16, 4)
+
+
+def test_seconds():
+    seconds = get_sampler("seconds")
+    assert seconds(150, 8, fps=12)[0] == list(range(64, 86, 3)) and seconds(150, 8, fps=12, views=3)[2][-1] == 149
+    assert len({seconds(150, 8, True, seeded(s), fps=12)[0][0] for s in range(40)}) > 20  # random starts
+    assert seconds(20, 8, fps=12)[0] == sample_segments(20, 8)  # shorter than the span
+    kept = Sampling("seconds", 4, step=.5, fps=12.0)
+    assert Sampling.from_dict(kept.to_dict()) == kept and kept.indices(60) == [[20, 26, 32, 38]]
+    assert kept.indices(60, times=[i / 24 for i in range(60)]) == [[11, 23, 35, 47]]  # the clock wins over fps
+    assert set(Sampling().to_dict()) == {"strategy", "num_frames", "views"}  # other model files stay as they were
+    with pytest.raises(ValueError, match="59 time stamps for 60 frames"): kept.indices(60, times=range(59))
+    with pytest.raises(ValueError, match="above 0"): Sampling("seconds", fps=0)
+
+
+def test_the_published_still_picture_is_no_second_view():
+    with pytest.raises(ValueError, match="set views=1"): Sampling("segments_legacy", 8, 2).indices(5)
