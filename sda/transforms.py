@@ -239,6 +239,16 @@ def cut_clips(
     mixed[..., top:bottom, left:right] = clips[order][..., top:bottom, left:right]
     return mixed, labels[order], 1 - (bottom - top) * (right - left) / (height * width)
 
+# %% ../nbs/12_transforms.ipynb #5f69e44d
+def _check_augmentation(config: "TransformConfig") -> None:
+    "Numbers of the augmentations that cannot be meant are errors."
+    area, magnitude, erase, strength = config.area, config.rand_augment, config.erase, config.strength
+    if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(f"area={area} must be two shares of the frame in rising order, e.g. (0.08, 1)")
+    if magnitude not in range(31): raise ValueError(f"rand_augment={magnitude} must be a whole number from 0 (none) to 30")
+    if not 0 <= erase <= 1: raise ValueError(f"erase={erase} is a chance; it must lie between 0 and 1")
+    if not 0 <= strength <= 1: raise ValueError(f"strength={strength} must lie between 0 and 1")
+
 # %% ../nbs/12_transforms.ipynb #33cbf5e1
 @dataclass(frozen=True)
 class TransformConfig:
@@ -264,15 +274,7 @@ class TransformConfig:
         if self.size < 32: raise ValueError(f"size={self.size} must be at least 32 pixels")
         if self.resize is not None and self.resize < self.size:
             raise ValueError(f"resize={self.resize} is smaller than size={self.size}; make it at least as large")
-        self._check_augmentation()
-
-    def _check_augmentation(self):
-        if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area={self.area} must be two shares of the frame in rising order, e.g. (0.08, 1)")
-        if self.rand_augment not in range(31):
-            raise ValueError(f"rand_augment={self.rand_augment} must be a whole number from 0 (none) to 30")
-        if not 0 <= self.erase <= 1: raise ValueError(f"erase={self.erase} is a chance; it must lie between 0 and 1")
-        if not 0 <= self.strength <= 1: raise ValueError(f"strength={self.strength} must lie between 0 and 1")
+        _check_augmentation(self)
 
     def train(self, class_names: list[str]) -> "TrainTransform":
         "What training does to a clip; the names tell which labels a flip exchanges."

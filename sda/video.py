@@ -98,18 +98,14 @@ class Video:
             raise VideoError(f"{self.path} has no clock; pass fps=, the rate at which its frames were taken")
         return self._times
 
-    def frames(
-        self,
-        indices: list[int],  # 0-based frame numbers in any order, repeats allowed
-    ) -> torch.Tensor:  # uint8 [T,H,W,3], RGB
-        "The chosen frames, in the order asked for."
+    def frames(self, indices: list[int]) -> torch.Tensor:  # uint8 [T,H,W,3], RGB
+        "The chosen frames (numbers from 0, in any order, repeats allowed), in the order asked for."
         wanted = [int(i) for i in indices]
         if bad := [i for i in wanted if not 0 <= i < len(self)]:
             raise VideoError(f"{self.path} has frames 0..{len(self) - 1}, frame {bad[0]} was asked for")
         if not wanted: raise VideoError(f"{self.path}: no frame was asked for; pass at least one index")
         unique = sorted(set(wanted))
-        found = self._read(unique)
-        place = {frame: row for row, frame in enumerate(unique)}
+        found, place = self._read(unique), {frame: row for row, frame in enumerate(unique)}
         return found if unique == wanted else found[[place[i] for i in wanted]]
 
     def _read(self, indices: list[int]) -> torch.Tensor: raise NotImplementedError  # sorted, no repeats
@@ -287,6 +283,15 @@ def _one_thread() -> dict:
     "Converting colours starts a thread per core from PyAV 17 on; loaders have their own processes."
     return {"threads": 1} if int(_need("av", "av").__version__.split(".")[0]) >= 17 else {}
 
+
+def _upright(frame, size: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
+    "RGB as shown, scaled on the way from the decoder's own format if smaller frames are wanted."
+    options = _one_thread()
+    if size != full:
+        height, width = size if frame.rotation % 180 == 0 else size[::-1]
+        options = options | {"height": height, "width": width, "interpolation": "BILINEAR"}
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", **options), frame.rotation // 90))
+
 # %% ../nbs/10_video.ipynb #4c928d0a
 class PyAVVideo(_FileVideo):
     "Frames through PyAV, which carries its own FFmpeg and reads AV1 too."
@@ -321,18 +326,10 @@ class PyAVVideo(_FileVideo):
             if first and (frame.pts is None or frame.pts > ticks[number]): break
             if first and frame.pts < ticks[number]: continue  # shown before the key frame, stored after it
             if number == first > 0 and not frame.key_frame: break
-            if number in chosen: found[number] = self._upright(frame)
+            if number in chosen: found[number] = _upright(frame, self.size, self.full_size)
             if number == wanted[-1]: break
             number += 1
         return found
-
-    def _upright(self, frame) -> np.ndarray:
-        "RGB as shown, scaled on the way from the decoder's own format if smaller frames are wanted."
-        small = _one_thread()
-        if self.size != self.full_size:
-            height, width = self.size if frame.rotation % 180 == 0 else self.size[::-1]
-            small = small | {"height": height, "width": width, "interpolation": "BILINEAR"}
-        return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", **small), frame.rotation // 90))
 
 # %% ../nbs/10_video.ipynb #c90eb462
 def _rgb(frame: np.ndarray) -> np.ndarray:

@@ -68,12 +68,8 @@ class TestViews(PixelTransform):
 
     def __repr__(self) -> str: return f"TestViews({self.name!r}, mean={self.mean}, std={self.std}, {self.view})"
 
-    def pixels(
-        self,
-        clip: torch.Tensor,  # uint8 [T,H,W,3]
-        label: int = 0,  # Class of the clip, handed through
-        generator: torch.Generator | None = None,  # Not used
-    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [V*T,size,size,3], label, scale and shift
+    def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+               ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [V*T,size,size,3], label, scale, shift
         "All views of one clip, view after view, before normalisation."
         clip, side = resize_short(clip, self.view.resize), self.view.crop
         height, width = clip.shape[1:3]
