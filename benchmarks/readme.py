@@ -5,7 +5,7 @@ import torch
 
 from sda.blocks import DEPENDENCIES
 from sda.checkpoints import load_model
-from sda.plots import COLOURS, FONT, _draw_frame, _draw_heat, new_figure, to_png
+from sda.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
 from sda.results import accuracy_table, load_records, percent_table, to_markdown
 from sda.sampling import Sampling
 from sda.trace import trace_clips
@@ -48,7 +48,7 @@ def picture():
     for axes, image, i in zip(above.subplots(1, 8), video.frames(indices).numpy(), indices, strict=True):
         _draw_frame(axes, image, f"{video.timestamps[i]:.1f} s")
     left, right = below.subplots(1, 2)
-    _draw_heat(left, trace.weights[0], trace.blocks, DEPENDENCIES)
+    draw_heat(left, trace.weights[0], trace.blocks, DEPENDENCIES)
     left.set_title("what it selected for this clip", fontsize=FONT + 1, pad=22)
     found = effects()
     colours = [COLOURS.get(name.removeprefix("without "), "#666666") for name in found]
