@@ -264,8 +264,8 @@ def fig_curves(
         for order, (colour, line, marker) in _LOOKS.items():
             if order not in means.index: continue
             wide = means[order].unstack("draw")
-            axes.plot(wide.index, wide.mean(1), line, color=colour, marker=marker, markersize=4, label=order)
-            if wide.shape[1] > 1: axes.fill_between(wide.index, wide.min(1), wide.max(1), color=colour, alpha=.2, lw=0)
+            axes.plot(wide.index, wide.mean(axis=1), line, color=colour, marker=marker, markersize=4, label=order)
+            if wide.shape[1] > 1: axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=.2, lw=0)
         axes.set_xlabel(f"share of {'cells' if over == 'space' else 'frames'} "
                         f"{'taken away' if curve == 'deletion' else 'put back'}", fontsize=FONT - 1)
         axes.set_title(curve, fontsize=FONT)
