@@ -27,14 +27,13 @@ from sda.blocks import DEPENDENCIES
 from sda.checkpoints import class_hash, load_model
 from sda.datasets import open_dataset
 from sda.effects import keep, knock_out_map, logits_of
-from sda.evaluation import evaluate
+from sda.evaluation import evaluate, summary
 from sda.moves import CLASSES, PAIRS, make_moves
 from sda.results import new_record, save_record
 from sda.trace import trace_clips
 from sda.trainer import Watcher, recipe, seed_everything, train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
-NEEDS = {c.name: c.need for c in CLASSES}
 # The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs of batches
 # half as large, in bfloat16, which CPUs and GPUs of today both have.
 RECIPE = dict(epochs=8, batch_size=16, precision="bf16")
@@ -124,9 +123,7 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     found = evaluate(net, clips("test"), batch_size=50)
     results.mkdir(parents=True, exist_ok=True)
     found.save(results / f"{run.name}.npz")
-    metrics = dict(top1=found.accuracy(), top5=found.accuracy(5), n=len(found),
-                   by_need=dict(found.by_group(NEEDS)[["group", "accuracy"]].itertuples(index=False)),
-                   by_class=rows(found.by_class()), by_pair=rows(found.pair_accuracy(PAIRS)))
+    metrics = summary(found) | dict(by_class=rows(found.by_class()), by_pair=rows(found.pair_accuracy(PAIRS)))
     record = new_record(
         "test", model=run.model, options=net.options, recipe="moves, shortened", seed=run.seed, dataset="moves",
         split="test", protocol="1 view, centre crop", classes=class_hash(found.class_names), metrics=metrics,

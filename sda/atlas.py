@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from PIL import Image as Picture
 
 from .blocks import DEPENDENCIES
-from .plots import COLOURS, FONT, as_images, draw_heat, new_figure, stage_of
+from .plots import COLOURS, FONT, as_images, draw_heat, name_cells, new_figure, stage_of
 
 # %% ../nbs/37_atlas.ipynb #06cbe544
 _GROUPS = ("#000000", "#D55E00", "#56B4E9", "#882255", "#999933", "#888888")  # none of them means a dependency
@@ -213,11 +213,7 @@ def _draw_differences(axes, values: np.ndarray, rows: Sequence[str], columns: Se
     for (r, m), value in np.ndenumerate(values):
         axes.text(m, r, "–" if np.isnan(value) else f"{round(value, 2) + 0.:+.2f}", ha="center", va="center",
                   fontsize=FONT - 1, color="white" if abs(value) > .65 * top else "black")
-    axes.set_yticks(range(len(rows)), rows, fontsize=FONT - 1)
-    axes.set_xticks(range(len(columns)), columns, fontsize=FONT, fontweight="bold")
-    axes.xaxis.tick_top()
-    for tick, name in zip(axes.get_xticklabels(), columns, strict=True): tick.set_color(COLOURS.get(name, "black"))
-    axes.tick_params(length=0)
+    name_cells(axes, rows, columns)
     return shown
 
 
