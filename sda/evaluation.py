@@ -545,9 +545,9 @@ def protocol(
 # %% ../nbs/22_evaluation.ipynb #e8490bb1
 def _views(path: str | Path, card: Any) -> torch.Tensor:
     """The views [V,T,3,h,w] of a video, sampled and cropped as the model's card says."""
-    video = open_video(path)
     transform = TransformConfig.from_dict(card.transform).test()
-    lists = Sampling.from_dict(card.sampling).indices(len(video))
+    video = open_video(path, short_side=transform.short_side)
+    lists = Sampling.from_dict(card.sampling).indices(len(video), times=video.times)
     return torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
 
 
@@ -608,11 +608,13 @@ def slide(
 ) -> pd.DataFrame:
     """Columns start and end (frames), class, probability: the `top` classes of each window."""
     model = load_model(model) if isinstance(model, str | Path) else model
-    card, video = _card(model), open_video(path)
+    card = _card(model)
     transform, sampling = TransformConfig.from_dict(card.transform).test(), Sampling.from_dict(card.sampling)
+    video = open_video(path, short_side=transform.short_side)
     spans, rows = windows(len(video), length, stride or max(length // 2, 1)), []
     def view(first: int, last: int) -> torch.Tensor:
-        lists = [[first + i for i in indices] for indices in sampling.indices(last - first)]
+        times = None if video.times is None else video.times[first:last]
+        lists = [[first + i for i in indices] for indices in sampling.indices(last - first, times=times)]
         return torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
     with _evaluation_mode(model), tqdm(total=len(spans), disable=not progress, unit="window", desc="slide") as bar:
         for k in range(0, len(spans), batch_size):

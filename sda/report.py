@@ -398,11 +398,13 @@ def see_clip(
     name: str = "",  # as shown; the file's name if left out
 ) -> SeenClip:
     """Decode, sample and crop a clip as the model's card says."""
-    video, config = open_video(path), TransformConfig.from_dict(card.transform)
-    lists, transform = Sampling.from_dict(card.sampling).indices(len(video)), config.test()
+    config = TransformConfig.from_dict(card.transform)
+    transform = config.test()
+    video = open_video(path, short_side=transform.short_side)
+    lists = Sampling.from_dict(card.sampling).indices(len(video), times=video.times)
     views = torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
-    times = video.timestamps[lists[0]] if video.fps else None
-    height, width = video.size
+    times = None if video.times is None else video.times[lists[0]]
+    height, width = video.full_size
     facts = f"{len(video)} frames of {width} x {height} pixels" + (f", {video.fps:.3g} per second" if video.fps else "")
     return SeenClip(name or Path(path).name, facts, views, denormalise(views[0], config.mean, config.std).numpy(),
                     list(lists[0]), times)

@@ -175,7 +175,7 @@ class Sampling:
         total: int,  # Frames in the video, N
         random: bool = False,  # Training draws one random view
         generator: torch.Generator | None = None,  # Source of the random frames
-        times: Sequence[float] | None = None,  # `Video.timestamps` [N], seconds; only "seconds" looks at them
+        times: Sequence[float] | None = None,  # `Video.times` [N], seconds; only "seconds" looks at them
     ) -> list[list[int]]:  # V lists of T frame numbers, 0-based; one list when random
         "The frames of every view."
         views = 1 if random else self.views

@@ -95,6 +95,8 @@ class ClipConfig:
     """What the model sees of a video, and how the network is made."""
     num_frames: int = 8  # frames sampled from each clip
     strategy: str = "segments"  # how frames are sampled, one of `sda.sampling.SAMPLERS`
+    step: float = 0.25  # seconds between frames; only for strategy "seconds"
+    fps: float = 25.0  # frame rate of clips without time stamps, such as folders of pictures; only for "seconds"
     size: int = 64  # side of the square crop, pixels
     resize: int = 72  # shorter side of the frame from which test crops are cut, pixels
     crop: str = "random"  # training crop, one of `sda.transforms.CROPS`
@@ -115,7 +117,7 @@ class ClipConfig:
 
     def sampling(self) -> Sampling:
         """The frame sampling of this description, for `ClipDataset`."""
-        return Sampling(self.strategy, self.num_frames)
+        return Sampling(self.strategy, self.num_frames, step=self.step, fps=self.fps)
 
 # %% ../nbs/21_trainer.ipynb #a1ec06e5
 @dataclass
@@ -646,10 +648,11 @@ def check_data(config: TrainConfig, model: nn.Module, train_data: Dataset, val_d
                             f"it with create_model({model.name!r}, {len(train_data.class_names)}).")
     if config.partial_bn and len(train_data) > 5000:
         log.warning("partial_bn is on with %d clips: it helps small sets and costs accuracy on large ones", len(train_data))
-    mine = dict(transform=config.transform(), strategy=config.strategy)
+    mine = dict(transform=config.transform(), strategy=config.strategy, step=config.step)
     for name, data in (("training", train_data), ("validation", val_data)):
-        theirs = dict(transform=getattr(data, "transform_config", None),
-                      strategy=getattr(getattr(data, "sampling", None), "strategy", None))
+        sampling = getattr(data, "sampling", None)
+        theirs = dict(transform=getattr(data, "transform_config", None), strategy=getattr(sampling, "strategy", None),
+                      step=getattr(sampling, "step", None) if config.strategy == "seconds" else None)
         for key, value in theirs.items():
             if value not in (None, mine[key]):
                 raise TrainingError(f"The {name} clips have {key} {value}, the description says {mine[key]}: build "

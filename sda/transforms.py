@@ -9,6 +9,7 @@ __all__ = ['CROPS', 'COLOURS', 'resize_clip', 'resize_short', 'crop_clip', 'cent
            'TrainTransform', 'TestTransform']
 
 # %% ../nbs/12_transforms.ipynb #9d984f36
+import math
 import re
 from dataclasses import asdict, dataclass
 
@@ -255,7 +256,7 @@ class TransformConfig:
     "How frames become network input; part of every model file."
 
     size: int = 224  # Side of the network input in pixels
-    resize: int | None = 256  # Smaller side before the test crop; None keeps the pixels as they are
+    resize: int | None = 256  # Smaller side before the test crop and crops "random" and "centre"; None: as it is
     crop: str = "multiscale"  # Training crop: one of `CROPS`
     scales: tuple[float, ...] = (1, 0.875, 0.75, 0.66)  # Of the multi-scale crop
     area: tuple[float, ...] = (0.08, 1.0)  # Of the resized crop: smallest and largest share of the frame
@@ -299,6 +300,11 @@ class PixelTransform:
 
     __test__ = False  # a name that pytest would collect
 
+    @property
+    def short_side(self) -> int | None:
+        "Smaller side in pixels down to which frames may be read smaller; None: every pixel is wanted."
+        return None
+
     def pixels(
         self,
         clip: torch.Tensor,  # uint8 [T,H,W,3]
@@ -321,13 +327,21 @@ class TrainTransform(PixelTransform):
     def __init__(self, config: TransformConfig, pairs: dict[int, int]):
         self.config, self.pairs = config, pairs
 
+    @property
+    def short_side(self) -> int | None:
+        "The smallest crop is still as large as the network's input, so that nothing is enlarged."
+        c = self.config
+        if c.crop == "multiscale": return math.ceil(c.size / min(c.scales))
+        return math.ceil(c.size / math.sqrt(0.75 * c.area[0])) if c.crop == "resized" else c.resize  # 3:4 at the least
+
     def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
                ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:
         "Everything random, on bytes."
         c, order, gain, offset = self.config, None, None, None
+        if c.crop in ("random", "centre") and c.resize: clip = resize_short(clip, c.resize)
         if c.crop == "multiscale": clip = multi_scale_crop(clip, c.size, c.scales, generator)
         elif c.crop == "random": clip = random_crop(clip, c.size, generator)
-        elif c.crop == "centre": clip = centre_crop(clip if c.resize is None else resize_short(clip, c.resize), c.size)
+        elif c.crop == "centre": clip = centre_crop(clip, c.size)
         else: clip = draw_once(_borrowed("resized", c), clip, generator)
         if c.flip and _pick(2, generator): clip, label = flip_clip(clip, label, self.pairs)
         if c.rand_augment: clip = draw_once(_borrowed("rand_augment", c), clip, generator)
@@ -344,6 +358,11 @@ class TestTransform(PixelTransform):
 
     def __init__(self, config: TransformConfig):
         self.config = config
+
+    @property
+    def short_side(self) -> int | None:
+        "The side that frames are resized to anyway."
+        return self.config.resize
 
     def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
                ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:

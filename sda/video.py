@@ -72,13 +72,13 @@ class Video:
     def __init__(
         self,
         path: str | Path,  # Where the clip is, for messages
-        timestamps: np.ndarray | None,  # Seconds since the first frame [N]; None when the source has no clock
+        times: np.ndarray | None,  # Seconds since the first frame [N]; None when the source has no clock
         length: int,  # Number of frames N
         size: tuple[int, int],  # (height, width) in pixels
         fps: float | None,  # Mean frame rate, None when the source has no clock
         short_side: int | None = None,  # Smaller side of the frames handed out, in pixels; None keeps the size
     ):
-        self.path, self._times, self._length, self.fps = path, timestamps, length, fps
+        self.path, self.times, self._length, self.fps = path, times, length, fps
         self.full_size, self.size = size, reduced_size(size, short_side)
         if length < 1: raise VideoError(f"{path} holds no frames; extract or download it again")
         if min(size) < MIN_SIDE:
@@ -94,9 +94,9 @@ class Video:
     @property
     def timestamps(self) -> np.ndarray:  # Seconds since the first frame [N], float64
         "When each frame is shown; frame rates may vary, so this is the only clock to trust."
-        if self._times is None:
+        if self.times is None:
             raise VideoError(f"{self.path} has no clock; pass fps=, the rate at which its frames were taken")
-        return self._times
+        return self.times
 
     def frames(self, indices: list[int]) -> torch.Tensor:  # uint8 [T,H,W,3], RGB
         "The chosen frames (numbers from 0, in any order, repeats allowed), in the order asked for."

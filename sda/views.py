@@ -66,6 +66,11 @@ class TestViews(PixelTransform):
         self.name, self.view, self.mean, self.std = name, known[name], mean, std
         self.views, self.pairs = self.view.count, flip_map(list(class_names))
 
+    @property
+    def short_side(self) -> int:
+        "The side that frames are resized to anyway."
+        return self.view.resize
+
     def __repr__(self) -> str: return f"TestViews({self.name!r}, mean={self.mean}, std={self.std}, {self.view})"
 
     def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None

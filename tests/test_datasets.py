@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sda.video
 from sda.datasets import (
     ClipDataset,
     EpochBatches,
@@ -28,8 +29,9 @@ from sda.datasets import (
     safe_join,
 )
 from sda.sampling import Sampling
-from sda.transforms import TransformConfig
+from sda.transforms import TransformConfig, crop_shapes
 from sda.video import VideoError
+from sda.views import TestViews
 
 av = pytest.importorskip("av")
 NAMES = ["moving left to right", "moving right to left"]
@@ -299,8 +301,6 @@ def test_folders_of_frames_with_offsets(tmp_path):
 def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatch):
     from PIL import Image
 
-    import sda.video
-
     rng = np.random.default_rng(0)
     kinds = [dict(quality=60), dict(subsampling=0), dict(progressive=True), dict(optimize=True), dict(quality=100)]
     for n, options in enumerate(kinds):
@@ -316,3 +316,113 @@ def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatc
     for damaged in (whole[: len(whole) // 2], b"", whole[:20]):
         (tmp_path / "00002.jpg").write_bytes(damaged)
         with pytest.raises(VideoError, match="00002.jpg"): sda.video.open_video(tmp_path).frames([1, 2])
+
+
+def camera(path, height=1080, width=1920, ticks=range(0, 400, 100)):
+    "A clip of smooth noise at that size, with these time stamps in milliseconds."
+    from fractions import Fraction
+
+    from PIL import Image
+    rng = np.random.default_rng(1)
+    with av.open(str(path), "w") as box:
+        stream = box.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for ms in ticks:
+            small = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8))
+            image = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = ms, Fraction(1, 1000)
+            box.mux(stream.encode(frame))
+        box.mux(stream.encode())
+    return Record(path.stem, str(path), 0, len(ticks))
+
+
+def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monkeypatch):
+    "1080p: the frames that leave the reader are 256 or 340 pixels high, and the network's input stays the same."
+    record, sizes = camera(tmp_path / "hd.mp4"), []
+    upright = sda.video._upright
+    def watched(frame, size, full):
+        found = upright(frame, size, full)
+        return sizes.append(found.shape[:2]) or found
+    monkeypatch.setattr(sda.video, "_upright", watched)
+    config, sampling = TransformConfig(), Sampling("segments", 4)
+    for transform, train, side in ((config, False, 256), (TestViews("3x256", NAMES), False, 256), (config, True, 340)):
+        sizes.clear()
+        small = ClipDataset([record], NAMES, sampling, transform, train)[0]["clip"]
+        assert set(sizes) == {(side, round(side * 16 / 9))}
+        whole = ClipDataset([record], NAMES, sampling, transform, train, short_side=None)[0]["clip"]
+        assert sizes[-1] == (1080, 1920)
+        off = (small - whole).abs() * 255 * min(config.std)  # grey levels; resized once instead of twice
+        assert off.mean() < (3 if train else 2) and off.max() < (30 if train else 8)  # a training crop moves by half a pixel
+    assert len(ClipDataset([record], NAMES, sampling, lambda clip, label, generator: (clip, label))[0]["clip"][0]) == 1080
+
+
+def test_nothing_is_enlarged_that_was_large_enough(tmp_path):
+    "Every crop of the reduced frame has at least the input's size, and clips below the need are untouched."
+    for size, scales in ((224, (1, .875, .75, .66)), (112, (1, .5)), (64, (.9,)), (160, (1, 1 / 3))):
+        side = TransformConfig(size=size, scales=scales).train(NAMES).short_side
+        assert min(min(s) for s in crop_shapes(side, 2 * side, size, scales)) >= size
+    areas = TransformConfig(size=112, crop="resized", area=(.2, 1)).train(NAMES)
+    for ratio in (3 / 4, 4 / 3):  # the narrowest and the flattest crop of a square frame
+        height, width = ((.2 * areas.short_side**2 * r) ** .5 for r in (1 / ratio, ratio))
+        assert min(height, width) >= 112
+    record = camera(tmp_path / "small.mp4", 120, 160)
+    assert ClipDataset([record], NAMES, Sampling("segments", 2)).frames(0).shape == (2, 120, 160, 3)
+
+
+def test_random_crops_of_large_clips_come_from_the_resized_frame(tmp_path):
+    "A square of 64 pixels out of 1080 would show nothing that the test crop shows."
+    data = ClipDataset([camera(tmp_path / "hd.mp4", 540, 960)], NAMES, Sampling("segments", 2),
+                       TransformConfig(size=64, resize=72, crop="random", flip=False), train=True)
+    assert data.frames(0).shape == (2, 72, 128, 3) and data[0]["clip"].shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_seconds_follow_the_clock_of_a_variable_frame_rate(tmp_path, cache):
+    "Ten frames a second, then forty: a step of .25 s is a step of .25 s in both halves, with offsets as well."
+    ticks = [*range(0, 1000, 100), *range(1000, 2000, 25)]
+    record = camera(tmp_path / "vfr.mp4", 48, 64, ticks)
+    part = Record("part", record.path, 0, 40, offset=10)
+    sampling = Sampling("seconds", 8, step=.25)
+    data = ClipDataset([record, part], NAMES, sampling, TransformConfig(size=32, resize=32), cache=cache, progress=False)
+    whole = read_clip(record, short_side=32)
+    wanted = sampling.indices(50, times=[t / 1000 for t in ticks])[0]
+    assert all(abs(ticks[i] / 1000 - ticks[wanted[0]] / 1000 - .25 * k) < .1 for k, i in enumerate(wanted))
+    assert wanted != sampling.indices(50)[0] and torch.equal(data.frames(0), whole[wanted])
+    late = Sampling("seconds", 4, step=.25).indices(40, times=[t / 1000 for t in ticks[10:]])[0]
+    data.sampling = Sampling("seconds", 4, step=.25)
+    assert torch.equal(data.frames(1), whole[[10 + i for i in late]]) and np.diff(late).tolist() == [10, 10, 10]
+
+
+def test_pictures_without_a_clock_go_by_the_rate_of_the_sampling(tmp_path):
+    "A folder has no clock: `fps` of the sampling counts, or of the reader where it is given."
+    from PIL import Image
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for n in range(40): Image.fromarray(np.full((40, 40, 3), 6 * n, np.uint8)).save(folder / f"{n + 1:05d}.png")
+    data = [ClipDataset([Record("f", str(folder), 0)], NAMES, Sampling("seconds", 3, step=.5, fps=10), lambda c, *_: (c, 0), **o)
+            for o in ({}, {"fps": 20})]
+    assert [(d.frames(0)[:, 0, 0, 0] // 6).tolist() for d in data] == [[14, 19, 24], [9, 19, 29]]
+
+
+def test_predict_reads_a_large_clip_small_and_by_its_clock(tmp_path, monkeypatch):
+    "The same probabilities to 1 %, from a quarter of the height; the frames are those of the dataset with that sampling."
+    from sda.backbones import create_model
+    from sda.checkpoints import ModelCard
+    from sda.evaluation import predict, slide
+    record, sizes = camera(tmp_path / "hd.mp4", 540, 960, [*range(0, 1000, 200), *range(1000, 1500, 50)]), []
+    upright = sda.video._upright
+    monkeypatch.setattr(sda.video, "_upright", lambda *a: sizes.append(a[1]) or upright(*a))
+    torch.manual_seed(0)
+    net, config, sampling = create_model("tsn_tiny", 2, 4), TransformConfig(size=112, resize=128), Sampling("seconds", 4, step=.4)
+    torch.nn.init.normal_(net.fc.weight, std=.5)  # so that the answer depends on the clip
+    net.card = ModelCard(net.name, {}, 2, 4, NAMES, config.to_dict(), sampling.to_dict())
+    found = predict(record.path, net.eval()).sort_values("class").probability.to_numpy()
+    assert set(sizes) == {(128, 228)}
+    whole = ClipDataset([record], NAMES, sampling, config, short_side=None)
+    assert whole.chosen(0) == [[0, 2, 4, 11]] != Sampling("seconds", 4, step=.4).indices(15)
+    with torch.no_grad(): wanted = net(whole[0]["clip"][None]).softmax(1)[0].numpy()
+    assert np.abs(found - wanted).max() < .01 < np.ptp(wanted)
+    windows = slide(record.path, net, 10, top=2)
+    assert windows.start.tolist() == [0, 0, 5, 5] and set(sizes) == {(128, 228), (540, 960)}
