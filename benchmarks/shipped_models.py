@@ -11,6 +11,8 @@ import argparse
 import shutil
 from pathlib import Path
 
+import pandas as pd
+
 from sda.checkpoints import load_model, save_model
 from sda.datasets import open_dataset
 from sda.effects import knock_outs
@@ -31,10 +33,11 @@ def keep(record: dict, name: str) -> None:
     save_record(record, DATA / "results" / f"{name}-{record_name(record)}")
 
 
-def rows(table) -> list[dict]:
-    """A data frame as plain records, the index included where it has a name."""
-    table = table.reset_index() if table.index.name else table
-    return table.to_dict("records")
+def rows(table: pd.DataFrame) -> list[dict]:
+    """A data frame as plain records, rounded, absent values left out."""
+    plain = table.reset_index() if table.index.name else table
+    return [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items() if v == v}
+            for row in plain.to_dict("records")]
 
 
 def make(name: str, data: Path, runs: Path) -> None:
