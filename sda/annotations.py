@@ -649,6 +649,9 @@ def split_records(
         labels = Counter(r.label for r in members[g])
         side[g] = max(fractions, key=lambda s: sum(n * lack[s][c] for c, n in labels.items()))  # noqa: B023
         for c, n in labels.items(): lack[side[g]][c] -= n
+    for s in [s for s, f in fractions.items() if f and s not in side.values()]:  # rounded to nothing: one source each
+        spare = [g for g in order if list(side.values()).count(side[g]) > 1]
+        if spare: side[spare[-1]] = s
     where = {r.id: side[g] for g in order for r in members[g]}
     return {s: [r for r in records if where[r.id] == s] for s in fractions}
 

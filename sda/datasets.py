@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['open_record', 'read_clip', 'cache_key', 'build_cache', 'FrameCache', 'clip_generator', 'ClipDataset', 'open_dataset',
-           'EpochBatches', 'make_loader', 'model_input', 'ListError', 'Record', 'has_offsets', 'read_classes',
-           'read_list', 'safe_join', 'records_diving48', 'records_epic55', 'records_something_v1',
+           'source_of', 'EpochBatches', 'make_loader', 'model_input', 'ListError', 'Record', 'has_offsets',
+           'read_classes', 'read_list', 'safe_join', 'records_diving48', 'records_epic55', 'records_something_v1',
            'records_something_v2']
 
 # %% ../nbs/13_datasets.ipynb #a70f78d1
@@ -74,7 +74,8 @@ def cache_key(
     reader: dict,  # Options of `open_video`
 ) -> str:  # 16 hexadecimal digits
     "A name for the decoded form of exactly these clips: any change of list, file size or time changes it."
-    digest = hashlib.sha256(f"2 {sorted(reader.items())}\n".encode())
+    told = sorted((option, value) for option, value in reader.items() if value is not None)
+    digest = hashlib.sha256(f"2 {told}\n".encode())
     for r in records: digest.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -293,13 +294,16 @@ def open_dataset(
     train = split == "train" if train is None else train
     cache = root / "cache" if cache is True else cache
     data = ClipDataset(records, names, sampling, transform, train, cache, **options)
-    data.source = _source(root, split)
+    data.source = source_of(root, split)
     return data
 
 
-def _source(root: Path, split: str) -> str:
-    "Dataset and release, from the file that `make_dataset` leaves; empty without one."
-    try: found = json.loads((root / "source.json").read_text(encoding="utf-8"))
+def source_of(
+    root: str | Path,  # Dataset folder
+    split: str,  # Name of a list, e.g. "test"
+) -> str:  # e.g. "Diving48 V2 (by file name)"; empty for clips of your own
+    "Dataset and release that a list was made from, as `sda.sources.make_dataset` left it there."
+    try: found = json.loads((Path(root) / "source.json").read_text(encoding="utf-8"))
     except FileNotFoundError: return ""
     return f"{found['dataset']} {found['variants'].get(split, '')}".strip()
 

@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from .checkpoints import ModelCard, load_model
+from .checkpoints import ModelCard, class_hash, load_model
 from .datasets import cache_key, model_input
 from .moves import CLASSES, NEEDS
 from .sampling import Sampling
@@ -357,9 +357,10 @@ def class_needs() -> dict[str, str]:
 
 
 def summary(predictions: Predictions) -> dict[str, Any]:
-    """Top-1, top-5, mean over classes, calibration error, videos; accuracy by need when the classes are of Moves."""
+    """Top-1, top-5, mean over classes, calibration error, videos, classes; accuracy by need for the classes of Moves."""
     found = dict(top1=accuracy(predictions), top5=accuracy(predictions, 5), mean_class=mean_class_accuracy(predictions),
-                 calibration_error=calibration_error(predictions), n=len(predictions))
+                 calibration_error=calibration_error(predictions), n=len(predictions),
+                 class_hash=class_hash(predictions.class_names))
     needs = class_needs()
     if set(predictions.class_names) <= needs.keys():
         found["by_need"] = dict(by_group(predictions, needs)[["group", "accuracy"]].itertuples(index=False))

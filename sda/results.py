@@ -152,11 +152,17 @@ def load_records(folder: str | Path = "data/results", kind: str | None = None) -
 TABLE_KEYS = ("dataset", "split", "model", "recipe", "protocol")  # what makes two records the same experiment
 
 
+def _keys(record: dict[str, Any]) -> dict[str, Any]:
+    """The test that a record is of; a release belongs to the dataset's name: Diving48 V1 and V2 are two tests."""
+    source = f" ({record['source']})" if record.get("source") else ""
+    return {k: record.get(k) or "-" for k in TABLE_KEYS} | {"dataset": (record.get("dataset") or "-") + source}
+
+
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """One table row of a test record: keys, top-1, top-5, accuracy by group, seconds."""
     metrics = record["metrics"]
     groups = {name: value for name, value in metrics.get("by_need", {}).items() if value is not None}
-    return {k: record.get(k) or "-" for k in TABLE_KEYS} | dict(
+    return _keys(record) | dict(
         seed=record.get("seed"), top1=metrics.get("top1"), top5=metrics.get("top5"), clips=metrics.get("n"),
         train_seconds=record.get("train_seconds")) | groups
 
@@ -253,7 +259,7 @@ def _measured_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for row in accuracy_table(records).to_dict("records"):
         mine = {r.get("seed"): r for r in sorted(records, key=lambda r: r["created"])
-                if r["kind"] == "test" and all((r.get(k) or "-") == row[k] for k in TABLE_KEYS)}  # latest per seed
+                if r["kind"] == "test" and all(row[k] == v for k, v in _keys(r).items())}  # latest per seed
         def each(values: Any) -> str: return ", ".join(dict.fromkeys(map(str, values)))
         rows.append(dict(
             dataset=row["dataset"], method=f"{row['model']} ({row['recipe']})", protocol=row["protocol"],
@@ -295,9 +301,10 @@ def choose_table(
     """A table for people: the measured accuracies, or the published ones and the measured ones."""
     table = accuracy_table(records) if published is None else results_table(published, records)
     if table.empty: raise RecordError("There are no records of tests: sda test --out FOLDER writes one.")
-    if dataset and dataset not in set(table["dataset"]):
+    of_it = table["dataset"].str.split(" (", n=1, regex=False).str[0] == dataset  # any release of it
+    if dataset and not of_it.any():
         raise RecordError(f"There are no rows of {dataset!r}, but of {', '.join(sorted(set(table['dataset'])))}.")
-    if dataset: table = table[table["dataset"] == dataset]
+    if dataset: table = table[of_it]
     return percent_table(table) if published is None else plain_table(table)
 
 # %% ../nbs/23_results.ipynb #70eac433

@@ -8,7 +8,7 @@ __all__ = ['SOURCES', 'DATASETS', 'Source', 'find_file', 'make_dataset']
 # %% ../nbs/17_sources.ipynb #7cd83fba
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sda.annotations import (
@@ -98,8 +98,28 @@ def _epic(folder: Path, target: str, frames: bool) -> tuple[_Splits, list[str]]:
 def _own(media: Path, table: Path | None, group: str | None, seed: int) -> tuple[_Splits, list[str]]:
     "Records of `media/CLASS/clip`, or of a table of clips, split by seed; what the group column joins stays together."
     records, names, report = records_folder(media) if table is None else records_csv(table, group=group, root=media)
-    parts = split_records(records, seed=seed, groups=report.sources)
+    parts = _split(records, report, {"train": .8, "val": .2}, seed)
     return {split: (part, report) for split, part in parts.items()}, names
+
+
+def _split(records: list[Record], report: ListReport, shares: Mapping[str, float], seed: int) -> dict[str, list[Record]]:
+    "Records by split, none of them empty."
+    parts = split_records(records, shares, seed, report.sources)
+    if all(parts.values()): return parts
+    raise AnnotationError(f"{len(records)} clip(s) of {len(set(report.sources.values()))} source(s) cannot be split into "
+                          f"{' and '.join(parts)}. Add clips of another source.")
+
+
+def _held_out(found: _Splits, share: float, seed: int) -> _Splits:
+    "A part of train becomes val, whole sources at a time."
+    if not 0 < share < 1: raise AnnotationError(f"hold_out={share} must lie between 0 and 1, e.g. 0.1.")
+    if "val" in found or "train" not in found:
+        raise AnnotationError(f"hold_out is for datasets with train and without val; there are {', '.join(found)}.")
+    records, report = found["train"]
+    parts = _split(records, report, {"train": 1 - share, "val": share}, seed)
+    notes = {split: f"{len(part):,} of the {len(records):,} records of train, whole sources, seed {seed}"
+             for split, part in parts.items()}
+    return found | {s: (part, replace(report, notes=[*report.notes, notes[s]])) for s, part in parts.items()}
 
 # %% ../nbs/17_sources.ipynb #5f754255
 def _measured(
@@ -133,16 +153,21 @@ def make_dataset(
     overwrite: bool = False,  # Replace lists that say something else
     progress: bool = False,  # Show a bar while clips are opened
     group: str | None = None,  # Column of the table with the source of a clip; takes of one stay in one split
+    hold_out: float = 0.0,  # Share of train that becomes val, where there is no val (Diving48)
 ) -> dict[str, list[ListReport]]:  # Split -> ledgers of the annotation file and of the clips
     "Write category.txt and the lists of a dataset; `lists.txt` keeps what was left out, and why."
     if dataset not in DATASETS: raise AnnotationError(unknown_name("dataset", dataset, list(DATASETS)))
     needed, value = ("media", media) if dataset == "folder" else ("annotations", annotations)
+    if dataset == "folder" and annotations is not None:
+        raise AnnotationError("folder: takes no annotations. A table of clips is source csv, official files have their names.")
+    if group and dataset != "csv": raise AnnotationError(f"{dataset}: a group is a column of a table; name one (csv).")
     if value is None: raise AnnotationError(f"{dataset}: name the {'table' if dataset == 'csv' else 'folder'} ({needed}).")
     if dataset == "csv" and media is None: media = Path(annotations).parent
     media = None if media is None else Path(media)
     if dataset in ("folder", "csv"): found, names = _own(media, None if dataset == "folder" else annotations, group, seed)
     elif dataset == "epic55": found, names = _epic(Path(annotations), target, frames)
     else: found, names = _official(dataset, Path(annotations), frames)
+    if hold_out: found = _held_out(found, hold_out, seed)
     reports, lists = {}, {}
     for split, (records, report) in found.items():
         records, reports[split] = _measured(records, report, media, progress) if records else ([], [report])
@@ -163,5 +188,5 @@ def _write_ledgers(root: Path, reports: Mapping[str, list[ListReport]]) -> None:
     first = next(iter(reports.values()))[0]
     variants = {split: parts[0].variant for split, parts in reports.items()}
     write_atomic(root / "lists.txt", _text(reports) + "\n")
-    if first.dataset in ("folder", "table"): return
+    if first.dataset in ("folder", "table"): return (root / "source.json").unlink(missing_ok=True)  # of what was here before
     write_atomic(root / "source.json", json.dumps({"dataset": first.dataset, "variants": variants}, indent=1) + "\n")
