@@ -4,7 +4,8 @@ The plain loader does what the published TSN-style code does, written here from 
 image, cut, resized and mirrored one by one; frames are stacked, turned into floats and normalised channel by channel in
 the worker. Ours reads into one array of bytes, cuts before it resizes, and normalises whole batches where the network
 is. Both take turns in one run on the same files, with the same batches and persistent workers; medians are reported.
-`ready` counts float batches on the device; `bytes` counts batches as they leave our loader, before the device's step.
+`ready` counts float batches on the device, in the layout that the trainer wants and, on a CPU, in memory that is used
+again; `bytes` counts batches as they leave our loader, before the device's step.
 Writes data/results/bench_loader.json.
 """
 
@@ -122,7 +123,8 @@ def loaders(records: list[Record], workers: int, batch: int, device: torch.devic
         if pin: torch.cuda.synchronize()
 
     def run_ready() -> None:
-        for found in ours: model_input(found, device)
+        clips = None
+        for found in ours: clips = model_input(found, device, True, clips)
         if pin: torch.cuda.synchronize()
 
     def run_bytes() -> None:
@@ -150,12 +152,13 @@ def stages(records: list[Record], repeats: int) -> dict[str, float]:
     raw = [f.read_bytes() for f in files]
     clip = open_video(records[0].path).frames(chosen)
     item = next(iter(make_loader(data, 1)))
+    floats = model_input(item, None, True)
     draw = torch.Generator().manual_seed(0)
     parts = {"reading the files": lambda: [f.read_bytes() for f in files],
              "opening and decoding": lambda: open_video(records[0].path).frames(chosen),
              "decoding with Pillow": lambda: [Image.open(io.BytesIO(b)).convert("RGB") for b in raw],
              "crop, resize, mirror": lambda: data.transform.pixels(clip, 0, draw),
-             "floats, on the CPU": lambda: model_input(item)}
+             "floats, on the CPU": lambda: model_input(item, None, True, floats)}
     return {name: 1000 / rate for name, rate in in_turns(parts, 1, 10 * repeats).items()}
 
 

@@ -359,7 +359,9 @@ def make_loader(
 def model_input(
     batch: dict,  # From a loader: clip, and where clips are bytes scale and shift [B,3]
     device: torch.device | str | None = None,  # Where the network is; None: where the clips are
+    channels_last: bool = False,  # Bytes become floats in the layout of pictures, which convolutions like
+    out: torch.Tensor | None = None,  # Input of a batch that is done with; its memory is used again
 ) -> torch.Tensor:  # float32 [B,...,T,3,h,w] on the device
     "The clips of a batch as a network wants them; bytes travel and become floats at the end."
     clips = batch["clip"].to(device, non_blocking=True)
-    return to_float(clips, batch["scale"], batch["shift"]) if "scale" in batch else clips
+    return to_float(clips, batch["scale"], batch["shift"], channels_last, out) if "scale" in batch else clips

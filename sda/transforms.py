@@ -167,11 +167,26 @@ def to_float(
     clip: torch.Tensor,  # uint8 [...,T,H,W,3]
     scale: torch.Tensor,  # float [3] or, for a batch of clips, [B,3]
     shift: torch.Tensor,  # As `scale`
+    channels_last: bool = False,  # Colours of a pixel stay side by side in memory, as convolutions like them
+    out: torch.Tensor | None = None,  # An earlier result to overwrite where it fits; new memory costs more than the sums
 ) -> torch.Tensor:  # float32 [...,T,3,H,W], where the bytes are
     "Bytes to network input: one multiplication and one addition on float32."
-    scale, shift = (v.to(clip.device).view(*v.shape[:-1], *[1] * (clip.ndim - v.ndim - 2), 3, 1, 1) for v in (scale, shift))
-    pixels = clip.movedim(-1, -3).contiguous().float()  # turning bytes around is cheaper than turning floats
-    return pixels.mul_(scale).add_(shift)
+    planes, width = clip.movedim(-1, -3), clip.shape[-2]
+    if out is None or (out.shape, out.device, out.stride(-1)) != (planes.shape, clip.device, 3 if channels_last else 1):
+        shape = clip.shape if channels_last else planes.shape
+        out = torch.empty(shape, device=clip.device).movedim(-1, -3 if channels_last else -1)
+    if scale.ndim == 2 and clip.device.type == "cpu":  # a clip fits into a processor's cache, a batch does not
+        for *row, result in zip(clip, scale, shift, out, strict=True): to_float(*row, channels_last, result)
+        return out
+    ones = [1] * (clip.ndim - scale.ndim - 2)
+    if channels_last:  # a row of pixels is 3 * width numbers
+        floats, source = out.movedim(-3, -1).view(*clip.shape[:-2], 3 * width), clip.flatten(-2)
+        scale, shift = (v.repeat(*[1] * (v.ndim - 1), width).view(*v.shape[:-1], *ones, 1, -1) for v in (scale, shift))
+    else:
+        floats, source = out, planes.contiguous()  # turning bytes around is cheaper than turning floats
+        scale, shift = (v.view(*v.shape[:-1], *ones, 3, 1, 1) for v in (scale, shift))
+    floats.copy_(source).mul_(scale.to(clip.device)).add_(shift.to(clip.device))
+    return out
 
 # %% ../nbs/12_transforms.ipynb #18101368
 def normalise(
