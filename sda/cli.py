@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'COMMANDS', 'UsageError', 'Command', 'command', 'Moves', 'should_cache', 'open_clips', 'read_options',
-           'seconds_per_clip', 'expected_seconds', 'dry_run', 'Train', 'first_process', 'TestOptions', 'Scored',
-           'score_model', 'joined', 'record_of', 'further_answers', 'Test', 'shipped_model', 'Predict', 'Inspect',
-           'Table', 'Models', 'count', 'Profile', 'Demo', 'Extract', 'Data', 'parse', 'build_machine', 'explain',
-           'main']
+           'seconds_per_clip', 'expected_seconds', 'dry_run', 'settings_text', 'Train', 'first_process', 'TestOptions',
+           'Scored', 'score_model', 'joined', 'record_of', 'further_answers', 'Test', 'shipped_model', 'Predict',
+           'Inspect', 'Table', 'Models', 'count', 'Profile', 'Demo', 'Extract', 'released', 'Data', 'parse',
+           'build_machine', 'explain', 'main']
 
 # %% ../nbs/40_cli.ipynb #d58710d7
 import json
@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,7 @@ import sda
 from .annotations import check_dataset, read_diving48_vocabulary, save_check
 from .backbones import VideoNet, create_model, list_models, profile
 from .checkpoints import class_hash, load_model, read_card
-from .datasets import ClipDataset, open_dataset
+from .datasets import ClipDataset, open_dataset, source_of
 from .demo import DemoConfig, run_demo
 from .evaluation import Predictions, actions, compare, ensemble, evaluate, predict, protocol, slide
 from .extract import extract
@@ -169,6 +170,12 @@ def dry_run(config: TrainConfig, model: VideoNet, data: ClipDataset, val: ClipDa
         "to read the clips, once if they are cached"])
 
 # %% ../nbs/40_cli.ipynb #99e0538c
+def settings_text(config: TrainConfig) -> str:
+    """Every setting of a run in lines that fit a terminal, and the arithmetic of its learning rate."""
+    words = "; ".join(f"{name} {value}" for name, value in asdict(config).items())
+    return f"{textwrap.fill(words, 116)}\n{scaled_lr(config)[1]}"
+
+# %% ../nbs/40_cli.ipynb #dd68383e
 @command
 @dataclass
 class Train(Command):
@@ -176,9 +183,10 @@ class Train(Command):
     model: str = "sda_tsn_tiny"  # network, one of `sda models`
     options: tuple[str, ...] = ()  # options of the network, e.g. reduction=8 "dependencies=[LST,LT]"
     data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
+    val: str = "val"  # list in trainValTest/ to validate on; Diving48 has no val: name test, or hold some clips out
     out: Path | None = None  # folder of the run (default: runs/MODEL-RECIPE-seedSEED)
     cache: Literal["auto", "yes", "no"] = "auto"  # decode each clip once into DATA/cache; auto: when they are small
-    restart: bool = False  # forget what is in the folder and start again
+    resume: Literal["auto", "no"] = "auto"  # auto: go on with the run in the folder; no: forget it and start again
     dry_run: bool = False  # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
     settings: Path | None = None  # YAML file to take the settings below from, instead of a recipe
     config: TrainConfig = field(default_factory=lambda: recipe("moves"))  # settings; --recipe NAME sets their defaults
@@ -188,12 +196,15 @@ class Train(Command):
         c, progress, cache = self.config, not self.quiet, "no" if self.dry_run else self.cache
         out = self.out or Path("runs") / f"{self.model}-{c.recipe}-seed{c.seed}"
         if not self.dry_run: check_writable(out)
-        data, val = (open_clips(self.data, split, c.sampling(), c.transform(), cache, progress) for split in ("train", "val"))
+        data, val = (open_clips(self.data, split, c.sampling(), c.transform(), cache, progress) for split in ("train", self.val))
         if self.dry_run: return print(dry_run(c, build_model(c, self.network(data.class_names), data.class_names), data, val))
-        result = train(c, self.network(data.class_names), data, val, out, resume=not self.restart, progress=progress)
+        if first_process(): print(settings_text(c))
+        result = train(c, self.network(data.class_names), data, val, out, resume=self.resume == "auto", progress=progress)
+        if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
         if not first_process(): return
         last = result.history.iloc[-1]
-        print(f"{self.model}: validation accuracy {last.val_top1:.3f} after {len(result.history)} epochs, "
+        print(f"{self.model}{f' on {val.source}' * bool(val.source)}: validation accuracy {last.val_top1:.3f} after "
+              f"{len(result.history)} epochs, "
               f"{result.seconds:.0f} s{' (trained before)' if result.reused else ''}; {out / 'model.safetensors'}")
 
     def network(self, class_names: list[str]) -> str | VideoNet:
@@ -247,6 +258,7 @@ class Scored:
     sampling: Sampling  # frames
     protocol: str  # name of crops and clips
     stem: str  # of its files
+    source: str = ""  # dataset and release of the clips, e.g. "Diving48 V2 (by file name)"
 
 
 def score_model(path: Path, options: TestOptions, device: torch.device, taken: Sequence[str] = ()) -> Scored:
@@ -264,7 +276,7 @@ def score_model(path: Path, options: TestOptions, device: torch.device, taken: S
     if parts and first:
         found.save(options.out / f"{stem}.npz")
         shutil.rmtree(parts)
-    return Scored(net, found, sampling, name, stem)
+    return Scored(net, found, sampling, name, stem, data.source)
 
 # %% ../nbs/40_cli.ipynb #4ae5ccd1
 def joined(several: Sequence[Scored], weights: Sequence[float], average: str) -> Predictions:
@@ -283,7 +295,8 @@ def record_of(several: Sequence[Scored], found: dict[str, Predictions], options:
     return new_record(
         "test", model=each([one.net.name for one in several]), options=alone.net.options if alone else {},
         recipe=each([r.get("recipe") for r in recipes]), seed=recipes[0].get("seed") if alone else None,
-        dataset=options.data.resolve().name, split=options.split, protocol=name, views=options.views or "centre",
+        dataset=options.data.resolve().name, source=several[0].source, split=options.split, protocol=name,
+        views=options.views or "centre",
         metrics=found[average].summary() | {"averages": both}, sampling=[asdict(one.sampling) for one in several],
         logits=[f"{one.stem}.npz" for one in several], weights=list(options.weights))
 
@@ -322,7 +335,8 @@ class Test(TestOptions):
             record = record_of(group, found, self)
             for average, scores in found.items():
                 title = f"{record['model']} ({record['protocol'].split(';')[0]}, {average} averaged)"
-                print(*scores.describe(f"{title} on {len(scores)} clips of {self.data.name}/{self.split}"), sep="\n")
+                clips = f"{len(scores)} clips of {self.data.name}/{self.split}" + f", {record['source']}" * bool(record["source"])
+                print(*scores.describe(f"{title} on {clips}"), sep="\n")
             if not self.out: continue
             found[averages[0]].save_tables(self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}"))
             print(f"record in {write_record(record, self.out)}")
@@ -481,6 +495,13 @@ class Extract(Command):
         if not report.ok: raise SystemExit(1)
 
 # %% ../nbs/40_cli.ipynb #f2ee2d59
+def released(root: Path) -> list[str]:
+    """Which release each list of a dataset folder was made from, in words; nothing about clips of your own."""
+    splits = sorted(file.stem for file in (root / "trainValTest").glob("*.txt"))
+    found = {split: source_of(root, split) for split in splits}
+    return [f"made from {source} ({split}.txt)" for split, source in found.items() if source]
+
+
 @command
 @dataclass
 class Data(Command):
@@ -489,10 +510,12 @@ class Data(Command):
     name: Path  # dataset folder, or its name in sets/
     num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
     source: Literal[DATASETS] = "folder"  # make: whose files they are; folder: your clips, one sub-folder per class
-    annotations: Path | None = None  # make: folder of the official annotation files
+    annotations: Path | None = None  # make: folder of the official annotation files; with --source csv the table itself
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it
     target: Literal["verb", "noun"] = "verb"  # make: classes of EPIC-KITCHENS
     frames: bool = False  # make: the clips are folders of frames, not videos
+    group: str | None = None  # make: column of the table whose equal values stay in one split, e.g. the source video
+    hold_out: float = 0.0  # make: share of train that becomes val where there is no val (Diving48), whole sources
     seed: int = 0  # make: of the split of your own clips
     overwrite: bool = False  # make: replace lists that say something else
 
@@ -505,16 +528,17 @@ class Data(Command):
         root = self.name if self.name.exists() else Path("sets") / self.name
         if not root.is_dir(): raise UsageError(f"there is no dataset folder {self.name}, nor {root}")
         report = check_dataset(root, self.num_frames, progress=not self.quiet)
-        print(f"{report}\nclass names {class_hash(read_classes(root / 'category.txt'))}")
+        print(report, *released(root), f"class names {class_hash(read_classes(root / 'category.txt'))}", sep="\n")
         if os.access(root, os.W_OK): print(f"report in {save_check(report).with_name('check.txt')}")
         if not report.ok: raise SystemExit(1)
 
     def make(self) -> None:
         """Write category.txt and the lists."""
         reports = make_dataset(self.name, self.source, self.annotations, self.media, self.target, self.frames,
-                               self.seed, self.overwrite, progress=not self.quiet)
+                               self.seed, self.overwrite, not self.quiet, self.group, self.hold_out)
         for split, parts in reports.items(): print(f"{split}.txt", *parts, "", sep="\n")
-        print(f"lists in {self.name}, class names {class_hash(read_classes(self.name / 'category.txt'))}")
+        print(*released(self.name), f"lists in {self.name}, class names "
+              f"{class_hash(read_classes(self.name / 'category.txt'))}", sep="\n")
 
 # %% ../nbs/40_cli.ipynb #2f316818
 def _word_after(args: Sequence[str], name: str) -> str | None:

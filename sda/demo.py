@@ -259,7 +259,7 @@ def train_command(config: DemoConfig, model: str, restart: bool) -> list[str]:
                "--out", str(config.out / model), "--recipe", config.recipe, "--epochs", str(config.training().epochs),
                "--threads", str(config.parallel()[1]),
                "--seed", str(config.seed), "--cache", "yes", "--verbose"]
-    return [*command, "--restart"] if restart else command
+    return [*command, "--resume", "no"] if restart else command
 
 
 def train_both(config: DemoConfig, steps: Sequence[Step], signatures: Signatures, progress: bool) -> None:

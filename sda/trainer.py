@@ -8,9 +8,9 @@ __all__ = ['log', 'RECIPES', 'ASSUMED', 'HARMLESS', 'TrainingError', 'DivergedEr
            'parameter_groups', 'groups_table', 'lr_factor', 'Step', 'epoch_plan', 'seed_everything', 'clip_loader',
            'set_layout', 'place_clips', 'as_bytes', 'check_labels', 'check_finite', 'Engine', 'make_accelerator',
            'make_optimizer', 'start_engine', 'train_step', 'overfit_one_batch', 'training_mode', 'validate', 'Progress',
-           'run_identity', 'differences', 'save_state', 'load_state', 'listen_for_sigterm', 'prepare_folder',
-           'check_data', 'run_epoch', 'close_epoch', 'make_card', 'TrainResult', 'finished_run', 'finish', 'Watcher',
-           'build_model', 'train']
+           'run_identity', 'differences', 'save_state', 'save_best', 'load_state', 'listen_for_sigterm',
+           'prepare_folder', 'check_data', 'run_epoch', 'close_epoch', 'make_card', 'TrainResult', 'finished_run',
+           'metrics_of', 'finish', 'Watcher', 'build_model', 'train']
 
 # %% ../nbs/21_trainer.ipynb #66dd308a
 import contextlib
@@ -456,7 +456,8 @@ def train_step(
             accelerator.backward(whole * (accelerator.num_processes / step.size))
         total, right = total + loss.item(), right + int((logits.argmax(1) == labels).sum())
     norm = accelerator.clip_grad_norm_(engine.model.parameters(), config.clip_grad or math.inf)
-    if config.precision != "fp16": check_finite(norm, "gradient", ids, engine.out)  # fp16's scaler skips such steps
+    scaler = accelerator.scaler  # of fp16: it skips such steps and halves its scale, which helps only down to 1
+    if scaler is None or scaler.get_scale() < 1: check_finite(norm, "gradient", ids, engine.out)
     engine.optimizer.step()
     if engine.average: engine.average.update(engine.bare_model)
     return total, right
@@ -559,6 +560,19 @@ def _shift_states(out: Path, keep: int) -> None:
         except OSError: shutil.copyfile(old, spare)  # a file system without links
         os.replace(spare, older)
 
+def _write(state: dict[str, Any], path: Path, before: typing.Callable[[], None] = lambda: None) -> None:
+    """Write a file beside `path`, force it onto the disk, call `before`, and only then give it the name."""
+    try:
+        with open(path.with_suffix(".tmp"), "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        before()
+        os.replace(path.with_suffix(".tmp"), path)
+    except (OSError, RuntimeError) as err:
+        raise TrainingError(f"The state of the run cannot be written to {path}: {err}. Free some space; the run "
+                            "goes on from the last state when started again.") from err
+
 # %% ../nbs/21_trainer.ipynb #613815aa
 def save_state(engine: Engine, progress: Progress, identity: dict[str, Any]) -> None:
     """Write `state.pt` atomically (first process only)."""
@@ -567,17 +581,14 @@ def save_state(engine: Engine, progress: Progress, identity: dict[str, Any]) -> 
         state = dict(model=engine.bare_model.state_dict(), optimizer=engine.optimizer.state_dict(), identity=identity,
                      scaler=scaler.state_dict() if scaler else None, progress=dataclasses.asdict(progress),
                      average=dict(steps=engine.average.steps, state=engine.average.state) if engine.average else None)
-        try:
-            with open(path.with_suffix(".tmp"), "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _shift_states(engine.out, engine.config.keep_states)
-            os.replace(path.with_suffix(".tmp"), path)
-        except (OSError, RuntimeError) as err:
-            raise TrainingError(f"The state of the run cannot be written to {path}: {err}. Free some space; the run "
-                                "goes on from the last state when started again.") from err
+        _write(state, path, lambda: _shift_states(engine.out, engine.config.keep_states))
     engine.accelerator.wait_for_everyone()
+
+
+def save_best(engine: Engine) -> None:
+    """Write the weights that validated best so far as `best.pt` (first process only)."""
+    if not engine.accelerator.is_main_process: return
+    _write(engine.average.state if engine.average else engine.bare_model.state_dict(), engine.out / "best.pt")
 
 
 def load_state(engine: Engine, identity: dict[str, Any]) -> Progress:
@@ -629,8 +640,8 @@ def prepare_folder(out: str | Path, model: nn.Module, keep_states: int = 1) -> P
         probe.unlink()
     except OSError as err:
         raise TrainingError(f"The folder {out} cannot be written: {err}. Choose another one.") from err
-    # each state holds weights, up to two averages of the optimiser and EMA; one more while writing, model and best model
-    need = (4 * (keep_states + 1) + 2) * sum(p.numel() * p.element_size() for p in model.parameters())
+    # each state holds weights, up to two averages of the optimiser and EMA; one more while writing, model, best (twice)
+    need = (4 * (keep_states + 1) + 4) * sum(p.numel() * p.element_size() for p in model.parameters())
     if (free := shutil.disk_usage(out).free) < need:
         raise TrainingError(f"The run needs about {need / 1e6:.0f} MB in {out}, but {free / 1e6:.0f} MB are free.")
     return out
@@ -746,19 +757,28 @@ def finished_run(out: Path, identity: dict[str, Any]) -> TrainResult | None:
                        record, reused=True)
 
 # %% ../nbs/21_trainer.ipynb #b09a85f9
+def metrics_of(progress: Progress, best: bool) -> dict[str, float]:
+    """The numbers of the best epoch, or of the last one."""
+    kept = progress.history[(progress.best_epoch if best else progress.epoch) - 1]
+    metrics = {k: v for k, v in kept.items() if k.startswith(("train_", "val_")) and math.isfinite(v)}
+    return metrics | dict(epoch=kept["epoch"], best_epoch=progress.best_epoch, best_val_top1=max(progress.best, 0.0))
+
+# %% ../nbs/21_trainer.ipynb #52064a1a
 def finish(engine: Engine, progress: Progress, data: Dataset, val_data: Dataset | None,
            identity: dict[str, Any]) -> TrainResult:
     """Write model, history and record, and delete the state."""
     config, out, history = engine.config, engine.out, pd.DataFrame(progress.history)
     model = engine.accelerator.unwrap_model(engine.model, keep_fp32_wrapper=False)
-    kept = progress.history[(progress.best_epoch if config.keep == "best" else progress.epoch) - 1]
-    metrics = {k: v for k, v in kept.items() if k.startswith(("train_", "val_")) and math.isfinite(v)}
-    metrics |= dict(epoch=kept["epoch"], best_epoch=progress.best_epoch, best_val_top1=max(progress.best, 0.0))
-    seconds = float(history["seconds"].sum())
-    if config.keep == "best": model.load_state_dict(torch.load(out / "best.pt", map_location="cpu", weights_only=True))
-    elif engine.average: model.load_state_dict(engine.average.state)
+    metrics, seconds = metrics_of(progress, config.keep == "best"), float(history["seconds"].sum())
+    last = engine.average.state if engine.average else {k: v.clone() for k, v in model.state_dict().items()}
+    best = torch.load(out / "best.pt", map_location="cpu", weights_only=True) if progress.best_epoch else last
     model = sync_norms(set_layout(model, torch.contiguous_format), on=False).eval()
-    model.card = make_card(config, model, val_data if val_data is not None else data, metrics)
+    clips = val_data if val_data is not None else data
+    if config.keep == "last" and progress.best_epoch and engine.accelerator.is_main_process:
+        model.load_state_dict(best)
+        save_model(out / "best.safetensors", model, make_card(config, model, clips, metrics_of(progress, True)))
+    model.load_state_dict(best if config.keep == "best" else last)
+    model.card = make_card(config, model, clips, metrics)
     record = new_record("train", model=model.name, options=model.options, recipe=config.recipe, seed=config.seed,
                         config=dataclasses.asdict(config), learning_rate=scaled_lr(config)[1], metrics=metrics,
                         seconds=seconds, clips=len(data), num_processes=engine.accelerator.num_processes,
@@ -769,7 +789,7 @@ def finish(engine: Engine, progress: Progress, data: Dataset, val_data: Dataset 
         save_model(out / "model.safetensors", model, model.card)
         history.to_csv(out / "history.csv", index=False)
         save_record(record, out / "record.json")
-        for path in (*out.glob("state*.pt"), out / "best.pt"): path.unlink(missing_ok=True)
+        for path in (*out.glob("state*"), *out.glob("best.[pt]*")): path.unlink(missing_ok=True)
     engine.accelerator.wait_for_everyone()
     return TrainResult(model, history, seconds, out, record)
 
@@ -798,6 +818,16 @@ def _looking_on(watch: typing.Sequence[Watcher], engine: Engine, progress: Progr
             stack.callback(watcher.stop)
             watcher.start(engine, progress)
         yield
+
+
+def _see_the_same(engine: Engine, progress: Progress, done: bool) -> None:
+    """Refuse to go on when processes see different states: then their folders are not one folder."""
+    if engine.accelerator.num_processes == 1: return
+    mine = torch.tensor([[float(done), progress.epoch, progress.step]], device=engine.accelerator.device)
+    seen = engine.accelerator.gather(mine).cpu()
+    if (seen != seen[0]).any():
+        raise TrainingError(f"The processes see different states of the run in {engine.out}: every machine needs the "
+                            "same folder, on a disk they share.")
 
 
 def _anyone(engine: Engine, said: bool) -> bool:
@@ -829,8 +859,8 @@ def _tensorboard(config: TrainConfig, out: Path) -> list[Watcher]:
 
 def _clear(out: Path) -> None:
     """Forget an earlier run in this folder."""
-    for path in (*out.glob("state*.pt"), *(out / name for name in ("record.json", "best.pt", "history.csv",
-                                                                   "model.safetensors"))): path.unlink(missing_ok=True)
+    names = ("record.json", "history.csv", "model.safetensors", "best.safetensors")
+    for path in (*out.glob("state*"), *out.glob("best.[pt]*"), *(out / name for name in names)): path.unlink(missing_ok=True)
 
 # %% ../nbs/21_trainer.ipynb #786b168b
 def train(
@@ -849,10 +879,11 @@ def train(
     if hasattr(train_data, "seed"): train_data.seed = config.seed  # of its random frames and crops
     out, identity = prepare_folder(out, model, config.keep_states), run_identity(config, model, train_data)
     if not resume: _clear(out)
-    if done := finished_run(out, identity): return done
-    watch = [*watch, *_tensorboard(config, out)]
-    engine = start_engine(config, model, out)
+    if (done := finished_run(out, identity)) and int(os.environ.get("WORLD_SIZE", 1)) == 1: return done
+    watch, engine = [*watch, *_tensorboard(config, out)], start_engine(config, model, out)
     state = load_state(engine, identity)
+    _see_the_same(engine, state, bool(done))
+    if done: return done
     log.info("%s on %s, %s", scaled_lr(config)[1], engine.accelerator.device, config.precision)
     if config.recipe in ASSUMED: log.warning("recipe %s: %s", config.recipe, ASSUMED[config.recipe])
     hidden = not progress or not engine.accelerator.is_main_process
@@ -867,8 +898,7 @@ def train(
         while state.epoch < config.epochs and not _patience_over(config, state):
             lr = run_epoch(engine, as_bytes(train_data), state, bar, after_step)
             better = close_epoch(engine, as_bytes(val_data), state, lr)
-            if better and config.keep == "best" and engine.accelerator.is_main_process:
-                torch.save(engine.average.state if engine.average else engine.bare_model.state_dict(), out / "best.pt")
+            if better: save_best(engine)
             for watcher in watch: watcher.epoch(engine, state, val_data)
             save_state(engine, state, identity)
     return finish(engine, state, train_data, val_data, identity)

@@ -336,8 +336,11 @@ def test_train_reads_settings_and_options(capsys, small_set, tmp_path):
     assert status == 0, err
     record = json.loads((tmp_path / "run/record.json").read_text())
     assert record["config"]["lr"] == 1e-3 and record["options"]["reduction"] == 8
-    status, out, _ = run(capsys, *words)
+    assert "learning rate 0.001, taken as it is" in out and "epochs 1; batch_size 5;" in out and "milestones ()" in out
+    status, out, _ = run(capsys, *words, "--resume", "auto")
     assert status == 0 and "trained before" in out
+    status, out, _ = run(capsys, *words, "--resume", "no")
+    assert status == 0 and "trained before" not in out
 
 
 def test_small_sets_are_cached_and_large_ones_are_not():

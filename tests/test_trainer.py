@@ -231,7 +231,8 @@ def test_plans_cover_each_epoch_once():
 # -- runs
 
 def test_what_a_run_leaves(reference):
-    assert sorted(p.name for p in reference.out.iterdir()) == ["history.csv", "model.safetensors", "record.json"]
+    files = ["best.safetensors", "history.csv", "model.safetensors", "record.json"]
+    assert sorted(p.name for p in reference.out.iterdir()) == files
     record = json.loads((reference.out / "record.json").read_text())
     assert config_from_dict(record["config"]) == small()
     assert record["kind"] == "train" and record["clips"] == 10 and record["metrics"]["epoch"] == 2
@@ -447,3 +448,148 @@ def test_bytes_on_the_way_change_no_bit(tmp_path, monkeypatch):
         results.append(train(config, "tsn_tiny", data, data, tmp_path / kind, progress=False))
         assert data[0]["clip"].is_floating_point(), "the caller's clips are his own"
     assert same(*(weights(r.model) for r in results)) and results[0].history.val_loss.equals(results[1].history.val_loss)
+
+
+# -- number formats, layouts and files that no other test reaches
+
+@pytest.fixture
+def half(monkeypatch):
+    """float16 with its scaler on the CPU, where accelerate has none: `half.scale` is where the scaler starts."""
+    import sda.trainer
+    real = sda.trainer.make_accelerator
+
+    def make(config):
+        accelerator = real(dataclasses.replace(config, precision="bf16"))
+        accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=make.scale, growth_interval=3)
+        return accelerator
+    make.scale = 2.**10
+    monkeypatch.setattr("sda.trainer.make_accelerator", make)
+    return make
+
+
+def test_float16_learns_and_resumes_with_its_scale(half, tmp_path):
+    config = small(precision="fp16", save_every=1)
+    whole = train(config, "sda_tsm_tiny", Clips(), Clips(6), tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, "sda_tsm_tiny", Clips(stop=15), Clips(6), tmp_path / "cut", progress=False)
+    kept = torch.load(tmp_path / "cut/state.pt", weights_only=True)
+    assert kept["scaler"]["scale"] == 2.**11 and kept["model"]["conv1.weight"].dtype == torch.float32
+    done = train(config, "sda_tsm_tiny", Clips(), Clips(6), tmp_path / "cut", progress=False)
+    assert same(weights(done.model), weights(whole.model))
+
+
+def test_float16_skips_a_step_that_overflows(half, tmp_path):
+    half.scale = 2.**40
+    engine = start_engine(small(precision="fp16"), create_model("tsn_tiny", 3), tmp_path)
+    before, batch = weights(engine.bare_model), list(clip_loader(Clips(), [[0, 1, 2, 3]]))
+    train_step(engine, Step(4, [[0, 1, 2, 3]]), batch, 1.0)
+    assert all(torch.equal(p, before[n]) for n, p in engine.bare_model.named_parameters())
+    assert engine.accelerator.scaler.get_scale() == 2.**39
+    engine.accelerator.scaler.update(2.**8)
+    train_step(engine, Step(4, [[0, 1, 2, 3]]), batch, 1.0)
+    assert not any(torch.equal(p, before[n]) for n, p in engine.bare_model.named_parameters() if n == "conv1.weight")
+
+
+def test_float16_does_not_skip_for_ever(half, tmp_path):
+    half.scale = .5  # what is not finite at this scale is no matter of scale
+    engine = start_engine(small(precision="fp16"), create_model("tsn_tiny", 3), tmp_path)
+    next(engine.bare_model.parameters()).register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(TrainingError, match="gradient is nan on the clips clip0"):
+        train_step(engine, Step(4, [[0, 1, 2, 3]]), list(clip_loader(Clips(), [[0, 1, 2, 3]])), 1.0)
+
+
+def test_a_compiled_run_computes_the_same(tmp_path, monkeypatch):
+    """The graph is captured and run without a C++ compiler; `benchmarks/steps.py` measures the compiled one."""
+    called, real = [], nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: called.append(1) or real(self, backend="eager"))
+    runs = [train(small(epochs=1, compile=c), "tsn_tiny", Clips(8), Clips(4), tmp_path / str(c), progress=False)
+            for c in (False, True)]
+    assert called and weights(runs[0].model).keys() == weights(runs[1].model).keys()
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*(weights(r.model).values() for r in runs), strict=True))
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_layout_reaches_kernels_and_clips(tmp_path, on):
+    engine, seen = start_engine(small(channels_last=on), create_model("tsn_tiny", 3), tmp_path), []
+    engine.bare_model.conv1.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    train_step(engine, Step(2, [[0, 1]]), list(clip_loader(Clips(), [[0, 1]])), 1.0)
+    for tensor in (seen[0], engine.bare_model.conv1.weight):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) is on
+
+
+def test_label_smoothing_is_in_the_loss(tmp_path):
+    batch = next(iter(clip_loader(Clips(), [[0, 1, 2, 3]])))
+    for share in (0., .3):
+        engine = start_engine(small(label_smoothing=share, dropout=0.), Plain(), tmp_path)
+        expected = nn.functional.cross_entropy(Plain()(batch["clip"]), batch["label"], label_smoothing=share, reduction="sum")
+        assert train_step(engine, Step(4, [[0, 1, 2, 3]]), [batch], 1.0)[0] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("changes, factors", [
+    (dict(schedule="cosine", warmup=.25), [.5, 1, 1, .9330, .75, .5, .25, .0670]),
+    (dict(schedule="step", warmup=0., milestones=(1, 3)), [1, 1, .1, .1, .1, .1, .01, .01]),
+    (dict(schedule="constant", warmup=.5), [.25, .5, .75, 1, 1, 1, 1, 1]),
+    (dict(schedule="onecycle", warmup=.25), [.04, .52, 1, .9330, .75, .5, .25, .0670])])
+def test_rates_reach_the_optimizer(tmp_path, monkeypatch, changes, factors):
+    """Four epochs of two steps: the rate of each step, group by group."""
+    seen = []
+
+    def note(engine, *args):
+        done = train_step(engine, *args)
+        seen.append({g["role"]: g["lr"] for g in engine.optimizer.param_groups})
+        return done
+    monkeypatch.setattr("sda.trainer.train_step", note)
+    train(small(epochs=4, head_lr=5., **changes), "tsn_tiny", Clips(8), None, tmp_path, progress=False)
+    assert [s["kernel"] / 1e-3 for s in seen] == pytest.approx(factors, abs=1e-3)
+    assert all(s["head"] == pytest.approx(5 * s["kernel"]) for s in seen)
+
+
+def test_the_best_epoch_is_kept_beside_the_last(tmp_path):
+    config = small(epochs=3, lr=.02, save_every=1)
+    last = train(config, "tsn_tiny", Clips(), Clips(6), tmp_path / "last", progress=False)
+    best = train(dataclasses.replace(config, keep="best"), "tsn_tiny", Clips(), Clips(6), tmp_path / "best", progress=False)
+    beside = load_model(tmp_path / "last/best.safetensors")
+    assert same(weights(beside), weights(best.model)) and not (tmp_path / "best/best.safetensors").exists()
+    assert beside.card.metrics["epoch"] == best.record["metrics"]["epoch"] == last.record["metrics"]["best_epoch"]
+    assert same(weights(last.model), weights(load_model(tmp_path / "last/model.safetensors")))
+
+
+def test_a_disk_that_fills_up_leaves_the_state_before(tmp_path, monkeypatch):
+    real, calls = torch.save, []
+
+    def full(state, file):
+        calls.append(1)
+        if len(calls) == 3: file.write(b"half a state") and file.flush()
+        if len(calls) == 3: raise OSError(28, "No space left on device")
+        real(state, file)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left on device. Free some space; the run goes on"):
+        train(small(save_every=1), "tsn_tiny", Clips(), None, tmp_path, progress=False)
+    monkeypatch.setattr(torch, "save", real)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["progress"]["step"] == 2
+    done = train(small(save_every=1), "tsn_tiny", Clips(), None, tmp_path, progress=False)
+    whole = train(small(), "tsn_tiny", Clips(), None, tmp_path / "whole", progress=False)
+    assert same(weights(done.model), weights(whole.model)) and not list(tmp_path.glob("*.tmp"))
+
+
+def test_machines_that_share_no_folder_are_told(tmp_path):
+    from types import SimpleNamespace
+
+    from sda.trainer import Progress, _see_the_same
+    others = torch.tensor([[0., 0., 0.]])
+    talk = SimpleNamespace(num_processes=2, device="cpu", gather=lambda mine: torch.cat([mine, others]))
+    engine = SimpleNamespace(accelerator=talk, out=tmp_path)
+    _see_the_same(engine, Progress(), False)
+    with pytest.raises(TrainingError, match="every machine needs the same folder"):
+        _see_the_same(engine, Progress(epoch=2), False)
+
+
+def test_published_recipes_are_the_published_numbers():
+    paper = recipe("paper_something")
+    assert (paper.optimizer, paper.momentum, paper.lr, paper.lr_batch, paper.weight_decay) == ("sgd", .9, .01, 64, 1e-4)
+    assert (paper.epochs, paper.schedule, paper.milestones, paper.gamma) == (50, "step", (20, 40), .1)
+    assert (paper.dropout, paper.clip_grad, paper.sda_lr, paper.partial_bn, paper.flip) == (.5, 20, 5, False, True)
+    assert recipe("paper_something_tsm").weight_decay == 5e-4 and recipe("paper_diving48").clip_grad == 20
+    small_set = recipe("finetune_small")
+    assert small_set.partial_bn and small_set.patience and small_set.lr < paper.lr
