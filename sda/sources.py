@@ -98,16 +98,18 @@ def _epic(folder: Path, target: str, frames: bool) -> tuple[_Splits, list[str]]:
 def _own(media: Path, table: Path | None, group: str | None, seed: int) -> tuple[_Splits, list[str]]:
     "Records of `media/CLASS/clip`, or of a table of clips, split by seed; what the group column joins stays together."
     records, names, report = records_folder(media) if table is None else records_csv(table, group=group, root=media)
-    parts = _split(records, report, {"train": .8, "val": .2}, seed)
-    return {split: (part, report) for split, part in parts.items()}, names
+    return _parts(records, report, {"train": .8, "val": .2}, seed, "clips"), names
 
 
-def _split(records: list[Record], report: ListReport, shares: Mapping[str, float], seed: int) -> dict[str, list[Record]]:
-    "Records by split, none of them empty."
-    parts = split_records(records, shares, seed, report.sources)
-    if all(parts.values()): return parts
-    raise AnnotationError(f"{len(records)} clip(s) of {len(set(report.sources.values()))} source(s) cannot be split into "
-                          f"{' and '.join(parts)}. Add clips of another source.")
+def _parts(records: list[Record], report: ListReport, shares: Mapping[str, float], seed: int, of: str) -> _Splits:
+    "Whole sources by split, none of them empty, with a note in each report."
+    parts, sources = split_records(records, shares, seed, report.sources), len(set(report.sources.values()))
+    if not all(parts.values()):
+        raise AnnotationError(f"{len(records)} clip(s) of {sources} source(s) cannot be split into {' and '.join(parts)}. "
+                              "Add clips of another source.")
+    kind = "" if sources == len(records) else f", {sources} sources kept whole"
+    notes = {s: f"{len(p):,} of the {len(records):,} {of}, drawn with seed {seed}{kind}" for s, p in parts.items()}
+    return {s: (p, replace(report, notes=[*report.notes, notes[s]])) for s, p in parts.items()}
 
 
 def _held_out(found: _Splits, share: float, seed: int) -> _Splits:
@@ -116,10 +118,7 @@ def _held_out(found: _Splits, share: float, seed: int) -> _Splits:
     if "val" in found or "train" not in found:
         raise AnnotationError(f"hold_out is for datasets with train and without val; there are {', '.join(found)}.")
     records, report = found["train"]
-    parts = _split(records, report, {"train": 1 - share, "val": share}, seed)
-    notes = {split: f"{len(part):,} of the {len(records):,} records of train, whole sources, seed {seed}"
-             for split, part in parts.items()}
-    return found | {s: (part, replace(report, notes=[*report.notes, notes[s]])) for s, part in parts.items()}
+    return found | _parts(records, report, {"train": 1 - share, "val": share}, seed, "records of train")
 
 # %% ../nbs/17_sources.ipynb #5f754255
 def _measured(

@@ -120,3 +120,81 @@ def test_official_epic(tmp_path):
     make_dataset(tmp_path / "set", "epic55", OFFICIAL / "epic-kitchens-55", frames=True)
     counts = [len((tmp_path / f"set/trainValTest/{s}.txt").read_text().splitlines()) for s in ("train", "val")]
     assert counts == [23_191, 5_281]
+
+
+def dives(folder, release, count=12):
+    "A download of Diving48 in small: dives of four competitions, two classes."
+    vocabulary = [["Back", "15som", "05Twis", "FREE"], ["Reverse", "25som", "NoTwis", "PIKE"]]
+    folder.mkdir()
+    (folder / "Diving48_vocab.json").write_text(json.dumps(vocabulary))
+    for split in ("train", "test"):
+        rows = [{"vid_name": f"-{split}{n % 4}_{n:05d}", "label": n % 2, "start_frame": 0, "end_frame": 8} for n in range(count)]
+        (folder / f"Diving48_{release}{split}.json").write_text(json.dumps(rows))
+        for row in rows: frames(folder / "rgb" / row["vid_name"], 8)
+    return [" ".join(entry) for entry in vocabulary]
+
+
+def test_the_release_is_printed_and_recorded_with_every_result(tmp_path, monkeypatch, capsys):
+    from sda.backbones import create_model
+    from sda.checkpoints import ModelCard, class_hash, save_model
+    from sda.cli import main
+    from sda.sampling import Sampling
+    from sda.transforms import TransformConfig
+
+    monkeypatch.chdir(tmp_path)
+    def said(*words):
+        status = main([str(w) for w in (*words, "--quiet")])
+        out, err = capsys.readouterr()
+        assert status == 0, err
+        return out
+    for release in ("", "V2_"):
+        names, label = dives(tmp_path / f"official{release}", release), release.strip("_") or "V1"
+        out = said("data", "make", f"dives{label}", "--source", "diving48", "--annotations", f"official{release}",
+                   "--media", f"official{release}/rgb", "--frames", "--hold-out", ".25")
+        for split in ("train", "test", "val"): assert f"made from Diving48 {label} (by file name) ({split}.txt)" in out
+        assert f"made from Diving48 {label}" in said("data", "check", f"dives{label}")
+        sides = [{r.id.split("_")[0] for r in open_dataset(f"dives{label}", s).records} for s in ("train", "val")]
+        assert len(sides[1]) == 1 and len(sides[0]) == 3 and not sides[0] & sides[1]
+    net = create_model("tsn_tiny", 2, num_frames=4, dropout=0.)
+    card = ModelCard.of(net, names, transform=TransformConfig(size=32, resize=36).to_dict(),
+                       sampling=Sampling("segments", 4).to_dict())
+    save_model(tmp_path / "net.safetensors", net, card)
+    for label in ("V1", "V2"):
+        out = said("test", "net.safetensors", "--data", f"dives{label}", "--out", "results")
+        assert f"on 12 clips of dives{label}/test, Diving48 {label} (by file name): top-1" in out
+    records = sorted((json.loads(f.read_text()) for f in Path("results").glob("*.json")), key=lambda r: r["dataset"])
+    assert [r["source"] for r in records] == ["Diving48 V1 (by file name)", "Diving48 V2 (by file name)"]
+    assert {r["metrics"]["class_hash"] for r in records} == {class_hash(names)} == {
+        json.loads(said("models", "net.safetensors"))["class_hash"]}
+    Path("divesV2").rename("dives")  # a folder of the same name as before: the release still tells them apart
+    said("test", "net.safetensors", "--data", "dives", "--out", "results")
+    table = said("table", "--records", "results", "--dataset", "dives", "--markdown")
+    assert table.count("\n") == 3 and "V1" not in said("table", "--records", "results", "--dataset", "divesV2")
+    out = said("train", "--data", "divesV1", "--recipe", "finetune_small", "--model", "tsn_tiny", "--no-pretrained",
+               "--epochs", "1", "--size", "32", "--resize", "36", "--num-workers", "0", "--threads", "1")
+    assert "tsn_tiny on Diving48 V1 (by file name): validation accuracy" in out
+
+
+def test_groups_by_command_and_words_that_do_not_fit(tmp_path, monkeypatch, capsys):
+    from sda.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"shots/{n}", "left" if n % 2 else "right", f"take {n // 4}") for n in range(24)]
+    for path, *_ in rows: frames(tmp_path / path, 2)
+    Path("clips.csv").write_text("path,label,take\n" + "\n".join(map(",".join, rows)) + "\n")
+    Path("one.csv").write_text("path,label,take\nshots/0,right,take 0\nshots/1,left,take 0\n")
+    words = ["data", "make", "mine", "--source", "csv", "--annotations", "clips.csv", "--group", "take", "--seed", "3", "--quiet"]
+    assert main(words) == 0 and "lists in mine" in capsys.readouterr().out
+    take = {path: source for path, _, source in rows}
+    sides = [{take[r.id] for r in open_dataset("mine", s).records} for s in ("train", "val")]
+    assert [len(s) for s in sides] == [5, 1] and not sides[0] & sides[1]
+    (tmp_path / "mine/source.json").write_text(json.dumps({"dataset": "Diving48", "variants": {"train": "V1"}}))
+    assert main(words) == 0 and not (tmp_path / "mine/source.json").exists()  # own clips have no release
+    for words, said in ((["--media", "shots", "--group", "take"], "a group is a column of a table"),
+                        (["--source", "csv", "--annotations", "one.csv", "--group", "take"], "2 clip(s) of 1 source(s)"),
+                        (["--annotations", "clips.csv"], "A table of clips is source csv"),
+                        (["--source", "csv", "--annotations", "clips.csv", "--hold-out", ".1"], "without val"),
+                        (["--source", "csv", "--annotations", "clips.csv", "--group", "scene"], "no column scene")):
+        assert main(["data", "make", "other", *words, "--quiet"]) == 1
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1 and not Path("other").exists()

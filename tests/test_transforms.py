@@ -198,3 +198,21 @@ def test_errors():
     old = {k: v for k, v in TransformConfig().to_dict().items() if k not in ("area", "rand_augment", "erase")}
     assert TransformConfig.from_dict(old) == TransformConfig()  # model files written before these fields
     assert TransformConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("shape", [(4, 40, 56, 3), (2, 3, 40, 56, 3), (2, 3, 2, 40, 56, 3)])
+def test_both_layouts_and_used_memory_hold_the_same_numbers(shape):
+    "Bytes as a clip, a batch and a batch of views; contiguous, mirrored, and over what was there before."
+    g = torch.Generator().manual_seed(0)
+    bytes_ = torch.randint(0, 256, shape, dtype=torch.uint8, generator=g)
+    scale, shift = torch.rand((2, 3) if len(shape) == 4 else (2, shape[0], 3), generator=g)
+    for clip in (bytes_, bytes_.flip(-2), bytes_[..., 3:35, 5:50, :]):
+        wide = (*scale.shape[:-1], *[1] * (clip.ndim - scale.ndim), 3)
+        wanted = (clip.float() * scale.view(wide) + shift.view(wide)).movedim(-1, -3)
+        plain, last = to_float(clip, scale, shift), to_float(clip, scale, shift, channels_last=True)
+        assert torch.equal(plain, wanted) and torch.equal(last, wanted) and plain.is_contiguous()
+        assert last.flatten(0, -4).is_contiguous(memory_format=torch.channels_last)
+        for kind, old in ((False, plain), (True, last)):
+            again = to_float(clip.flip(-3), scale, shift, kind, old)
+            assert again is old and torch.equal(again, wanted.flip(-2))
+            assert to_float(clip, scale, shift, not kind, old) is not old  # the other layout: new memory
