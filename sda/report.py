@@ -6,8 +6,8 @@
 __all__ = ['log', 'ReportError', 'check_writable', 'write_page', 'words', 'table', 'picture', 'page', 'Tested', 'accuracy_rows',
            'accuracy_section', 'class_section', 'spread_sentence', 'selection_section', 'choose_clips', 'ClipView',
            'view_clip', 'clip_section', 'files_section', 'write_report', 'SeenClip', 'see_clip', 'bars', 'ClipStudy',
-           'clip_interventions', 'study_clip', 'verdict', 'draw_interventions', 'selection_part', 'cam_part',
-           'clip_page', 'Inspection', 'overview', 'inspect_clips', 'changed_selection', 'knock_outs']
+           'clip_interventions', 'answers_under', 'study_clip', 'verdict', 'draw_interventions', 'selection_part',
+           'cam_part', 'clip_page', 'Inspection', 'overview', 'inspect_clips', 'changed_selection', 'knock_outs']
 
 # %% ../nbs/35_report.ipynb #020c3632
 import base64
@@ -29,14 +29,16 @@ from tqdm.auto import tqdm
 # %% ../nbs/35_report.ipynb #753c598e
 from sda.effects import (
     Effect,
+    InputChange,
     Intervention,
+    SelectionChange,
     changed_selection,
     drop,
     freeze,
-    knock_out_map,
     knock_outs,
     logits_of,
-    measure,
+    partners,
+    places,
     reverse,
     uniform,
 )
@@ -450,6 +452,35 @@ def clip_interventions(model: nn.Module, num_frames: int) -> list[Intervention]:
     inside = [drop(n) for n in present if all(n in b.dependencies and len(b.dependencies) > 1 for b in blocks)]
     return [*inside, *([uniform()] if present else []), reverse(), freeze(num_frames // 2)]
 
+# %% ../nbs/35_report.ipynb #2bb7a301
+def _each(model: nn.Module, changes: Sequence[Intervention]) -> SelectionChange:
+    """One change for a batch of copies: the first copy is changed as the first says, and so on."""
+    where = [places(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
+    for one in changes:
+        if getattr(one, "check", None): one.check(model)
+    def change(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:  # [copies * views * parts, M]
+        rows = weights.unflatten(0, (len(changes), -1)) if len(weights) > 1 else weights.expand(len(changes), 1, -1)
+        new = [one.change(block, names, row) if block in places_ else row
+               for one, places_, row in zip(changes, where, rows, strict=True)]
+        return torch.cat(new) if len(weights) > 1 else weights  # a single row is the trial before the pass
+    return SelectionChange("each copy its own", change, lambda seed: _each(model, [one.random(seed) for one in changes]))
+
+
+def answers_under(
+    model: nn.Module,  # any network
+    views: Tensor,  # one clip [V,T,3,h,w]
+    changes: Sequence[Intervention],  # what is done, D times
+    together: int = 8,  # copies of 8 frames of 64 x 64 in a batch; fewer of larger clips
+) -> np.ndarray:  # logits [D,K], views averaged
+    """The answers to one clip under many interventions, in few passes."""
+    step, found = max(1, together * 8 * 64 * 64 // (views.shape[0] * views.shape[1] * views[0, 0, 0].numel())), []
+    for start in range(0, len(changes), step):
+        some = changes[start:start + step]
+        copies = torch.stack([one(views) if isinstance(one, InputChange) else views for one in some])
+        if len(some) == 1: found.append(logits_of(model, views[None], some[0]))
+        else: found.append(logits_of(model, copies, *([_each(model, some)] if sda_blocks(model) else [])))
+    return np.concatenate(found)
+
 # %% ../nbs/35_report.ipynb #dd1f5f34
 def study_clip(
     model: nn.Module,  # network with a card
@@ -462,15 +493,23 @@ def study_clip(
         raise ReportError(f"{seen.name}: {unknown_name('class', seen.true, list(names))}")
     before = logits_of(model, clip)
     read = names.index(seen.true) if seen.true else int(before.argmax())
-    done = [measure(model, clip, one, [read], draws, ids=[seen.name], before=before)
-            for one in clip_interventions(model, seen.views.shape[1])]
-    selected, blocks = [np.empty((0, len(DEPENDENCIES)))] * 3, list(sda_blocks(model))
+    tried, blocks = clip_interventions(model, seen.views.shape[1]), sda_blocks(model)
+    single = {(b, d): drop(DEPENDENCIES[d], where=name) for b, (name, block) in enumerate(blocks.items())
+              for d in range(4) if DEPENDENCIES[d] in block.dependencies and len(block.dependencies) > 1}
+    every = [change for one in tried for change in (one, *(one.random(i) for i in range(draws)))]
+    logits = answers_under(model, seen.views, [*every, *single.values()])
+    done = [Effect(one.name, before, after[:1], after[1:, None], np.array([read]), [seen.name], list(names),
+                   partners(names, ())) for one, after in zip(tried, logits[:len(every)].reshape(
+                       len(tried), draws + 1, -1), strict=True)]
+    selected = [np.empty((0, 4))] * 3
     if blocks:
-        trace, effects = trace_clips(model, clip), knock_out_map(model, clip, [read])
+        trace, effect = trace_clips(model, clip), np.full((len(blocks), 4), np.nan)
+        for place, after in zip(single, logits[len(every):], strict=True):
+            effect[place] = softmax(before)[0, read] - softmax(after[None])[0, read]
         row = [[i for i, part in enumerate(trace.blocks) if part.split("[")[0] == block] for block in blocks]
         selected = [np.stack([values[:, some].mean((0, 1)) for some in row])
-                    for values in (trace.weights, trace.contribution())] + [effects.effect[0]]
-    return ClipStudy(seen, softmax(before)[0], names[read], blocks, *selected, done)
+                    for values in (trace.weights, trace.contribution())] + [effect]
+    return ClipStudy(seen, softmax(before)[0], names[read], list(blocks), *selected, done)
 
 # %% ../nbs/35_report.ipynb #aff89205
 def verdict(study: ClipStudy) -> str:

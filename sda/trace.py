@@ -204,7 +204,11 @@ class TraceArrays:
     def __len__(self) -> int: return len(self.videos)
 
     def __repr__(self) -> str:
-        return f"Trace of {len(self)} clips, {len(self.blocks)} rows of blocks, {self.model} ({self.fingerprint})"
+        own = len({block.split("[")[0] for block in self.blocks})
+        rows = f"{own} blocks" if own == len(self.blocks) else \
+            f"{own} blocks with {len(self.blocks) // own} rows each (split in time)"
+        views = f" of {len(set(self.videos))} videos" * (len(set(self.videos)) < len(self))
+        return f"Trace of {len(self)} {'views' if views else 'clips'}{views}, {rows}, {self.model} ({self.fingerprint})"
 
 # %% ../nbs/30_trace.ipynb #14a5f6fd
 def fingerprint(

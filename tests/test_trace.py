@@ -2,15 +2,17 @@
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reference_net import Aggregate, ReferenceNet, make_clips
 
 from sda.backbones import create_model, sda_blocks
 from sda.blocks import DEPENDENCIES
-from sda.checkpoints import ModelCard
+from sda.checkpoints import ModelCard, load_reference
 from sda.datasets import open_dataset
 from sda.sampling import Sampling
 from sda.trace import Trace, Tracer, compare, fingerprint, responses_of, trace_clips
@@ -199,17 +201,23 @@ def test_training_clips_are_refused(model):
 
 def test_one_pass_with_bounded_memory(model):
     class Lazy:  # a long dataset that counts
-        class_names, reads, alive = None, [], 0
+        class_names, reads, alive, most = None, [], weakref.WeakSet(), 0
         def __len__(self): return 41
         def __getitem__(self, i):
             self.reads.append(i)
-            return {"clip": torch.zeros(2, 3, 32, 32), "label": 0, "id": f"v{i}"}
+            clip = torch.zeros(2, 3, 32, 32)
+            self.alive.add(Handle(clip))
+            Lazy.most = max(Lazy.most, len(self.alive))
+            return {"clip": clip, "label": 0, "id": f"v{i}"}
+    class Handle:  # lives as long as its clip
+        def __init__(self, clip): clip.handle = self
     sizes, data = [], Lazy()
     handle = model.register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
     trace = trace_clips(model, data, batch_size=4)
     handle.remove()
     assert sizes == [4] * 10 + [1] and len(trace) == 41 and data.reads[0] == 0
     assert sorted(set(data.reads)) == list(range(41)) and len(data.reads) == 41  # every clip decoded once
+    assert 4 <= Lazy.most <= 9, "two batches of 4 and the clip that comes next are in memory, not the dataset"
 
 
 def test_views_are_rows_and_videos_are_counted_once(model, clips):
@@ -218,6 +226,36 @@ def test_views_are_rows_and_videos_are_counted_once(model, clips):
     assert trace.videos[:2] == ["clip-0", "clip-0"] and trace.views[:2] == [0, 1] and len(trace) == 8
     assert trace.by_class().counts[:2] == [2, 2] and trace.by_stage().n == 4
     assert np.allclose(trace.by_class().means[1], trace.weights[4:].mean((0, 1)), atol=1e-6)
+
+
+def test_views_of_a_dataset_are_rows(model):
+    data = open_dataset(MOVES, "test", Sampling("twice", num_frames=8, views=2), TRANSFORM)
+    data.records = data.records[:2]
+    trace = trace_clips(model, data)
+    assert trace.videos == [r.id for r in data.records for _ in (0, 1)] and trace.views == [0, 1, 0, 1]
+    alone = trace_clips(model, torch.stack([data[1]["clip"][1]]))
+    assert np.allclose(trace.weights[3], alone.weights[0], atol=1e-5) and "4 views of 2 videos" in repr(trace)
+
+
+@pytest.mark.parametrize("frames, split, count", [(4, None, 2), (16, 8, 1)])
+def test_loaded_reference_checkpoints_are_traced_as_the_literal_network_selects(frames, split, count):
+    torch.manual_seed(0)
+    reference, seen = ReferenceNet(5, segments=split).eval(), []
+    def literal(module, args, output):
+        keys = torch.stack([y.mean((2, 3, 4)) for y in args[0]], 1)
+        seen.append(((keys @ module.qVec[0]).softmax(1), torch.stack([y.flatten(1).norm(dim=1) for y in args[0]], 1)))
+    for part in reference.modules():
+        if isinstance(part, Aggregate):
+            part.register_forward_hook(literal)
+            part.qVec.data.normal_(0, 3)
+    model = load_reference(create_model("sda_tsn_resnet50", 5, frames, split=split), reference.state_dict())
+    clips = make_clips(count, frames, 32, 32)
+    trace = trace_clips(model, clips)
+    with torch.no_grad(): reference(clips)
+    weights, norms = (torch.stack(values, 1).numpy() for values in zip(*seen, strict=True))  # [clips * parts, 16, 4]
+    ours = [a.reshape(count, 16, -1, 4).transpose(0, 2, 1, 3).reshape(-1, 16, 4) for a in (trace.weights, trace.response_norm)]
+    assert np.allclose(ours[0], weights, atol=1e-4) and np.allclose(ours[1], norms, rtol=1e-3, atol=1e-4)
+    assert weights.std() > .01 and len(trace.blocks) == 16 * (2 if split else 1)
 
 
 def test_clips_of_two_sizes(model, clips):
