@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['log', 'OUTCOMES', 'SORTS', 'OVERLAYS', 'TARGETS', 'SCALES', 'VIEWS', 'COMPARE', 'ACTIONS', 'MAX_UPLOAD', 'NO_OTHER',
-           'MOST_MEASURED', 'PANELS', 'BESIDE', 'PRESETS', 'clip_table', 'find_clips', 'InspectorState',
-           'make_intervention', 'drop_effects', 'trust_words', 'Seen', 'Chosen', 'Provider', 'trace_any', 'chosen_of',
-           'video_suffix', 'Remembered', 'ModelProvider', 'rows_of', 'effect_row', 'no_blocks', 'draw_strip',
-           'draw_frame', 'draw_prediction', 'draw_strip_b', 'draw_prediction_b', 'HeatTable', 'signed', 'fig_tables',
-           'standing', 'draw_selection', 'draw_compare', 'draw', 'fig_log', 'partner', 'sidecar', 'stacked',
-           'Inspector', 'inspect_folder']
+           'MOST_MEASURED', 'PANELS', 'BESIDE', 'PRESETS', 'MEASURED', 'clip_table', 'find_clips', 'InspectorState',
+           'make_intervention', 'Seen', 'Chosen', 'Provider', 'trace_any', 'chosen_of', 'video_suffix', 'Remembered',
+           'ModelProvider', 'rows_of', 'effect_row', 'joined', 'draw_strip', 'draw_frame', 'draw_prediction',
+           'draw_strip_b', 'draw_prediction_b', 'HeatTable', 'signed', 'fig_tables', 'standing', 'draw_selection',
+           'draw_compare', 'draw', 'fig_log', 'partner', 'sidecar', 'stacked', 'Inspector', 'inspect_folder']
 
 # %% ../nbs/34_inspector.ipynb #cdf5ef9e
 import base64
@@ -22,7 +21,7 @@ import logging
 import math
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +36,7 @@ from traitlets import CFloat, Dict, Enum, HasTraits, Int, List, TraitError, Unic
 
 from . import __version__, plots
 from . import effects as probes
-from .backbones import VideoNet, list_models, sda_blocks
+from .backbones import VideoNet, sda_blocks
 from .blocks import DEPENDENCIES
 from .cam import METHODS, ClipCam, cam_layers, clip_cam, shared_top
 from .checkpoints import load_model
@@ -49,7 +48,9 @@ from .report import check_writable
 from .sampling import Sampling
 from .trace import Trace, check_model, fingerprint, trace_clips
 from .transforms import TransformConfig, denormalise
-from .video import unknown_name
+from .trust import truth_masks
+from .verdicts import Trial, Verdicts, fig_trial_curves, fig_verdicts, judge, no_blocks
+from .video import open_video, unknown_name
 
 # %% ../nbs/34_inspector.ipynb #db24eb28
 log = logging.getLogger(__name__)
@@ -232,28 +233,6 @@ def make_intervention(
     if lender is None: raise ValueError("choose a clip B to take the weights from")
     return probes.from_clip(*lender, where=scope)
 
-# %% ../nbs/34_inspector.ipynb #1a28c47f
-def drop_effects(
-    model: nn.Module,          # network with SDA blocks
-    clips: Tensor,             # [N,T,3,H,W]
-    labels: Sequence[int],     # class that is read, for every clip
-) -> probes.KnockOuts:         # effects [N,blocks,4], before minus after
-    "What leaving out one dependency of one block costs the class's probability."
-    return probes.knock_out_map(model, clips, list(labels))
-
-
-def trust_words(
-    trace: Trace,               # of N clips, one view each
-    effects: probes.KnockOuts,  # of the same clips, from `drop_effects`
-) -> str:                       # plain sentences with numbers, intervals and n
-    "How far tables of weights and contributions can be read as tables of effects."
-    table, said = probes.weight_against_effect(trace, effects), []
-    for name in ("weight", "contribution"):
-        rho, low, high, n = table.loc[(name, "within clips")]
-        verdict = "does not tell" if not low > 0 else "tells little about" if rho < .5 else "goes with"
-        said.append(f"{name.capitalize()} {verdict} effect: rank correlation {rho:+.2f} ({low:+.2f} to {high:+.2f})")
-    return f"{'. '.join(said)}. n = {int(n)} clips; the four dependencies are ranked within each clip."
-
 # %% ../nbs/34_inspector.ipynb #c41d37c6
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -263,6 +242,7 @@ class Seen:
     clip: Tensor           # normalised [T,3,H,W]
     frames: np.ndarray     # uint8 [T,H,W,3], the same pixels for people
     indices: list[int]     # position of every frame in its file
+    times: np.ndarray | None  # seconds of every frame, None where the source has no clock
     label: int | None      # true class, if known
 
 
@@ -300,7 +280,9 @@ class Provider(Protocol):
                   compare_id: str) -> probes.Effect:
         "What a change of the selection or of the frames does."
         ...
-    def trust(self, ids: Sequence[str]) -> str: "How far the weights can be trusted over these clips, in words."; ...
+    def trust(self, ids: Sequence[str], most: int, layer: str, method: str) -> Iterator[tuple[str, Verdicts]]:
+        "How far the pictures of these clips can be trusted, a step at a time."
+        ...
     def add(self, name: str, content: bytes) -> str: "A clip of one's own; its id."; ...
     def add_path(self, path: str | Path) -> str: "A clip from a path on this machine; its id."; ...
     def close(self) -> None: "Forget everything."; ...
@@ -423,9 +405,10 @@ class _Clips(_Kept):
         item, config = data[i], data.transform_config or TransformConfig()
         clip = item["clip"] if item["clip"].ndim == 4 else item["clip"][0]  # several views: the first is shown
         frames = denormalise(clip, config.mean, config.std).numpy()
-        total = data.records[i].num_frames or len(data.frames(i, all_frames=True))
-        label = None if clip_id in self.added else item["label"]
-        return Seen(clip_id, clip, frames, data.sampling.indices(total)[0], label)
+        record, indices = data.records[i], data.chosen(i)[0]
+        clock = open_video(record.path, **data.reader).times
+        times = None if clock is None else clock[[record.offset + k for k in indices]]
+        return Seen(clip_id, clip, frames, indices, times, None if clip_id in self.added else item["label"])
 
     def close(self) -> None:
         "Remove the files that people uploaded."
@@ -444,11 +427,14 @@ class _Answers:
         other: VideoNet | None = None,       # checkpoint B
         name: str = "",                      # of the checkpoint, for captions
         pairs: Sequence[tuple[str, str]] = (),  # twin classes, see sda.effects
+        truth: str | Path | None = None,     # folder of a Moves set, whose masks are known
     ):
         if data.train: raise ValueError("training clips are random; open the dataset with train=False")
         self.model, self.other_model, self.clips, self.name = model, other, _Clips(data), name or model.name
         self.class_names, self.cache, self.pairs, self.draws = list(data.class_names), Remembered(), pairs, 10
-        self.known = {}  # clip id -> KnockOuts
+        self.known, self.truth = {}, truth  # clip id -> KnockOuts; see `sda.trust.truth_masks`
+        self.where = {}  # what was opened, for the panel: root, split, checkpoint, other
+        self.trial = {}  # options of `sda.verdicts.Trial`
         self.trace = trace_any(model, data) if trace is None else trace
         check_model(self.trace, model)
         if missing := [v for v in self.clips.known if v not in set(self.trace.videos)]:
@@ -528,8 +514,8 @@ class _Maps(_Answers):
         return ClipCam(np.concatenate(parts), trace.logits[0], "gate, mean over channels", block, "gate", shape[1:3])
 
 # %% ../nbs/34_inspector.ipynb #5595a931
-class ModelProvider(_Maps):
-    "A network, a dataset, and everything the panel asks of them."
+class _Measured(_Maps):
+    "What changes do."
 
     def _read_label(self, clip_id: str) -> int:
         "The class that effects are read for: the true one, or the answer where it is not known."
@@ -541,8 +527,8 @@ class ModelProvider(_Maps):
         if not sda_blocks(self.model): raise ValueError(no_blocks(self.model.name))
         new = [i for i in ids if i not in self.known]
         if new:
-            found = drop_effects(self.model, torch.stack([self.seen(i).clip for i in new]),
-                                 [self._read_label(i) for i in new])
+            found = probes.knock_out_map(self.model, torch.stack([self.seen(i).clip for i in new]),
+                                         [self._read_label(i) for i in new])
             self.known |= {i: replace(found, effect=found.effect[k:k + 1], before=found.before[k:k + 1])
                            for k, i in enumerate(new)}
         return [self.known[i] for i in ids]
@@ -563,15 +549,29 @@ class ModelProvider(_Maps):
                               [self._read_label(i) for i in ids], self.draws, pairs=self.pairs, ids=list(ids),
                               class_names=self.class_names)
 
-    def trust(self, ids: Sequence[str]) -> str:
-        "Agreement of weights and contributions with effects over these clips, in words."
-        if not sda_blocks(self.model): raise ValueError(no_blocks(self.model.name))
-        ids = [i for i in ids if i not in self.clips.added][:MOST_MEASURED]
+# %% ../nbs/34_inspector.ipynb #67da2f61
+class ModelProvider(_Measured):
+    "A network, a dataset, and everything the panel asks of them."
+
+    def trust(self, ids: Sequence[str], most: int = 12, layer: str = _MAP["layer"].default,
+              method: str = _MAP["method"].default) -> Iterator[tuple[str, Verdicts]]:
+        "Verdicts about the pictures of these clips: what is done next, and what is known so far."
+        ids = [i for i in ids if i not in self.clips.added]
         if len(ids) < 3: raise ValueError(f"{len(ids)} clips are too few to measure agreement; loosen the filters")
-        found = self.knock_outs(ids)
+        if len(ids) > most: ids = [ids[k] for k in sorted(np.random.default_rng(0).choice(len(ids), most, replace=False))]
+        yield f"decoding {len(ids)} clips", Verdicts(len(ids))
         rows = [self.trace.videos.index(i) for i in ids]
-        return trust_words(rows_of(self.trace, rows), replace(
-            found[0], effect=np.concatenate([f.effect for f in found]), before=np.concatenate([f.before for f in found])))
+        traces = [None if trace is None else rows_of(trace, rows) for trace in (self.trace, self.other)]
+        yield from judge(Trial(self.model, torch.stack([self.seen(i).clip for i in ids]),
+                               [self._read_label(i) for i in ids], *traces, self._masks(ids), layer, method,
+                               **self.trial))
+
+    def _masks(self, ids: Sequence[str]) -> dict[str, np.ndarray] | None:
+        "Where the truth about these clips lies, if anybody knows."
+        if not self.truth: return None
+        try: return truth_masks(self.clips.data, self.truth, [self.clips.known[i] for i in ids])
+        except (KeyError, ValueError) as err: log.warning("no masks from %s: %s", self.truth, err)
+        return None
 
 # %% ../nbs/34_inspector.ipynb #6355ff6c
 MOST_MEASURED = 60  # clips that are measured at once, so that the panel answers
@@ -605,9 +605,15 @@ def effect_row(
     return {k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()}
 
 
-def no_blocks(name: str) -> str:
-    "What to say of a network without SDA blocks."
-    return f"{name} has no SDA blocks, so it selects nothing; networks that do: {', '.join(list_models('sda_*'))}"
+def joined(
+    parts: Sequence[probes.Effect],  # the same intervention on some clips each
+) -> probes.Effect:                  # on all of them
+    "Effects on clips, a few at a time, as one."
+    one, before, after, labels = parts[0], *(np.concatenate([getattr(p, n) for p in parts])
+                                             for n in ("before", "after", "labels"))
+    name = one.name if len({p.name for p in parts}) == 1 else "weights of its class"
+    return replace(one, name=name, before=before, after=after, labels=labels, ids=[i for p in parts for i in p.ids],
+                   at_random=np.concatenate([p.at_random for p in parts], 1))
 
 # %% ../nbs/34_inspector.ipynb #54c8f120
 def _title(provider: Provider, clip_id: str) -> str:
@@ -649,8 +655,9 @@ def draw_strip(
     clip_id, other = _side(state, b)
     seen, cam = provider.seen(clip_id), _map(provider, state, b)
     title = _title(provider, clip_id) + (" · checkpoint B" if other else "")
-    if cam is None: return fig_clip(seen.frames, seen.indices, title=title)
+    if cam is None: return fig_clip(seen.frames, seen.indices, seen.times, title)
     title += f" · {'evidence for ' if state.overlay == 'Grad-CAM' else ''}{cam.title}"
+    if seen.times is not None: title += f" · {seen.times[0]:.2f} to {seen.times[-1]:.2f} s"
     return fig_cam_strip(seen.frames, _scaled(provider, state, cam, b), cam.range, title, cam.note, state.scale,
                          seen.indices, state.opacity)
 
@@ -665,7 +672,8 @@ def draw_frame(provider: Provider, state: InspectorState) -> Figure:
     if cam is not None:
         axes.imshow(_scaled(provider, state, cam)[t], cmap="inferno", vmin=0, vmax=1, alpha=state.opacity)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(f"frame {seen.indices[t]}", fontsize=FONT)
+    when = "" if seen.times is None else f", {seen.times[t]:.2f} s"
+    axes.set_title(f"frame {seen.indices[t]}{when}", fontsize=FONT)
     return figure
 
 # %% ../nbs/34_inspector.ipynb #33d014d2
@@ -949,6 +957,9 @@ class _Chooser:
         return f"{found} of {len(self.table)} clips"
 
 # %% ../nbs/34_inspector.ipynb #8aec1b26
+MEASURED = ("log", "trust", "curves over space", "curves over frames")  # pictures of what was measured on request
+
+
 def _one_line(state: InspectorState) -> str:
     "The state as JSON on one line."
     return json.dumps(json.loads(state.to_json()))
@@ -957,14 +968,18 @@ def _one_line(state: InspectorState) -> str:
 class _Drawer:
     "Pictures and code; part of `Inspector`."
 
-    def figure(self, panel: str = "strip") -> Figure:  # one of PANELS
-        "A panel as a figure; the log is one too."
-        return fig_log(self.log) if panel == "log" else draw(self.provider, self.state, panel)
+    def figure(self, panel: str = "strip") -> Figure:  # one of PANELS or MEASURED
+        "A panel as a figure."
+        if panel == "log": return fig_log(self.log)
+        if panel in MEASURED and self.judged is None: raise ValueError("nothing was measured yet; see the tab Trust")
+        if panel == "trust": return fig_verdicts(self.judged)
+        if panel in MEASURED: return fig_trial_curves(self.judged, panel.removeprefix("curves over "))
+        return draw(self.provider, self.state, panel)
 
-    def png(self, panel: str = "strip") -> bytes:  # one of PANELS
+    def png(self, panel: str = "strip") -> bytes:  # one of PANELS or MEASURED
         "A panel as a PNG file; what was drawn before is not drawn again."
-        if panel == "log": return to_png(self.figure(panel))
-        _known("panel", panel, [*PANELS, "log"])
+        if panel in MEASURED: return to_png(self.figure(panel))
+        _known("panel", panel, [*PANELS, *MEASURED])
         key = (panel, *(getattr(self.state, name) for name in PANELS[panel][1]))
         return self.drawn.get(key, lambda: to_png(self.figure(panel)))
 
@@ -978,10 +993,13 @@ class _Drawer:
         if not self.source: raise ValueError("only an inspector opened with inspect_folder(folder, checkpoint file) "
                                              "knows how to be opened again")
         start = f"from sda.inspector import inspect_folder\n\ninspector = {self.source}\n"
-        if panel != "log": return (f"{start}inspector.state.load_json({_one_line(self.state)!r})\n"
-                                   f"inspector.figure({panel!r})")
-        return (f"{start}for state, everywhere in {self.done!r}:\n    inspector.state.load_json(state)\n"
-                "    inspector.run(everywhere)\ninspector.figure('log')")
+        load, end = "inspector.state.load_json", f"inspector.figure({panel!r})"
+        if panel == "log": return (f"{start}for state, everywhere in {self.done!r}:\n    {load}(state)\n"
+                                   f"    inspector.run(everywhere)\n{end}")
+        if panel in MEASURED:
+            if self.asked is None: raise ValueError("nothing was measured yet; see the tab Trust")
+            return f"{start}{load}({self.asked[0]!r})\ninspector.trust({self.asked[1]})\n{end}"
+        return f"{start}{load}({_one_line(self.state)!r})\n{end}"
 
 # %% ../nbs/34_inspector.ipynb #dbb1bc03
 class _Keeper(_Drawer):
@@ -1015,18 +1033,33 @@ class _Doer:
 
     def run(self, everywhere: bool = False) -> dict:
         "Do the intervention that the state describes to the clip, or to all that fit; its line of the log."
-        s, ids = self.state, [self.state.clip_id]
+        for _ in self.running(everywhere): pass
+        return self.log[-1]
+
+    def running(self, everywhere: bool = False) -> Iterator[str]:
+        "The same in steps, which say what is done next; nothing is logged before the last."
+        s, ids, line = self.state, [self.state.clip_id], _one_line(self.state)
         if everywhere: ids = list(self.found.video)[:MOST_MEASURED]
         if not ids or not ids[0]: raise ValueError("there is no clip to change; loosen the filters or press Reset")
-        effect = self.provider.intervene(ids, s.scope, s.action, s.weights, s.compare_id)
-        if everywhere: self.effect_of = pd.Series(effect.changes()[0], index=effect.ids)
-        self.log, self.done = [*self.log, effect_row(effect)], [*self.done, (_one_line(s), everywhere)]
-        return self.log[-1]
+        what, parts, step = (s.scope, s.action, list(s.weights), s.compare_id), [], 6
+        if s.action == "weights of its class": step = 1  # each clip gets those of its own
+        for start in range(0, len(ids), step):
+            some = ids[start:start + step]
+            yield f"{s.action}: {start} of {len(ids)} clips done"
+            parts.append(self.provider.intervene(some, *what))
+        effect = joined(parts)
+        self.effects = [*self.effects, pd.Series(effect.changes()[0], index=effect.ids) if everywhere else None]
+        self.log, self.done = [*self.log, effect_row(effect)], [*self.done, (line, everywhere)]
+
+    @property
+    def effect_of(self) -> pd.Series:
+        "Change of the class's probability by clip, of the last change of all that fit; to sort by."
+        return next((e for e in reversed(self.effects) if e is not None), pd.Series(dtype=float))
 
     def undo(self) -> None:
         "Forget the last intervention."
         if not self.log: raise ValueError("the log is empty")
-        self.log, self.done = self.log[:-1], self.done[:-1]
+        self.log, self.done, self.effects = self.log[:-1], self.done[:-1], self.effects[:-1]
 
     def swap(self) -> None:
         "Exchange clip A and clip B."
@@ -1038,9 +1071,17 @@ class _Doer:
         "Choose a clip B worth comparing with."
         self.state.compare_id = partner(self.provider.trace, self.state.clip_id, kind)
 
-    def trust(self) -> str:
-        "How far weights and contributions agree with effects, over the clips that fit the filters."
-        return self.provider.trust(list(self.found.video))
+    def trust(self, most: int = 12) -> Verdicts:  # at most so many of the clips that fit
+        "How far the pictures of the clips that fit can be trusted."
+        for _ in self.judging(most): pass
+        return self.judged
+
+    def judging(self, most: int = 12) -> Iterator[str]:
+        "The same in steps, which say what is done next; what is known so far stays in `judged`."
+        s, asked = self.state, (_one_line(self.state), most)
+        for words, found in self.provider.trust(list(self.found.video), most, s.layer, s.method):
+            self.judged, self.asked = found, asked
+            if words: yield words
 
 # %% ../nbs/34_inspector.ipynb #ffe39177
 class Inspector(_Chooser, _Doer, _Keeper):
@@ -1054,12 +1095,30 @@ class Inspector(_Chooser, _Doer, _Keeper):
         source: str = "",                      # the call that opens it, for `code`
         seed: int = 0,                         # of Random
     ):
-        self.provider, self.state, self.strict, self.source = provider, state or InspectorState(), strict, source
-        self.table, self.effect_of = clip_table(provider.trace), pd.Series(dtype=float)
-        self.rng, self.log, self.done, self.pins = np.random.default_rng(seed), [], [], []
-        self.drawn = Remembered(128)
-        self.view = None
+        self.state, self.strict, self.view = state or InspectorState(), strict, None
+        self.rng = np.random.default_rng(seed)
+        self._look_into(provider, source)
         if not self.state.clip_id: self.state.clip_id = self.found.video.iloc[0]
+
+    def _look_into(self, provider: Provider, source: str) -> None:
+        "Start anew with a provider."
+        self.provider, self.source, self.table = provider, source, clip_table(provider.trace)
+        self.log, self.done, self.effects, self.pins = [], [], [], []
+        self.judged = self.asked = None
+        self.drawn = Remembered(128)
+
+    def open(self, root: str, checkpoint: str, split: str = "test", other: str = "") -> None:
+        "Look into another folder, split or checkpoint; on an error everything stays as it was."
+        provider, source = _provider(root, checkpoint, split, other or None)
+        if self.view: self.view.pause()
+        self.provider.close()
+        self._look_into(provider, source)
+        fits = self.state.layer in [*provider.layers(), *provider.trace.blocks]
+        with self.state.hold_trait_notifications():
+            self.state.filters, self.state.compare_id, self.state.compare = {}, "", "clip"
+            self.state.scope, self.state.clip_id = "all", self.table.video[0]
+            if not fits: self.state.layer = _MAP["layer"].default
+        if self.view: self.view.rebuild()
 
     def show(self) -> "Inspector":
         "Make the panel; as the last line of a cell it appears."
@@ -1087,6 +1146,32 @@ class Inspector(_Chooser, _Doer, _Keeper):
     def __repr__(self) -> str: return f"Inspector of {len(self.table)} clips, {self.provider.name}"
 
 # %% ../nbs/34_inspector.ipynb #d65f86a0
+def _provider(
+    root: str | Path, checkpoint: str | Path | VideoNet, split: str = "test", other: str | Path | VideoNet | None = None,
+    trace: str | Path | None = None,
+) -> tuple[ModelProvider, str]:
+    "A provider for a dataset folder, and the call of `inspect_folder` that opens it again."
+    names = read_classes(Path(root) / "category.txt")
+    model, b = (m if m is None or isinstance(m, nn.Module) else load_model(m, class_names=names)
+                for m in (checkpoint, other))
+    card = getattr(model, "card", None)
+    sampling = Sampling.from_dict(card.sampling) if card else Sampling(num_frames=model.num_frames)
+    transform = TransformConfig.from_dict(card.transform) if card else TransformConfig(size=64, resize=None)
+    data = open_dataset(root, split, sampling, transform, train=False)
+    kept = Trace.load(trace) if trace and Path(trace).is_file() else None
+    name = model.name if isinstance(checkpoint, nn.Module) else Path(checkpoint).stem
+    pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
+    truth = root if (Path(root) / "truth").is_dir() else None
+    provider = ModelProvider(model, data, kept, b, name, pairs, truth)
+    files = {"checkpoint": checkpoint, "other": other or ""}
+    provider.where = {"root": root, "split": split, **{k: "" if isinstance(m, nn.Module) else m for k, m in files.items()}}
+    if trace and kept is None: provider.trace.save(trace)
+    options = {"split": split} | ({"other": str(other)} if other else {}) | ({"trace": str(trace)} if trace else {})
+    call = ", ".join([repr(str(root)), repr(str(checkpoint)), *(f"{k}={v!r}" for k, v in options.items())])
+    in_memory = any(isinstance(m, nn.Module) for m in (checkpoint, other))
+    return provider, "" if in_memory else f"inspect_folder({call})"
+
+
 def inspect_folder(
     root: str | Path,                       # dataset folder: category.txt, img/, trainValTest/
     checkpoint: str | Path | VideoNet,      # model file, or a network in memory
@@ -1097,19 +1182,5 @@ def inspect_folder(
     **state: object,                        # fields of InspectorState to start with
 ) -> Inspector:                             # show() makes the panel
     "Open the inspector on a dataset."
-    names = read_classes(Path(root) / "category.txt")
-    model, b = (m if m is None or isinstance(m, nn.Module) else load_model(m, class_names=names)
-                for m in (checkpoint, other))
-    card = getattr(model, "card", None)
-    sampling = Sampling.from_dict(card.sampling) if card else Sampling(num_frames=model.num_frames)
-    transform = TransformConfig.from_dict(card.transform) if card else TransformConfig(size=64, resize=None)
-    data = open_dataset(root, split, sampling, transform, train=False)
-    kept = Trace.load(trace) if trace and Path(trace).is_file() else None
-    name = Path(checkpoint).stem if card else model.name
-    pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
-    provider = ModelProvider(model, data, kept, b, name, pairs)
-    if trace and kept is None: provider.trace.save(trace)
-    options = {"split": split} | ({"other": str(other)} if other else {}) | ({"trace": str(trace)} if trace else {})
-    call = ", ".join([repr(str(root)), repr(str(checkpoint)), *(f"{k}={v!r}" for k, v in options.items())])
-    in_memory = any(isinstance(m, nn.Module) for m in (checkpoint, other))
-    return Inspector(provider, InspectorState(**state), strict, "" if in_memory else f"inspect_folder({call})")
+    provider, source = _provider(root, checkpoint, split, other, trace)
+    return Inspector(provider, InspectorState(**state), strict, source)

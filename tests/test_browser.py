@@ -16,13 +16,14 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+from controls import drives
 from notebooks import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHOTS = ROOT / "runs/browser"
 TOKEN, BOOK = "only-for-this-test", "nbs/apps/inspector.ipynb"
 STEP = 90_000  # milliseconds that one step may take on a busy machine
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def absent(words):
@@ -187,6 +188,10 @@ def look_around(panel, folder, name):
     strip = panel.picture("strip")
     panel.select("overlay", "gate")
     panel.changes("strip", strip)
+    frame = panel.picture("frame")
+    panel.page.locator(".widget-play button").first.click()
+    panel.changes("frame", frame)  # the strip of frames moves by itself
+    panel.page.locator(".widget-play button").nth(1).click()
     log = panel.picture("log")
     panel.tab("Intervene")
     panel.select("what", "drop LT")
@@ -194,6 +199,13 @@ def look_around(panel, folder, name):
     panel.page.get_by_text("without LT").last.wait_for()
     panel.changes("log", log)
     panel.shot(name)
+    panel.tab("Trust")
+    panel.click("Measure over these clips")
+    panel.page.locator("li", has_text="rank correlation").first.wait_for()  # the first verdict, while others are asked
+    panel.click("Cancel")
+    panel.page.get_by_text("stopped; what was measured so far is shown").last.wait_for()
+    panel.appears()
+    panel.shot(f"{name}-trust")
     panel.tab("Keep")
     panel.click("Save PNG")
     panel.page.get_by_text("saved inspector").last.wait_for()
@@ -202,6 +214,7 @@ def look_around(panel, folder, name):
     assert not panel.errors
 
 
+@drives("clip_id", "view", "overlay", "action", "run", "play", "trust", "cancel", "png")
 def test_jupyterlab(chromium, folder):
     options = ["-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", "--allow-root",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
@@ -233,6 +246,7 @@ def restart(page):
     page.locator("img.sda-prediction").first.wait_for(state="detached")
 
 
+@drives("clip_id", "view", "overlay", "action", "run", "play", "trust", "cancel", "png")
 def test_voila(chromium, folder):
     shutil.rmtree(folder / "nbs/apps/inspector", ignore_errors=True)
     options = ["-m", "voila", BOOK, "--no-browser", "--Voila.ip=127.0.0.1", f"--token={TOKEN}"]
