@@ -34,6 +34,7 @@ import torch
 # %% ../nbs/10_video.ipynb #a9f65d85
 _log = logging.getLogger(__name__)
 MIN_SIDE = 32  # pixels: below this a ResNet's last map would be empty
+_PIXELS = 7680 * 4320  # most pixels of a frame: a header that promises more is not decoded
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -197,6 +198,8 @@ def _scan(path: Path) -> Facts:
     try:
         with av.open(str(path), metadata_errors="replace") as box:
             stream = _video_stream(box, path)
+            if stream.width * stream.height > _PIXELS:  # before a frame takes memory
+                raise VideoError(f"{path} claims {stream.width}x{stream.height} pixels; take it off the list")
             shown, packets, first = _packet_table(box, stream)
             ticks, container = [t for t, _ in shown], box.format.name.split(",")[0]
             keys = tuple(number for number, (_, key) in enumerate(shown) if key and container in _INDEXED)
@@ -496,9 +499,6 @@ class FolderVideo(_Pictures):
         for index in indices: yield _existing(self._file(index))
 
 # %% ../nbs/10_video.ipynb #fa5a631f
-_PIXELS = 7680 * 4320  # most pixels of a picture; a header that promises more is not decoded
-
-
 @contextmanager
 def _opened(path: Path, source: Path | io.BytesIO):
     "A picture whose header was read; damage and sizes beyond 8K are a VideoError."

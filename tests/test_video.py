@@ -567,3 +567,13 @@ def test_a_stray_number_far_away_is_a_gap_and_not_a_hang(tmp_path):
     with pytest.raises(VideoError, match="4.jpg is missing"): open_video(folder)
     (folder / ("9" * 200 + ".jpg")).write_bytes(b"x")
     with pytest.raises(VideoError, match="4.jpg is missing|several names"): open_video(folder)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.avi"])
+def test_a_video_may_not_claim_absurd_pixels(tmp_path, monkeypatch, name):
+    "Frames beyond 8K are refused from the header, before the first of them takes memory."
+    save(tmp_path / name, moving(3), codec={"mp4": "libx264", "webm": "libvpx-vp9", "avi": "mpeg4"}[name[2:]])
+    height, width = open_video(tmp_path / name).full_size
+    monkeypatch.setattr(sda.video, "_PIXELS", height * width - 1)
+    monkeypatch.setattr(sda.video, "_packet_table", lambda *_: pytest.fail("a frame was decoded"))
+    with pytest.raises(VideoError, match=f"claims {width}x{height} pixels"): sda.video._scan(tmp_path / name)
