@@ -339,7 +339,7 @@ def clip_loader(
 def set_layout(model: nn.Module, layout: torch.memory_format) -> nn.Module:
     """Store all 4-axis kernels in `layout`, in place; values do not change."""
     for p in model.parameters():
-        if p.ndim == 4: p.data = p.data.contiguous(memory_format=layout)
+        if p.ndim == 4: p.data = torch.empty_like(p.data, memory_format=layout).copy_(p.data)  # 1 x 1 kernels too
     return model
 
 
@@ -347,10 +347,11 @@ def place_clips(
     batch: dict[str, Any],  # clip [B,T,3,H,W], or its bytes with scale and shift; label [B]; id list
     device: torch.device,  # where the model is
     channels_last: bool = True,  # store frames as H, W, C
+    used: torch.Tensor | None = None,  # clips of a batch that is done with; their memory is used again
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips and labels on the device, frames in the wanted layout."""
-    clips = model_input(batch, device)
-    if channels_last:
+    clips = model_input(batch, device, channels_last, used)
+    if channels_last:  # bytes have it already
         clips = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, clips.shape[:2])
     return clips, batch["label"].to(device, non_blocking=True)
 
@@ -388,6 +389,7 @@ class Engine:
     optimizer: Any  # optimiser as accelerate prepared it
     num_classes: int  # classes of the model
     out: Path | None  # folder of the run
+    clips: torch.Tensor | None = None  # input of the last step, for its memory
     average: Average | None = None  # averaged weights, when the description asks for them
     confusion: torch.Tensor | None = None  # [K,K] clips of the last validation, by true class and answer
 
@@ -445,9 +447,9 @@ def train_step(
     total, right, ids = 0.0, 0, [i for batch in batches for i in batch["id"]]
     for k, batch in enumerate(batches):
         check_labels(batch, engine.num_classes)
-        clips, labels = place_clips(batch, accelerator.device, config.channels_last)
+        engine.clips, labels = place_clips(batch, accelerator.device, config.channels_last, engine.clips)
         last = k == len(batches) - 1
-        clips, *mixed = mix_batch(clips, labels, config.mixup, config.cutmix)
+        clips, *mixed = mix_batch(engine.clips, labels, config.mixup, config.cutmix)
         with contextlib.nullcontext() if last else accelerator.no_sync(engine.model):
             logits = engine.model(clips).float()
             loss = mixed_loss(logits, labels, *mixed, label_smoothing=config.label_smoothing)
