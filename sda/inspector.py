@@ -432,9 +432,8 @@ class _Answers:
         if data.train: raise ValueError("training clips are random; open the dataset with train=False")
         self.model, self.other_model, self.clips, self.name = model, other, _Clips(data), name or model.name
         self.class_names, self.cache, self.pairs, self.draws = list(data.class_names), Remembered(), pairs, 10
-        self.known, self.truth = {}, truth  # clip id -> KnockOuts; see `sda.trust.truth_masks`
-        self.where = {}  # what was opened, for the panel: root, split, checkpoint, other
-        self.trial = {}  # options of `sda.verdicts.Trial`
+        # clip id -> KnockOuts; see sda.trust; what was opened; options of sda.verdicts.Trial
+        self.known, self.truth, self.where, self.trial = {}, truth, {}, {}
         self.trace = trace_any(model, data) if trace is None else trace
         check_model(self.trace, model)
         if missing := [v for v in self.clips.known if v not in set(self.trace.videos)]:
@@ -461,8 +460,7 @@ class _Answers:
     def close(self) -> None:
         "Forget clips of one's own and what was computed."
         self.clips.close()
-        self.cache.kept.clear()
-        self.known.clear()
+        for kept in (self.cache.kept, self.known): kept.clear()
 
 # %% ../nbs/34_inspector.ipynb #31ff9afe
 NO_OTHER = "there is no checkpoint B; open the inspector with other="
@@ -1028,8 +1026,8 @@ class _Keeper(_Drawer):
         return len(self.pins)
 
 # %% ../nbs/34_inspector.ipynb #eb41705e
-class _Doer:
-    "Changes and comparisons; part of `Inspector`."
+class _Changer:
+    "Changes and what they did; part of `Inspector`."
 
     def run(self, everywhere: bool = False) -> dict:
         "Do the intervention that the state describes to the clip, or to all that fit; its line of the log."
@@ -1061,6 +1059,10 @@ class _Doer:
         if not self.log: raise ValueError("the log is empty")
         self.log, self.done, self.effects = self.log[:-1], self.done[:-1], self.effects[:-1]
 
+# %% ../nbs/34_inspector.ipynb #82842ed2
+class _Doer(_Changer):
+    "Changes, comparisons and verdicts."
+
     def swap(self) -> None:
         "Exchange clip A and clip B."
         if not self.state.compare_id: raise ValueError("there is no clip B to swap with")
@@ -1083,22 +1085,9 @@ class _Doer:
             self.judged, self.asked = found, asked
             if words: yield words
 
-# %% ../nbs/34_inspector.ipynb #ffe39177
-class Inspector(_Chooser, _Doer, _Keeper):
-    "State and provider together, and everything that can be done; a notebook shows it as a panel."
-
-    def __init__(
-        self,
-        provider: Provider,                    # where the answers come from
-        state: InspectorState | None = None,   # where to start
-        strict: bool = False,                  # errors are raised as well as shown
-        source: str = "",                      # the call that opens it, for `code`
-        seed: int = 0,                         # of Random
-    ):
-        self.state, self.strict, self.view = state or InspectorState(), strict, None
-        self.rng = np.random.default_rng(seed)
-        self._look_into(provider, source)
-        if not self.state.clip_id: self.state.clip_id = self.found.video.iloc[0]
+# %% ../nbs/34_inspector.ipynb #19bfac53
+class _Opener(_Chooser, _Doer, _Keeper):
+    "A provider and another; part of `Inspector`."
 
     def _look_into(self, provider: Provider, source: str) -> None:
         "Start anew with a provider."
@@ -1119,6 +1108,23 @@ class Inspector(_Chooser, _Doer, _Keeper):
             self.state.scope, self.state.clip_id = "all", self.table.video[0]
             if not fits: self.state.layer = _MAP["layer"].default
         if self.view: self.view.rebuild()
+
+# %% ../nbs/34_inspector.ipynb #ffe39177
+class Inspector(_Opener):
+    "State and provider together, and everything that can be done; a notebook shows it as a panel."
+
+    def __init__(
+        self,
+        provider: Provider,                    # where the answers come from
+        state: InspectorState | None = None,   # where to start
+        strict: bool = False,                  # errors are raised as well as shown
+        source: str = "",                      # the call that opens it, for `code`
+        seed: int = 0,                         # of Random
+    ):
+        self.state, self.strict, self.view = state or InspectorState(), strict, None
+        self.rng = np.random.default_rng(seed)
+        self._look_into(provider, source)
+        if not self.state.clip_id: self.state.clip_id = self.found.video.iloc[0]
 
     def show(self) -> "Inspector":
         "Make the panel; as the last line of a cell it appears."

@@ -57,7 +57,7 @@ def chromium():
 @contextmanager
 def opened(browser, name):
     """A page with a panel; when the test fails, what was to be seen is kept."""
-    page = browser.new_page(viewport={"width": 1500, "height": 1150})
+    page = browser.new_page(viewport={"width": 1500, "height": 1700})
     panel = Panel(page)
     try: yield page, panel
     except BaseException:
