@@ -414,17 +414,8 @@ class _Listening(_Drawing):
         for file in change["new"]: self._added(self.inspector.provider.add(file["name"], bytes(file["content"])))
 
 # %% ../nbs/38_panel.ipynb #fe13ba32
-class InspectorView(_Listening):
-    "The panel: widgets that show the state and set it."
-
-    def __init__(
-        self,
-        inspector: Inspector,  # what to show
-    ):
-        self.widgets = _widgets()
-        self.inspector, self.quiet, self.busy, self.wrong = inspector, False, False, ""
-        self.box = self.widgets.VBox()
-        self._make()
+class _Made(_Listening):
+    "Making the widgets, once and again."
 
     def _make(self) -> None:
         "Every widget anew, in the box that is on the page."
@@ -463,6 +454,19 @@ class InspectorView(_Listening):
         if change["name"] not in self.inspector.state.names(): return
         self.pull()
         self._redraw({panel for panel, (_, names) in PANELS.items() if change["name"] in names})
+
+# %% ../nbs/38_panel.ipynb #286f9747
+class InspectorView(_Made):
+    "The panel: widgets that show the state and set it."
+
+    def __init__(
+        self,
+        inspector: Inspector,  # what to show
+    ):
+        self.widgets = _widgets()
+        self.inspector, self.quiet, self.busy, self.wrong = inspector, False, False, ""
+        self.box = self.widgets.VBox()
+        self._make()
 
     def close(self) -> None:
         "Take every widget away and stop listening."
