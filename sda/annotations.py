@@ -725,11 +725,23 @@ def write_dataset(
     for name, text in files.items():
         old = root / name
         if old.exists() and not overwrite and old.read_bytes() != text.encode():
-            raise FileExistsError(f"{old} says something else. Choose another folder, or pass overwrite=True.")
+            raise FileExistsError(f"{old} says something else. Choose another folder, or pass overwrite=True (--overwrite).")
+    link = media is not None and _leads_elsewhere(img, Path(media), overwrite)
     (root / "trainValTest").mkdir(parents=True, exist_ok=True)
-    if media is not None and not img.exists(): img.symlink_to(Path(media).resolve(), True)
+    if link:
+        img.unlink(missing_ok=True)
+        img.symlink_to(Path(media).resolve(), True)
     for name, text in files.items(): write_atomic(root / name, text)
     return root
+
+
+def _leads_elsewhere(img: Path, media: Path, overwrite: bool) -> bool:
+    """Whether `img` has to become a link to the clips; another link is replaced only when asked for, a folder never."""
+    if img.exists() and img.resolve() == media.resolve(): return False
+    if (img.exists() and not overwrite) or (img.exists() and not img.is_symlink()):
+        raise FileExistsError(f"{img} is not the folder of these clips, {media}. Choose another folder for the lists"
+                              + (", or pass overwrite=True (--overwrite)." if img.is_symlink() else "."))
+    return True
 
 
 def _class_line(name: str) -> str:

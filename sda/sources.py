@@ -130,7 +130,7 @@ def _measured(
     "Fill in lengths from the clips; without clips only lists that state them can be written."
     if media is None:
         if all(r.num_frames for r in records): return records, [report]
-        raise AnnotationError(f"{report.dataset}: its files state no lengths. Name the folder of the clips (media).")
+        raise AnnotationError(f"{report.dataset}: its files state no lengths. Name the folder of the clips (media=, --media).")
     reports = [report]
     if report.times and not all(r.num_frames for r in records):
         placed = [Record(r.id, (media / r.path).as_posix(), r.label) for r in records]
@@ -160,7 +160,8 @@ def make_dataset(
     if dataset == "folder" and annotations is not None:
         raise AnnotationError("folder: takes no annotations. A table of clips is source csv, official files have their names.")
     if group and dataset != "csv": raise AnnotationError(f"{dataset}: a group is a column of a table; name one (csv).")
-    if value is None: raise AnnotationError(f"{dataset}: name the {'table' if dataset == 'csv' else 'folder'} ({needed}).")
+    what = "table" if dataset == "csv" else "folder"
+    if value is None: raise AnnotationError(f"{dataset}: name the {what} ({needed}=, --{needed}).")
     if dataset == "csv" and media is None: media = Path(annotations).parent
     media = None if media is None else Path(media)
     if dataset in ("folder", "csv"): found, names = _own(media, None if dataset == "folder" else annotations, group, seed)

@@ -501,3 +501,28 @@ def test_official_epic_lists_survive_writing_and_reading(tmp_path, target):
         assert_same(records, found)
         lengths.append(len(found))
     assert lengths == [23_191, 5_281]
+
+
+def test_lists_of_other_clips_do_not_keep_the_old_link(tmp_path):
+    "Lists and clips belong together: img is turned to the new folder, or nothing is written."
+    from PIL import Image
+
+    from sda.sources import make_dataset
+    for name in ("one", "two"):
+        for clip in ("a/1", "a/2", "b/3", "b/4"):
+            picture = tmp_path / name / f"{clip}{name}/00001.jpg"
+            picture.parent.mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(picture)
+    make_dataset(tmp_path / "set", "folder", media=tmp_path / "one")
+    before = {f.name: f.read_text() for f in (tmp_path / "set/trainValTest").iterdir()}
+    with pytest.raises(FileExistsError, match="--overwrite"): make_dataset(tmp_path / "set", "folder", media=tmp_path / "two")
+    assert before == {f.name: f.read_text() for f in (tmp_path / "set/trainValTest").iterdir()}
+    make_dataset(tmp_path / "set", "folder", media=tmp_path / "two", overwrite=True)
+    assert (tmp_path / "set/img").resolve() == tmp_path / "two" and check_dataset(tmp_path / "set", 1).ok
+    (tmp_path / "two").rename(tmp_path / "moved")  # the link leads nowhere now
+    make_dataset(tmp_path / "set", "folder", media=tmp_path / "moved")
+    assert check_dataset(tmp_path / "set", 1).ok
+    (tmp_path / "own/img").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="Choose another folder"):
+        make_dataset(tmp_path / "own", "folder", media=tmp_path / "moved", overwrite=True)
+    assert (tmp_path / "own/img").is_dir() and not (tmp_path / "own/category.txt").exists()
