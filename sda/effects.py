@@ -724,14 +724,17 @@ def weight_against_effect(
     effects: KnockOuts,   # from `knock_out_map`
     draws: int = 1000,    # bootstrap samples
     seed: int = 0,        # of the bootstrap
+    more: Mapping[str, np.ndarray] | None = None,  # further numbers to be judged, by name: [N,R,4], like the weights
 ) -> pd.DataFrame:        # rows (of, over): rho, low, high, n
     "Rank correlation of weight and of contribution with effect: per dependency, within clips, pooled."
     near = 1e-3 * np.abs(effects.before).max()  # rounding differs between batches
     if trace.logits.shape != effects.before.shape or np.abs(trace.logits - effects.before).max() > near:
         raise ValueError("the trace and the effects are of different clips, or of different models")
     effect, rows = effects.effect, {}
-    for name, values in {"weight": trace.weights, "contribution": contribution(trace.weights, trace.response_norm)
-                         }.items():
+    judged = {"weight": trace.weights, "contribution": contribution(trace.weights, trace.response_norm), **(more or {})}
+    for name, values in judged.items():
+        if values.shape != trace.weights.shape: raise ValueError(f"{name} of shape {list(values.shape)} is not "
+                                                                 f"{list(trace.weights.shape)} like the weights")
         values = _at_places(trace, values, effects.blocks)
         for d, dependency in enumerate(DEPENDENCIES):
             if np.isnan(values[..., d]).any(): continue

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import ArrayLike
+from PIL import Image as Picture
 
 from .blocks import DEPENDENCIES
 
@@ -50,12 +51,17 @@ def new_figure(
 def to_png(
     figure: Figure,  # any figure of this module
     dpi: int = DPI,  # dots per inch: 80 on a screen, 200 in print
+    colours: int | None = None,  # at most so many, 2 to 256, for a smaller file; None keeps all
 ) -> bytes:          # PNG file content, equal for equal figures
     "The figure as the bytes of a PNG file."
     for text in figure.findobj(Text): text.set_parse_math(False)  # a class called $x$ keeps its name
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})  # no version stamp: same bytes again
-    return buffer.getvalue()
+    if colours is None: return buffer.getvalue()
+    if not 2 <= colours <= 256: raise ValueError(f"a table of colours has 2 to 256 of them, not {colours}")
+    small = io.BytesIO()
+    Picture.open(buffer).convert("RGB").quantize(colours, Picture.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 # %% ../nbs/33_plots.ipynb #d94fb3d7
 def as_images(

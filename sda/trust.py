@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FILLS', 'maps_of', 'cell_scores', 'ranks_of', 'centre_prior', 'other_clips', 'without_cells', 'frame_scores',
            'only_frames', 'deletion_insertion', 'curve_areas', 'curve_words', 'fig_curves', 'random_twin', 'cascade',
-           'map_agreement', 'randomisation', 'fig_randomisation', 'truth_masks', 'pointing_game', 'control_maps',
-           'pointing_table', 'seed_agreement']
+           'map_agreement', 'randomisation', 'fig_randomisation', 'truth_masks', 'pointing_game', 'norm_maps',
+           'control_maps', 'pointing_table', 'seed_agreement']
 
 # %% ../nbs/36_trust.ipynb #73a50c6e
 import itertools
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .backbones import VideoNet, create_model
 from .blocks import DEPENDENCIES
-from .cam import Target, clip_cams
+from .cam import LAYER, Target, clip_cams, find_layer
 from .datasets import ClipDataset
 from .effects import blur, logits_of, rank_correlation, spearman
 from .evaluation import softmax
@@ -32,7 +32,8 @@ from .trace import Trace
 from .transforms import denormalise
 
 # %% ../nbs/36_trust.ipynb #8f96acc2
-_LOOKS = {"map": ("#D55E00", "-", "o"), "centre": ("#0072B2", "--", "s"), "random": ("#777777", ":", "^")}
+_LOOKS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of maps; Okabe-Ito
+_CONTROLS = {"centre": ("#0072B2", "--", "s"), "random": ("#777777", ":", "^")}
 
 # %% ../nbs/36_trust.ipynb #651b56af
 def maps_of(
@@ -110,10 +111,20 @@ def without_cells(
     fill: str = "blur",      # key of FILLS
 ) -> Tensor:                 # [N,T,3,H,W]
     "Clips with some cells replaced."
+    return _mixed(clips, _filled(clips, fill), gone)
+
+
+def _filled(clips: Tensor, fill: str) -> Tensor:
+    "What stands in the places that are taken away."
     if fill not in FILLS: raise ValueError(f"unknown fill {fill!r}; choose {' or '.join(FILLS)}")
+    return FILLS[fill](clips)
+
+
+def _mixed(clips: Tensor, filled: Tensor, gone: np.ndarray) -> Tensor:
+    "The clips, and in the cells that are gone what fills them."
     mask = torch.from_numpy(gone).to(clips).flatten(0, 1)[:, None]
     mask = F.interpolate(mask, size=clips.shape[-2:], mode="nearest").unflatten(0, clips.shape[:2])
-    return torch.lerp(clips, FILLS[fill](clips), mask)
+    return torch.lerp(clips, filled, mask)
 
 # %% ../nbs/36_trust.ipynb #a4269bae
 def frame_scores(
@@ -134,13 +145,11 @@ def only_frames(
     return torch.stack([clip[order] for clip, order in zip(clips, away.argmin(2).tolist(), strict=True)])
 
 # %% ../nbs/36_trust.ipynb #71949f7c
-def _states(clips: Tensor, ranks: np.ndarray, over: str, fill: str, share: float, curve: str) -> Tensor:
-    "The clips after a share of places has been deleted or inserted."
-    places = ranks[0].size
-    chosen = ranks < round(share * places)
+def _states(clips: Tensor, filled: Tensor | None, ranks: np.ndarray, share: float, curve: str) -> Tensor:
+    "The clips after a share of places (or frames, where nothing fills them) has been deleted or inserted."
+    chosen = ranks < round(share * ranks[0].size)
     gone = chosen if curve == "deletion" else ~chosen
-    if over == "space": return without_cells(clips, gone, fill)
-    return only_frames(clips, ~gone)
+    return only_frames(clips, ~gone) if filled is None else _mixed(clips, filled, gone)
 
 
 def _shares(places: int, steps: int, over: str) -> dict[str, list[float]]:
@@ -151,16 +160,29 @@ def _shares(places: int, steps: int, over: str) -> dict[str, list[float]]:
     return {"deletion": (first / places).tolist(), "insertion": (last / places).tolist()}
 
 # %% ../nbs/36_trust.ipynb #a59326e1
-def _orders(maps: np.ndarray, over: str, grid: int, draws: int, seed: int) -> dict[tuple[str, int], np.ndarray]:
-    "Ranks of the places under the map, the centre prior and by lot: (order, draw) -> [N,...]."
+def _orders(maps: Mapping[str, np.ndarray], over: str, grid: int, draws: int, seed: int
+            ) -> dict[tuple[str, int], np.ndarray]:
+    "Ranks of the places under the maps, the centre prior and by lot: (order, draw) -> [N,...]."
     if over not in ("space", "frames"): raise ValueError(f"unknown over={over!r}; choose 'space' or 'frames'")
     def scores(values: np.ndarray) -> np.ndarray:
         return cell_scores(values, grid) if over == "space" else frame_scores(values)
-    found = {("map", 0): ranks_of(scores(maps), seed), ("centre", 0): ranks_of(scores(centre_prior(maps.shape)), seed)}
-    nothing = np.zeros_like(found["map", 0], float)
+    found = {(name, 0): ranks_of(scores(values), seed) for name, values in maps.items()}
+    found["centre", 0] = ranks_of(scores(centre_prior(next(iter(maps.values())).shape)), seed)
+    nothing = np.zeros_like(found["centre", 0], float)
     return found | {("random", d): ranks_of(nothing, seed + 1 + d) for d in range(draws)}
 
 # %% ../nbs/36_trust.ipynb #6fb7eb64
+def _checked_maps(maps: np.ndarray | Mapping[str, np.ndarray], clips: Tensor) -> dict[str, np.ndarray]:
+    "Maps by name that fit the clips; a single one is called map."
+    named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
+    if not named or {"centre", "random"} & set(named): raise ValueError("name one map or more, none 'centre' or 'random'")
+    for values in named.values():
+        if values.ndim != 4 or values.shape[:2] != clips.shape[:2]:
+            raise ValueError(f"maps {list(values.shape)} do not fit clips {list(clips.shape)}: one map per frame is needed")
+        if not np.isfinite(values).all(): raise ValueError("the maps are not finite")
+    return named
+
+
 def _long(rows: list[tuple], over: str) -> pd.DataFrame:
     "One row per clip and step."
     parts = [pd.DataFrame({"over": over, "curve": curve, "order": order, "draw": draw, "share": share,
@@ -171,7 +193,7 @@ def _long(rows: list[tuple], over: str) -> pd.DataFrame:
 def deletion_insertion(
     model: nn.Module,                       # video network
     clips: Tensor,                          # [N,T,3,H,W]
-    maps: np.ndarray,                       # [N,T,h,w], see `maps_of`
+    maps: np.ndarray | Mapping[str, np.ndarray],  # [N,T,h,w], see `maps_of`, or several by name
     over: str = "space",                    # "space": cells of frames; "frames": whole frames
     steps: int = 10,                        # how many times something is taken away
     labels: Sequence[int] | None = None,    # class whose probability is read; the model's own answers if left out
@@ -182,16 +204,14 @@ def deletion_insertion(
     batch_size: int = 50,                   # clips at a time
 ) -> pd.DataFrame:                          # columns over, curve, order, draw, share, clip, probability
     "How the answer falls when the marked places go, and rises when they come, against random and centre."
-    if maps.ndim != 4 or maps.shape[:2] != clips.shape[:2]:
-        raise ValueError(f"maps {list(maps.shape)} do not fit clips {list(clips.shape)}: one map per frame is needed")
-    if not np.isfinite(maps).all(): raise ValueError("the maps are not finite")
-    ends, rows, which = {}, [], np.arange(len(clips))
+    orders = _orders(_checked_maps(maps, clips), over, grid, draws, seed)
+    ends, rows, which, filled = {}, [], np.arange(len(clips)), _filled(clips, fill) if over == "space" else None
     def answers(ranks: np.ndarray, curve: str, share: float) -> np.ndarray:
         end = (curve == "deletion") == (share == 0) if share in (0, 1) else None  # the ends are the same for every order
         if end is None or end not in ends:
-            ends[end] = logits_of(model, _states(clips, ranks, over, fill, share, curve), batch_size=batch_size)
+            ends[end] = logits_of(model, _states(clips, filled, ranks, share, curve), batch_size=batch_size)
         return softmax(ends[end])
-    for (order, draw), ranks in _orders(maps, over, grid, draws, seed).items():
+    for (order, draw), ranks in orders.items():
         for curve, share in ((c, s) for c, shares in _shares(ranks[0].size, steps, over).items() for s in shares):
             found = answers(ranks, curve, share)
             target = ends[True].argmax(1) if labels is None else np.asarray(labels)
@@ -223,8 +243,7 @@ def curve_areas(
     areas = {curve: _area(part).groupby(["order", "clip"]).mean() for curve, part in curves.groupby("curve")}
     difference = (areas["insertion"] - areas["deletion"]).unstack("clip")
     rows = {}
-    for order in ("map", "centre", "random"):
-        if order not in difference.index: continue
+    for order in dict.fromkeys(curves["order"]):
         row = {curve: float(areas[curve][order].mean()) for curve in ("deletion", "insertion")}
         row["difference"] = float(difference.loc[order].mean())
         if "random" in difference.index and order != "random":
@@ -236,10 +255,11 @@ def curve_areas(
 # %% ../nbs/36_trust.ipynb #03ab7458
 def curve_words(
     curves: pd.DataFrame,  # from `deletion_insertion`
+    order: str = "map",    # whose verdict, where several maps were given by name
 ) -> str:                  # one sentence
     "Whether the marked places matter to the answer, in words."
     table, over = curve_areas(curves), curves.over.iloc[0]
-    row = table.loc["map"]
+    row = table.loc[order]
     if "beyond random" not in table or np.isnan(row["low"]):
         return f"Too few clips or no random order (n = {int(row['n'])}): no verdict."
     places = "places" if over == "space" else "frames"
@@ -249,6 +269,13 @@ def curve_words(
     centre = " (the centre does as well)" if 0 < row["low"] and table.loc["centre", "beyond random"] >= row["low"] else ""
     return (f"{verdict}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
             f"{row['beyond random']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], n = {int(row['n'])}.")
+
+
+def _looks(orders: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    "Colour, line and marker of every order; the controls always look the same."
+    names = [name for name in dict.fromkeys(orders) if name not in _CONTROLS]
+    return {name: (_LOOKS[k % len(_LOOKS)], "-", "osDv^P"[k % 6]) for k, name in enumerate(names)} | \
+        {name: look for name, look in _CONTROLS.items() if name in set(orders)}
 
 
 def fig_curves(
@@ -261,8 +288,7 @@ def fig_curves(
     for axes, curve in zip(figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True):
         part = curves[curves.curve == curve]
         means = part.groupby(["order", "draw", "share"]).probability.mean()
-        for order, (colour, line, marker) in _LOOKS.items():
-            if order not in means.index: continue
+        for order, (colour, line, marker) in _looks(curves["order"]).items():
             wide = means[order].unstack("draw")
             axes.plot(wide.index, wide.mean(axis=1), line, color=colour, marker=marker, markersize=4, label=order)
             if wide.shape[1] > 1: axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=.2, lw=0)
@@ -394,6 +420,22 @@ def pointing_game(
     return pd.DataFrame(rows, columns=["point", "energy", "area"])
 
 # %% ../nbs/36_trust.ipynb #9d901d3d
+def norm_maps(
+    model: nn.Module,       # VideoNet
+    clips: Tensor,          # [N,T,3,H,W]
+    layer: str = LAYER,     # see `cam_layers`
+    batch_size: int = 16,   # clips at a time
+) -> np.ndarray:            # [N,T,h,w]
+    "Length of the feature vector at every place: a map without a class and without gradients."
+    found, T = [], clips.shape[1]
+    def hook(module: nn.Module, inputs: tuple, features: Tensor) -> None:
+        found.append(features.detach().norm(dim=1).unflatten(0, (-1, T)).cpu())
+    handle = find_layer(model, layer).register_forward_hook(hook)
+    try: logits_of(model, clips, batch_size=batch_size)
+    finally: handle.remove()
+    return torch.cat(found).numpy()
+
+
 def control_maps(
     model: VideoNet,      # trained network
     clips: Tensor,        # [N,T,3,H,W]
@@ -409,7 +451,8 @@ def control_maps(
     maps = maps_of(model, clips, target.tolist(), **how)
     return {"map": maps, "centre": centre_prior(maps.shape), "another clip": other_clips(maps, target),
             "random weights": maps_of(random_twin(model, seed), clips, target.tolist(), **how),
-            "another class": maps_of(model, clips, rest.argmax(1).tolist(), **how)}
+            "another class": maps_of(model, clips, rest.argmax(1).tolist(), **how),
+            "activation": norm_maps(model, clips, how.get("layer", LAYER))}
 
 
 def pointing_table(

@@ -1,15 +1,20 @@
 """Class-activation maps: equal to a Grad-CAM by hand, the model untouched, no NaN, wrong names explained."""
+import inspect
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sda.backbones import create_model
-from sda.cam import METHODS, ClipCam, cam_layers, clip_cam, shared_top
+from sda.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, shared_top
 from sda.trace import fingerprint
 
 pytest.importorskip("pytorch_grad_cam")
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 
 def make(name="sda_tsn_tiny", **options):
@@ -37,6 +42,14 @@ def by_hand(model, clip, score, layer, combine):
 def grad_cam(a, g): return g.mean((2, 3), keepdim=True) * a
 
 
+def log_odds(k):
+    "Score of a class: its probability against that of all others, as a logarithm."
+    def score(logits):
+        p = logits.double().softmax(0)
+        return (p[k] / (1 - p[k])).log()
+    return score
+
+
 def close(a, b): return np.allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(b).max())
 
 
@@ -44,14 +57,15 @@ def close(a, b): return np.allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(b).max()
 @pytest.mark.parametrize("layer", ["conv1", "layer2", "layer4.0", "layer3.0.conv2", "layer4.0.bn3"])
 def test_equal_to_a_grad_cam_by_hand(name, layer, clip):
     model = make(name).eval()
-    cam = clip_cam(model, clip, 7, layer, "gradcam")
-    assert close(cam.maps, by_hand(model, clip, lambda y: y[7], layer, grad_cam)) and cam.maps.std() > 0
+    for score, number in (("logit", lambda y: y[7]), ("odds", log_odds(7))):
+        cam = clip_cam(model, clip, 7, layer, "gradcam", score=score)
+        assert close(cam.maps, by_hand(model, clip, number, layer, grad_cam)) and cam.maps.std() > 0
 
 
 def test_targets(clip):
     model, names = make().eval(), [f"class number {k}" for k in range(20)]
     with torch.no_grad(): first, second = model(clip[None])[0].topk(2).indices.tolist()
-    def maps(target): return clip_cam(model, clip, target, "layer2", "gradcam", class_names=names)
+    def maps(target): return clip_cam(model, clip, target, "layer2", "gradcam", class_names=names, score="logit")
     assert close(maps(None).maps, maps(first).maps) and maps(None).target == names[first]
     assert close(maps("runner-up").maps, maps(names[second]).maps)
     assert close(maps("difference").maps, maps(first).maps - maps(second).maps)
@@ -63,7 +77,7 @@ def test_targets(clip):
 
 def test_hirescam_is_gradient_times_activation(clip):
     model = make().eval()
-    cam = clip_cam(model, clip, 2, "layer2", "hirescam")
+    cam = clip_cam(model, clip, 2, "layer2", "hirescam", score="logit")
     assert close(cam.maps, by_hand(model, clip, lambda y: y[2], "layer2", lambda a, g: g * a))
     assert all(np.isfinite(clip_cam(model, clip, 2, "layer3", method).maps).all() for method in METHODS if method != "occlusion")
 
@@ -74,8 +88,25 @@ def test_the_gradient_is_that_of_the_whole_clip(clip):
     other[7] += 1
     for name, carried in (("tsn_tiny", False), ("sda_tsn_tiny", True)):
         model = make(name).eval()
-        a, b = (clip_cam(model, c, 0, "layer4", "gradcam").maps[0] for c in (clip, other))
+        a, b = (clip_cam(model, c, 0, "layer4", "gradcam", score="logit").maps[0] for c in (clip, other))
         assert close(a, b) != carried
+
+
+def test_the_study_looks_at_the_maps_that_users_get(clip):
+    looking = pytest.importorskip("looking")
+    model, clips, classes = make().eval(), torch.stack([clip, clip.flip(0), clip.roll(1, 0)])[..., :32, :32], [3, 5, 7]
+    for score in ("odds", "logit"):
+        found = looking.all_maps(model, clips, classes, ["layer2", "layer3.0.conv2"], score, batch=2)
+        for kind in looking.KINDS:
+            wanted = clip_cams(model, clips, classes, "layer3.0.conv2", kind, score=score)
+            assert close(found[f"layer3.0.conv2 {kind} {score}"], np.stack([cam.maps for cam in wanted])), kind
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_the_default_is_what_the_study_chose_on_validation_clips():
+    record = json.loads((ROOT / "data" / "results" / "looking.json").read_text())
+    defaults = {k: v.default for k, v in inspect.signature(clip_cam).parameters.items()}
+    assert record["parts"]["choice"]["chosen"] == "{layer} {method} {score}".format(**defaults)
 
 
 def test_any_number_of_frames(clip):
@@ -93,7 +124,7 @@ def test_the_model_is_untouched(clip):
         return fingerprint(model), modes, sum(len(m._forward_hooks) for m in model.modules())
     before = state()
     for _ in range(10): clip_cam(model, clip, layer="layer3")
-    for bad in ({"layer": "layer9"}, {"target": 99}, {"method": "magic"}, {"target": "nothing"}):
+    for bad in ({"layer": "layer9"}, {"target": 99}, {"method": "magic"}, {"target": "nothing"}, {"score": "loss"}):
         with pytest.raises(ValueError): clip_cam(model, clip, **bad)
     cam_layers(model)
     assert state() == before and before[-1] == 0
@@ -105,7 +136,7 @@ def test_the_model_is_untouched(clip):
 def test_evidence_against_only(clip):
     model = make().eval()
     with torch.no_grad(): model.fc.weight[0] = -model.fc.weight.abs()[0]  # features are not negative
-    cam = clip_cam(model, clip, 0, "layer4", "gradcam")
+    cam = clip_cam(model, clip, 0, "layer4", "gradcam", score="logit")
     assert cam.range[1] <= 0 and cam.note == "no positive evidence for class 0 at layer4"
     for scale in ("clip", "frame"): assert (cam.scaled(scale) == 0).all()
     assert (cam.scaled("shared", top=shared_top(cam)) == 0).all()

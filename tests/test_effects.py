@@ -123,6 +123,15 @@ def test_weight_against_effect_refuses_another_trace(model, clips):
         weight_against_effect(trace_clips(make(temperature=.01), clips.flip(0)), effects, draws=10)
 
 
+def test_other_numbers_can_be_judged_like_weights(model, clips):
+    trace, effects = trace_clips(model, clips), knock_out_map(model, clips, [0, 1, 2])
+    told = weight_against_effect(trace, effects, draws=20, more={"effect itself": effects.effect, "weight": trace.weights})
+    assert (told.loc["effect itself"].drop(["within clips", "best matches"]).rho.dropna() == 1).all()
+    assert told.loc[("effect itself", "best matches"), "rho"] == 1 and len(told) == 3 * 7
+    with pytest.raises(ValueError, match="like the weights"):
+        weight_against_effect(trace, effects, more={"half": trace.weights[:, :2]})
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda m, x: drop(), "name what to leave out"),
     (lambda m, x: logits_of(m, x, drop("LTS")), "did you mean"),

@@ -2,11 +2,14 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import sda.atlas
+import sda.plots
 from sda.atlas import (
     animation,
     class_intervals,
@@ -111,6 +114,22 @@ def test_same_numbers_same_bytes():
 def test_more_dots_make_a_larger_picture():
     small, large = (Image.open(io.BytesIO(to_png(FIGURES["top"](), dpi))) for dpi in (80, 160))
     assert large.width == 2 * small.width
+
+
+def test_a_table_of_colours_is_smaller_and_looks_the_same():
+    for name in ("triptych", "cam"):
+        figure = FIGURES[name]()
+        whole, few = to_png(figure), to_png(figure, colours=256)
+        assert len(few) < .6 * len(whole)
+        a, b = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float) for data in (whole, few))
+        assert a.shape == b.shape and np.abs(a - b).mean() < 16  # of 255
+
+
+def test_every_figure_of_both_rooms_is_drawn_here():
+    drawn = Path(__file__).read_text()
+    for module in (sda.plots, sda.atlas):
+        for name in module.__all__:
+            if name.startswith("fig_"): assert f": lambda: {name}(" in drawn, name
 
 
 def test_no_pyplot():
