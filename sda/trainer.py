@@ -431,7 +431,7 @@ def start_engine(config: TrainConfig, model: nn.Module, out: Path | None) -> Eng
     if config.compile: model.compile()
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
     average = Average(accelerator.unwrap_model(model), config.ema) if config.ema else None
-    return Engine(config, accelerator, model, optimizer, num_classes, out, average)
+    return Engine(config, accelerator, model, optimizer, num_classes, out, average=average)
 
 # %% ../nbs/21_trainer.ipynb #0bc16321
 def train_step(

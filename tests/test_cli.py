@@ -203,6 +203,24 @@ def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
     assert both["metrics"]["top1"] == ensemble([one, two], [2, 1]).accuracy() and both["weights"] == [2, 1]
 
 
+def test_sixteen_and_eight_frames_through_the_same_views(capsys, model_file, small_set, tmp_path):
+    """The ensemble of the published tables: other numbers of frames, three crops, two clips, weights, joined by id."""
+    torch.manual_seed(2)
+    longer = create_model("tsm_tiny", 20, num_frames=16, dropout=0.0)
+    card = ModelCard.of(longer, read_classes(SAMPLE / "category.txt"), transform=TransformConfig(size=64, resize=72).to_dict(),
+                        sampling=Sampling("segments", 16).to_dict())
+    save_model(tmp_path / "longer.safetensors", longer, card)
+    status, said, err = run(capsys, "test", tmp_path / "longer.safetensors", model_file, "--weights", "3", "1", "--views", "3x64",
+                            "--clips", "2", "--data", small_set, "--out", tmp_path, "--quiet")
+    assert status == 0 and said.count("top-1") == 3 and "16 frames x 3x64 x 2 clips + 8 frames x 3x64 x 2 clips" in said, err
+    each = [Predictions.load(tmp_path / f"{name}-test-3x64-2clips.npz") for name in ("tsm_tiny", "sda_tsn_tiny")]
+    [both] = [r for r in (json.loads(p.read_text()) for p in tmp_path.glob("*.json")) if "+" in r["model"]]
+    apart = [ensemble([p], average="logits").scores("probabilities") for p in each]
+    right = (3 * apart[0] + apart[1]).argmax(1) == each[0].labels
+    assert each[0].ids == each[1].ids and both["metrics"]["top1"] == right.mean() and both["weights"] == [3, 1]
+    assert [s["num_frames"] for s in both["sampling"]] == [16, 8] and all(p.logits.shape == (5, 6, 20) for p in each)
+
+
 def test_questions_of_diving48_and_epic(capsys, model_file, small_set, tmp_path):
     names = read_classes(SAMPLE / "category.txt")
     (tmp_path / "vocab.json").write_text(json.dumps([["a", "b", "c", name] for name in names]))
