@@ -189,9 +189,9 @@ def question(net: Any, test: Any) -> dict[str, Any]:
 
 
 def point(net: Any, test: Any, data: Path) -> dict[str, Any]:
-    """Pointing and energy of the default map and of its controls, [controls, masks, clips, 3: point, energy, area]."""
+    """Pointing and energy of LayerCAM at the third stage and of its controls, [maps, masks, clips, 3: point, energy, area]."""
     clips = torch.stack([test[i]["clip"] for i in range(len(test))])
-    maps = control_maps(net, clips, [r.label for r in test.records], layer="layer3", method="layercam")
+    maps = control_maps(net, clips, [r.label for r in test.records], layer="layer3", method="layercam", score="logit")
     masks = truth_masks(test, data)
     found = [[pointing_game(values, mask).to_numpy() for mask in masks.values()] for values in maps.values()]
     return dict(maps=list(maps), masks=list(masks), pointing=np.array(found, np.float16))
