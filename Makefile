@@ -1,6 +1,6 @@
-# make demo | test | lab | notebooks | clean.   Needs only make and Python >= 3.10; the first call sets up .venv.
+# make demo | test | lab | notebooks | evidence | clean.   Needs only make and Python >= 3.10; the first call sets up .venv.
 # Options: PYTHON=/path/to/python3.12   JOBS=4 (test processes)   LAB_ARGS=--no-browser   NB=nbs/01_blocks.ipynb
-#          DEMO_ARGS="--out runs/other"   PYTEST_ARGS="-k sampling"   PIP_ARGS=...
+#          DEMO_ARGS="--out runs/other"   EVIDENCE_ARGS="--only seeds"   PYTEST_ARGS="-k sampling"   PIP_ARGS=...
 
 SHELL := /bin/sh
 BIN := .venv/bin
@@ -22,12 +22,13 @@ ifneq ($(HEALTHY),yes)
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup demo test lab notebooks hooks clean
+.PHONY: help setup demo test lab notebooks evidence hooks clean
 help:
 	@echo 'make demo       make clips, train TSN and SDA-TSN, test both, write runs/demo/report.html'
 	@echo 'make test       everything the build machine checks'
 	@echo 'make lab        JupyterLab on the tour (LAB_ARGS=--no-browser)'
 	@echo 'make notebooks  run the notebooks again and keep their outputs (NB=nbs/01_blocks.ipynb for one)'
+	@echo 'make evidence   train and question what has no record yet (hours; EVIDENCE_ARGS="--only seeds")'
 	@echo 'make hooks      check every commit (needs git)'
 	@echo 'make clean      remove caches; .venv, runs and sets stay'
 
@@ -68,6 +69,11 @@ lab: $(STAMP)
 
 notebooks: $(STAMP)
 	@$(PY) tests/notebooks.py $(NB)
+
+# resumable: what has a record is skipped; several of these may share the work
+evidence: $(STAMP)
+	@$(PY) benchmarks/evidence.py $(EVIDENCE_ARGS)
+	@$(PY) benchmarks/evidence.py --explain $(EVIDENCE_ARGS)
 
 hooks: $(STAMP)
 	@$(PY) -m pre_commit install

@@ -1,13 +1,16 @@
-"""Write the table and the picture of README.md from the records in data/results: python benchmarks/readme.py"""
+"""Write the tables and the pictures of README.md from the records in data/results: python benchmarks/readme.py"""
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from sda.blocks import DEPENDENCIES
 from sda.checkpoints import load_model
+from sda.evidence import by_seed, in_words, load_runs
 from sda.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
-from sda.results import accuracy_table, load_records, percent_table, to_markdown
+from sda.results import accuracy_table, choose_table, load_published, load_records, percent_table, to_markdown
 from sda.sampling import Sampling
+from sda.seeds import fig_over_seeds
 from sda.trace import trace_clips
 from sda.video import open_video
 
@@ -15,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
 SHOWN = "sda_tsn_moves_fast_query"  # the network whose selection is drawn
 CLIP = DATA / "moves_sample/img/test_0000_rightward.mp4"
-BEGIN, END = "<!-- moves table: written by benchmarks/readme.py from data/results -->\n", "<!-- end -->"
+BEGIN, END = "<!-- {} table: written by benchmarks/readme.py from data/results -->\n", "<!-- end -->"
+FOUR = {"tsn": "TSN", "sda_tsn": "SDA-TSN", "tsm": "TSM", "sda_tsm": "SDA-TSM"}  # run of the evidence -> name
 
 
 def table() -> str:
@@ -25,10 +29,30 @@ def table() -> str:
     return to_markdown(percent_table(rows)) + "\n"
 
 
-def text(readme: str, rows: str) -> str:
-    """README.md with these rows between its two marks."""
-    before, _, rest = readme.partition(BEGIN)
-    return before + BEGIN + rows + END + rest.partition(END)[2]
+def evidence() -> str:
+    """Top-1 of four networks over seeds, all and by need, as markdown."""
+    runs = load_runs(DATA / "results" / "evidence")
+    rows = {FOUR[stem]: by_seed(runs[stem]).apply(in_words) for stem in FOUR}
+    table = pd.DataFrame(rows).T.rename_axis("network").reset_index()
+    return to_markdown(table.assign(seeds=[len(runs[stem]) for stem in FOUR])) + "\n"
+
+
+def published() -> str:
+    """All rows of the paper's tables beside ours, as markdown."""
+    both = choose_table(load_records(DATA / "results", "test"), load_published(DATA / "published.csv"))
+    return to_markdown(both.drop(columns=["commit", "machine", "note"])) + "\n"
+
+
+TABLES = {"moves": table, "evidence": evidence, "published": published}
+
+
+def text(readme: str) -> str:
+    """README.md with every table as the records have it now."""
+    for name, rows in TABLES.items():
+        before, mark, rest = readme.partition(BEGIN.format(name))
+        if not mark: raise ValueError(f"README.md has no mark {BEGIN.format(name).strip()!r}")
+        readme = before + mark + rows() + END + rest.partition(END)[2]
+    return readme
 
 
 def effects() -> dict[str, float]:
@@ -66,5 +90,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     (DATA / "figures").mkdir(exist_ok=True)
     (DATA / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
+    asked = [run for run in load_runs(DATA / "results" / "evidence")["sda_tsn"] if run.questioned]
+    (DATA / "figures/evidence.png").write_bytes(to_png(fig_over_seeds(asked), dpi=90))
     path = ROOT / "README.md"
-    path.write_text(text(path.read_text(encoding="utf-8"), table()), encoding="utf-8")
+    path.write_text(text(path.read_text(encoding="utf-8")), encoding="utf-8")
