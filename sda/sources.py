@@ -94,7 +94,7 @@ def _epic(folder: Path, target: str, frames: bool) -> tuple[_Splits, list[str]]:
         found[split] = records, report
     return found, names
 
-
+# %% ../nbs/17_sources.ipynb #66eace80
 def _own(media: Path, table: Path | None, group: str | None, seed: int) -> tuple[_Splits, list[str]]:
     "Records of `media/CLASS/clip`, or of a table of clips, split by seed; what the group column joins stays together."
     records, names, report = records_folder(media) if table is None else records_csv(table, group=group, root=media)

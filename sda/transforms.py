@@ -367,7 +367,7 @@ class TrainTransform(PixelTransform):
             clip = torch.stack([clip[..., channel] for channel in order.tolist()], 1).permute(0, 2, 3, 1)
         return clip, label, *affine(c.mean, c.std, gain, offset)
 
-
+# %% ../nbs/12_transforms.ipynb #1d849266
 class TestTransform(PixelTransform):
     "Resize, centre crop, normalisation; nothing random."
 

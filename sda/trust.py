@@ -189,7 +189,7 @@ def _long(rows: list[tuple], over: str) -> pd.DataFrame:
                            "clip": np.arange(len(p)), "probability": p}) for curve, order, draw, share, p in rows]
     return pd.concat(parts, ignore_index=True)
 
-
+# %% ../nbs/36_trust.ipynb #d62e6279
 def deletion_insertion(
     model: nn.Module,                       # video network
     clips: Tensor,                          # [N,T,3,H,W]
@@ -277,7 +277,7 @@ def _looks(orders: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     return {name: (_LOOKS[k % len(_LOOKS)], "-", "osDv^P"[k % 6]) for k, name in enumerate(names)} | \
         {name: look for name, look in _CONTROLS.items() if name in set(orders)}
 
-
+# %% ../nbs/36_trust.ipynb #41fe663b
 def fig_curves(
     curves: pd.DataFrame,  # from `deletion_insertion`
     title: str = "",       # line above
@@ -435,7 +435,7 @@ def norm_maps(
     finally: handle.remove()
     return torch.cat(found).numpy()
 
-
+# %% ../nbs/36_trust.ipynb #23b7cb46
 def control_maps(
     model: VideoNet,      # trained network
     clips: Tensor,        # [N,T,3,H,W]

@@ -198,6 +198,7 @@ def _scan(path: Path) -> Facts:
     try:
         with av.open(str(path), metadata_errors="replace") as box:
             stream = _video_stream(box, path)
+            if stream.codec_context is None: raise VideoError(f"{path} is in a format without a decoder; convert it to mp4")
             if stream.width * stream.height > _PIXELS:  # before a frame takes memory
                 raise VideoError(f"{path} claims {stream.width}x{stream.height} pixels; take it off the list")
             shown, packets, first = _packet_table(box, stream)

@@ -82,17 +82,14 @@ class TestViews(PixelTransform):
         if self.view.places == "three" and height > width: order = [1, 7, 4]  # along the longer side
         crops = [centre_crop(clip, side) if k == 4 else crop_clip(clip, *grid[k], side, side) for k in order]
         if self.view.mirror: crops += [crop.flip(2) for crop in crops]
-        size, scale_shift = self.view.size, affine(self.mean, self.std)
-        return torch.cat([resize_clip(c, size, size) for c in crops]), label, *scale_shift
+        size = self.view.size
+        return torch.cat([resize_clip(c, size, size) for c in crops]), label, *affine(self.mean, self.std)
 
-    def scores(
-        self,
-        logits: torch.Tensor,  # [..., V, K], V a multiple of `views`
-    ) -> torch.Tensor:  # [..., V, K], mirrored views with the classes of their mirror image exchanged
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:  # [..., V, K], V a multiple of `views`; the same shape
         "Class scores of mirrored views put back to the classes of the clip as it was."
-        if logits.shape[-2] % self.views:
-            raise ValueError(f"{logits.shape[-2]} views are no multiple of the {self.views} of {self.name}")
+        V = logits.shape[-2]
+        if V % self.views: raise ValueError(f"{V} views are no multiple of the {self.views} of {self.name}")
         if not (self.view.mirror and self.pairs): return logits
         order = torch.tensor([self.pairs.get(k, k) for k in range(logits.shape[-1])], device=logits.device)
-        half = logits.shape[-2] // 2  # views are crop after crop, mirrored crops last
+        half = V // 2  # views are crop after crop, mirrored crops last
         return torch.cat([logits[..., :half, :], logits[..., half:, :][..., order]], -2)
