@@ -13,8 +13,7 @@ import pandas as pd
 
 from .blocks import DEPENDENCIES
 from .effects import shapley_values
-from .evidence import SeedRun
-from .moves import CLASSES
+from .evidence import PAIR_OF, SeedRun
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730006
 CAN_CARRY = {  # pair of Moves -> the dependencies that can tell its twins apart, argued in the table above
@@ -27,8 +26,7 @@ def truth_of(
     class_names: Sequence[str],  # class of every clip, N names of Moves
 ) -> np.ndarray:                 # bool [N,4] in the order of the dependencies; all False where every one can (static)
     "Which dependencies can carry what the class of a clip needs."
-    pair = {c.name: c.pair for c in CLASSES}
-    return np.array([[d in CAN_CARRY.get(pair[name], ()) for d in DEPENDENCIES] for name in class_names])
+    return np.array([[d in CAN_CARRY.get(PAIR_OF[name], ()) for d in DEPENDENCIES] for name in class_names])
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730009
 def worth_of(
@@ -90,8 +88,7 @@ def mark_run(
     run: SeedRun,      # with explanations
 ) -> pd.DataFrame:     # one row per explanation
     "Marks of all explanations of one network, on the clips it tells from their twins."
-    names = run.answers["class_names"][run.answers["labels"]]
-    truth = truth_of(names)
+    truth = truth_of(run.classes)
     told = truth.any(1) & (worth_of(run, "pair_margin")[DEPENDENCIES] > 0)
     return pd.DataFrame({name: marks(values[told], truth[told]) | {"n": int(told.sum())}
                          for name, values in explanations(run).items()}).T
@@ -103,6 +100,4 @@ def pair_accuracies(
 ) -> pd.Series:                       # pair -> share of clips told from their twins; chance .5
     "Accuracy between twins with some dependencies only."
     margin = worth_of(run, "pair_margin")[tuple(d for d in DEPENDENCIES if d in kept)]
-    pair = {c.name: c.pair for c in CLASSES}
-    names = [pair[name] for name in run.answers["class_names"][run.answers["labels"]]]
-    return pd.Series(margin > 0).groupby(names).mean()
+    return pd.Series(margin > 0).groupby(run.pairs).mean()
