@@ -12,7 +12,6 @@ with four dependencies, weights, contributions, gradient x weight, the answer wi
 equal weights, and without each dependency in each block.
 """
 import argparse
-import itertools
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from sda.backbones import create_model, list_models, sda_blocks
 from sda.blocks import DEPENDENCIES
 from sda.checkpoints import class_hash, load_model
 from sda.datasets import open_dataset
-from sda.effects import keep, knock_out_map, logits_of, partners, readings, uniform
+from sda.effects import coalitions, gradient_times_weight, keep, knock_out_map, logits_of, partners, readings, uniform
 from sda.evaluation import evaluate, summary
 from sda.moves import CLASSES, PAIRS, make_moves
 from sda.results import new_record, save_record
@@ -147,26 +146,6 @@ def perform_once(run: Run, data: Path, runs: Path, threads: int, results: Path) 
     except Timeout: pass
 
 
-def gradient_times_weight(net: Any, data: Any, batch: int = 50) -> np.ndarray:
-    """Weight times the gradient of the true class's log-probability with respect to it, [clips, blocks, 4]."""
-    found, held = [], {}
-    def hold(name):
-        def hook(module, inputs, weights):
-            held[name] = weights.detach().requires_grad_()
-            return held[name]
-        return hook
-    blocks = sda_blocks(net)
-    handles = [block.attention.register_forward_hook(hold(name)) for name, block in blocks.items()]
-    for start in range(0, len(data), batch):
-        items = [data[i] for i in range(start, min(start + batch, len(data)))]
-        logits = net(torch.stack([item["clip"] for item in items]))
-        log_p = logits.log_softmax(1)[range(len(items)), [int(item["label"]) for item in items]]
-        grads = torch.autograd.grad(log_p.sum(), list(held.values()))  # clips do not meet, so the sum keeps them apart
-        found.append(torch.stack([g * w.detach() for g, w in zip(grads, held.values(), strict=True)], 1))
-    for handle in handles: handle.remove()
-    return torch.cat(found).numpy()
-
-
 def read(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """What a row of answers says about the true classes, in half precision: files stay small, ranks stay."""
     said = readings(logits, labels, partners(names, PAIRS))
@@ -176,15 +155,14 @@ def read(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, 
 def question(net: Any, test: Any) -> dict[str, Any]:
     """Weight, contribution, gradient x weight and effects of a network with the four dependencies, clip by clip."""
     trace = trace_clips(net, test)
-    coalitions = [some for k in range(5) for some in itertools.combinations(DEPENDENCIES, k)]
-    worth = np.stack([logits_of(net, test, *([] if len(some) == 4 else [keep(*some)])) for some in coalitions])
+    worth = np.stack([logits_of(net, test, *([] if len(some) == 4 else [keep(*some)])) for some in coalitions()])
     equal = logits_of(net, test, uniform())
     blocks = knock_out_map(net, test, reading="pair margin", pairs=PAIRS)
     said = {f"coalition_{k}": v for k, v in read(worth, trace.labels, trace.class_names).items()}
     said |= {f"equal_{k}": v for k, v in read(equal, trace.labels, trace.class_names).items()}
     arrays = dict(weights=trace.weights, contribution=trace.contribution(), gradient=gradient_times_weight(net, test),
                   block_effect=blocks.effect)
-    return dict(blocks=trace.blocks, coalitions=["+".join(some) for some in coalitions], **said,
+    return dict(blocks=trace.blocks, coalitions=["+".join(some) for some in coalitions()], **said,
                 **{name: values.astype(np.float16) for name, values in arrays.items()})
 
 

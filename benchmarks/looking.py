@@ -17,7 +17,6 @@ Resumable: a part that has its results in the record is skipped. Writes data/res
 by part, machine) and looking.npz (effects, shares and gradient x weight, clip by clip).
 """
 import argparse
-import itertools
 import json
 import os
 import time
@@ -31,7 +30,7 @@ import numpy as np
 import pandas as pd
 import pytorch_grad_cam
 import torch
-from evidence import gradient_times_weight
+from shipped_models import rows as plain
 from torch import Tensor, nn
 
 from sda.backbones import VideoNet
@@ -45,11 +44,13 @@ from sda.effects import (
     Intervention,
     KnockOuts,
     blur,
+    coalitions,
     drop,
     drop_frames,
     freeze,
     from_class,
     from_clip,
+    gradient_times_weight,
     keep,
     load_clips,
     logits_of,
@@ -100,12 +101,6 @@ def spread(values: Sequence[float], draws: int = 1000) -> dict[str, float]:
     return dict(mean=round(float(values.mean()), 4), low=round(float(low), 4), high=round(float(high), 4), n=len(values))
 
 
-def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as a record holds them: index as columns, absent numbers left out."""
-    rows = table.reset_index().to_dict("records")
-    return [{k: v for k, v in row.items() if v == v} for row in rows]
-
-
 def columns(found: dict[str, Any]) -> dict[str, Any]:
     """Tables column by column, which is a third of the size and what `pd.DataFrame` takes as well."""
     def turned(rows: list[dict]) -> dict[str, list]:
@@ -147,8 +142,7 @@ class Study:
     @cached_property
     def worth(self) -> dict[tuple[str, ...], np.ndarray]:
         """Logits of the test clips under every coalition of dependencies; the full one is the network as it is."""
-        some = [c for k in range(5) for c in itertools.combinations(DEPENDENCIES, k)]
-        return {c: self.test.answers(*([] if len(c) == 4 else [keep(*c)])) for c in some}
+        return {c: self.test.answers(*([] if len(c) == 4 else [keep(*c)])) for c in coalitions()}
 
     @cached_property
     def blocks(self) -> dict[tuple[str, str], np.ndarray]:
@@ -229,7 +223,7 @@ def lent(some: Some, lender: Callable[[int, int], Intervention], seed: int = 0) 
     return np.concatenate([logits_of(some.net, some.clips[i:i + 1], lender(i, seed)) for i in range(len(some.ids))])
 
 
-def coalitions(study: Study) -> tuple[dict, dict]:
+def removals(study: Study) -> tuple[dict, dict]:
     """Dependencies left out of all blocks, or kept alone; at random another one is drawn for each block."""
     test, few, rows, needs = study.test, study.test.every(10), [], []
     test.before, picked = study.worth[DEPENDENCIES], [test.ids.index(i) for i in few.ids]
@@ -290,7 +284,7 @@ def shares(study: Study) -> tuple[dict, dict]:
     """Shapley values by class, and what tells the effect."""
     test, arrays, values, told = study.test, {}, [], []
     labels, twin = np.asarray(test.labels), partners(test.names, PAIRS)
-    gradient = gradient_times_weight(study.net, [test.dataset[i] for i in test.indices], batch=25)
+    gradient = gradient_times_weight(study.net, test.clips, test.labels, batch_size=25)
     for reading in ("probability", "pair probability"):
         read_as = {c: readings(y, test.labels, twin)[reading] for c, y in study.worth.items()}
         share = shapley_values(read_as)
@@ -497,7 +491,7 @@ def occlusion(study: Study, chosen: str) -> tuple[dict, dict]:
     return dict(occlusion=rows), {}
 
 
-PARTS = dict(choice=choice, coalitions=coalitions, blocks=blocks, shares=shares, weights=weights, probes=probes, maps=maps,
+PARTS = dict(choice=choice, coalitions=removals, blocks=blocks, shares=shares, weights=weights, probes=probes, maps=maps,
              curves=curves, scrambled=scrambled, occlusion=occlusion)
 
 

@@ -35,7 +35,7 @@ def keep(record: dict, name: str) -> None:
 
 def rows(table: pd.DataFrame) -> list[dict]:
     """A data frame as plain records, rounded, absent values left out."""
-    plain = table.reset_index() if table.index.name else table
+    plain = table.reset_index() if any(table.index.names) else table
     return [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items() if v == v}
             for row in plain.to_dict("records")]
 

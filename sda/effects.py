@@ -6,9 +6,9 @@
 __all__ = ['Where', 'READINGS', 'Clips', 'places', 'Intervention', 'changed', 'SelectionChange', 'drop', 'keep', 'one_hot',
            'uniform', 'check_weights', 'given', 'temperature', 'from_clip', 'from_class', 'InputChange', 'reverse',
            'shuffle', 'freeze', 'drop_frames', 'patch_shuffle', 'blur', 'partners', 'readings', 'Effect', 'load_clips',
-           'logits_of', 'measure', 'KnockOuts', 'knock_out_map', 'Shapley', 'shapley_values', 'shapley',
-           'RankCorrelation', 'spearman', 'rank_correlation', 'weight_against_effect', 'order_sensitivity',
-           'leak_between_clips', 'changed_selection', 'knock_outs']
+           'logits_of', 'measure', 'KnockOuts', 'knock_out_map', 'Shapley', 'coalitions', 'shapley_values', 'shapley',
+           'RankCorrelation', 'spearman', 'rank_correlation', 'weight_against_effect', 'gradient_times_weight',
+           'order_sensitivity', 'leak_between_clips', 'changed_selection', 'knock_outs']
 
 # %% ../nbs/31_effects.ipynb #47a055c4
 import difflib
@@ -499,13 +499,24 @@ def load_clips(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    "Evaluation mode without gradients; the modes are put back."
+def _evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
+    "Evaluation mode, without gradients unless they are asked for; the modes are put back."
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.inference_mode(): yield model.eval()
+        with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients): yield model.eval()
     finally:
         for module, training in modes.items(): module.training = training
+
+
+def _batches(model: nn.Module, clips: Clips, batch_size: int) -> Iterator[tuple[Tensor, int]]:
+    "Clips where the model is, views one behind the other, and the number of views."
+    if not len(clips): raise ValueError("there are no clips: the selection or filter is empty")
+    like = next(model.parameters())
+    batches = clips.split(batch_size) if isinstance(clips, Tensor) else \
+        (batch["clip"] for batch in DataLoader(clips, batch_size))
+    for batch in batches:
+        batch = batch.to(like.device, like.dtype)
+        yield (batch.flatten(0, 1), batch.shape[1]) if batch.ndim == 6 else (batch, 1)
 
 
 def logits_of(
@@ -515,16 +526,8 @@ def logits_of(
     batch_size: int = 50,  # clips at a time
 ) -> np.ndarray:           # [N,K]
     "The answers to clips, perhaps under interventions; several views of a clip are averaged."
-    if not len(clips): raise ValueError("there are no clips: the selection or filter is empty")
-    like = next(model.parameters())
-    batches = clips.split(batch_size) if isinstance(clips, Tensor) else \
-        (batch["clip"] for batch in DataLoader(clips, batch_size))
-    found = []
     with _evaluating(model), changed(model, *interventions):
-        for batch in batches:
-            batch = batch.to(like.device, like.dtype)
-            views = batch.shape[1] if batch.ndim == 6 else 1
-            found.append(model(batch.flatten(0, 1) if batch.ndim == 6 else batch).float().unflatten(0, (-1, views)))
+        found = [model(batch).float().unflatten(0, (-1, views)) for batch, views in _batches(model, clips, batch_size)]
     logits = torch.cat(found).mean(1).cpu().numpy()
     if not np.isfinite(logits).all(): raise ValueError("the model's logits are not finite: check its file and the clips")
     return logits
@@ -625,6 +628,13 @@ class Shapley:
         return means.assign(n=table.groupby("class", sort=False).size())
 
 
+def coalitions(
+    players: Sequence[str] = DEPENDENCIES,  # names
+) -> list[tuple[str, ...]]:                 # 2**players sets, small ones first, names in their order
+    "All sets of players, from the empty one to the full one."
+    return [some for k in range(len(players) + 1) for some in itertools.combinations(players, k)]
+
+
 def shapley_values(
     worth: Mapping[tuple[str, ...], np.ndarray],  # every coalition, names in their order -> value, any shape
 ) -> dict[str, np.ndarray]:                       # player -> value
@@ -655,9 +665,8 @@ def shapley(
     sets = {tuple(n for n in DEPENDENCIES if n in block.dependencies) for block in places(model, where).values()}
     if len(sets) > 1: raise ValueError("the blocks have different dependencies; ask for one block or stage at a time")
     about, worth = None, {}
-    coalitions = [some for k in range(len(min(sets)) + 1) for some in itertools.combinations(min(sets), k)]
-    for some in tqdm(coalitions[::-1], desc="coalitions", disable=not progress):
-        change = () if len(some) == len(coalitions[-1]) else (keep(*some, where=where),)
+    for some in tqdm(coalitions(min(sets))[::-1], desc="coalitions", disable=not progress):
+        change = () if some == min(sets) else (keep(*some, where=where),)
         logits = logits_of(model, clips, *change, batch_size=batch_size)
         about = about or _described(model, clips, labels, None, class_names, logits)
         worth[some] = readings(logits, about["labels"], partners(about["class_names"], pairs))[reading]
@@ -746,6 +755,46 @@ def weight_against_effect(
         rows[name, "best matches"] = _mean_interval((a.argmax(1) == b.argmax(1)).astype(float), draws, seed)
     table = pd.DataFrame([vars(r) for r in rows.values()], pd.MultiIndex.from_tuples(rows, names=["of", "over"]))
     return table.round(3)
+
+# %% ../nbs/31_effects.ipynb #31f00002
+@contextmanager
+def _weights_as_leaves(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    "Inside, the weights of every block begin a graph of their own; after a forward pass they are found here."
+    leaves = {}
+    def cut(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: tuple, weights: Tensor) -> Tensor:
+            leaves[name] = weights.detach().requires_grad_()
+            return leaves[name]
+        return hook
+    handles = [block.attention.register_forward_hook(cut(name)) for name, block in places(model).items()]
+    try: yield leaves
+    finally:
+        for handle in handles: handle.remove()
+
+# %% ../nbs/31_effects.ipynb #31f00003
+def gradient_times_weight(
+    model: nn.Module,                     # network with SDA blocks
+    clips: Clips,                         # see `Clips`
+    labels: Sequence[int] | None = None,  # classes; a data set knows them; else the model's own answers
+    batch_size: int = 50,                 # clips at a time; a training step's memory for each
+) -> np.ndarray:                          # [N,R,4], rows as in `trace_clips`; NaN for what a block lacks; views add up
+    "Weight times the gradient of the class's log-probability with respect to it."
+    if labels is None: labels = _described(model, clips, None, None, None, logits_of(model, clips))["labels"]
+    if len(labels) != len(clips): raise ValueError(f"{len(labels)} labels for {len(clips)} clips")
+    blocks, found, classes = places(model), [], iter(labels)
+    with _evaluating(model, gradients=True), _weights_as_leaves(model) as leaves:
+        for batch, views in _batches(model, clips, batch_size):
+            log_p = model(batch).float().unflatten(0, (-1, views)).mean(1).log_softmax(1)
+            true = [int(k) for k in itertools.islice(classes, len(log_p))]
+            grads = torch.autograd.grad(log_p[range(len(true)), true].sum(), list(leaves.values()))  # clips do not meet
+            parts = []
+            for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
+                part = (grad * leaf.detach()).unflatten(0, (len(true), views, -1)).sum(1)  # [clips, parts, its own]
+                full = part.new_full((*part.shape[:2], len(DEPENDENCIES)), torch.nan)
+                full[..., [DEPENDENCIES.index(d) for d in blocks[name].dependencies]] = part
+                parts.append(full)
+            found.append(torch.cat(parts, 1).cpu())
+    return torch.cat(found).numpy()
 
 # %% ../nbs/31_effects.ipynb #ec348e57
 def order_sensitivity(

@@ -1,5 +1,4 @@
 """Evidence: runs over seeds, and explanations marked against the truth."""
-import itertools
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from sda.backbones import create_model, list_models
 from sda.blocks import DEPENDENCIES
 from sda.datasets import open_dataset
-from sda.effects import drop, logits_of
+from sda.effects import coalitions, drop, logits_of
 from sda.evaluation import Predictions, save_predictions
 from sda.evidence import SeedRun, by_seed, gain_over_seeds, in_words, load_runs, t_interval
 from sda.moves import CLASSES, NEEDS, PAIRS
@@ -20,7 +19,6 @@ from sda.truth import CAN_CARRY, auc, explanations, knock_outs_of, mark_run, mar
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 NAMES = sorted(c.name for c in CLASSES)
-COALITIONS = [some for k in range(5) for some in itertools.combinations(DEPENDENCIES, k)]
 
 
 def leave(folder, name, top1, seed):
@@ -38,7 +36,7 @@ def questioned(margin, labels=None):
     n = margin.shape[1]
     rng = np.random.default_rng(0)
     run.__dict__["answers"] = dict(
-        coalitions=np.array(["+".join(some) for some in COALITIONS]), coalition_pair_margin=margin,
+        coalitions=np.array(["+".join(some) for some in coalitions()]), coalition_pair_margin=margin,
         coalition_probability=1 / (1 + np.exp(-margin)), class_names=np.array(NAMES),
         labels=np.arange(n) % 20 if labels is None else labels,
         **{k: rng.random((n, 4, 4)) for k in ("weights", "contribution", "gradient", "block_effect")})
@@ -47,7 +45,7 @@ def questioned(margin, labels=None):
 
 def additive(worth):
     """Margins [16, N] of a game in which every dependency adds its own worth [N, 4]."""
-    return np.stack([sum((worth[:, DEPENDENCIES.index(d)] for d in some), np.zeros(len(worth))) for some in COALITIONS])
+    return np.stack([sum((worth[:, DEPENDENCIES.index(d)] for d in some), np.zeros(len(worth))) for some in coalitions()])
 
 
 def test_runs_are_grouped_by_stem_and_ordered_by_seed(tmp_path):
