@@ -94,7 +94,8 @@ def verdicts_html(verdicts: Verdicts | None) -> str:
 # %% ../nbs/38_panel.ipynb #42485eba
 def _toggles(w: Any, options: Sequence, words: str, width: str) -> Any:
     "Buttons of which one is down, with their name on the same line."
-    return w.ToggleButtons(options=options, description=words, layout=w.Layout(width="auto"),
+    line = w.Layout(width="auto", display="flex", align_items="baseline")  # the widget's own style stacks them
+    return w.ToggleButtons(options=options, description=words, layout=line,
                            style={"button_width": width, "description_width": "initial"})
 
 
@@ -154,7 +155,7 @@ class _Looking(_Choosing):
                 "scale": _toggles(w, scales, "scale", "125px"),
                 "opacity": w.FloatSlider(min=0, max=1, step=.05, description="opacity", continuous_update=False),
                 "play": play, "frame": slider,
-                "view": _toggles(w, VIEWS, "selection", "135px")}
+                "view": _toggles(w, VIEWS, "selection", "145px")}
 
 # %% ../nbs/38_panel.ipynb #b40b890a
 class _Changing(_Looking):
