@@ -59,7 +59,7 @@ def make(name: str, data: Path, runs: Path) -> None:
         extra["knock_outs"] = rows(knock_outs(net, test, class_needs(), PAIRS))
     keep(new_record("test", model=network, options=net.options, recipe=recipe_name, seed=config.seed, dataset="moves",
                     split="test", protocol=protocol(net.card)[2], metrics=metrics, train_seconds=done.seconds,
-                    **extra), name)
+                    config=net.card.recipe, **extra), name)
 
 
 if __name__ == "__main__":

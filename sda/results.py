@@ -149,37 +149,62 @@ def load_records(folder: str | Path = "data/results", kind: str | None = None) -
     return sorted(records, key=lambda r: r["created"])
 
 # %% ../nbs/23_results.ipynb #f1988794
-TABLE_KEYS = ("dataset", "split", "model", "recipe", "protocol")  # what makes two records the same experiment
+TABLE_KEYS = ("dataset", "split", "model", "recipe", "protocol", "settings")  # what makes two records the same experiment
+_NO_SETTING = {"recipe", "seed", "device", "threads", "num_workers", "save_every", "keep_states", "tensorboard", "compile",
+               "channels_last", "sync_bn", "dropout"}  # named elsewhere, or how a run is made, not what; dropout is in both
 
 
 def _keys(record: dict[str, Any]) -> dict[str, Any]:
     """The test that a record is of; a release belongs to the dataset's name: Diving48 V1 and V2 are two tests."""
     source = f" ({record['source']})" if record.get("source") else ""
-    return {k: record.get(k) or "-" for k in TABLE_KEYS} | {"dataset": (record.get("dataset") or "-") + source}
+    return {k: record.get(k) or "-" for k in TABLE_KEYS[:-1]} | {"dataset": (record.get("dataset") or "-") + source}
 
 
+def _settings(record: dict[str, Any], compared: set[str]) -> dict[str, str]:
+    """Options of the network, and those settings of its training that are compared."""
+    found = {k: v for k, v in (record.get("config") or {}).items() if k in compared} | (record.get("options") or {})
+    def said(value: Any) -> str: return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    known = {} if record.get("config") or not compared else {"settings": "not recorded"}
+    return known | {k: said(v) for k, v in found.items() if k not in _NO_SETTING and v is not None}
+
+
+def _apart(namesakes: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Records with the same keys by what tells them apart, in words; settings that only some versions wrote do not count."""
+    configs = [set(r["config"]) for r in namesakes if r.get("config")]
+    compared, groups = set.intersection(*configs) if configs else set(), {}
+    for r in namesakes: groups.setdefault(json.dumps(_settings(r, compared), sort_keys=True), []).append(r)
+    alike = [json.loads(name) for name in groups]
+    return [(" ".join(f"{k}={v}" for k, v in mine.items() if any(other.get(k) != v for other in alike)), group)
+            for mine, group in zip(alike, groups.values(), strict=True)]
+
+
+def _experiments(records: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Keys of every experiment, and its test records, the latest of each seed."""
+    names: dict[str, list[dict]] = {}
+    for r in sorted((r for r in records if r["kind"] == "test"), key=lambda r: r["created"]):
+        names.setdefault(json.dumps(_keys(r)), []).append(r)
+    return [(json.loads(name) | {"settings": told}, list({r.get("seed"): r for r in group}.values()))
+            for name, namesakes in names.items() for told, group in _apart(namesakes)]
+
+# %% ../nbs/23_results.ipynb #23f00001
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """One table row of a test record: keys, top-1, top-5, accuracy by group, seconds."""
+    """Numbers of a test record: top-1, top-5, accuracy by group, seconds."""
     metrics = record["metrics"]
     groups = {name: value for name, value in metrics.get("by_need", {}).items() if value is not None}
-    return _keys(record) | dict(
-        seed=record.get("seed"), top1=metrics.get("top1"), top5=metrics.get("top5"), clips=metrics.get("n"),
-        train_seconds=record.get("train_seconds")) | groups
+    return dict(top1=metrics.get("top1"), top5=metrics.get("top5"), clips=metrics.get("n"),
+                train_seconds=record.get("train_seconds")) | groups
 
 
 def accuracy_table(
     records: list[dict[str, Any]],  # from `load_records`; only those of kind "test" count
 ) -> pd.DataFrame:
     """Mean accuracy per experiment over seeds, spread (standard deviation) and number of seeds; latest run per seed."""
-    rows = [_flat(r) for r in sorted(records, key=lambda r: r["created"]) if r["kind"] == "test"]
-    first = [*TABLE_KEYS, "seeds", "clips", "top1", "spread"]
+    first, rows = [*TABLE_KEYS, "seeds", "clips", "top1", "spread"], []
+    for keys, mine in _experiments(records):
+        each = pd.DataFrame(map(_flat, mine)).astype(float)
+        rows.append(keys | each.mean().to_dict() | {"seeds": len(each), "spread": each["top1"].std()})
     if not rows: return pd.DataFrame(columns=first)
-    frame = pd.DataFrame(rows).drop_duplicates([*TABLE_KEYS, "seed"], keep="last")
-    numbers = [c for c in frame.columns if c not in (*TABLE_KEYS, "seed")]
-    frame[numbers] = frame[numbers].astype(float)
-    groups = frame.groupby(list(TABLE_KEYS), sort=False)
-    table = groups[numbers].mean().assign(seeds=groups.size(), spread=groups["top1"].std())
-    table = table.reset_index().dropna(axis=1, how="all")
+    table = pd.DataFrame(rows).dropna(axis=1, how="all")
     order = [c for c in first if c in table or c == "spread"]
     table = table.reindex(columns=order + [c for c in table.columns if c not in order])
     return table.sort_values(["dataset", "split", "top1"], ignore_index=True)
@@ -257,15 +282,14 @@ def _where(record: dict[str, Any]) -> str:
 def _measured_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per experiment, values in percent, with its records."""
     rows = []
-    for row in accuracy_table(records).to_dict("records"):
-        mine = {r.get("seed"): r for r in sorted(records, key=lambda r: r["created"])
-                if r["kind"] == "test" and all(row[k] == v for k, v in _keys(r).items())}  # latest per seed
+    for keys, mine in _experiments(records):
+        [row] = accuracy_table(mine).to_dict("records")
         def each(values: Any) -> str: return ", ".join(dict.fromkeys(map(str, values)))
         rows.append(dict(
             dataset=row["dataset"], method=f"{row['model']} ({row['recipe']})", protocol=row["protocol"],
-            source="measured", note=f"split {row['split']}", seeds=each(mine),
-            commit=each(r.get("commit") or "-" for r in mine.values()), machine=each(map(_where, mine.values())),
-            record=each(r.get("file", "-") for r in mine.values()),
+            source="measured", note=f"split {row['split']} {keys['settings']}".strip(), seeds=each(r.get("seed") for r in mine),
+            commit=each(r.get("commit") or "-" for r in mine), machine=each(map(_where, mine)),
+            record=each(r.get("file", "-") for r in mine),
             **{k: round(100 * row[k], 1) for k in ("top1", "spread", "top5") if pd.notna(row.get(k))}))
     return rows
 

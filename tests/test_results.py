@@ -111,6 +111,17 @@ def test_table_takes_the_latest_of_the_same_seed():
     assert accuracy_table([new, old]).top1.tolist() == [.8]
 
 
+def test_other_options_and_settings_are_other_experiments():
+    """An ablation never becomes a seed of the network that it is an ablation of, and says what it is."""
+    whole = [record(seed=s, top1=.8, options={"dropout": 0.0}, config={"epochs": 8, "lr": .1, "seed": s}) for s in (0, 1)]
+    part = record(seed=0, top1=.2, options={"dependencies": ["LS"]}, config={"epochs": 8, "lr": .1, "newer": 1})
+    longer = record(seed=0, top1=.9, config={"epochs": 20, "lr": .1})
+    table = accuracy_table([*whole, part, longer]).set_index("settings")
+    assert table.top1.to_dict() == {"dependencies=LS epochs=8": .2, "epochs=8": .8, "epochs=20": .9}
+    assert table.seeds.to_dict()["epochs=8"] == 2
+    assert "settings" not in percent_table(accuracy_table(whole)), "nothing to tell apart, nothing said"
+
+
 def test_records_with_and_without_needs_share_a_table():
     table = accuracy_table([record(model="a"), record(model="b", metrics={"by_need": {"order": .5, "scene": None}})])
     assert table.order.isna().sum() == 1 and "scene" not in table
