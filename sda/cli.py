@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'COMMANDS', 'UsageError', 'Command', 'command', 'Moves', 'should_cache', 'open_clips', 'read_options',
-           'seconds_per_clip', 'expected_seconds', 'dry_run', 'settings_text', 'Train', 'first_process', 'TestOptions',
+           'seconds_per_clip', 'expected_seconds', 'dry_run', 'settings_text', 'first_process', 'Train', 'TestOptions',
            'Scored', 'score_model', 'joined', 'record_of', 'further_answers', 'Test', 'shipped_model', 'Predict',
            'Inspect', 'Table', 'Models', 'count', 'Profile', 'Demo', 'Extract', 'released', 'Data', 'parse',
            'build_machine', 'explain', 'main']
@@ -91,7 +91,10 @@ class Moves(Command):
               f"{os.path.relpath(folder)}")
 
 # %% ../nbs/40_cli.ipynb #dc3ab8e0
-def should_cache(data: ClipDataset, most: float = 2e9) -> bool:
+def should_cache(
+    data: ClipDataset,  # clips that are not cached yet; the first is read for its size
+    most: float = 2e9,  # bytes that all their frames may take
+) -> bool:
     """Whether all frames of these clips take less than `most` bytes; unknown lengths count as too many."""
     counts = [record.num_frames for record in data.records]
     if None in counts: return False
@@ -113,7 +116,9 @@ def open_clips(
     return open_dataset(root, split, sampling, transform, cache=True, progress=progress)
 
 # %% ../nbs/40_cli.ipynb #5cad88cb
-def read_options(words: Sequence[str]) -> dict[str, Any]:
+def read_options(
+    words: Sequence[str],  # e.g. "reduction=8"; UsageError for words of another form and values that are no YAML
+) -> dict[str, Any]:  # name -> value
     """`name=value` words as a dict of plain values."""
     options = {}
     for word in words:
@@ -124,8 +129,13 @@ def read_options(words: Sequence[str]) -> dict[str, Any]:
     return options
 
 # %% ../nbs/40_cli.ipynb #37b2d67e
-def seconds_per_clip(model: VideoNet, clips: torch.Tensor, accelerator: Accelerator, train: bool = True) -> float:
-    """Seconds of a clip of [B,T,3,H,W] through the model on its device: forward, and backward too for training."""
+def seconds_per_clip(
+    model: VideoNet,  # on the accelerator's device
+    clips: torch.Tensor,  # [B,T,3,H,W]
+    accelerator: Accelerator,  # device and precision
+    train: bool = True,  # backward too
+) -> float:  # the best of three
+    """Seconds of a clip through the model on its device: forward, and backward too for training."""
     model.train(train)
     clips, times = clips.to(accelerator.device), []
     for _ in range(3):  # the first one warms up
@@ -138,7 +148,12 @@ def seconds_per_clip(model: VideoNet, clips: torch.Tensor, accelerator: Accelera
     return min(times)
 
 
-def expected_seconds(config: TrainConfig, model: VideoNet, data: ClipDataset, val: ClipDataset) -> tuple[float, float, str]:
+def expected_seconds(
+    config: TrainConfig,  # settings of the run
+    model: VideoNet,  # is moved to the device of the run
+    data: ClipDataset,  # training clips, one at least
+    val: ClipDataset,  # validation clips
+) -> tuple[float, float, str]:
     """Seconds of an epoch on this machine: computing, reading without a cache; and the kind of device."""
     accelerator = make_accelerator(config)
     if config.threads: torch.set_num_threads(config.threads)
@@ -150,7 +165,12 @@ def expected_seconds(config: TrainConfig, model: VideoNet, data: ClipDataset, va
     return len(data) * step + len(val) * look, reading, accelerator.device.type
 
 # %% ../nbs/40_cli.ipynb #8faaa21e
-def dry_run(config: TrainConfig, model: VideoNet, data: ClipDataset, val: ClipDataset) -> str:
+def dry_run(
+    config: TrainConfig,  # settings of the run
+    model: VideoNet,  # network as it would be trained
+    data: ClipDataset,  # training clips
+    val: ClipDataset,  # validation clips
+) -> str:  # six lines
     """What a run would be: model, multiply-adds, clips, batches, learning rate, memory, time of an epoch here."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     at_once = -(-config.batch_size // (config.accumulate * processes))
@@ -170,10 +190,17 @@ def dry_run(config: TrainConfig, model: VideoNet, data: ClipDataset, val: ClipDa
         "to read the clips, once if they are cached"])
 
 # %% ../nbs/40_cli.ipynb #99e0538c
-def settings_text(config: TrainConfig) -> str:
+def settings_text(
+    config: TrainConfig,  # settings of the run
+) -> str:  # lines of at most 116 letters
     """Every setting of a run in lines that fit a terminal, and the arithmetic of its learning rate."""
     words = "; ".join(f"{name} {value}" for name, value in asdict(config).items())
     return f"{textwrap.fill(words, 116)}\n{scaled_lr(config)[1]}"
+
+
+def first_process() -> bool:
+    """Whether this is the process that talks, when `torchrun` started several."""
+    return os.environ.get("RANK", "0") == "0"
 
 # %% ../nbs/40_cli.ipynb #dd68383e
 @command
@@ -207,17 +234,15 @@ class Train(Command):
               f"{len(result.history)} epochs, "
               f"{result.seconds:.0f} s{' (trained before)' if result.reused else ''}; {out / 'model.safetensors'}")
 
-    def network(self, class_names: list[str]) -> str | VideoNet:
+    def network(
+        self,
+        class_names: list[str],  # of the dataset
+    ) -> str | VideoNet:
         """The network's name, or the network when it has options of its own."""
         if not self.options: return self.model
         seed_everything(self.config.seed)
         return create_model(self.model, len(class_names), self.config.num_frames, self.config.pretrained,
                             dropout=self.config.dropout, **read_options(self.options))
-
-
-def first_process() -> bool:
-    """Whether this is the process that talks, when `torchrun` started several."""
-    return os.environ.get("RANK", "0") == "0"
 
 # %% ../nbs/40_cli.ipynb #b88deb26
 @dataclass
@@ -261,7 +286,12 @@ class Scored:
     source: str = ""  # dataset and release of the clips, e.g. "Diving48 V2 (by file name)"
 
 
-def score_model(path: Path, options: TestOptions, device: torch.device, taken: Sequence[str] = ()) -> Scored:
+def score_model(
+    path: Path,  # model file; ValueError unless its card says how clips are sampled and cropped
+    options: TestOptions,  # clips, views and folder
+    device: torch.device,  # where to compute
+    taken: Sequence[str] = (),  # stems of files that networks before this one have
+) -> Scored:
     """Test one model file as the options say; its logits are kept if there is a folder for them."""
     net, first = load_model(path, device=device), first_process()
     if not net.card.transform or not net.card.sampling:
@@ -279,13 +309,21 @@ def score_model(path: Path, options: TestOptions, device: torch.device, taken: S
     return Scored(net, found, sampling, name, stem, data.source)
 
 # %% ../nbs/40_cli.ipynb #4ae5ccd1
-def joined(several: Sequence[Scored], weights: Sequence[float], average: str) -> Predictions:
+def joined(
+    several: Sequence[Scored],  # one network or more, on the same clips
+    weights: Sequence[float],  # of the networks; none for equal ones
+    average: str,  # over views: "logits" or "probabilities"
+) -> Predictions:
     """Views averaged, then several networks' probabilities averaged by clip."""
     each = [ensemble([one.found], average=average) for one in several]
     return each[0] if len(each) == 1 else ensemble(each, list(weights) or None)
 
 
-def record_of(several: Sequence[Scored], found: dict[str, Predictions], options: TestOptions) -> dict[str, Any]:
+def record_of(
+    several: Sequence[Scored],  # one network, or those of an ensemble
+    found: dict[str, Predictions],  # average over views -> scores; the first one's accuracy is the record's
+    options: TestOptions,  # how they were tested
+) -> dict[str, Any]:
     """The record of one network, or of an ensemble, from its scores by average."""
     average, alone = next(iter(found)), several[0] if len(several) == 1 else None
     def each(values: list[Any]) -> Any: return values[0] if alone else " + ".join(map(str, values))
@@ -301,7 +339,10 @@ def record_of(several: Sequence[Scored], found: dict[str, Predictions], options:
         logits=[f"{one.stem}.npz" for one in several], weights=list(options.weights))
 
 # %% ../nbs/40_cli.ipynb #48ff9bec
-def further_answers(found: Predictions, options: TestOptions) -> list[str]:
+def further_answers(
+    found: Predictions,  # scores of the last network, or of the ensemble
+    options: TestOptions,  # names the files to compare or join with
+) -> list[str]:  # none where nothing was asked
     """What was asked of the scores besides accuracy, in lines."""
     lines = []
     if options.compare:
@@ -327,7 +368,10 @@ class Test(TestOptions):
         if first_process(): self.tell(several)
         if accelerator.num_processes > 1: accelerator.end_training()
 
-    def tell(self, several: list[Scored]) -> None:
+    def tell(
+        self,
+        several: list[Scored],  # the networks, in the order of the command
+    ) -> None:
         """Print each network, the ensemble, and what else was asked for; write the records."""
         averages = ("logits", "probabilities") if self.average == "both" else (self.average,)
         for group in [[one] for one in several] + ([several] if len(several) > 1 else []):
@@ -347,16 +391,16 @@ def shipped_model() -> Path:
     """The model file in data/ that predicts when none is named."""
     found = sorted((Path(sda.__file__).resolve().parents[1] / "data").rglob("*.safetensors"))
     first = [p for p in found if "query" not in p.name and "tsn" in p.name] or found
-    if not first: raise UsageError("no model ships with this installation: name one with --model FILE, or train one")
+    if not first: raise UsageError("no model ships with this installation: name one with --checkpoint FILE, or train one")
     return first[0]
 
-
+# %% ../nbs/40_cli.ipynb #5c1e7a91
 @command
 @dataclass
 class Predict(Command):
     """Say what happens in video files: the most probable classes of each."""
     clips: tuple[Path, ...]  # video files, or folders of frames
-    model: Path | None = None  # model file (default: the one that ships)
+    checkpoint: Path | None = None  # model file; --model means the same (default: the one that ships)
     top: int = 5  # classes to list per video
     window: int = 0  # slide over long videos in windows of so many frames, half overlapping (0: each video as a whole)
     batch_size: int = 8  # videos or windows at a time
@@ -368,7 +412,7 @@ class Predict(Command):
         for name, value in (("top", self.top), ("batch-size", self.batch_size)):
             if value < 1: raise UsageError(f"--{name} {value} makes no sense: ask for 1 or more")
         if self.window < 0: raise UsageError(f"--window {self.window} covers nothing: ask for a number of frames")
-        path = self.model or shipped_model()
+        path = self.checkpoint or shipped_model()
         rows = self.rows(load_model(path), progress=len(self.clips) > 3 and not self.quiet)
         if self.json:
             found = {"model": path.name, "predictions": rows.to_dict("records")}
@@ -380,7 +424,11 @@ class Predict(Command):
                 when = f"{row['start']:6}-{row['end']:<6}" if self.window else ""
                 print(f"  {when}{row['probability']:6.3f}  {row['class']}")
 
-    def rows(self, net: VideoNet, progress: bool) -> pd.DataFrame:
+    def rows(
+        self,
+        net: VideoNet,  # network with its card
+        progress: bool,  # show a bar over the videos; the windows of a video have their own
+    ) -> pd.DataFrame:  # video, class, probability; with windows also start and end, in frames
         """A table of all videos, or of all windows of all videos."""
         if not self.window: return predict(list(self.clips), net, self.top, progress, self.batch_size)
         return pd.concat([slide(clip, net, self.window, top=self.top, batch_size=self.batch_size,
@@ -440,8 +488,14 @@ class Models(Command):
             else: raise UsageError(f"no network fits {pattern!r}; there are {', '.join(list_models())}")
 
 
-def count(name: str, classes: int = 174, frames: int = 8, size: int = 0, **options: Any) -> Any:
-    """The `Profile` of a network; frames of its usual size unless told."""
+def count(
+    name: str,  # network, one of `sda models`
+    classes: int = 174,  # classes of the classifier
+    frames: int = 8,  # frames per clip
+    size: int = 0,  # height and width of a frame, pixels (0: 64 for tiny networks, else 224)
+    **options: Any,  # of the network, e.g. reduction=8
+) -> Any:  # `sda.backbones.Profile`
+    """Parameters and multiply-adds of a network; frames of its usual size unless told."""
     size = size or (64 if name.endswith("_tiny") else 224)
     return profile(create_model(name, classes, frames, **options), size, frames)
 
@@ -495,13 +549,15 @@ class Extract(Command):
         if not report.ok: raise SystemExit(1)
 
 # %% ../nbs/40_cli.ipynb #f2ee2d59
-def released(root: Path) -> list[str]:
+def released(
+    root: Path,  # dataset folder
+) -> list[str]:  # a line per list
     """Which release each list of a dataset folder was made from, in words; nothing about clips of your own."""
     splits = sorted(file.stem for file in (root / "trainValTest").glob("*.txt"))
     found = {split: source_of(root, split) for split in splits}
     return [f"made from {source} ({split}.txt)" for split, source in found.items() if source]
 
-
+# %% ../nbs/40_cli.ipynb #5c1e7a93
 @command
 @dataclass
 class Data(Command):
@@ -549,6 +605,16 @@ def _word_after(args: Sequence[str], name: str) -> str | None:
     return None
 
 
+_ALIASES = {"predict": {"--model": "--checkpoint"}}  # subcommand -> other names of its options
+
+
+def _first_names(args: Sequence[str]) -> list[str]:
+    """The words, with other names of options replaced."""
+    first = _ALIASES.get(args[0], {}) if args else {}
+    parts = [word.partition("=") for word in args]
+    return ["".join((first.get(name, name), *rest)) for name, *rest in parts]
+
+
 def _defaults(args: Sequence[str]) -> dict[str, Command]:
     """Subcommands whose defaults depend on the words: `train` starts from a recipe or a file."""
     if not args or args[0] != "train": return {}
@@ -563,13 +629,14 @@ def parse(
     try:
         import tyro
     except ImportError as err: raise ImportError("the command line needs tyro: pip install tyro") from err
+    args = _first_names(args)
     defaults = _defaults(args)
     kinds = [Annotated[cls, tyro.conf.subcommand(name, description=cls.__doc__, prefix_name=False,
                                                  **({"default": defaults[name]} if name in defaults else {}))]
              for name, cls in COMMANDS.items()]
     flat = (tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes,
             tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(Union[tuple(kinds)], prog="sda", args=list(args), description=sda.__doc__, config=flat)  # noqa: UP007
+    return tyro.cli(Union[tuple(kinds)], prog="sda", args=args, description=sda.__doc__, config=flat)  # noqa: UP007
 
 # %% ../nbs/40_cli.ipynb #da4a6027
 class _Lines(logging.Handler):
@@ -599,7 +666,9 @@ def build_machine() -> bool:
     return any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in ("CI", "TQDM_DISABLE"))
 
 
-def explain(err: BaseException) -> str:
+def explain(
+    err: BaseException,  # what ended the command
+) -> str:  # words for the user, without a traceback
     """An error in words for the user."""
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args else str(err)
     if isinstance(err, OSError | ValueError | RuntimeError | ImportError | LookupError) and said.strip(): return said

@@ -180,6 +180,11 @@ def _build(transform, class_names: list[str], train: bool):
     return transform.train(class_names) if train else transform.test()
 
 
+def _kind(split: str, train: bool) -> str:
+    "What the clips of a split are called; those that come from no list are called by how they are read."
+    return {"train": "training", "val": "validation"}.get(split, split or ("training" if train else "test"))
+
+
 def _cache_folder(records: list[Record], cache: bool | str | Path) -> Path:
     "The folder asked for, or `cache` beside the clips' folder."
     if cache is not True: return Path(cache)
@@ -193,11 +198,12 @@ class _Clips(Dataset):
     cache: FrameCache | None
     train: bool
     source: str = ""  # Dataset and release the lists were made from, e.g. "Diving48 V2 (by file name)"
+    split: str = ""  # List in trainValTest/ that the records come from, e.g. "val"; empty for records of your own
 
     def __len__(self) -> int: return len(self.records)
 
     def __repr__(self) -> str:
-        kind, source = "training" if self.train else "test", f" ({self.source})" if self.source else ""
+        kind, source = _kind(self.split, self.train), f" ({self.source})" if self.source else ""
         return f"{len(self)} {kind} clips of {len(self.class_names)} classes{source}, {self.sampling.num_frames} frames each"
 
     @property
@@ -294,7 +300,7 @@ def open_dataset(
     train = split == "train" if train is None else train
     cache = root / "cache" if cache is True else cache
     data = ClipDataset(records, names, sampling, transform, train, cache, **options)
-    data.source = source_of(root, split)
+    data.source, data.split = source_of(root, split), split
     return data
 
 

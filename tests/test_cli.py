@@ -136,7 +136,7 @@ def test_words_that_make_no_sense(capsys):
     (["train", "--dry-run", "--data", "nowhere"], "nowhere"),
     (["demo", "--out", "/dev/null/demo"], "choose another folder"),
     (["moves", "--out", "/dev/null/moves", "--train", "1"], "/dev/null/moves"),
-    (["predict", "x.mp4", "--model", "none.safetensors"], "none.safetensors"),
+    (["predict", "x.mp4", "--checkpoint", "none.safetensors"], "none.safetensors"),
     (["inspect", "x.mp4", "--checkpoint", "none.safetensors"], "none.safetensors"),
 ])
 def test_errors_are_one_line_with_a_name(capsys, tmp_path, monkeypatch, words, said):
@@ -147,17 +147,30 @@ def test_errors_are_one_line_with_a_name(capsys, tmp_path, monkeypatch, words, s
 
 
 def test_debug_shows_where():
-    with pytest.raises(FileNotFoundError): main(["predict", "x.mp4", "--model", "none.safetensors", "--debug"])
+    with pytest.raises(FileNotFoundError): main(["predict", "x.mp4", "--checkpoint", "none.safetensors", "--debug"])
 
 
 def test_predict_lists_classes_of_every_clip(capsys, model_file):
-    status, out, _ = run(capsys, "predict", *CLIPS[:2], "--model", model_file, "--top", "3")
+    status, out, _ = run(capsys, "predict", *CLIPS[:2], "--checkpoint", model_file, "--top", "3")
     assert status == 0 and all(str(path) in out for path in CLIPS[:2])
     assert len(re.findall(r"^  +0\.\d{3}  \w", out, re.M)) == 6
 
 
+def test_the_model_file_has_one_name(capsys, monkeypatch, model_file):
+    """--checkpoint wherever a model file is an option; --model, once its name in sda predict, still works there."""
+    monkeypatch.setenv("COLUMNS", "220")
+    for name in ("predict", "inspect"):
+        _, out, _ = run(capsys, name, "--help")
+        assert out.count("--checkpoint") == 1 and out.count("--model") == (name == "predict")
+    told = [run(capsys, "predict", CLIPS[0], *words) for words in (
+        ["--checkpoint", model_file], ["--model", model_file], [f"--model={model_file}"])]
+    assert told[0][0] == 0 and told[0][1] and told == told[:1] * 3
+    assert parse(["train", "--model", "tsn_tiny"]).model == "tsn_tiny", "there it is the name of a network"
+    assert run(capsys, "inspect", CLIPS[0], "--model", model_file)[0] == 2
+
+
 def test_predict_json(capsys, model_file):
-    status, out, _ = run(capsys, "predict", *CLIPS[:2], "--model", model_file, "--top", "20", "--json")
+    status, out, _ = run(capsys, "predict", *CLIPS[:2], "--checkpoint", model_file, "--top", "20", "--json")
     rows = json.loads(out)["predictions"]
     assert status == 0 and len(rows) == 40
     assert sum(row["probability"] for row in rows) == pytest.approx(2, abs=1e-4)
@@ -165,7 +178,7 @@ def test_predict_json(capsys, model_file):
 
 def test_predict_names_the_broken_clip(capsys, model_file, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(CLIPS[0].read_bytes()[:300])
-    status, out, err = run(capsys, "predict", CLIPS[0], tmp_path / "broken.mp4", "--model", model_file)
+    status, out, err = run(capsys, "predict", CLIPS[0], tmp_path / "broken.mp4", "--checkpoint", model_file)
     assert status == 1 and "broken.mp4" in err and "Traceback" not in err and not out
 
 
@@ -301,9 +314,10 @@ def test_dry_run_tells_and_leaves_nothing(capsys, small_set, tmp_path, monkeypat
 
 
 def test_predict_slides_over_a_long_video(capsys, model_file):
-    status, out, _ = run(capsys, "predict", CLIPS[0], CLIPS[1], "--model", model_file, "--window", "8", "--top", "2", "--quiet")
+    words = ["--checkpoint", model_file, "--quiet"]
+    status, out, _ = run(capsys, "predict", CLIPS[0], CLIPS[1], *words, "--window", "8", "--top", "2")
     assert status == 0 and len(re.findall(r"^ +\d+-\d+ +0\.\d{3}  \w", out, re.M)) == 2 * 2 * 5  # 24 frames, every 4
-    status, out, _ = run(capsys, "predict", CLIPS[0], "--model", model_file, "--window", "12", "--top", "1", "--json", "--quiet")
+    status, out, _ = run(capsys, "predict", CLIPS[0], *words, "--window", "12", "--top", "1", "--json")
     rows = json.loads(out)["predictions"]
     assert [(r["start"], r["end"]) for r in rows] == [(0, 12), (6, 18), (12, 24)] and rows[0]["video"] == str(CLIPS[0])
 

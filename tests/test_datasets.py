@@ -73,6 +73,13 @@ def test_marks_line_ends_and_spaces(toy):
     assert data[0]["clip"].shape == (8, 3, 224, 224)
 
 
+def test_a_dataset_says_which_split_it_is(toy):
+    train, val = open_dataset(toy, "train"), open_dataset(toy, "val")
+    assert repr(train) == "7 training clips of 2 classes, 8 frames each"
+    assert repr(val) == repr(pickle.loads(pickle.dumps(val))) == "3 validation clips of 2 classes, 8 frames each"
+    assert repr(ClipDataset(val.records, NAMES)) == "3 test clips of 2 classes, 8 frames each", "no list: how it is read"
+
+
 @pytest.mark.parametrize("line, words", [
     ("a.mp4 10", "2 field(s)"), ("a.mp4", "1 field(s)"), ("a.mp4 ten 0", "'ten' is not a whole number"),
     ("a.mp4 10 -1", "'-1' is not a whole number"), ("a.mp4 10 2", "label 2 is outside the classes 0..1"),
