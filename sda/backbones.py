@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'BACKBONES', 'METHODS', 'Site', 'Bottleneck', 'Backbone', 'VideoNet', 'Method', 'register_method',
-           'tsn_places', 'tsm_places', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'load_imagenet',
-           'Profile', 'profile']
+           'tsn_places', 'tsm_places', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'new_parts',
+           'load_imagenet', 'Profile', 'profile']
 
 # %% ../nbs/03_backbones.ipynb #88e2c8e9
 import copy
@@ -415,6 +415,13 @@ def _imagenet_state(
         raise ValueError(f"{source} is not a state dict saved by torch.save: {str(err).splitlines()[0]}") from err
 
 # %% ../nbs/03_backbones.ipynb #99247136
+def new_parts(
+    net: nn.Module,  # network made by `create_model`
+) -> set[str]:  # such as "gate"; a parameter is new when one of them is in its dotted name
+    "Names of the modules that a network has beyond the image network, and of the classifier."
+    return {"fc", *(part for module in net.modules() for part in getattr(module, "new_parts", ()))}
+
+
 def load_imagenet(
     net: VideoNet,  # network made by `create_model`; changed in place
     source: bool | str | Path = True,  # True: through torchvision; or a .pth file of the same weights
@@ -426,8 +433,7 @@ def load_imagenet(
         if mix is not None and (weight := state.pop(f"{name}.conv2.weight", None)) is not None:
             if hasattr(mix, "load_conv2"): mix.load_conv2(weight)
     missing, unexpected = net.load_state_dict(state, strict=False)
-    new = {"fc", *(part for module in net.modules() for part in getattr(module, "new_parts", ()))}
-    ours = [k for k in missing if not set(k.split(".")) & new]
+    ours = [k for k in missing if not set(k.split(".")) & new_parts(net)]
     if ours or unexpected:
         raise ValueError(f"the ImageNet weights do not fit {net.name}: missing {ours}, unexpected {unexpected}")
     _logger.info("%s: %d tensors from ImageNet, %d new", net.name, len(state), len(missing))

@@ -336,6 +336,12 @@ def test_best_and_patience(tmp_path):
     assert not (tmp_path / "best.pt").exists()
 
 
+def test_patience_needs_validation(tmp_path, caplog):
+    """Nothing was looked at, so nothing can have stopped improving."""
+    result = train(small(epochs=3, keep="best", patience=1), "tsn_tiny", Clips(), None, tmp_path, progress=False)
+    assert len(result.history) == 3 and "patience looks at validation clips" in caplog.text
+
+
 @pytest.mark.parametrize("changes", [dict(precision="bf16"), dict(optimizer="sgd", schedule="step", milestones=(1,)),
                                      dict(partial_bn=True), dict(channels_last=False, label_smoothing=.1, accumulate=2)])
 def test_options_run(tmp_path, changes):

@@ -181,7 +181,7 @@ def test_devices_that_are_not_there_are_named():
 
 
 def test_recipes_without_a_published_command_say_so(tmp_path, caplog):
-    assert set(ASSUMED) == {"paper_diving48", "paper_epic55"} and ASSUMED.keys() <= RECIPES.keys()
+    assert set(ASSUMED) == {"paper_something", "paper_diving48", "paper_epic55"} and ASSUMED.keys() <= RECIPES.keys()
     config = small(recipe="paper_epic55", epochs=1)
     train(config, "tsn_tiny", Clips(4), None, tmp_path, progress=False)
     assert "P01 to P25" in caplog.text and recipe("paper_diving48").epochs == 50
