@@ -24,7 +24,7 @@ from .backbones import VideoNet, create_model
 from .blocks import DEPENDENCIES
 from .cam import LAYER, Target, clip_cams, find_layer
 from .datasets import ClipDataset
-from .effects import blur, logits_of, rank_correlation, spearman
+from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
 from .evaluation import softmax
 from .moves import load_truth
 from .plots import FONT, new_figure
@@ -226,16 +226,6 @@ def _area(part: pd.DataFrame) -> pd.Series:
     return pd.Series(np.trapezoid(wide.to_numpy(), x, axis=0) / (x[-1] - x[0]), wide.columns)
 
 
-def _interval(values: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    "95 % bootstrap interval of a mean over clips; NaN are left out."
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    if len(values) < 2: return np.nan, np.nan
-    picks = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def curve_areas(
     curves: pd.DataFrame,  # from `deletion_insertion`
 ) -> pd.DataFrame:         # per order: deletion, insertion, difference, and the difference beyond random with interval, n
@@ -248,7 +238,7 @@ def curve_areas(
         row["difference"] = float(difference.loc[order].mean())
         if "random" in difference.index and order != "random":
             beyond = (difference.loc[order] - difference.loc["random"]).to_numpy()
-            row |= dict(zip(("beyond random", "low", "high"), (beyond.mean(), *_interval(beyond)), strict=True))
+            row |= dict(zip(("beyond random", "low", "high"), (beyond.mean(), *mean_interval(beyond)), strict=True))
         rows[order] = row | {"n": difference.shape[1]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(curves.over.iloc[0]).round(3)
 
@@ -357,7 +347,7 @@ def randomisation(
     rows = {}
     for part, values in found.items():
         mean = np.nanmean(values, 0) if np.isfinite(values).any() else np.full(len(clips), np.nan)
-        low, high = _interval(mean)
+        low, high = mean_interval(mean)
         rows[part] = {"rho": np.nanmean(mean), "low": low, "high": high, "n": int(np.isfinite(mean).sum())}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("random from").round(3)
 
@@ -465,7 +455,7 @@ def pointing_table(
         found = pointing_game(values, mask)
         row = {}
         for column in ("point", "energy"):
-            low, high = _interval(found[column])
+            low, high = mean_interval(found[column])
             row |= {column: found[column].mean(), f"{column} low": low, f"{column} high": high}
         rows[name, kind] = row | {"area": found.area.mean(), "n": int(found.point.notna().sum())}
     index = pd.MultiIndex.from_tuples(rows, names=["mask", "maps"])

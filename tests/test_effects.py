@@ -6,6 +6,7 @@ import torch
 from sda.backbones import create_model, sda_blocks
 from sda.effects import (
     blur,
+    can_drop,
     changed,
     changed_selection,
     check_weights,
@@ -16,8 +17,10 @@ from sda.effects import (
     given,
     keep,
     knock_out_map,
+    knock_outs,
     leak_between_clips,
     logits_of,
+    mean_interval,
     measure,
     one_hot,
     order_sensitivity,
@@ -93,6 +96,35 @@ def test_split_blocks_and_fewer_dependencies(clips):
     assert len(shares.worth) == 4 and np.isnan(shares.values[:, [0, 2]]).all()
     assert np.allclose(np.nansum(shares.values, 1), shares.worth["LT", "S122"] - shares.worth[()])
     with pytest.raises(ValueError, match="no dependency 'LS'"), drop("LS").on(two): pass
+
+
+class Toy(list):
+    """Clips as a data set."""
+    class_names = list("abcd")
+
+
+def test_a_single_dependency_has_nothing_to_put_in_its_place(model, clips):
+    one, two = make(dependencies=["LST"]), make(dependencies=("LT", "S122"))
+    found = knock_out_map(one, clips)
+    assert np.isnan(found.effect).all() and found.effect.shape == (3, 4, 4)
+    assert not can_drop(one, "LST") and can_drop(two, "LT", "layer2") and not can_drop(two, "LS") and can_drop(model, "LS")
+    data = Toy({"clip": clip, "label": k, "id": str(k)} for k, clip in enumerate(clips))
+    rows = knock_outs(one, data, pairs=[("a", "b")])
+    assert rows.index.tolist() == ["as selected", "without LST", "all weights equal", "chance"]
+    assert rows.loc["without LST"].isna().all() and rows.drop("without LST").notna().all(axis=None)
+    assert knock_outs(two, data).notna().all(axis=None)
+    with pytest.raises(ValueError, match="two dependencies or more"): weight_against_effect(trace_clips(one, clips), found)
+    with pytest.raises(ValueError, match="nothing would be left"), drop("LST").on(one): one(clips)
+    told = weight_against_effect(trace_clips(two, clips), knock_out_map(two, clips), draws=20)
+    assert set(told.loc["weight"].index) == {"LT", "S122", "pooled", "within clips", "best matches"}
+
+
+def test_the_interval_of_a_mean():
+    values = np.random.default_rng(0).normal(size=400)
+    low, high = mean_interval(np.append(values, np.nan), draws=4000)
+    half = 1.96 * values.std() / 20
+    assert np.allclose([low, high], [values.mean() - half, values.mean() + half], atol=.01)
+    assert np.isnan(mean_interval(np.array([1., np.nan]))).all(), "one clip says nothing about others"
 
 
 def test_invariances(model, clips):
