@@ -7,6 +7,7 @@ __all__ = ['MIN_SIDE', 'BACKENDS', 'VideoError', 'unknown_name', 'reduced_size',
            'DecordVideo', 'find_template', 'FolderVideo', 'ArchiveVideo', 'MemoryVideo', 'open_video']
 
 # %% ../nbs/10_video.ipynb #5a5669ef
+import errno
 import gzip
 import importlib
 import io
@@ -156,6 +157,21 @@ def _video_stream(box, path: Path):
     kinds = sorted({s.type for s in box.streams}) or ["nothing"]
     raise VideoError(f"{path} has no video in it, only {', '.join(kinds)}; take it off the list")
 
+# %% ../nbs/10_video.ipynb #5e90a1c6
+_KINDS = ("mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,apng,mxf,rm,dv,wtv,swf,nut,yuv4mpegpipe,"
+          "m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,vc1,mjpeg")  # FFmpeg's names; mov is mp4 too, matroska webm
+
+
+def _container(path: str | Path):
+    "An open video file; a text, a picture or a list of other files is a VideoError."
+    av = _need("av", "av")
+    limits = {"format_whitelist": _KINDS, "protocol_whitelist": "file"}
+    try: return av.open(str(path), metadata_errors="replace", container_options=limits)
+    except av.FFmpegError as err:
+        if err.errno != errno.EINVAL: raise  # what FFmpeg says of a kind that is not named
+        raise VideoError(f"{path} is no video file, whatever its name says (a text, a picture, a list of other files?); "
+                         "convert it to mp4, or take it off the list") from err
+
 # %% ../nbs/10_video.ipynb #76484582
 def _announced_seconds(box, stream) -> float | None:
     "How long the header says the picture runs, where it says so about the picture alone."
@@ -196,7 +212,7 @@ def _scan(path: Path) -> Facts:
     "Facts from a file's packets and its first frame."
     av = _need("av", "av")
     try:
-        with av.open(str(path), metadata_errors="replace") as box:
+        with _container(path) as box:
             stream = _video_stream(box, path)
             if stream.codec_context is None: raise VideoError(f"{path} is in a format without a decoder; convert it to mp4")
             if stream.width * stream.height > _PIXELS:  # before a frame takes memory
@@ -242,7 +258,7 @@ def _decodable(path: str | Path) -> int:
     "How many frames of a damaged file decode before the first error."
     av, count = _need("av", "av"), 0
     try:
-        with av.open(str(path), metadata_errors="replace") as box:
+        with _container(path) as box:
             for frame in box.decode(_video_stream(box, Path(path))):
                 if frame.is_corrupt: break
                 count += 1
@@ -312,7 +328,7 @@ class PyAVVideo(_FileVideo):
         "Wanted frames by number; ends at the first that does not decode or is not the one expected."
         av, found = _need("av", "av"), {}
         try:
-            with av.open(str(self.path), metadata_errors="replace") as box:
+            with _container(self.path) as box:
                 stream = _video_stream(box, self.path)
                 stream.thread_count = 1
                 for first, wanted in runs:

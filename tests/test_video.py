@@ -178,6 +178,33 @@ def test_a_file_with_a_header_and_no_frames(tmp_path):
             open_video(tmp_path / "none.avi", backend)
 
 
+def test_texts_pictures_and_lists_of_other_files_are_no_videos(tmp_path):
+    "FFmpeg would draw the text as a terminal does, and follow the lists to other files."
+    video = save(tmp_path / "other.mp4", moving(6))
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n"
+    save(tmp_path / "other.ts", moving(6), "mpeg2video", rate=25)
+    texts = {"note.txt": "Nothing moves in a text.\n" * 40, "list.mp4": "ffconcat version 1.0\nfile other.mp4\n",
+             "list.ffconcat": f"ffconcat version 1.0\nfile '{video}'\n", "stream.m3u8": hls,
+             "call.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 26\n",
+             "picture.ppm": f"P3 64 64 255\n{'9 9 9 ' * 64 * 64}"}
+    for name, text in texts.items(): (tmp_path / name).write_text(text)
+    for name in texts:
+        for backend in (None, "decord"):
+            with pytest.raises(VideoError, match=f"{name} is no video file, whatever its name says"):
+                open_video(tmp_path / name, backend)
+    kept = scan(video)
+    video.write_text(texts["list.mp4"])  # exchanged after it was looked at
+    with pytest.raises(VideoError, match="other.mp4 is no video file"): PyAVVideo(video, kept).frames([0])
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mov", "a.m4v", "a.3gp", "a.mpg", "a.ts", "a.flv", "a.wmv", "a.h264", "a.apng"])
+def test_rarer_kinds_of_video_files_are_read(tmp_path, name):
+    codec = {"gif": "gif", "mpg": "mpeg2video", "ts": "mpeg2video", "flv": "flv", "wmv": "wmv2", "apng": "apng"}
+    colours = {"gif": "rgb8", "apng": "rgb24"}
+    video = open_video(save(tmp_path / name, moving(6), codec.get(name[2:], "libx264"), 25, colours.get(name[2:], "yuv420p")))
+    assert len(video) == 6 and video.frames([0, 5]).shape == (2, 72, 72, 3)
+
+
 def test_times_come_from_the_frames_and_not_from_the_announced_rate(tmp_path):
     path = save(tmp_path / "wrong.mkv", moving(10), rate=60, times=[500 * i for i in range(10)])
     with av.open(str(path)) as box: assert float(box.streams.video[0].base_rate or 0) != 2
