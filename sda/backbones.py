@@ -160,13 +160,13 @@ def _check_clips(
     clips: Tensor,  # what was given to the network
 ):
     "Raise an error that names the shape unless `clips` is float [B, T, 3, H, W] with H, W >= 32."
-    shape = "x".join(map(str, clips.shape))
+    def shape() -> str: return "x".join(map(str, clips.shape))  # only when needed: a compiled graph cannot write text
     if clips.ndim != 5 or clips.shape[2] != 3:
-        raise ValueError(f"clips must be [B, T, 3, H, W], got {shape}: stack frames first (one clip: clip[None])")
+        raise ValueError(f"clips must be [B, T, 3, H, W], got {shape()}: stack frames first (one clip: clip[None])")
     if min(clips.shape[3:]) < 32:
         raise ValueError(f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
                          "least 32: resize the clip")
-    if not clips.shape[1]: raise ValueError(f"the clips have no frames (shape {shape})")
+    if not clips.shape[1]: raise ValueError(f"the clips have no frames (shape {shape()})")
     if not clips.is_floating_point():
         raise TypeError(f"clips must be floats, got {clips.dtype}: apply the transform, or .float() / 255")
 

@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['log', 'RECIPES', 'ASSUMED', 'HARMLESS', 'TrainingError', 'DivergedError', 'OptimConfig', 'ClipConfig', 'TrainConfig',
-           'config_from_dict', 'save_config', 'load_config', 'recipe', 'scaled_lr', 'parameter_roles',
+           'check_config', 'config_from_dict', 'recipe', 'save_config', 'load_config', 'scaled_lr', 'parameter_roles',
            'parameter_groups', 'groups_table', 'lr_factor', 'Step', 'epoch_plan', 'seed_everything', 'clip_loader',
            'set_layout', 'place_clips', 'as_bytes', 'check_labels', 'check_finite', 'Engine', 'make_accelerator',
            'make_optimizer', 'start_engine', 'train_step', 'overfit_one_batch', 'training_mode', 'validate', 'Progress',
-           'run_identity', 'differences', 'save_state', 'save_best', 'load_state', 'listen_for_sigterm',
+           'clips_digest', 'run_identity', 'differences', 'save_state', 'save_best', 'load_state', 'listen_for_sigterm',
            'prepare_folder', 'check_data', 'run_epoch', 'close_epoch', 'make_card', 'TrainResult', 'finished_run',
-           'metrics_of', 'finish', 'Watcher', 'build_model', 'train']
+           'metrics_of', 'write_history', 'finish', 'Watcher', 'build_model', 'leave', 'train']
 
 # %% ../nbs/21_trainer.ipynb #66dd308a
 import contextlib
 import copy
 import dataclasses
 import difflib
+import hashlib
 import json
 import logging
 import math
@@ -138,6 +139,23 @@ class TrainConfig(OptimConfig, ClipConfig):
     keep_states: int = 1  # states kept during the run: state.pt, then state.1.pt, state.2.pt, ... before it
     tensorboard: bool = False  # write curves, rates, selections and confusions into tensorboard/ of the run's folder
 
+# %% ../nbs/21_trainer.ipynb #21f00001
+_MOST = {"label_smoothing": 1, "ema": 1, "warmup": 1, "momentum": 1, "dropout": 1, "erase": 1, "rand_augment": 30}
+_LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "num_frames": 1, "size": 1, "resize": 1, "keep_states": 1}
+
+
+def check_config(config: TrainConfig) -> TrainConfig:
+    """The same description; TrainingError when a number in it means nothing."""
+    for name, value in dataclasses.asdict(config).items():
+        least, most = _LEAST.get(name, 0), _MOST.get(name, math.inf)  # no setting has a use for negative numbers
+        for one in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(one, (int, float)) and not least <= one <= most or one == math.inf:
+                limit = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+                raise TrainingError(f"Setting {name!r} cannot be {one:g}: give a finite number, {limit}.")
+    if config.accumulate > config.batch_size:
+        raise TrainingError(f"Setting 'accumulate' cannot be {config.accumulate}: a batch has {config.batch_size} clips.")
+    return config
+
 # %% ../nbs/21_trainer.ipynb #1bf9a724
 def _convert(name: str, value: Any, kind: Any) -> Any:
     """`value` as field type `kind`, or an error that names the field."""
@@ -163,22 +181,7 @@ def config_from_dict(values: dict[str, Any]) -> TrainConfig:
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, 1)
             raise TrainingError(f"There is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
-    return TrainConfig(**{name: _convert(name, value, kinds[name]) for name, value in values.items()})
-
-# %% ../nbs/21_trainer.ipynb #e61aa8af
-def save_config(config: TrainConfig, path: str | Path) -> Path:
-    """Write `config` as YAML, every field of it."""
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
-    Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
-    return Path(path)
-
-
-def load_config(path: str | Path) -> TrainConfig:
-    """Read a YAML description; missing fields take their default."""
-    values = yaml.safe_load(Path(path).read_text())
-    if not isinstance(values, dict):
-        raise TrainingError(f"{path}: expected lines of the form `setting: value`")
-    return config_from_dict(values)
+    return check_config(TrainConfig(**{name: _convert(name, value, kinds[name]) for name, value in values.items()}))
 
 # %% ../nbs/21_trainer.ipynb #50dfbc2d
 _PAPER = TrainConfig(
@@ -219,6 +222,24 @@ def recipe(
         raise TrainingError(f"There is no recipe {name!r}; " + (
             f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RECIPES)}."))
     return config_from_dict(dataclasses.asdict(RECIPES[name]) | changes)
+
+# %% ../nbs/21_trainer.ipynb #e61aa8af
+def save_config(config: TrainConfig, path: str | Path) -> Path:
+    """Write `config` as YAML, every field of it."""
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+    Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+    return Path(path)
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Read a YAML description; missing fields are those of the recipe that it names, or of `moves`."""
+    try: values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as err:
+        raise TrainingError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path}: expected lines of the form `setting: value`")
+    try: return recipe(str(values.pop("recipe", "moves")), **{str(name): value for name, value in values.items()})
+    except TrainingError as err: raise TrainingError(f"{path}: {err}") from err
 
 # %% ../nbs/21_trainer.ipynb #33c05161
 def scaled_lr(config: TrainConfig) -> tuple[float, str]:
@@ -314,6 +335,8 @@ def epoch_plan(
             log.info("epoch %d leaves out %d clips: too few for %d processes", epoch, len(batch), world)
             continue
         steps.append(Step(len(batch), [batch[i::accumulate][rank::world] for i in range(accumulate)]))
+    if not steps: raise TrainingError(f"{num_clips} clips in batches of {batch_size} are too few for {accumulate} pieces on "
+                                      f"{world} processes: lower accumulate or the number of processes.")
     return steps
 
 # %% ../nbs/21_trainer.ipynb #62d289f1
@@ -535,19 +558,33 @@ class Progress:
 
 
 HARMLESS = ("num_workers", "save_every", "keep_states", "tensorboard")  # fields that do not change a run's result
+_AGAIN = "start again: resume=False, or --resume no"
 
 
-def run_identity(config: TrainConfig, model: nn.Module, data: Dataset) -> dict[str, Any]:
+def clips_digest(data: Dataset | None) -> str:
+    """Which clips these are: ids, labels and lengths, and the bytes of some of them; "" for clips without records."""
+    if not (records := getattr(data, "records", None)): return ""
+    told = hashlib.sha256("".join(f"{r.id}\n{r.label} {r.offset} {r.num_frames}\n" for r in records).encode())
+    for record in records[::max(1, len(records) // 200)]:  # enough to tell another set from one that was copied
+        path = Path(record.path)
+        files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+        told.update(str([file.stat().st_size for file in files[:3]]).encode())
+    return told.hexdigest()[:16]
+
+
+def run_identity(config: TrainConfig, model: nn.Module, data: Dataset, val_data: Dataset | None = None) -> dict[str, Any]:
     """What must be equal for two runs to be the same run."""
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in HARMLESS}
     options = {k: repr(v) for k, v in getattr(model, "options", {}).items()}
-    identity = dict(config=values, model=model.name, options=options, clips=len(data))
+    identity = dict(config=values, model=model.name, options=options, clips=len(data),
+                    training_clips=clips_digest(data), validation_clips=clips_digest(val_data))
     return json.loads(json.dumps(identity | dict(class_names=list(data.class_names))))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The settings in which two identities differ, in words."""
     younger = json.loads(json.dumps(dataclasses.asdict(TrainConfig())))  # settings that the older run did not know yet
+    younger |= {k: other[k] for k in ("training_clips", "validation_clips") for other in (old, new) if k in other}
     flat = [{k: v for k, v in d.items() if k != "config"} | d.get("config", {}) for d in (old, new)]
     for one, other in (flat, flat[::-1]): one.update({k: younger[k] for k in other if k not in one and k in younger})
     return [f"{k}: {flat[0].get(k)!r} then, {flat[1].get(k)!r} now" for k in sorted(flat[0].keys() | flat[1].keys())
@@ -605,7 +642,8 @@ def load_state(engine: Engine, identity: dict[str, Any]) -> Progress:
     except Exception as err:
         older = [p.name for p in sorted(engine.out.glob("state.[0-9]*.pt"))]
         help = f"Rename {older[0]} to state.pt to go on from there" if older else "Delete it to start again"
-        raise TrainingError(f"{path} is not a readable training state: {err}. {help}.") from err
+        why = str(err).partition("\n")[0].partition(". ")[0]  # the rest of torch's words is of no help here
+        raise TrainingError(f"{path} is not a readable training state ({why}). {help}.") from err
     _same_run(state["identity"], identity, engine.out)
     engine.bare_model.load_state_dict(state["model"])
     engine.optimizer.load_state_dict(state["optimizer"])
@@ -619,8 +657,7 @@ def load_state(engine: Engine, identity: dict[str, Any]) -> Progress:
 def _same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     """Refuse to go on with another run's folder."""
     if found := differences(old, new):
-        raise TrainingError(f"{out} holds another run ({'; '.join(found)}). Choose another folder, or pass "
-                            "resume=False to train again from the start.")
+        raise TrainingError(f"{out} holds another run ({'; '.join(found)}). Choose another folder, or {_AGAIN}.")
 
 
 @contextlib.contextmanager
@@ -756,12 +793,14 @@ class TrainResult:
 def finished_run(out: Path, identity: dict[str, Any]) -> TrainResult | None:
     """The result in `out` if this very run was finished there before."""
     if not (out / "record.json").exists(): return None
-    record = json.loads((out / "record.json").read_text())
+    try: record, history = json.loads((out / "record.json").read_text(encoding="utf-8")), pd.read_csv(out / "history.csv")
+    except (ValueError, OSError) as err:
+        raise TrainingError(f"{out} holds a finished run with a missing or damaged file, record.json or history.csv ({err}). "
+                            f"Choose another folder, or {_AGAIN}.") from err
     before = {k: v for k, v in record["config"].items() if k not in HARMLESS}
     _same_run(record["identity"] | dict(config=before), identity, out)
     log.info("%s holds this finished run: nothing to train", out)
-    return TrainResult(load_model(out / "model.safetensors"), pd.read_csv(out / "history.csv"), record["seconds"], out,
-                       record, reused=True)
+    return TrainResult(load_model(out / "model.safetensors"), history, record["seconds"], out, record, reused=True)
 
 # %% ../nbs/21_trainer.ipynb #b09a85f9
 def metrics_of(progress: Progress, best: bool) -> dict[str, float]:
@@ -771,6 +810,13 @@ def metrics_of(progress: Progress, best: bool) -> dict[str, float]:
     return metrics | dict(epoch=kept["epoch"], best_epoch=progress.best_epoch, best_val_top1=max(progress.best, 0.0))
 
 # %% ../nbs/21_trainer.ipynb #52064a1a
+def write_history(out: Path, progress: Progress) -> None:
+    """The epochs so far as history.csv, whole at any moment."""
+    part = out / ".history.csv"
+    pd.DataFrame(progress.history).to_csv(part, index=False)
+    os.replace(part, out / "history.csv")
+
+
 def finish(engine: Engine, progress: Progress, data: Dataset, val_data: Dataset | None,
            identity: dict[str, Any]) -> TrainResult:
     """Write model, history and record, and delete the state."""
@@ -794,7 +840,7 @@ def finish(engine: Engine, progress: Progress, data: Dataset, val_data: Dataset 
                         identity={k: v for k, v in identity.items() if k != "config"})
     if engine.accelerator.is_main_process:
         save_model(out / "model.safetensors", model, model.card)
-        history.to_csv(out / "history.csv", index=False)
+        write_history(out, progress)
         save_record(record, out / "record.json")
         for path in (*out.glob("state*"), *out.glob("best.[pt]*")): path.unlink(missing_ok=True)
     engine.accelerator.wait_for_everyone()
@@ -851,6 +897,12 @@ def build_model(config: TrainConfig, model: nn.Module | str, class_names: list[s
                         dropout=config.dropout)
 
 
+def leave(out: Path) -> typing.NoReturn:
+    """End this process as the system asked; the state is saved."""
+    log.warning("asked to end: the state is in %s, and the same command goes on from there", out)
+    raise SystemExit(143)
+
+
 def _patience_over(config: TrainConfig, progress: Progress, val_data: Dataset | None) -> bool:
     """True when validation has not improved for `patience` epochs; never without validation."""
     return bool(config.patience) and val_data is not None and progress.epoch - progress.best_epoch >= config.patience
@@ -881,10 +933,10 @@ def train(
     watch: typing.Sequence[Watcher] = (),  # told about steps and epochs, see `sda.watching`
 ) -> TrainResult:
     """Train and leave a model file, a history and a record in `out`."""
-    model = build_model(config, model, train_data.class_names)
+    model = build_model(check_config(config), model, train_data.class_names)
     check_data(config, model, train_data, val_data)
     if hasattr(train_data, "seed"): train_data.seed = config.seed  # of its random frames and crops
-    out, identity = prepare_folder(out, model, config.keep_states), run_identity(config, model, train_data)
+    out, identity = prepare_folder(out, model, config.keep_states), run_identity(config, model, train_data, val_data)
     if not resume: _clear(out)
     if (done := finished_run(out, identity)) and int(os.environ.get("WORLD_SIZE", 1)) == 1: return done
     watch, engine = [*watch, *_tensorboard(config, out)], start_engine(config, model, out)
@@ -901,11 +953,12 @@ def train(
             for watcher in watch: watcher.step(engine, state, loss)
             stop = _anyone(engine, asked.is_set())
             if stop or config.save_every and state.step % config.save_every == 0: save_state(engine, state, identity)
-            if stop: raise SystemExit(143)
+            if stop: leave(out)
         while state.epoch < config.epochs and not _patience_over(config, state, val_data):
             lr = run_epoch(engine, as_bytes(train_data), state, bar, after_step)
             better = close_epoch(engine, as_bytes(val_data), state, lr)
             if better: save_best(engine)
             for watcher in watch: watcher.epoch(engine, state, val_data)
             save_state(engine, state, identity)
+            if engine.accelerator.is_main_process: write_history(out, state)
     return finish(engine, state, train_data, val_data, identity)

@@ -2,12 +2,14 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import tyro
@@ -15,12 +17,14 @@ from torch import nn
 
 from sda.backbones import create_model
 from sda.checkpoints import load_model
+from sda.records import Record
 from sda.sampling import Sampling
 from sda.trainer import (
     RECIPES,
     Step,
     TrainConfig,
     TrainingError,
+    Watcher,
     as_bytes,
     clip_loader,
     config_from_dict,
@@ -106,7 +110,7 @@ def test_bad_settings(values, words):
 
 def test_yaml_numbers_and_wrong_files(tmp_path):
     (tmp_path / "a.yaml").write_text("lr: 4e-3\nbetas: [0.9, 0.99]\n")
-    assert load_config(tmp_path / "a.yaml") == TrainConfig(lr=4e-3, betas=(.9, .99))
+    assert load_config(tmp_path / "a.yaml") == recipe("moves", lr=4e-3, betas=(.9, .99))
     (tmp_path / "b.yaml").write_text("- 1\n")
     with pytest.raises(TrainingError, match="b.yaml"): load_config(tmp_path / "b.yaml")
 
@@ -325,6 +329,71 @@ def test_a_damaged_state_is_named(tmp_path):
     (tmp_path / "state.pt").write_bytes(b"half a file")
     with pytest.raises(TrainingError, match="state.pt is not a readable"):
         train(small(), "tsn_tiny", Clips(), None, tmp_path, progress=False)
+
+
+def test_a_damaged_finished_run_is_named(tmp_path, reference):
+    for name in ("record.json", "history.csv"):
+        out = tmp_path / name
+        shutil.copytree(reference.out, out)
+        (out / name).write_text("" if name.endswith("csv") else '{"config": ')
+        with pytest.raises(TrainingError, match="damaged file.*--resume no"):
+            train(small(), "sda_tsm_tiny", Clips(), Clips(6), out, progress=False)
+
+
+def with_records(folder, label=0, size=5):
+    """The clips in memory as if they came from files."""
+    (folder / "clip").write_bytes(b"x" * size)
+    data = Clips()
+    data.records = [Record(f"clip{i}", str(folder / "clip"), i % 3 if i else label, 4) for i in range(len(data))]
+    return data
+
+
+@pytest.mark.parametrize("changed", [dict(label=1), dict(size=6)])
+def test_other_clips_are_another_run(tmp_path, changed):
+    """Neither a corrected label nor another set with the same names is answered with the old run."""
+    def run(data, val): return train(small(epochs=1), "tsn_tiny", data, val, tmp_path / "run", progress=False)
+    run(with_records(tmp_path), None)
+    assert run(with_records(tmp_path), None).reused
+    with pytest.raises(TrainingError, match="training_clips"): run(with_records(tmp_path, **changed), None)
+    with pytest.raises(TrainingError, match="validation_clips"): run(with_records(tmp_path), with_records(tmp_path))
+
+
+def test_history_is_there_while_the_run_goes_on(tmp_path):
+    class Stop(Watcher):
+        def step(self, engine, progress, loss):
+            if progress.epoch: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), "tsn_tiny", Clips(), None, tmp_path, progress=False, watch=[Stop()])
+    assert pd.read_csv(tmp_path / "history.csv").epoch.tolist() == [1]
+    assert len(train(small(), "tsn_tiny", Clips(), None, tmp_path, progress=False).history) == 2
+
+
+@pytest.mark.parametrize("name, value", [
+    ("epochs", 0), ("epochs", -2), ("patience", -1), ("batch_size", 0), ("accumulate", 0), ("lr", -1), ("lr", float("nan")),
+    ("lr", float("inf")), ("mixup", -1), ("warmup", 3), ("momentum", 2), ("weight_decay", -1), ("keep_states", 0),
+    ("save_every", -1), ("seed", -1), ("accumulate", 100), ("betas", (-.1, .9)), ("dropout", 1.5)])
+def test_settings_that_mean_nothing_are_refused(name, value, tmp_path):
+    with pytest.raises(TrainingError, match=f"Setting '{name}' cannot be"): recipe("moves", **{name: value})
+    with pytest.raises(TrainingError, match=f"Setting '{name}' cannot be"):
+        train(dataclasses.replace(small(), **{name: value}), "tsn_tiny", Clips(), None, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_too_small_to_share_are_refused():
+    with pytest.raises(TrainingError, match="5 clips in batches of 16 are too few for 8 pieces"): epoch_plan(5, 16, accumulate=8)
+
+
+@pytest.mark.parametrize("text, words", [("recipe: nonsense", "no recipe 'nonsense'"), ("a: [", "is not YAML"),
+                                         ("epochss: 3", "did you mean 'epochs'"), ("epochs: 0", "'epochs' cannot be 0")])
+def test_settings_files_are_checked_by_name(text, words, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(TrainingError, match=f"run.yaml.*{words}"): load_config(file)
+
+
+def test_a_settings_file_starts_from_the_recipe_it_names(tmp_path):
+    (tmp_path / "run.yaml").write_text("recipe: paper_something\nepochs: 3")
+    assert load_config(tmp_path / "run.yaml") == recipe("paper_something", epochs=3)
 
 
 def test_best_and_patience(tmp_path):
