@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'StepError', 'Step', 'Signatures', 'fail', 'run_steps', 'Child', 'stop', 'watch', 'DemoConfig', 'label',
-           'open_split', 'make_clips', 'train_command', 'train_both', 'test_model', 'trace_model', 'report',
-           'demo_steps', 'run_demo']
+           'open_split', 'make_clips', 'train_command', 'train_both', 'ordered_twins', 'test_model', 'trace_model',
+           'report', 'demo_steps', 'run_demo']
 
 # %% ../nbs/41_demo.ipynb #75d80f01
 import dataclasses
@@ -32,7 +32,7 @@ import sda
 from .checkpoints import load_model
 from .datasets import ClipDataset, open_dataset
 from .evaluation import Predictions, class_needs, evaluate, protocol, summary
-from .moves import PAIRS, make_moves
+from .moves import CLASSES, PAIRS, make_moves
 from .report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
 from .results import load_records, new_record, save_record
 from .trace import Trace, trace_clips
@@ -62,25 +62,36 @@ class Step:
         text = json.dumps(self.settings, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-
+# %% ../nbs/41_demo.ipynb #7d0e41b4
 class Signatures:
     """Which steps are done, and with which settings; one small file per step."""
 
     def __init__(self, folder: Path):  # folder: of the demo
         self.folder = check_writable(Path(folder) / "steps")
 
-    def read(self, name: str) -> dict:
+    def read(
+        self,
+        name: str,  # of the step
+    ) -> dict:
         """The signature of a step; empty when there is none or it is damaged."""
         try: sign = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError): return {}
         return sign if isinstance(sign, dict) else {}
 
-    def done(self, step: Step) -> bool:
+    def done(
+        self,
+        step: Step,  # as it would be run now
+    ) -> bool:
         """Whether the step was finished with these very settings and all its files are there."""
         sign = self.read(step.name)
         return sign.get("key") == step.key and sign.get("done", False) and all(f.exists() for f in step.files)
 
-    def write(self, step: Step, done: bool, seconds: float = 0.0) -> None:
+    def write(
+        self,
+        step: Step,  # with its settings
+        done: bool,  # False: begun
+        seconds: float = 0.0,  # it took
+    ) -> None:
         """Sign a step as begun or as done."""
         part = self.folder / f".{step.name}.part"
         part.write_text(json.dumps(dict(key=step.key, done=done, seconds=round(seconds, 1), settings=step.settings),
@@ -88,7 +99,10 @@ class Signatures:
         os.replace(part, self.folder / f"{step.name}.json")
 
 # %% ../nbs/41_demo.ipynb #0fe3192f
-def fail(step: Step, err: object) -> StepError:
+def fail(
+    step: Step,  # that failed
+    err: object,  # exception, or the reason in words
+) -> StepError:
     """The error of a step in words."""
     said = str(err).strip() or type(err).__name__
     return StepError(f"The step '{step.title}' failed: {said}\nWhat to do: {step.remedy}\nFinished steps are kept; the "
@@ -162,7 +176,10 @@ class Child:
         return lines[-1] if lines else f"it ended with status {self.process.returncode} and said nothing"
 
 # %% ../nbs/41_demo.ipynb #c9737b47
-def stop(children: Sequence[Child], patience: float = 20.0) -> None:
+def stop(
+    children: Sequence[Child],  # running or not
+    patience: float = 20.0,  # seconds to wait for each
+) -> None:
     """Ask every running child to end; after `patience` seconds make it."""
     running = [c.process for c in children if c.process and c.process.poll() is None]
     for process in running: process.terminate()
@@ -235,25 +252,38 @@ class DemoConfig:
         return recipe(self.recipe, seed=self.seed, **({"epochs": self.epochs} if self.epochs else {}))
 
 
-def label(model: str) -> str:
+def label(
+    model: str,  # name of a network, e.g. "sda_tsn_tiny"
+) -> str:
     """A model's name as people say it: sda_tsn_tiny is SDA-TSN."""
     return model.rsplit("_", 1)[0].upper().replace("_", "-")
 
 # %% ../nbs/41_demo.ipynb #1cad23ae
-def open_split(config: DemoConfig, split: str, progress: bool = False) -> ClipDataset:
+def open_split(
+    config: DemoConfig,  # what the demo makes, and where
+    split: str,  # "train", "val" or "test"
+    progress: bool = False,  # show a bar while decoding
+) -> ClipDataset:
     """One split of the demo's clips as the networks are trained and tested on them."""
     training = config.training()
     return open_dataset(config.data_folder(), split, training.sampling(), training.transform(), cache=True,
                         progress=progress)
 
 
-def make_clips(config: DemoConfig, progress: bool) -> None:
+def make_clips(
+    config: DemoConfig,  # number of clips, seed and folder
+    progress: bool,  # show bars
+) -> None:
     """Make the clips and decode them into the cache."""
     make_moves(config.data_folder(), config.train, config.val, config.test, config.seed, progress)
     for split in ("train", "val", "test"): open_split(config, split, progress)
 
 # %% ../nbs/41_demo.ipynb #adeee642
-def train_command(config: DemoConfig, model: str, restart: bool) -> list[str]:
+def train_command(
+    config: DemoConfig,  # recipe, clips and folder
+    model: str,  # name of the network
+    restart: bool,  # forget what lies in its folder
+) -> list[str]:
     """The command that trains one network; it can be repeated by hand."""
     command = [sys.executable, "-m", "sda", "train", "--model", model, "--data", str(config.data_folder()),
                "--out", str(config.out / model), "--recipe", config.recipe, "--epochs", str(config.training().epochs),
@@ -262,7 +292,12 @@ def train_command(config: DemoConfig, model: str, restart: bool) -> list[str]:
     return [*command, "--resume", "no"] if restart else command
 
 
-def train_both(config: DemoConfig, steps: Sequence[Step], signatures: Signatures, progress: bool) -> None:
+def train_both(
+    config: DemoConfig,  # recipe, clips and folder
+    steps: Sequence[Step],  # one per network, named after it; StepError when one fails
+    signatures: Signatures,  # of the demo; each training signs for itself
+    progress: bool,  # show a bar for each
+) -> None:
     """Train the networks that are not trained yet, side by side."""
     todo, started = {}, {}
     for step in steps:
@@ -278,8 +313,18 @@ def train_both(config: DemoConfig, steps: Sequence[Step], signatures: Signatures
     failed = watch([child for _, child in todo.values()], config.parallel()[0], progress, ended)
     if failed: raise fail(todo[failed.title][0], failed.last_words())
 
+# %% ../nbs/41_demo.ipynb #7d0e41b0
+def ordered_twins() -> list[tuple[str, str]]:  # pairs of class names
+    """The twins of Moves that consist of the same frames in another order."""
+    made_of = {c.name: (c.source, c.variant) for c in CLASSES}
+    return [(one, other) for one, other in PAIRS if made_of[one] == made_of[other]]
+
 # %% ../nbs/41_demo.ipynb #8d5a419b
-def test_model(config: DemoConfig, model: str, progress: bool) -> None:
+def test_model(
+    config: DemoConfig,  # clips and folder
+    model: str,  # name of a trained network
+    progress: bool,  # show a bar
+) -> None:
     """Test one network and write predictions and record."""
     net, data = load_model(config.out / model / "model.safetensors"), open_split(config, "test")
     found = evaluate(net, data, batch_size=50, progress=progress)
@@ -291,15 +336,20 @@ def test_model(config: DemoConfig, model: str, progress: bool) -> None:
     save_record(record, config.out / "records" / f"test-{model}.json")
 
 
-def trace_model(config: DemoConfig, progress: bool) -> None:
+def trace_model(
+    config: DemoConfig,  # clips and folder
+    progress: bool,  # show bars
+) -> None:
     """Record the selections on all test clips, and what the network can do without."""
     net, data = load_model(config.out / config.model / "model.safetensors"), open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
-    effects = knock_outs(net, data, class_needs(), PAIRS, progress=progress)
+    effects = knock_outs(net, data, class_needs(), ordered_twins(), progress=progress)
     effects.to_csv(config.out / "knock_outs.csv")
 
 # %% ../nbs/41_demo.ipynb #e57cf657
-def report(config: DemoConfig) -> None:
+def report(
+    config: DemoConfig,  # folder of a demo whose other steps are done
+) -> None:
     """Put everything on one page."""
     names, out = (config.baseline, config.model), config.out
     records = {r["model"]: r for r in load_records(out / "records", kind="test")}
@@ -310,14 +360,18 @@ def report(config: DemoConfig) -> None:
     effects = pd.read_csv(out / "knock_outs.csv", index_col="selection")
     files = [out / "records" / f"test-{n}.json" for n in names] + [
         out / n / f for n in names for f in ("record.json", "history.csv", "model.safetensors", "test.npz")]
-    write_report(out, tested, trace, views, effects, needs, PAIRS, [*files, out / "trace.npz", out / "knock_outs.csv"],
-                 f"What {label(config.model)} selects on Moves")
+    write_report(out, tested, trace, views, effects, needs, ordered_twins(),
+                 [*files, out / "trace.npz", out / "knock_outs.csv"], f"What {label(config.model)} selects on Moves")
 
 # %% ../nbs/41_demo.ipynb #d11eda18
 _AGAIN = "look at the lines above; if they do not help, run `sda demo --debug` and report the last lines"
 
 
-def demo_steps(config: DemoConfig, signatures: Signatures, progress: bool) -> list[Step]:
+def demo_steps(
+    config: DemoConfig,  # what the demo makes, and where
+    signatures: Signatures,  # of its folder
+    progress: bool,  # show bars
+) -> list[Step]:
     """The steps of the demo in order."""
     out, both = config.out, (config.baseline, config.model)
     clips = dict(library=sda.__version__, data=str(config.data_folder()), train=config.train, val=config.val,
@@ -327,6 +381,7 @@ def demo_steps(config: DemoConfig, signatures: Signatures, progress: bool) -> li
                       lambda: None, f"read {out / name / 'train.log'}; if memory ran out, use --together 1")
                  for name in both]
     models = training | dict(models=both)
+    seen = models | dict(pairs=ordered_twins())
     return [
         Step("clips", "make the clips", clips, [config.data_folder() / "category.txt"],
              lambda: make_clips(config, progress), "check that the folder can be written and has 3 GB free"),
@@ -334,9 +389,9 @@ def demo_steps(config: DemoConfig, signatures: Signatures, progress: bool) -> li
              lambda: train_both(config, trainings, signatures, progress), _AGAIN),
         Step("test", "test both", models, [out / "records" / f"test-{name}.json" for name in both],
              lambda: [test_model(config, name, progress) for name in both], _AGAIN),
-        Step("trace", "record the selections", models, [out / "trace.npz", out / "knock_outs.csv"],
+        Step("trace", "record the selections", seen, [out / "trace.npz", out / "knock_outs.csv"],
              lambda: trace_model(config, progress), _AGAIN),
-        Step("report", "write the report", models, [out / "report.html"], lambda: report(config), _AGAIN)]
+        Step("report", "write the report", seen, [out / "report.html"], lambda: report(config), _AGAIN)]
 
 
 def run_demo(

@@ -86,7 +86,10 @@ def check_writable(
     return folder
 
 # %% ../nbs/35_report.ipynb #77036a47
-def write_page(path: Path, text: str) -> Path:
+def write_page(
+    path: Path,  # file, replaced if it exists; ReportError where it cannot be written
+    text: str,  # a whole HTML document
+) -> Path:  # the file
     """Write a page in one move."""
     part = path.with_name(f".{path.name}-{os.getpid()}.part")
     try:
@@ -172,7 +175,7 @@ class Tested:
 def accuracy_rows(
     tested: Sequence[Tested],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes
+    pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
 ) -> pd.DataFrame:  # one row per model, and one for chance
     """Accuracy overall, by need and between twins, with training seconds."""
     rows = {}
@@ -202,16 +205,16 @@ def _machine(record: Mapping) -> str:
 def accuracy_section(
     tested: Sequence[Tested],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes
+    pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
 ) -> str:  # HTML
     """The accuracy table and how to read it."""
     out = table(accuracy_rows(tested, needs, pairs))
     out += words("Share of test clips whose best-scored class is the true one. Test clips were never used in training "
                  "or to choose anything. The 95 % interval covers the choice of clips, not the choice of the seed.")
     if pairs:
-        out += words("Between twins: only the scores of the two classes of a pair are compared, so a coin gets .50. "
-                     "Twins are made of the same frames in another order; a model that looks at frames one by one "
-                     "and averages cannot tell them apart.")
+        out += words(f"Between twins: the mean over {len(pairs)} pair{'s' * (len(pairs) > 1)} of classes. Only the scores "
+                     "of the two classes of a pair are compared, so a coin gets .50. Twins are made of the same frames "
+                     "in another order; a model that looks at frames one by one and averages cannot tell them apart.")
     seeds = sorted({str(t.record["seed"]) for t in tested if "seed" in t.record})
     note = f"One run each (seed {', '.join(seeds)}); another seed moves these numbers by a few points." if seeds else ""
     return out + words(f"Seconds were measured on: {_machine(tested[-1].record)}.", note)
@@ -241,7 +244,9 @@ _FOUR = ("Every SDA block gives each of its four dependencies a weight per clip;
          "neighbourhoods in space and time.")
 
 
-def spread_sentence(trace: Trace) -> str:
+def spread_sentence(
+    trace: Trace,  # selections of some clips
+) -> str:  # two sentences, plain text
     """How undecided the blocks are, and how much clips differ, in words."""
     low, high = np.nanpercentile(trace.weights, [10, 90], axis=0)  # over clips: [R,4]
     wide = np.unravel_index(np.nanargmax(high - low), low.shape)
@@ -324,10 +329,13 @@ def view_clip(
                     list(trace.blocks), clip_cam(model, item["clip"], class_names=last.class_names))
 
 # %% ../nbs/35_report.ipynb #fe362a44
-def clip_section(views: Sequence[ClipView]) -> str:
+def clip_section(
+    views: Sequence[ClipView],  # from `view_clip`, chosen by `choose_clips`
+) -> str:  # HTML
     """Frames with class-activation maps, answers and selection of some clips."""
-    out = words("For every need: the first test clip that the last model gets right and the first model wrong. The "
-                "last clip is one it gets wrong. Frames are what the network saw, after cropping.")
+    out = words("For every need: the first test clip that the last model gets right and the first model wrong, or where "
+                "there is none the first that the last model gets right. The last clip is one that it gets wrong, if "
+                "there is any. Frames are what the network saw, after cropping.")
     for view in views:
         answers = "; ".join(f"{name} says {answer}" for name, answer in view.answers.items())
         out += words(f"{view.true} · {view.id}", tag="h3") + words(f"{answers}.")
@@ -341,7 +349,10 @@ def clip_section(views: Sequence[ClipView]) -> str:
         "weights prefers moving or bright places. It is a question to ask, not an explanation.") + "</div>"
 
 # %% ../nbs/35_report.ipynb #3b75cb8f
-def files_section(folder: Path, files: Iterable[str | Path]) -> str:
+def files_section(
+    folder: Path,  # of the report
+    files: Iterable[str | Path],  # records, predictions and model files
+) -> str:  # HTML
     """Where the numbers lie: links relative to the report."""
     items = []
     for file in files:
@@ -367,7 +378,7 @@ def write_report(
     views: Sequence[ClipView] = (),  # from `view_clip`
     effects: pd.DataFrame | None = None,  # from `knock_outs`
     needs: Mapping[str, str] | None = None,  # class name -> need
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes
+    pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
     files: Iterable[str | Path] = (),  # records and model files to point to
     title: str = "What the video model selects",  # plain text
 ) -> Path:  # the file
@@ -439,13 +450,19 @@ class ClipStudy:
     effects: np.ndarray  # [R,4], fall of the probability when one dependency is left out of one block
     done: list[Effect]  # interventions with their random controls
 
-    def change(self, effect: Effect) -> tuple[float, np.ndarray]:
+    def change(
+        self,
+        effect: Effect,  # one of `done`
+    ) -> tuple[float, np.ndarray]:
         """Change of the probability, and under the draws [D]."""
         now, drawn = effect.changes()
         return float(now[0]), drawn[:, 0]
 
 
-def clip_interventions(model: nn.Module, num_frames: int) -> list[Intervention]:
+def clip_interventions(
+    model: nn.Module,  # any network; without SDA blocks only the clip is changed
+    num_frames: int,  # T, frames of the clip; the one in the middle is frozen
+) -> list[Intervention]:
     """What the page tries out: every dependency left out, all weights equal, the clip backwards, a frozen frame."""
     blocks = sda_blocks(model).values()
     present = [n for n in DEPENDENCIES if any(n in block.dependencies for block in blocks)]
@@ -512,7 +529,9 @@ def study_clip(
     return ClipStudy(seen, softmax(before)[0], names[read], list(blocks), *selected, done)
 
 # %% ../nbs/35_report.ipynb #aff89205
-def verdict(study: ClipStudy) -> str:
+def verdict(
+    study: ClipStudy,  # from `study_clip`
+) -> str:  # plain text, empty where nothing could be left out
     """Largest weight, contribution and effect in words, and whether they agree."""
     removed = {e.name.removeprefix("without "): study.change(e) for e in study.done if e.name.startswith("without ")}
     if not removed: return ""
@@ -530,7 +549,9 @@ def verdict(study: ClipStudy) -> str:
     return said
 
 # %% ../nbs/35_report.ipynb #322fda52
-def draw_interventions(study: ClipStudy) -> Figure:
+def draw_interventions(
+    study: ClipStudy,  # from `study_clip`
+) -> Figure:
     """Every intervention on one clip beside the same at random."""
     changes, drawn = zip(*map(study.change, study.done), strict=True)
     ends = [(d.min(), d.mean(), d.max()) if len(d) else (np.nan,) * 3 for d in drawn]
@@ -538,7 +559,10 @@ def draw_interventions(study: ClipStudy) -> Figure:
                              reading=f"probability of '{study.read}'")
 
 # %% ../nbs/35_report.ipynb #f80c1436
-def selection_part(study: ClipStudy, model_name: str) -> str:
+def selection_part(
+    study: ClipStudy,  # from `study_clip`
+    model_name: str,  # as shown
+) -> str:  # HTML
     """The triptych with its verdict, or the sentence that there is no selection."""
     if not study.blocks:
         names = list_models("sda_*")
@@ -552,7 +576,10 @@ def selection_part(study: ClipStudy, model_name: str) -> str:
                 "this block and the others share its weight. A red cell was needed, a blue one was in the way.")
 
 
-def cam_part(model: nn.Module, seen: SeenClip) -> str:
+def cam_part(
+    model: nn.Module,  # network with a card
+    seen: SeenClip,  # the clip; its first view is asked about
+) -> str:  # HTML
     """Grad-CAM of the first view, or the sentence what is missing for it."""
     try: cam = clip_cam(model, seen.views[0])
     except ImportError as err: return words(f"Not drawn: {err}.")
@@ -560,8 +587,11 @@ def cam_part(model: nn.Module, seen: SeenClip) -> str:
                    f"Where the evidence for '{cam.target}' lies, on one scale for the whole clip. A map is coarse, and "
                    "even a network with random weights prefers what stands out: a question to ask, not an explanation.")
 
-
-def clip_page(study: ClipStudy, model: nn.Module) -> str:
+# %% ../nbs/35_report.ipynb #7d0e41b6
+def clip_page(
+    study: ClipStudy,  # from `study_clip`
+    model: nn.Module,  # the network that was studied
+) -> str:  # HTML
     """Everything about one clip."""
     seen, name = study.seen, getattr(model, "name", "This network")
     views = f" Of {len(seen.views)} views the first is shown; answer and weights are averaged over all." * (
@@ -585,7 +615,12 @@ class Inspection:
     failed: dict[str, str]  # clip -> why it is not on it
 
 
-def overview(studies: Sequence[ClipStudy], failed: Mapping[str, str], model: nn.Module, source: str) -> str:
+def overview(
+    studies: Sequence[ClipStudy],  # one per clip that is shown
+    failed: Mapping[str, str],  # clip -> why it is not shown
+    model: nn.Module,  # the network that was studied
+    source: str,  # where it comes from, e.g. " from model.safetensors"; may be empty
+) -> str:  # HTML
     """The opening of the page: the model, a row per clip, and the clips that are missing."""
     rows = []
     for s in studies:

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from sda.demo import DemoConfig, Signatures, Step, StepError, demo_steps, run_demo, run_steps
+import sda.report
+from sda.checkpoints import load_model
+from sda.datasets import open_dataset
+from sda.demo import DemoConfig, Signatures, Step, StepError, demo_steps, ordered_twins, run_demo, run_steps
+from sda.evaluation import evaluate
+from sda.moves import PAIRS, render
+from sda.transforms import TransformConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--epochs", "1", "--train", "2", "--val", "1", "--test", "1"]
@@ -41,12 +47,28 @@ def steps_said(config):
     return said
 
 
+def test_ordered_twins_are_those_of_the_same_frames():
+    def frames(name): return sorted(frame.tobytes() for frame in render(name).frames)
+    assert ordered_twins() == [pair for pair in PAIRS if frames(pair[0]) == frames(pair[1])] and len(ordered_twins()) == 8
+
+
+def test_between_twins_a_network_of_single_frames_is_at_chance():
+    """The report says that such a network cannot tell the twins apart: then no pair may be averaged that it does."""
+    net = load_model(ROOT / "data/checkpoints/tsn_moves.safetensors")
+    data = open_dataset(ROOT / "data/moves_sample", "test", "segments", TransformConfig.from_dict(net.card.transform))
+    tsn = sda.report.Tested("TSN", evaluate(net, data, batch_size=10, progress=False))
+    assert sda.report.accuracy_rows([tsn], pairs=ordered_twins()).loc["TSN", "between twins"] == .5
+    assert sda.report.accuracy_rows([tsn], pairs=PAIRS).loc["TSN", "between twins"] > .5
+    assert "the mean over 8 pairs of classes" in sda.report.accuracy_section([tsn], pairs=ordered_twins())
+
+
 @pytest.mark.slow
 def test_demo_ends_in_a_report(done):
     folder, out, err = done
     assert out == "Report: runs/demo/report.html\n" and "Traceback" not in err
     page = (folder / "runs/demo/report.html").read_text(encoding="utf-8")
-    for word in ("TSN", "SDA-TSN", "between twins", "without S122", "Grad-CAM", "A weight is not an effect"): assert word in page
+    for word in ("TSN", "SDA-TSN", "between twins", "the mean over 8 pairs", "without S122", "Grad-CAM",
+                 "A weight is not an effect"): assert word in page
     links = re.findall(r'(?:src|href)="([^"]+)"', page)
     files = [link for link in links if not link.startswith(("#", "data:image/png;base64,"))]
     assert len(files) == 12 and all((folder / "runs/demo" / name).is_file() for name in files)
