@@ -15,9 +15,12 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -70,7 +73,10 @@ class Predictions:
 
     def __len__(self) -> int: return len(self.ids)
 
-    def scores(self, average: Literal["logits", "probabilities"] = "logits") -> np.ndarray:
+    def scores(
+        self,
+        average: Literal["logits", "probabilities"] = "logits",  # what is averaged
+    ) -> np.ndarray:  # [N,K]
         """Views averaged: [N,K] mean logits, or mean probabilities."""
         if average not in ("logits", "probabilities"):
             raise EvaluationError(f"average={average!r}: choose 'logits' or 'probabilities'.")
@@ -83,17 +89,19 @@ def _some(ids: list[str], chosen: np.ndarray, most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") + "."
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(
+    logits: np.ndarray,  # [...,K]
+) -> np.ndarray:  # the same shape; sums to 1 along the last axis
     """Probabilities along the last axis."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 # %% ../nbs/22_evaluation.ipynb #09635acb
 def hits(
-    predictions: Predictions,
+    predictions: Predictions,  # scores of N videos
     k: int = 1,  # how many best classes count
-    average: str = "logits",  # how views are joined
-) -> np.ndarray:
+    average: str = "logits",  # how views are joined: "logits" or "probabilities"
+) -> np.ndarray:  # bool [N]
     """bool [N]: the true class is among the k best. Equal scores: the true class counts as behind them."""
     scores = predictions.scores(average)
     true = scores[np.arange(len(scores)), predictions.labels][:, None]
@@ -102,17 +110,21 @@ def hits(
 
 def interval(
     right: np.ndarray,  # bool [N], e.g. from `hits`
-    level: float = 0.95,  # share of draws inside
-    draws: int = 2000,  # bootstrap draws
-    seed: int = 0,  # of the draws
-) -> tuple[float, float]:
-    """Bootstrap interval of the mean of `right` over videos."""
-    if not len(right): raise EvaluationError("There are no videos to compute an interval from.")
-    counts = np.random.default_rng(seed).binomial(len(right), right.mean(), draws) / len(right)
-    return tuple(float(x) for x in np.quantile(counts, [(1 - level) / 2, (1 + level) / 2]))
+    level: float = 0.95,  # how often such an interval holds the true accuracy, between 0 and 1
+) -> tuple[float, float]:  # its ends, in 0 to 1
+    """Wilson's score interval of the share that is right (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, pp. 209-212)."""
+    n = len(right)
+    if not n: raise EvaluationError("There are no videos to compute an interval from: check the list file.")
+    if not 0 < level < 1: raise EvaluationError(f"level={level}: choose a number between 0 and 1, such as 0.95.")
+    p, zz = float(np.mean(right)), NormalDist().inv_cdf((1 + level) / 2) ** 2 / n  # z squared, per video
+    centre, half = p + zz / 2, math.sqrt(zz * (p * (1 - p) + zz / 4))
+    return max((centre - half) / (1 + zz), 0.0), min((centre + half) / (1 + zz), 1.0)
 
 # %% ../nbs/22_evaluation.ipynb #4a8cb6f4
-def by_class(predictions: Predictions, k: int = 1) -> pd.DataFrame:
+def by_class(
+    predictions: Predictions,  # scores of N videos
+    k: int = 1,  # how many best classes count
+) -> pd.DataFrame:  # columns class, n, right, accuracy
     """One row per class: videos (n), right ones, accuracy (empty where n = 0)."""
     n = np.bincount(predictions.labels, minlength=len(predictions.class_names))
     right = np.bincount(predictions.labels[hits(predictions, k)], minlength=len(n))
@@ -120,7 +132,9 @@ def by_class(predictions: Predictions, k: int = 1) -> pd.DataFrame:
     return pd.DataFrame({"class": predictions.class_names, "n": n, "right": right, "accuracy": share})
 
 
-def confusion(predictions: Predictions) -> pd.DataFrame:
+def confusion(
+    predictions: Predictions,  # scores of N videos
+) -> pd.DataFrame:  # [K,K], class names on both sides
     """Counts: row = true class, column = best-scored class."""
     k = len(predictions.class_names)
     counts = np.zeros((k, k), int)
@@ -128,7 +142,10 @@ def confusion(predictions: Predictions) -> pd.DataFrame:
     return pd.DataFrame(counts, index=predictions.class_names, columns=predictions.class_names)
 
 
-def most_confused(predictions: Predictions, count: int = 10) -> pd.DataFrame:
+def most_confused(
+    predictions: Predictions,  # scores of N videos
+    count: int = 10,  # at most so many rows
+) -> pd.DataFrame:  # columns true, answer, n, videos (ids); the most frequent first
     """The most frequent mistakes: true class, answer, how often, which videos."""
     best = predictions.scores().argmax(1)
     wrong = np.flatnonzero(best != predictions.labels)
@@ -140,7 +157,10 @@ def most_confused(predictions: Predictions, count: int = 10) -> pd.DataFrame:
     return table.sort_values("n", ascending=False, kind="stable", ignore_index=True).head(count)
 
 # %% ../nbs/22_evaluation.ipynb #95677293
-def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
+def calibration(
+    predictions: Predictions,  # scores of N videos
+    bins: int = 10,  # parts of equal width that 0 to 1 is cut into
+) -> pd.DataFrame:  # columns from, to, n, confidence, accuracy
     """One row per bin of confidence: its borders, videos (n), mean confidence, accuracy (empty where n = 0)."""
     sure = softmax(predictions.scores()).max(1)
     place = np.minimum((sure * bins).astype(int), bins - 1)
@@ -153,14 +173,20 @@ def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
                          "accuracy": mean(hits(predictions).astype(float))})
 
 
-def calibration_error(predictions: Predictions, bins: int = 15) -> float:
+def calibration_error(
+    predictions: Predictions,  # scores of N videos
+    bins: int = 15,  # parts of equal width that 0 to 1 is cut into
+) -> float:  # 0: as sure as it is right
     """Expected calibration error: mean gap between confidence and accuracy, in 0 to 1."""
     from torchmetrics.functional.classification import multiclass_calibration_error
     sure = torch.from_numpy(softmax(predictions.scores()))
     return multiclass_calibration_error(sure, torch.from_numpy(predictions.labels), sure.shape[1], bins).item()
 
 # %% ../nbs/22_evaluation.ipynb #a3acbc46
-def fig_reliability(predictions: Predictions, bins: int = 10) -> Any:
+def fig_reliability(
+    predictions: Predictions,  # scores of N videos
+    bins: int = 10,  # bars
+) -> Any:  # matplotlib Figure
     """Accuracy against confidence, with the number of videos over each bar, as a matplotlib `Figure`."""
     from matplotlib.figure import Figure
     table = calibration(predictions, bins)
@@ -177,7 +203,7 @@ def fig_reliability(predictions: Predictions, bins: int = 10) -> Any:
 
 # %% ../nbs/22_evaluation.ipynb #5a39b206
 def by_group(
-    predictions: Predictions,
+    predictions: Predictions,  # scores of N videos
     groups: dict[str, str],  # class name -> group, or video id -> group
     k: int = 1,  # how many best classes count
 ) -> pd.DataFrame:
@@ -194,7 +220,7 @@ def by_group(
 
 
 def pair_accuracy(
-    predictions: Predictions,
+    predictions: Predictions,  # scores of N videos
     pairs: list[tuple[str, str]],  # class names that differ in one thing
 ) -> pd.DataFrame:
     """One row per pair: accuracy between the two classes alone (chance .5); empty where no video shows them."""
@@ -213,7 +239,7 @@ def pair_accuracy(
 
 # %% ../nbs/22_evaluation.ipynb #f5937b1d
 def by_attribute(
-    predictions: Predictions,
+    predictions: Predictions,  # scores of N videos
     groups: dict[str, dict[str, str]],  # attribute -> class name -> value, e.g. from `read_diving48_vocabulary`
 ) -> pd.DataFrame:
     """One row per attribute and value: videos, accuracy, and share whose answer has this value at least."""
@@ -231,7 +257,10 @@ def by_attribute(
     return pd.concat(tables, ignore_index=True)[["attribute", "value", "n", "accuracy", "attribute_right"]]
 
 # %% ../nbs/22_evaluation.ipynb #dd39e126
-def save_predictions(predictions: Predictions, path: str | Path) -> Path:
+def save_predictions(
+    predictions: Predictions,  # scores of N videos
+    path: str | Path,  # file to write; its ending becomes .npz, its folder is made
+) -> Path:  # the file
     """Write a compressed `.npz`, atomically."""
     path = Path(path).with_suffix(".npz")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,15 +271,27 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     return path
 
 
-def load_predictions(path: str | Path) -> Predictions:
-    """Read what `save_predictions` wrote; nothing is unpickled."""
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def _arrays(path: str | Path, names: Iterable[str]) -> list[np.ndarray]:
+    """Arrays of an `.npz` by name; nothing is unpickled, and whatever is wrong is one error."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Predictions(file["ids"].tolist(), file["logits"], file["labels"], file["class_names"].tolist())
-    except (OSError, ValueError, KeyError) as err:
-        raise EvaluationError(f"{path} holds no predictions ({err}): write it with Predictions.save.") from err
+        with np.load(path, allow_pickle=False) as file: return [file[name] for name in names]
+    except _DAMAGED as err:
+        raise EvaluationError(f"{path} holds no predictions ({err or type(err).__name__}): make it again, with `sda test "
+                              "--out FOLDER` or Predictions.save.") from err
 
 
+def load_predictions(
+    path: str | Path,  # .npz file; EvaluationError if it is missing, damaged or something else
+) -> Predictions:
+    """Read what `save_predictions` wrote; nothing is unpickled."""
+    ids, logits, labels, names = _arrays(path, ("ids", "logits", "labels", "class_names"))
+    try: return Predictions(ids.tolist(), logits, labels, names.tolist())
+    except (EvaluationError, TypeError, ValueError) as err: raise EvaluationError(f"{path}: {err}") from err
+
+# %% ../nbs/22_evaluation.ipynb #c40f9b17
 def _order(first: Predictions, other: Predictions) -> list[int]:
     """Where the first's videos are in the other; a video in one set only is an error."""
     if odd := sorted(set(first.ids) ^ set(other.ids)):
@@ -259,7 +300,9 @@ def _order(first: Predictions, other: Predictions) -> list[int]:
     return [place[i] for i in first.ids]
 
 
-def same_videos(*several: Predictions) -> list[Predictions]:
+def same_videos(
+    *several: Predictions,  # at least one; of the same videos in any order
+) -> list[Predictions]:
     """The same predictions in the order of the first; other ids, labels or classes are refused."""
     first, joined = several[0], []
     for other in several:
@@ -287,7 +330,12 @@ def ensemble(
                        joined[0].class_names)
 
 
-def compare(first: Predictions, second: Predictions, draws: int = 2000, seed: int = 0) -> dict[str, float]:
+def compare(
+    first: Predictions,  # of one model
+    second: Predictions,  # of the other, on the same videos
+    draws: int = 2000,  # bootstrap draws
+    seed: int = 0,  # of the draws
+) -> dict[str, float]:  # n, first, second, difference, low, high, only_first, only_second, p
     """Two models on the same videos: difference, paired bootstrap interval, exact McNemar p-value."""
     a, b = (hits(p) for p in same_videos(first, second))
     gain = b.astype(float) - a
@@ -324,24 +372,36 @@ def actions(
                          row("action", [ranks <= k for k in (1, 5)])])
 
 # %% ../nbs/22_evaluation.ipynb #95761117
-def accuracy(predictions: Predictions, k: int = 1, average: str = "logits") -> float:
+def accuracy(
+    predictions: Predictions,  # scores of N videos
+    k: int = 1,  # how many best classes count
+    average: str = "logits",  # how views are joined: "logits" or "probabilities"
+) -> float:  # in 0 to 1
     """Share of videos whose true class is among the k best."""
     if not len(predictions): raise EvaluationError("There are no videos to compute an accuracy from.")
     return float(hits(predictions, k, average).mean())
 
 
-def top1(predictions: Predictions) -> np.ndarray:
+def top1(
+    predictions: Predictions,  # scores of N videos
+) -> np.ndarray:  # int [N]
     """int [N]: the best-scored class of each video."""
     return predictions.scores().argmax(1)
 
 
-def mean_class_accuracy(predictions: Predictions) -> float:
+def mean_class_accuracy(
+    predictions: Predictions,  # scores of N videos
+) -> float:  # in 0 to 1
     """Mean over the classes that occur."""
     return float(by_class(predictions)["accuracy"].dropna().mean())
 
 
-def _interval(predictions: Predictions, k: int = 1, level: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval of the top-k accuracy."""
+def _interval(
+    predictions: Predictions,  # scores of N videos
+    k: int = 1,  # how many best classes count
+    level: float = 0.95,  # see `interval`
+) -> tuple[float, float]:  # its ends, in 0 to 1
+    """Wilson's interval of the top-k accuracy."""
     return interval(hits(predictions, k), level)
 
 
@@ -356,7 +416,9 @@ def class_needs() -> dict[str, str]:
     return {c.name: c.need for c in sorted(CLASSES, key=lambda c: NEEDS.index(c.need))}
 
 
-def summary(predictions: Predictions) -> dict[str, Any]:
+def summary(
+    predictions: Predictions,  # scores of N videos
+) -> dict[str, Any]:  # by name
     """Top-1, top-5, mean over classes, calibration error, videos, classes; accuracy by need for the classes of Moves."""
     found = dict(top1=accuracy(predictions), top5=accuracy(predictions, 5), mean_class=mean_class_accuracy(predictions),
                  calibration_error=calibration_error(predictions), n=len(predictions),
@@ -367,7 +429,11 @@ def summary(predictions: Predictions) -> dict[str, Any]:
     return found
 
 # %% ../nbs/22_evaluation.ipynb #c8914d27
-def describe(predictions: Predictions, title: str, most: int = 3) -> list[str]:
+def describe(
+    predictions: Predictions,  # scores of N videos
+    title: str,  # how the first line begins
+    most: int = 3,  # mistakes to name
+) -> list[str]:
     """Lines: accuracies, accuracy by need, and the most frequent mistakes with a clip each."""
     found, (low, high) = summary(predictions), _interval(predictions)
     lines = [f"{title}: top-1 {found['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), top-5 {found['top5']:.3f}, mean "
@@ -377,7 +443,10 @@ def describe(predictions: Predictions, title: str, most: int = 3) -> list[str]:
                     for row in most_confused(predictions, most).itertuples()]
 
 
-def save_tables(predictions: Predictions, stem: str | Path) -> list[Path]:
+def save_tables(
+    predictions: Predictions,  # scores of N videos
+    stem: str | Path,  # how the files' paths begin
+) -> list[Path]:  # the four files
     """Write STEM-classes.csv, -confusion.csv, -confused.csv and -reliability.png."""
     stem, worst = Path(stem), most_confused(predictions, 50)
     files = [stem.with_name(f"{stem.name}-{end}") for end in ("classes.csv", "confusion.csv", "confused.csv", "reliability.png")]
@@ -457,7 +526,8 @@ class _Parts:
         if self.folder is None: return
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("[0-9]*.npz")):
-            with np.load(path, allow_pickle=False) as file: self._take(*(file[k] for k in _COLUMNS))
+            try: self._take(*_arrays(path, _COLUMNS))
+            except EvaluationError as err: log.warning("%s is damaged, its clips are tested again (%s)", path, err.__cause__)
 
     def _take(self, places: Any, ids: Any, logits: np.ndarray, labels: np.ndarray) -> None:
         for place, *row in zip(places, ids, logits, labels, strict=True):
@@ -590,7 +660,11 @@ def predict(
     return pd.DataFrame(rows, columns=["video", "class", "probability"][not many:])
 
 # %% ../nbs/22_evaluation.ipynb #7adfa1e4
-def windows(total: int, length: int, stride: int) -> list[tuple[int, int]]:
+def windows(
+    total: int,  # frames of the video
+    length: int,  # frames of a window, at least 1
+    stride: int,  # frames from one start to the next, at least 1
+) -> list[tuple[int, int]]:
     """First and one-past-last frame of windows that cover all `total` frames."""
     if length < 1 or stride < 1: raise EvaluationError(f"A window of {length} frames every {stride} covers nothing.")
     starts = list(range(0, max(total - length, 0) + 1, stride))

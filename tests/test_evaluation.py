@@ -1,5 +1,7 @@
 """Predictions, evaluation and prediction: joins, bad input, agreement with torchmetrics."""
 import json
+import logging
+import math
 import shutil
 
 import numpy as np
@@ -26,6 +28,7 @@ from sda.evaluation import (
     evaluate,
     fig_reliability,
     hits,
+    interval,
     predict,
     protocol,
     same_videos,
@@ -112,6 +115,44 @@ def test_files(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     for name in ("evil.npz", "text.npz", "missing.npz"):
         with pytest.raises(EvaluationError, match=name): Predictions.load(tmp_path / name)
+
+
+def test_a_file_of_other_scores_or_none_at_all_is_named(tmp_path):
+    toy().save(tmp_path / "whole.npz")
+    whole = (tmp_path / "whole.npz").read_bytes()
+    np.save(array := tmp_path / "array.npy", np.zeros(3))
+    twice = dict(ids=["a", "a"], logits=np.zeros((2, 2)), labels=[0, 1], class_names=["x", "y"])
+    np.savez(tmp_path / "twice.npz", **twice)
+    np.savez(tmp_path / "words.npz", **twice | {"ids": ["a", "b"], "labels": ["x", "y"]})
+    for name, data in {"cut.npz": whole[:-30], "hole.npz": whole[:200] + bytes(60) + whole[260:], "none.npz": b"",
+                       "array.npz": array.read_bytes()}.items(): (tmp_path / name).write_bytes(data)
+    for name in ("cut.npz", "hole.npz", "none.npz", "array.npz"):
+        with pytest.raises(EvaluationError, match=rf"{name} holds no predictions .*sda test --out FOLDER"):
+            Predictions.load(tmp_path / name)
+    for name, words in (("twice.npz", "occurs twice"), ("words.npz", "invalid literal")):
+        with pytest.raises(EvaluationError, match=f"{name}: .*{words}"): Predictions.load(tmp_path / name)
+
+
+def covered(p, n, level):
+    """How often n videos give an interval that holds the true accuracy p: exact, a sum over the number of right ones."""
+    ends = [interval(np.arange(n) < right, level) for right in range(n + 1)]
+    return sum(math.comb(n, k) * p ** k * (1 - p) ** (n - k) for k, (low, high) in enumerate(ends) if low <= p <= high)
+
+
+@pytest.mark.parametrize("n", [5, 20, 100])
+def test_the_interval_of_an_accuracy_holds_it_as_often_as_it_says(n):
+    truth = np.linspace(.02, .98, 97)
+    assert np.mean([covered(p, n, .95) for p in truth]) == pytest.approx(.95, abs=.015)
+    assert np.mean([covered(p, n, .8) for p in truth]) == pytest.approx(.8, abs=.02)
+
+
+def test_an_interval_has_a_width_even_where_all_are_right():
+    assert np.allclose(interval(np.ones(5, bool)), (.5655, 1), atol=1e-4)
+    assert np.allclose(interval(np.zeros(5, bool)), (0, .4345), atol=1e-4)
+    assert np.allclose(interval(np.arange(100) < 85), (.7672, .9069), atol=1e-4)
+    for level in (0, 1, 95):
+        with pytest.raises(EvaluationError, match="between 0 and 1"): interval(np.ones(5, bool), level)
+    with pytest.raises(EvaluationError, match="no videos"): interval(np.ones(0, bool))
 
 
 def test_other_videos_and_classes_are_not_joined():
@@ -433,6 +474,23 @@ def test_a_test_that_broke_off_goes_on(tmp_path):
     other = Counted()
     evaluate(Mean(2.), other, batch_size=2, progress=False, parts=tmp_path)
     assert other.read == 7, "scores of other weights must not be taken"
+
+
+def test_what_a_power_cut_damaged_is_tested_again(tmp_path, caplog):
+    whole = evaluate(Mean(), Counted(), batch_size=2, progress=False)
+    with pytest.raises(KeyboardInterrupt): evaluate(Mean(), Counted(stop=6), 2, False, parts=tmp_path)
+    parts = sorted(tmp_path.rglob("0*.npz"))
+    data = parts[1].read_bytes()
+    for part, damaged in ((parts[0], b""), (parts[1], data[:len(data) // 2])): part.write_bytes(damaged)
+    rest = Counted()
+    with caplog.at_level(logging.WARNING, "sda.evaluation"):
+        found = evaluate(Mean(), rest, batch_size=2, progress=False, parts=tmp_path)
+    assert found.ids == whole.ids and (found.logits == whole.logits).all() and rest.read == 7 - 2 * (len(parts) - 2)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and all(str(part) in words for part, words in zip(parts, said, strict=False))
+    caplog.clear()
+    evaluate(Mean(), again := Counted(), batch_size=2, progress=False, parts=tmp_path)
+    assert again.read == 0 and not caplog.records, "the damaged files were replaced"
 
 
 @pytest.mark.parametrize("total, length, stride", [(100, 40, 20), (90, 40, 20), (10, 40, 20), (41, 40, 40), (7, 1, 3)])

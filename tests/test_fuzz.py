@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sda.evaluation import EvaluationError, Predictions
+
 av = pytest.importorskip("av")
 pytest.importorskip("decord")
 
@@ -72,3 +74,18 @@ def test_mutated_bytes_give_frames_or_an_error(tmp_path, name):
     assert done.returncode == 0, done.stderr[-2000:]
     counts = json.loads(done.stdout.splitlines()[-1])
     assert sum(counts.values()) == 60 and counts["refused"] > 0
+
+
+def test_mutated_scores_are_read_or_refused_by_name(tmp_path):
+    rng = np.random.default_rng(0)
+    kept = Predictions([f"clip{i}" for i in range(6)], rng.normal(size=(6, 2, 4)), rng.integers(0, 4, 6), list("abcd"))
+    whole, target, refused = kept.save(tmp_path / "whole.npz").read_bytes(), tmp_path / "mutant.npz", 0
+    for case in range(300):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), (1, 4, 32)[case % 3]): data[place] = rng.integers(256)
+        target.write_bytes(data[: rng.integers(len(data))] if case % 5 == 4 else data)
+        try: Predictions.load(target)
+        except EvaluationError as err:
+            assert "mutant.npz" in str(err)
+            refused += 1
+    assert 200 < refused < 300
