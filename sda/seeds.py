@@ -43,7 +43,7 @@ def _draw_over_seeds(axes, tables: np.ndarray, none: float) -> object:  # tables
 def fig_over_seeds(
     runs: Sequence[SeedRun],  # one training from several seeds, with explanations
 ) -> Figure:                  # three panels, pairs x (blocks x 4)
-    "Weight, contribution and effect by class pair and block, with the cells that every seed agrees on framed."
+    "Weight, contribution and effect by class pair and block; framed where the interval over seeds excludes nothing."
     figure, blocks = new_figure(12, 4), [str(b) for b in runs[0].answers["blocks"]]
     panels = {"weights": ("weight", .25), "contribution": ("contribution", .25), "block_effect": ("effect (logits)", 0)}
     for axes, (key, (title, none)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
