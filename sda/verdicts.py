@@ -34,6 +34,7 @@ from .cam import METHODS, clip_cam
 from .effects import KnockOuts, knock_out_map, weight_against_effect
 from .plots import FONT, new_figure
 from .trace import Trace
+from .video import unknown_name
 
 # %% ../nbs/39_verdicts.ipynb #35f59b43
 _MAP = inspect.signature(clip_cam).parameters  # the map that sda.cam recommends
@@ -67,11 +68,23 @@ class Trial:
         if len(self.clips) < 3:
             raise ValueError(f"{len(self.clips)} clips are too few to measure agreement; loosen the filters")
         if len(self.labels) != len(self.clips): raise ValueError(f"{len(self.labels)} labels for {len(self.clips)} clips")
+        if self.method not in METHODS: raise ValueError(unknown_name("method", self.method, list(METHODS)))
 
     @cached_property
     def how(self) -> dict[str, str]:
-        "Layer and method of the map; a method without gradients would take minutes and is replaced by the usual one."
-        return {"layer": self.layer, "method": self.method if METHODS.get(self.method) else "layercam"}
+        "Layer and method of the maps that are judged; `instead` says when it is not the method that was asked for."
+        return {"layer": self.layer, "method": self.method if METHODS[self.method] else _MAP["method"].default}
+
+    @property
+    def instead(self) -> str:
+        "What every verdict about maps says when they are not those that were asked for; else nothing."
+        used = self.how["method"]
+        return "" if used == self.method else f" Measured on maps of {used}: those of {self.method} would take minutes."
+
+    @property
+    def name(self) -> str:
+        "What tables and pictures call the map."
+        return f"map of {self.how['method']}" if self.instead else "this map"
 
     @cached_property
     def maps(self) -> np.ndarray:
@@ -138,7 +151,8 @@ def no_blocks(name: str) -> str:  # of a model
 
 def _selection(trial: Trial) -> Iterator[str]:
     "Weight and contribution against the effect of leaving a dependency out, block by block."
-    if trial.trace is None or not trial.trace.blocks: raise ValueError(no_blocks(trial.model.name))
+    if not sda_blocks(trial.model): raise ValueError(no_blocks(trial.model.name))
+    if trial.trace is None: raise ValueError("what the network selected is not known; give trace=, see sda.trace.trace_clips")
     parts = []
     for block in sda_blocks(trial.model):
         yield f"leaving out every dependency of {block}"
@@ -160,9 +174,9 @@ def _removal(trial: Trial, over: str) -> Iterator[str]:
         parts.append(part.assign(clip=part["clip"] + start))
     curves = pd.concat(parts, ignore_index=True)
     rows = curve_areas(curves).loc[["map", "centre"], ["beyond random", "low", "high", "n"]]
-    names = {"map": "this map", "centre": "the centre"}
+    names = {"map": trial.name, "centre": "the centre"}
     found = [Finding(over, names[k], *row[:3], int(row["n"]), k == "centre") for k, row in rows.iterrows()]
-    return found, curve_words(curves), [curves]
+    return found, curve_words(curves) + trial.instead, [curves]
 
 # %% ../nbs/39_verdicts.ipynb #3f954e5d
 def _learnt(trial: Trial) -> Iterator[str]:
@@ -172,10 +186,10 @@ def _learnt(trial: Trial) -> Iterator[str]:
     rows = rows.loc[["classifier", rows.index[len(rows) // 2], "stem"]]
     found = [Finding("learnt", f"random down to {part}", *row[:3], int(row["n"])) for part, row in rows.iterrows()]
     last = found[-1]
-    if not last.n: return found, "The scrambled network's maps have no contrast: no verdict.", []
+    if not last.n: return found, "The scrambled network's maps have no contrast: no verdict." + trial.instead, []
     verdict = "hardly depends" if last.value > .6 else "depends only in part" if last.high > .3 else "depends"
     return found, (f"The map {verdict} on what the network has learnt: rank correlation {last.value:+.2f} "
-                   f"[{last.low:+.2f}, {last.high:+.2f}] with the map of random weights, n = {last.n}."), []
+                   f"[{last.low:+.2f}, {last.high:+.2f}] with the map of random weights, n = {last.n}.{trial.instead}"), []
 
 # %% ../nbs/39_verdicts.ipynb #6e809220
 def _truth(trial: Trial) -> Iterator[str]:
@@ -188,7 +202,7 @@ def _truth(trial: Trial) -> Iterator[str]:
         rows = table.loc[name]
         for kind in ("map", "random weights", "another clip", "centre"):
             row = rows.loc[kind]
-            found.append(Finding("truth", f"{name}: {'this map' if kind == 'map' else kind}", row["point"],
+            found.append(Finding("truth", f"{name}: {trial.name if kind == 'map' else kind}", row["point"],
                                  row["point low"], row["point high"], int(row["n"]), kind != "map"))
         area, mine = rows.loc["map", "area"], rows.loc["map"]
         found.append(Finding("truth", f"{name}: by area alone", area, np.nan, np.nan, int(mine["n"]), True))
@@ -196,7 +210,7 @@ def _truth(trial: Trial) -> Iterator[str]:
         verdict = "more often" if mine["point low"] > rival else "no more often, as far as these clips tell,"
         said.append(f"It points at the {name} in {mine['point']:.2f} [{mine['point low']:.2f}, {mine['point high']:.2f}] "
                     f"of {int(mine['n'])} clips, {verdict} than the best control ({rival:.2f})")
-    return found, ". ".join(said) + ".", []
+    return found, ". ".join(said) + "." + trial.instead, []
 
 # %% ../nbs/39_verdicts.ipynb #119df4c6
 def _seeds(trial: Trial) -> Iterator[str]:
