@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'BACKBONES', 'METHODS', 'Site', 'Bottleneck', 'Backbone', 'VideoNet', 'Method', 'register_method',
-           'tsn_places', 'tsm_places', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'new_parts',
-           'load_imagenet', 'Profile', 'profile']
+           'tsn_places', 'tsm_places', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'eval_mode',
+           'new_parts', 'load_imagenet', 'Profile', 'profile']
 
 # %% ../nbs/03_backbones.ipynb #88e2c8e9
 import copy
@@ -371,6 +371,17 @@ def sda_blocks(
 ) -> dict[str, SDA]:  # bottleneck name, e.g. "layer1.0", -> its SDA block, in order of depth
     "The SDA blocks of a network."
     return {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, SDA)}
+
+
+@contextmanager
+def eval_mode(
+    model: nn.Module,  # any network
+) -> Iterator[nn.Module]:  # the same network; inside: in evaluation mode
+    "Evaluation mode inside; afterwards every module is in its own mode again."
+    modes = [(module, module.training) for module in model.modules()]
+    try: yield model.eval()
+    finally:
+        for module, training in modes: module.training = training
 
 # %% ../nbs/03_backbones.ipynb #2210820d
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import sda_blocks
+from .backbones import eval_mode, sda_blocks
 from .effects import blur
 from .trace import trace_clips
 
@@ -36,13 +36,10 @@ def untouched(
     model: nn.Module,  # any network
 ) -> Iterator[None]:   # inside: evaluation mode, parameters without gradients
     "Evaluation mode and frozen parameters inside; modes, gradients and `requires_grad` as before afterwards."
-    modes = [(module, module.training) for module in model.modules()]
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     try:
-        model.eval().requires_grad_(False)
-        yield
+        with eval_mode(model): yield model.requires_grad_(False)
     finally:
-        for module, training in modes: module.training = training
         for p, requires_grad, grad in parameters: p.requires_grad_(requires_grad).grad = grad
 
 # %% ../nbs/32_cam.ipynb #5b35e7fb

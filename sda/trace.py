@@ -14,7 +14,6 @@ import json
 import zipfile
 from collections import namedtuple
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .backbones import list_models, sda_blocks
+from .backbones import eval_mode, list_models, sda_blocks
 from .blocks import DEPENDENCIES, SDA, resize
 from .datasets import ClipDataset, Record
 from .sampling import Sampling
@@ -490,16 +489,6 @@ def _batches(items: Sequence[dict], size: int, progress: bool) -> Iterator[list[
     if batch: yield batch
 
 # %% ../nbs/30_trace.ipynb #640ad2b5
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    "Evaluation mode and no gradients inside; every module's mode as before afterwards."
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.no_grad(): yield model.eval()
-    finally:
-        for module, training in modes: module.training = training
-
-
 def _run(model: nn.Module, batch: list[tuple]) -> np.ndarray:
     "Logits [b,K] of a batch; a clip whose logits are not finite is named."
     like = next(model.parameters())
@@ -535,7 +524,7 @@ def trace_clips(
 ) -> Trace:                                 # one row per clip, or per view
     "Run clips through the model once and write down every selection."
     items, rows, logits = _items(model, clips, videos, labels), [], []
-    with _evaluating(model), Tracer(model, responses) as tracer:
+    with eval_mode(model), torch.no_grad(), Tracer(model, responses) as tracer:
         for batch in _batches(items, batch_size, progress):
             logits.append(_run(model, batch))
             rows += [row[1:] for row in batch]

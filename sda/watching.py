@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from . import trainer
-from .backbones import sda_blocks
+from .backbones import eval_mode, sda_blocks
 from .trainer import DivergedError, Engine, Progress, TrainConfig, TrainingError, Watcher, build_model
 
 # %% ../nbs/25_watching.ipynb #04c71462
@@ -229,17 +229,15 @@ def selection_weights(
     clips: Tensor,  # float [B,T,3,H,W]
 ) -> dict[str, dict[str, Tensor]]:  # stage -> dependency -> weights of its blocks on these clips, one after the other
     """What the SDA blocks of each stage select, in evaluation mode."""
-    found, modes = {}, {m: m.training for m in model.modules()}
-    with contextlib.ExitStack() as stack:
+    found = {}
+    with eval_mode(model), contextlib.ExitStack() as stack:
         for name, block in sda_blocks(model).items():
             def note(module: nn.Module, args: Any, out: Tensor, name: str = name, block: nn.Module = block) -> None:
                 stage = found.setdefault(name.partition(".")[0], {})
                 for d, column in zip(block.dependencies, out.float().cpu().unbind(1), strict=True):
                     stage[d] = torch.cat([stage[d], column]) if d in stage else column
             stack.callback(block.attention.register_forward_hook(note).remove)
-        try: model.eval().forward(clips)  # past a compiled call, which knows nothing of the hooks
-        finally:
-            for module, training in modes.items(): module.training = training
+        model.forward(clips)  # past a compiled call, which knows nothing of the hooks
     return found
 
 # %% ../nbs/25_watching.ipynb #9b8e5465
