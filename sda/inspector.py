@@ -70,7 +70,7 @@ def clip_table(
     true = [None] * len(rows) if labels is None else [names[k] for k in labels]
     table = pd.DataFrame({"video": videos, "true": true, "predicted": [names[k] for k in best],
                           "confidence": p.max(1), "margin": _margins(p, labels)})
-    table["right"] = table.true == table.predicted
+    table["right"] = (table.true == table.predicted).astype("boolean").where(table.true.notna())  # unknown: neither
     if trace.blocks: table = table.join(_selection_columns(trace, rows, table.true))
     if effects is not None: table = table.join(effects.rename("effect"), on="video")
     table.attrs["class_names"] = list(names)
@@ -112,7 +112,7 @@ def find_clips(
     text: str = "",                             # part of the clip's id
     true: str | None = None,                    # true class
     predicted: str | None = None,               # answered class
-    outcome: str = "all",                       # one of OUTCOMES
+    outcome: str = "all",                       # one of OUTCOMES; clips without a true class are neither right nor wrong
     confidence: tuple[float, float] = (0, 1),   # range of the answer's probability
     entropy: tuple[float, float] = (0, 1),      # range of the mean entropy of the blocks
     dominant: str | None = None,                # dependency of the largest mean weight
@@ -128,7 +128,7 @@ def find_clips(
     keep = table.video.str.contains(text, regex=False, case=False)
     for column, value in (("true", true), ("predicted", predicted), ("dominant", dominant)):
         if value: keep &= table[column] == value
-    if outcome != "all": keep &= table.right == (outcome == "right")
+    if outcome != "all": keep &= (table.right == (outcome == "right")).fillna(False).astype(bool)
     for column, (low, high) in (("confidence", confidence), ("entropy", entropy)):
         if column in table: keep &= table[column].between(low - 1e-9, high + 1e-9)
     found = table[keep]
@@ -259,7 +259,40 @@ class Chosen:
     spread: float              # largest range of a weight over the views
 
 # %% ../nbs/34_inspector.ipynb #55456c4d
-class Provider(Protocol):
+class _Looks(Protocol):
+    "What there is to look at; part of `Provider`."
+
+    def ids(self) -> list[str]: "All clips."; ...
+    def seen(self, clip_id: str) -> Seen: "The clip as the network gets it."; ...  # one of `ids`
+    def chosen(
+        self,
+        clip_id: str,         # one of `ids`
+        other: bool = False,  # by checkpoint B
+    ) -> Chosen:
+        "What was selected for it."
+        ...
+    def layers(self) -> dict[str, str]: "Layers that a map can be made at, with their shapes in words."; ...
+    def cam(
+        self,
+        clip_id: str,         # one of `ids`
+        target: str,          # one of TARGETS
+        layer: str,           # one of `layers`
+        method: str,          # key of sda.cam.METHODS
+        other: bool = False,  # of checkpoint B
+    ) -> ClipCam:
+        "Evidence for a class."
+        ...
+    def gate(
+        self,
+        clip_id: str,         # one of `ids`
+        block: str,           # an SDA block, or a stage for its last one
+        other: bool = False,  # of checkpoint B
+    ) -> ClipCam:
+        "The gate of an SDA block."
+        ...
+
+# %% ../nbs/34_inspector.ipynb #e81a5c26
+class Provider(_Looks, Protocol):
     "What the panel needs to know; `ModelProvider` answers with a network and a dataset."
 
     trace: Trace              # of the dataset
@@ -267,24 +300,36 @@ class Provider(Protocol):
     name: str                 # of the checkpoint, for captions
     class_names: list[str]    # in label order
 
-    def ids(self) -> list[str]: "All clips."; ...
-    def seen(self, clip_id: str) -> Seen: "The clip as the network gets it."; ...
-    def chosen(self, clip_id: str, other: bool = False) -> Chosen: "What was selected for it."; ...
-    def layers(self) -> dict[str, str]: "Layers that a map can be made at, with their shapes in words."; ...
-    def cam(self, clip_id: str, target: str, layer: str, method: str, other: bool = False) -> ClipCam:
-        "Evidence for a class."
+    def effects(self, clip_id: str) -> np.ndarray:  # one of `ids`
+        "Change of the true class's probability [R,4] per drop."
         ...
-    def gate(self, clip_id: str, block: str, other: bool = False) -> ClipCam: "The gate of an SDA block."; ...
-    def effects(self, clip_id: str) -> np.ndarray: "Change of the true class's probability [R,4] per drop."; ...
-    def intervene(self, ids: Sequence[str], scope: str, action: str, weights: Sequence[float],
-                  compare_id: str) -> probes.Effect:
+    def intervene(
+        self,
+        ids: Sequence[str],        # clips
+        scope: str,                # "all", a stage or a block
+        action: str,               # one of ACTIONS
+        weights: Sequence[float],  # of "my weights", four numbers
+        compare_id: str,           # clip B, "" for none
+    ) -> probes.Effect:
         "What a change of the selection or of the frames does."
         ...
-    def trust(self, ids: Sequence[str], most: int, layer: str, method: str) -> Iterator[tuple[str, Verdicts]]:
+    def trust(
+        self,
+        ids: Sequence[str],  # clips, at least 3
+        most: int,           # at most so many of them, drawn by a fixed seed
+        layer: str,          # of the map
+        method: str,         # of the map, key of sda.cam.METHODS
+    ) -> Iterator[tuple[str, Verdicts]]:
         "How far the pictures of these clips can be trusted, a step at a time."
         ...
-    def add(self, name: str, content: bytes) -> str: "A clip of one's own; its id."; ...
-    def add_path(self, path: str | Path) -> str: "A clip from a path on this machine; its id."; ...
+    def add(
+        self,
+        name: str,       # as the person calls the file
+        content: bytes,  # the file, at most MAX_UPLOAD
+    ) -> str:
+        "A clip of one's own; its id."
+        ...
+    def add_path(self, path: str | Path) -> str: "A clip from a path on this machine; its id."; ...  # file or folder
     def close(self) -> None: "Forget everything."; ...
 
 # %% ../nbs/34_inspector.ipynb #d23a9c60
@@ -344,7 +389,7 @@ def video_suffix(
 class Remembered:
     "The last results by key; the oldest leaves first."
 
-    def __init__(self, most: int = 64):
+    def __init__(self, most: int = 64):  # results that are kept
         self.most, self.kept = most, OrderedDict()
 
     def get(
@@ -363,19 +408,19 @@ class Remembered:
 class _Kept:
     "The clips of a dataset, and those that people add."
 
-    def __init__(self, data: ClipDataset):
+    def __init__(self, data: ClipDataset):  # test clips
         self.data, self.known = data, {record.id: i for i, record in enumerate(data.records)}
         self.added, self.folder = {}, None
 
     def ids(self) -> list[str]: return [*self.known, *self.added]
 
-    def place(self, clip_id: str) -> tuple[ClipDataset, int]:
+    def place(self, clip_id: str) -> tuple[ClipDataset, int]:  # one of `ids`; ValueError names the nearest
         "The dataset and the position of a clip."
         if clip_id in self.added: return self.added[clip_id], 0
         if clip_id not in self.known: raise ValueError(_unknown_clip(clip_id, self.ids()))
         return self.data, self.known[clip_id]
 
-    def add_path(self, path: str | Path) -> str:
+    def add_path(self, path: str | Path) -> str:  # a video file or a folder of frames
         "A file or a folder of frames as a clip without a true class."
         path = Path(path).expanduser()
         clip_id = path.name
@@ -386,7 +431,11 @@ class _Kept:
         self.added[clip_id] = one
         return clip_id
 
-    def add(self, name: str, content: bytes) -> str:
+    def add(
+        self,
+        name: str,       # as the person calls the file
+        content: bytes,  # the file, at most MAX_UPLOAD
+    ) -> str:
         "Bytes as a file in a folder of ours."
         suffix = video_suffix(name, content)
         self.folder = self.folder or tempfile.TemporaryDirectory(prefix="sda-inspector-")
@@ -399,7 +448,7 @@ class _Kept:
 class _Clips(_Kept):
     "The same, decoded."
 
-    def seen(self, clip_id: str) -> Seen:
+    def seen(self, clip_id: str) -> Seen:  # one of `ids`
         "Decode a clip and turn what the network gets back into pictures."
         data, i = self.place(clip_id)
         item, config = data[i], data.transform_config or TransformConfig()
@@ -445,29 +494,33 @@ class _Answers:
         "All clips, one's own last."
         return self.clips.ids()
 
-    def seen(self, clip_id: str) -> Seen:
+    def seen(self, clip_id: str) -> Seen:  # one of `ids`
         "The clip as the network gets it."
         return self.cache.get(("seen", clip_id), lambda: self.clips.seen(clip_id))
-
-    def add(self, name: str, content: bytes) -> str:
-        "Take an uploaded file; its id."
-        return self.clips.add(name, content)
-
-    def add_path(self, path: str | Path) -> str:
-        "Take a file or a folder of frames of this machine; its id."
-        return self.clips.add_path(path)
 
     def close(self) -> None:
         "Forget clips of one's own and what was computed."
         self.clips.close()
         for kept in (self.cache.kept, self.known): kept.clear()
 
-# %% ../nbs/34_inspector.ipynb #31ff9afe
+# %% ../nbs/34_inspector.ipynb #a97c3e54
 NO_OTHER = "there is no checkpoint B; open the inspector with other="
 
 
-class _Maps(_Answers):
-    "What was selected, where the evidence lies, and what the gates let through."
+class _Selections(_Answers):
+    "Clips of one's own, and what was selected for any clip."
+
+    def add(
+        self,
+        name: str,       # as the person calls the file
+        content: bytes,  # the file, at most MAX_UPLOAD
+    ) -> str:
+        "Take an uploaded file; its id."
+        return self.clips.add(name, content)
+
+    def add_path(self, path: str | Path) -> str:  # a video file or a folder of frames
+        "Take a file or a folder of frames of this machine; its id."
+        return self.clips.add_path(path)
 
     def _traced(self, clip_id: str, other: bool) -> Trace:
         "The trace that has this clip: the dataset's, or one made for a clip of one's own."
@@ -476,9 +529,22 @@ class _Maps(_Answers):
         data, model = self.clips.added[clip_id], self.other_model if other else self.model
         return self.cache.get(("trace", clip_id, other), lambda: trace_any(model, data))
 
-    def chosen(self, clip_id: str, other: bool = False) -> Chosen:
+    def _model(self, other: bool) -> VideoNet:
+        "Checkpoint A or B."
+        if other and self.other_model is None: raise ValueError(NO_OTHER)
+        return self.other_model if other else self.model
+
+    def chosen(
+        self,
+        clip_id: str,         # one of `ids`
+        other: bool = False,  # by checkpoint B
+    ) -> Chosen:
         "What checkpoint A (or B) selected for it."
         return chosen_of(self._traced(clip_id, other), clip_id)
+
+# %% ../nbs/34_inspector.ipynb #31ff9afe
+class _Maps(_Selections):
+    "Where the evidence lies, and what the gates let through."
 
     def layers(self) -> dict[str, str]:
         "Layers that a map can be made at, with their shapes in words."
@@ -486,12 +552,14 @@ class _Maps(_Answers):
         rows = self.cache.get(("layers",), lambda: cam_layers(self.model, size))
         return {r.layer: f"{r.layer} ({r.channels} x {r.height} x {r.width})" for r in rows.itertuples()}
 
-    def _model(self, other: bool) -> VideoNet:
-        "Checkpoint A or B."
-        if other and self.other_model is None: raise ValueError(NO_OTHER)
-        return self.other_model if other else self.model
-
-    def cam(self, clip_id: str, target: str, layer: str, method: str, other: bool = False) -> ClipCam:
+    def cam(
+        self,
+        clip_id: str,         # one of `ids`
+        target: str,          # one of TARGETS
+        layer: str,           # one of `layers`
+        method: str,          # key of sda.cam.METHODS
+        other: bool = False,  # of checkpoint B
+    ) -> ClipCam:
         "Evidence for a class."
         seen = self.seen(clip_id)
         if target == "true" and seen.label is None: raise ValueError(f"the true class of {clip_id} is not known")
@@ -499,7 +567,12 @@ class _Maps(_Answers):
         return self.cache.get(("cam", clip_id, target, layer, method, other), lambda: clip_cam(
             self._model(other), seen.clip, goal, layer, method, self.class_names))
 
-    def gate(self, clip_id: str, block: str, other: bool = False) -> ClipCam:
+    def gate(
+        self,
+        clip_id: str,         # one of `ids`
+        block: str,           # an SDA block, or a stage
+        other: bool = False,  # of checkpoint B
+    ) -> ClipCam:
         "The gate of an SDA block, or of the last one of a stage."
         blocks, model = list(sda_blocks(self._model(other))), self._model(other)
         if not blocks: raise ValueError(no_blocks(model.name))
@@ -520,7 +593,7 @@ class _Measured(_Maps):
         label = self.seen(clip_id).label
         return int(self.chosen(clip_id).probabilities.argmax()) if label is None else label
 
-    def knock_outs(self, ids: Sequence[str]) -> list[probes.KnockOuts]:
+    def knock_outs(self, ids: Sequence[str]) -> list[probes.KnockOuts]:  # clips
         "For every clip, what leaving out one dependency of one block costs; measured together where not known."
         if not sda_blocks(self.model): raise ValueError(no_blocks(self.model.name))
         new = [i for i in ids if i not in self.known]
@@ -531,13 +604,19 @@ class _Measured(_Maps):
                            for k, i in enumerate(new)}
         return [self.known[i] for i in ids]
 
-    def effects(self, clip_id: str) -> np.ndarray:
+    def effects(self, clip_id: str) -> np.ndarray:  # one of `ids`
         "Change of the class's probability when one dependency of one block is left out [R,4]; negative: a loss."
         found = self.knock_outs([clip_id])[0]
         return -found.effect[0][[found.blocks.index(row.split("[")[0]) for row in self.trace.blocks]]
 
-    def intervene(self, ids: Sequence[str], scope: str, action: str, weights: Sequence[float],
-                  compare_id: str) -> probes.Effect:
+    def intervene(
+        self,
+        ids: Sequence[str],        # clips
+        scope: str,                # "all", a stage or a block
+        action: str,               # one of ACTIONS
+        weights: Sequence[float],  # of "my weights", four numbers
+        compare_id: str,           # clip B, "" for none
+    ) -> probes.Effect:
         "What a change of the selection or of the frames does to clips, against the same at random."
         labels = {self.seen(i).label for i in ids}
         true = self.class_names[labels.pop()] if len(labels) == 1 and None not in labels else None
@@ -551,8 +630,13 @@ class _Measured(_Maps):
 class ModelProvider(_Measured):
     "A network, a dataset, and everything the panel asks of them."
 
-    def trust(self, ids: Sequence[str], most: int = 12, layer: str = _MAP["layer"].default,
-              method: str = _MAP["method"].default) -> Iterator[tuple[str, Verdicts]]:
+    def trust(
+        self,
+        ids: Sequence[str],                    # clips, at least 3
+        most: int = 12,                        # at most so many of them, drawn by a fixed seed
+        layer: str = _MAP["layer"].default,    # of the map
+        method: str = _MAP["method"].default,  # of the map, key of sda.cam.METHODS
+    ) -> Iterator[tuple[str, Verdicts]]:
         "Verdicts about the pictures of these clips: what is done next, and what is known so far."
         ids = [i for i in ids if i not in self.clips.added]
         if len(ids) < 3: raise ValueError(f"{len(ids)} clips are too few to measure agreement; loosen the filters")
@@ -660,7 +744,10 @@ def draw_strip(
                          seen.indices, state.opacity)
 
 
-def draw_frame(provider: Provider, state: InspectorState) -> Figure:
+def draw_frame(
+    provider: Provider,     # where clips and answers come from
+    state: InspectorState,  # what is looked at
+) -> Figure:
     "One frame, large, with the map."
     seen, cam = provider.seen(state.clip_id), _map(provider, state)
     t = min(max(state.frame, 0), len(seen.frames) - 1)
@@ -689,12 +776,18 @@ def draw_prediction(
     return fig_top_k(provider.class_names, p, true, title=f"{'B: ' if b else ''}{what} {margin:+.2f}")
 
 
-def draw_strip_b(provider: Provider, state: InspectorState) -> Figure:
+def draw_strip_b(
+    provider: Provider,     # where clips and answers come from
+    state: InspectorState,  # what is looked at
+) -> Figure:
     "The frames of clip B, or of the same clip under checkpoint B."
     return draw_strip(provider, state, b=True)
 
 
-def draw_prediction_b(provider: Provider, state: InspectorState) -> Figure:
+def draw_prediction_b(
+    provider: Provider,     # where clips and answers come from
+    state: InspectorState,  # what is looked at
+) -> Figure:
     "The answer to clip B, or that of checkpoint B."
     return draw_prediction(provider, state, b=True)
 
@@ -710,7 +803,10 @@ class HeatTable:
     high: float          # other end
 
 
-def signed(values: np.ndarray, title: str) -> HeatTable:
+def signed(
+    values: np.ndarray,  # [R,4], NaN where there is none
+    title: str,          # what they are
+) -> HeatTable:
     "A table of changes, symmetric around nothing."
     top = max(float(np.nanmax(np.abs(values), initial=0)), .1)
     return HeatTable(values, title, -top, 0, top)
@@ -784,7 +880,10 @@ def _views(provider: Provider, state: InspectorState, chosen: Chosen) -> list[He
     return [signed(w - trace.weights[same].mean(0), f"weight {state.view}, n = {int(same.sum())}")]
 
 # %% ../nbs/34_inspector.ipynb #587e3a4e
-def draw_selection(provider: Provider, state: InspectorState) -> Figure:
+def draw_selection(
+    provider: Provider,     # where clips and answers come from
+    state: InspectorState,  # what is looked at
+) -> Figure:
     "What every block selected, what that added, and what it does."
     chosen = provider.chosen(state.clip_id)
     if not chosen.blocks: raise ValueError(no_blocks(provider.trace.model))
@@ -810,7 +909,10 @@ def _by_stage(provider: Provider, chosen: Chosen) -> Figure:
     return fig_tables(tables, stages, words="weights, mean over the blocks of a stage")
 
 # %% ../nbs/34_inspector.ipynb #38b07779
-def draw_compare(provider: Provider, state: InspectorState) -> Figure:
+def draw_compare(
+    provider: Provider,     # where clips and answers come from
+    state: InspectorState,  # what is looked at
+) -> Figure:
     "Clip A, and beside it clip B or checkpoint B, and the difference."
     a, b = (provider.chosen(*_side(state, which)) for which in (False, True))
     if not a.blocks: raise ValueError(no_blocks(provider.trace.model))
@@ -1029,12 +1131,12 @@ class _Keeper(_Drawer):
 class _Changer:
     "Changes and what they did; part of `Inspector`."
 
-    def run(self, everywhere: bool = False) -> dict:
+    def run(self, everywhere: bool = False) -> dict:  # to all clips that fit, instead of clip A
         "Do the intervention that the state describes to the clip, or to all that fit; its line of the log."
         for _ in self.running(everywhere): pass
         return self.log[-1]
 
-    def running(self, everywhere: bool = False) -> Iterator[str]:
+    def running(self, everywhere: bool = False) -> Iterator[str]:  # as in `run`
         "The same in steps, which say what is done next; nothing is logged before the last."
         s, ids, line = self.state, [self.state.clip_id], _one_line(self.state)
         if everywhere: ids = list(self.found.video)[:MOST_MEASURED]
@@ -1078,7 +1180,7 @@ class _Doer(_Changer):
         for _ in self.judging(most): pass
         return self.judged
 
-    def judging(self, most: int = 12) -> Iterator[str]:
+    def judging(self, most: int = 12) -> Iterator[str]:  # at most so many of the clips that fit
         "The same in steps, which say what is done next; what is known so far stays in `judged`."
         s, asked = self.state, (_one_line(self.state), most)
         for words, found in self.provider.trust(list(self.found.video), most, s.layer, s.method):
@@ -1096,7 +1198,13 @@ class _Opener(_Chooser, _Doer, _Keeper):
         self.judged = self.asked = None
         self.drawn = Remembered(128)
 
-    def open(self, root: str, checkpoint: str, split: str = "test", other: str = "") -> None:
+    def open(
+        self,
+        root: str,            # dataset folder
+        checkpoint: str,      # model file
+        split: str = "test",  # list in trainValTest/
+        other: str = "",      # checkpoint B, "" for none
+    ) -> None:
         "Look into another folder, split or checkpoint; on an error everything stays as it was."
         provider, source = _provider(root, checkpoint, split, other or None)
         if self.view: self.view.pause()

@@ -4,6 +4,7 @@ import datetime
 import gc
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,12 +27,14 @@ from sda.inspector import (
     Inspector,
     InspectorState,
     ModelProvider,
+    clip_table,
     draw,
+    find_clips,
     inspect_folder,
 )
 from sda.plots import to_png
 from sda.trace import Trace
-from sda.verdicts import Finding, Verdicts
+from sda.verdicts import Finding, Trial, Verdicts, _selection
 from sda.video import VideoError
 
 FOLDER, CHECKPOINTS = ROOT / "data/moves_sample", ROOT / "data/checkpoints"
@@ -254,6 +257,48 @@ def test_every_slider_makes_weights_of_ones_own(light, name):
     light.view.controls[name].value = .75
     assert sorted(light.state.weights) == [.25, .25, .25, .75] and light.state.action == "my weights"
     assert light.provider.intervene([light.state.clip_id], "all", "my weights", light.state.weights, "").name.count("0.50") == 1
+
+
+def test_clips_without_a_true_class_are_neither_right_nor_wrong(opened):
+    known = opened.provider.trace
+    unknown = replace(known, labels=None)
+    assert len(find_clips(unknown)) == len(clip_table(unknown)) > 0 and clip_table(unknown).right.isna().all()
+    assert find_clips(unknown, outcome="wrong").empty and find_clips(unknown, outcome="right").empty
+    parts = [set(find_clips(known, outcome=outcome).video) for outcome in ("right", "wrong")]
+    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(known.videos) and parts[0]
+    table = clip_table(known)
+    table.loc[0, "right"] = pd.NA  # one of many
+    assert table.video[0] not in {*find_clips(table, outcome="right").video, *find_clips(table, outcome="wrong").video}
+
+
+def test_a_network_with_a_single_dependency_is_shown_without_effects(tmp_path):
+    torch.manual_seed(0)
+    one = create_model("sda_tsn_tiny", 20, dependencies=["LST"])
+    inspector = inspect_folder(FOLDER, one, strict=True)
+    assert np.isnan(inspector.provider.effects(inspector.state.clip_id)).all()
+    for view in ("weight", "effect", "triptych"):
+        inspector.state.view = view
+        assert inspector.png("selection").startswith(b"\x89PNG")
+    inspector.state.action = "drop LST"
+    with pytest.raises(ValueError, match="nothing would be left"): inspector.run()
+    inspector.provider.trial = {"steps": 2, "draws": 1}
+    judged = inspector.trust(3)
+    assert "two dependencies or more" in judged.missing["selection"] and {"space", "frames"} <= set(judged.words)
+
+
+def test_a_map_judged_in_place_of_another_says_so(opened, monkeypatch):
+    monkeypatch.setattr(opened.provider, "trial", {"steps": 2, "draws": 1})
+    inspector = Inspector(opened.provider, InspectorState(method="occlusion"), strict=True)
+    judged = inspector.trust(3)
+    for question, words in judged.words.items():
+        of_maps = question in ("space", "frames", "learnt", "truth")
+        assert ("maps of layercam: those of occlusion" in words) == of_maps, question
+    named = judged.table().query("question in ('space', 'frames')").what
+    assert set(named) == {"map of layercam", "the centre"}
+    with pytest.raises(ValueError, match="unknown method 'layercan': did you mean 'layercam'"):
+        list(opened.provider.trust(inspector.table.video, 3, "layer2", "layercan"))
+    clips = torch.stack([opened.provider.seen(i).clip for i in inspector.table.video[:3]])
+    with pytest.raises(ValueError, match="give trace="): next(_selection(Trial(opened.provider.model, clips, [0, 1, 2])))
 
 
 @drives("most", "trust")
