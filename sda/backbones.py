@@ -418,7 +418,7 @@ def _imagenet_state(
     name = BACKBONES[backbone].weights
     if source is True and name and not method.torchvision:
         raise ValueError(f"torchvision's ImageNet weights do not fit {net.name}: name a file of weights that do")
-    if name is None: raise ValueError(f"there are no ImageNet weights for {net.name}: use pretrained=False")
+    if name is None: raise ValueError(f"there are no ImageNet weights for {net.name}: set pretrained=False (--no-pretrained)")
     if source is True: return _download(name)
     if not Path(source).is_file(): raise FileNotFoundError(f"no file of ImageNet weights at {source}")
     try: return torch.load(source, map_location="cpu", weights_only=True)

@@ -427,6 +427,7 @@ class SDA(nn.Module):
         super().__init__()
         self.dependencies = _checked_dependencies(dependencies)
         self.num_frames, self.split = num_frames, split
+        if not reduction >= 1: raise ValueError(f"reduction must be at least 1, got {reduction}")
         r = max(channels // reduction, 16)
         self.down, self.down_norm = _PointConv(channels, r, 1, bias=False), nn.BatchNorm2d(r)
         self.branches = nn.ModuleDict({name: _BRANCHES[name](r) for name in self.dependencies})

@@ -12,6 +12,7 @@ __all__ = ['log', 'COMMANDS', 'UsageError', 'Command', 'command', 'Moves', 'shou
 # %% ../nbs/40_cli.ipynb #d58710d7
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -116,6 +117,10 @@ def open_clips(
     return open_dataset(root, split, sampling, transform, cache=True, progress=progress)
 
 # %% ../nbs/40_cli.ipynb #5cad88cb
+_ELSEWHERE = {"num_classes": "the dataset's category.txt says how many classes there are", "num_frames": "use --num-frames",
+              "dropout": "use --dropout", "pretrained": "use --pretrained or --no-pretrained"}
+
+
 def read_options(
     words: Sequence[str],  # e.g. "reduction=8"; UsageError for words of another form and values that are no YAML
 ) -> dict[str, Any]:  # name -> value
@@ -123,6 +128,7 @@ def read_options(
     options = {}
     for word in words:
         name, sign, value = word.partition("=")
+        if name.strip() in _ELSEWHERE: raise UsageError(f"{word!r} is no option of its own here: {_ELSEWHERE[name.strip()]}")
         if not sign or not name: raise UsageError(f"the option {word!r} should look like name=value, e.g. reduction=8")
         try: options[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as err: raise UsageError(f"the value in {word!r} is not plain: quote it") from err
@@ -241,8 +247,10 @@ class Train(Command):
         """The network's name, or the network when it has options of its own."""
         if not self.options: return self.model
         seed_everything(self.config.seed)
-        return create_model(self.model, len(class_names), self.config.num_frames, self.config.pretrained,
-                            dropout=self.config.dropout, **read_options(self.options))
+        options = read_options(self.options)
+        try: return create_model(self.model, len(class_names), self.config.num_frames, self.config.pretrained,
+                                 dropout=self.config.dropout, **options)
+        except TypeError as err: raise UsageError(f"{self.model} cannot be made with {options}: {err}") from err
 
 # %% ../nbs/40_cli.ipynb #b88deb26
 @dataclass
@@ -270,8 +278,13 @@ class TestOptions(Command):
         if not self.models: raise UsageError("name at least one model file: sda test runs/mine/model.safetensors")
         if self.weights and len(self.weights) != len(self.models):
             raise UsageError(f"{len(self.weights)} weights for {len(self.models)} networks: give one each, or none")
+        if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < math.inf):
+            raise UsageError("weights must not be negative, and one must be positive")
+        if self.batch_size < 1: raise UsageError(f"--batch-size cannot be {self.batch_size}: give at least 1")
         for file in (self.compare, self.nouns, self.attributes):
             if file and not file.is_file(): raise UsageError(f"there is no file {file}")
+        for file in filter(None, (self.compare, self.nouns)): Predictions.load(file)  # a damaged one is told now
+        if self.attributes: read_diving48_vocabulary(self.attributes)
         if self.out: check_writable(self.out)
 
 # %% ../nbs/40_cli.ipynb #79175383
@@ -284,6 +297,7 @@ class Scored:
     protocol: str  # name of crops and clips
     stem: str  # of its files
     source: str = ""  # dataset and release of the clips, e.g. "Diving48 V2 (by file name)"
+    parts: Path | None = None  # folder of the clips tested so far, kept until everything is written
 
 
 def score_model(
@@ -303,10 +317,8 @@ def score_model(
     stem += f"-{len(taken) + 1}" * (stem in taken)
     parts = options.out / f".{stem}-parts" if options.out else None
     found = evaluate(net, data, options.batch_size, not options.quiet, options.num_workers, options.other_classes, parts)
-    if parts and first:
-        found.save(options.out / f"{stem}.npz")
-        shutil.rmtree(parts)
-    return Scored(net, found, sampling, name, stem, data.source)
+    if parts and first: found.save(options.out / f"{stem}.npz")
+    return Scored(net, found, sampling, name, stem, data.source, parts)
 
 # %% ../nbs/40_cli.ipynb #4ae5ccd1
 def joined(
@@ -328,11 +340,13 @@ def record_of(
     average, alone = next(iter(found)), several[0] if len(several) == 1 else None
     def each(values: list[Any]) -> Any: return values[0] if alone else " + ".join(map(str, values))
     recipes = [one.net.card.recipe for one in several]
+    def common(values: list[Any]) -> Any: return values[0] if values.count(values[0]) == len(values) else each(values)
     name = " + ".join(dict.fromkeys(one.protocol for one in several)) + f"; {average} averaged" * (average != "logits")
     both = {a: {"top1": p.accuracy(), "top5": p.accuracy(5)} for a, p in found.items()}
     return new_record(
         "test", model=each([one.net.name for one in several]), options=alone.net.options if alone else {},
         recipe=each([r.get("recipe") for r in recipes]), seed=recipes[0].get("seed") if alone else None,
+        config={k: common([r.get(k) for r in recipes]) for k in recipes[0]},
         dataset=options.data.resolve().name, source=several[0].source, split=options.split, protocol=name,
         views=options.views or "centre",
         metrics=found[average].summary() | {"averages": both}, sampling=[asdict(one.sampling) for one in several],
@@ -365,7 +379,10 @@ class Test(TestOptions):
         self.examine()
         accelerator, several = make_accelerator(TrainConfig(device=self.device)), []
         for path in self.models: several.append(score_model(path, self, accelerator.device, [s.stem for s in several]))
-        if first_process(): self.tell(several)
+        if first_process():
+            self.tell(several)
+            for one in several:
+                if one.parts: shutil.rmtree(one.parts)
         if accelerator.num_processes > 1: accelerator.end_training()
 
     def tell(
@@ -466,6 +483,7 @@ class Table(Command):
     def run(self) -> None:
         """Print one table, and write the page if asked for."""
         if not self.records.is_dir(): raise UsageError(f"there is no folder {self.records}: name one with --records")
+        if self.html and not self.html.parent.is_dir(): raise UsageError(f"there is no folder {self.html.parent} for the page")
         records, file = load_records(self.records, "test"), Path(sda.__file__).resolve().parents[1] / "data/published.csv"
         table = choose_table(records, load_published(file) if self.published else None, self.dataset)
         print(to_markdown(table) if self.markdown else table.to_string(index=False))
@@ -619,6 +637,8 @@ def _defaults(args: Sequence[str]) -> dict[str, Command]:
     """Subcommands whose defaults depend on the words: `train` starts from a recipe or a file."""
     if not args or args[0] != "train": return {}
     settings, name = _word_after(args, "--settings"), _word_after(args, "--recipe")
+    if settings and name: raise UsageError(f"give --settings or --recipe: a file may name its recipe (recipe: {name})")
+    if settings and settings.startswith("--"): raise UsageError("--settings needs a file, e.g. --settings my_run.yaml")
     return {"train": Train(config=load_config(settings) if settings else recipe(name or "moves"))}
 
 

@@ -300,7 +300,7 @@ def open_dataset(
     train = split == "train" if train is None else train
     cache = root / "cache" if cache is True else cache
     data = ClipDataset(records, names, sampling, transform, train, cache, **options)
-    data.source, data.split = source_of(root, split), split
+    data.name, data.source, data.split = root.resolve().name, source_of(root, split), split
     return data
 
 

@@ -834,6 +834,8 @@ def finish(engine: Engine, progress: Progress, data: Dataset, val_data: Dataset 
     model.card = make_card(config, model, clips, metrics)
     record = new_record("train", model=model.name, options=model.options, recipe=config.recipe, seed=config.seed,
                         config=dataclasses.asdict(config), learning_rate=scaled_lr(config)[1], metrics=metrics,
+                        dataset=getattr(data, "name", None), source=getattr(data, "source", None),
+                        split=getattr(data, "split", None), validated_on=getattr(val_data, "split", None),
                         seconds=seconds, clips=len(data), num_processes=engine.accelerator.num_processes,
                         precision=config.precision, device=engine.accelerator.device.type,
                         threads=torch.get_num_threads(),
@@ -890,7 +892,8 @@ def _anyone(engine: Engine, said: bool) -> bool:
 
 # %% ../nbs/21_trainer.ipynb #2cbb8846
 def build_model(config: TrainConfig, model: nn.Module | str, class_names: list[str]) -> nn.Module:
-    """The model itself, or a new one of this name whose weights follow from the seed."""
+    """The model itself, or a new one of this name whose weights follow from the seed; the description is checked first."""
+    check_config(config)
     if not isinstance(model, str): return model
     seed_everything(config.seed)
     return create_model(model, len(class_names), num_frames=config.num_frames, pretrained=config.pretrained,
@@ -933,7 +936,7 @@ def train(
     watch: typing.Sequence[Watcher] = (),  # told about steps and epochs, see `sda.watching`
 ) -> TrainResult:
     """Train and leave a model file, a history and a record in `out`."""
-    model = build_model(check_config(config), model, train_data.class_names)
+    model = build_model(config, model, train_data.class_names)
     check_data(config, model, train_data, val_data)
     if hasattr(train_data, "seed"): train_data.seed = config.seed  # of its random frames and crops
     out, identity = prepare_folder(out, model, config.keep_states), run_identity(config, model, train_data, val_data)

@@ -16,7 +16,10 @@ import pytest
 import torch
 
 import sda
+import sda.checkpoints
+import sda.cli
 import sda.evaluation
+import sda.results
 from sda.backbones import create_model
 from sda.checkpoints import ModelCard, save_model
 from sda.cli import COMMANDS, count, main, parse, should_cache
@@ -286,6 +289,41 @@ def test_a_stopped_test_goes_on(capsys, model_file, small_set, tmp_path, monkeyp
     assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
 
 
+def test_what_was_tested_is_kept_until_everything_is_written(capsys, model_file, small_set, tmp_path, monkeypatch):
+    """A test of two networks that dies in the second does not test the first one again."""
+    words, seen = ["test", model_file, model_file, "--data", str(small_set), "--out", str(tmp_path / "out"), "--quiet"], []
+    real = sda.cli.evaluate
+    def count_clips(net, data, *more):
+        if len(seen) == 1: raise KeyboardInterrupt
+        seen.append(len(list((tmp_path / "out").glob(".*-parts/*"))))
+        return real(net, data, *more)
+    monkeypatch.setattr(sda.cli, "evaluate", count_clips)
+    assert main(words) == 130 and list((tmp_path / "out").glob(".*-parts/*")), "the first network's clips are kept"
+    monkeypatch.setattr(sda.cli, "evaluate", real)
+    assert main(words) == 0 and not list((tmp_path / "out").glob(".*-parts"))
+
+
+@pytest.mark.parametrize("words", [["--weights", "-1", "2"], ["--batch-size", "0"], ["--compare", "spoilt.npz"]])
+def test_a_test_is_refused_before_its_first_clip(capsys, model_file, small_set, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    Path("spoilt.npz").write_bytes(b"PK and no more")
+    monkeypatch.setattr(sda.cli, "score_model", lambda *_: pytest.fail("a clip was read"))
+    assert main(["test", model_file, model_file, "--data", str(small_set), *words]) in (1, 2)
+    assert "should not happen" not in capsys.readouterr().err
+
+
+def test_records_of_a_test_tell_trainings_apart(model_file, small_set, tmp_path):
+    """Two networks of one name and recipe, trained differently, are two rows of the table."""
+    files = []
+    for rate in (.1, .2):
+        net = sda.checkpoints.load_model(model_file)
+        net.card.recipe |= {"lr": rate}
+        files.append(str(save_model(tmp_path / f"{rate}.safetensors", net, net.card)))
+    for file in files: assert main(["test", file, "--data", str(small_set), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    table = sda.results.accuracy_table(sda.results.load_records(tmp_path / "out", "test"))
+    assert sorted(table.settings) == ["lr=0.1", "lr=0.2"]
+
+
 def test_two_processes_test_like_one(capsys, model_file, small_set, tmp_path):
     words = ["test", model_file, "--data", small_set, "--quiet", "--device", "cpu", "--verbose", "--out"]
     with socket.socket() as free:
@@ -379,6 +417,29 @@ def test_small_sets_are_cached_and_large_ones_are_not():
     data = open_dataset(SAMPLE, "test")
     need = sum(r.num_frames for r in data.records) * 72 * 72 * 3
     assert should_cache(data, need) and not should_cache(data, need - 1)
+
+
+def test_a_settings_file_and_a_recipe_are_not_mixed(capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text("epochs: 3")
+    assert main(["train", "--settings", str(tmp_path / "run.yaml"), "--recipe", "paper_something"]) == 2
+    assert "give --settings or --recipe" in capsys.readouterr().err
+    assert main(["train", "--settings", "--quiet"]) == 2 and "--settings needs a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "said"), [
+    ("num_classes=3", "category.txt"), ("dropout=0.5", "use --dropout"), ("reduction=0", "reduction"),
+    ("reduction=8x", "reduction")])
+def test_options_that_do_not_fit_are_named(capsys, small_set, tmp_path, option, said):
+    status = main(["train", "--data", str(small_set), "--out", str(tmp_path / "run"), "--options", option, "--quiet"])
+    err = capsys.readouterr().err
+    assert status in (1, 2) and said in err and "should not happen" not in err, err
+
+
+@pytest.mark.parametrize("words", [["--epochs", "0"], ["--batch-size", "0"], ["--lr", "nan"], ["--accumulate", "0"]])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_settings_that_mean_nothing_end_in_words(capsys, small_set, tmp_path, words, dry):
+    assert main(["train", "--data", str(small_set), "--out", str(tmp_path / "run"), "--quiet", *words, *dry]) == 1
+    assert f"Setting '{words[0][2:].replace('-', '_')}' cannot be" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
