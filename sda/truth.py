@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CAN_CARRY', 'truth_of', 'worth_of', 'knock_outs_of', 'explanations', 'auc', 'marks', 'told_apart', 'mark_run',
-           'denied_accuracy', 'pair_accuracies']
+           'denied_accuracy', 'alone_accuracy', 'measured_can', 'pair_accuracies']
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730003
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from .blocks import DEPENDENCIES
 from .effects import shapley_values
 from .evidence import PAIR_OF, SeedRun
+from .moves import PAIRS
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730006
 CAN_CARRY = {  # pair of Moves -> the dependencies that can tell its twins apart, argued in the table above
@@ -25,9 +26,10 @@ CAN_CARRY = {  # pair of Moves -> the dependencies that can tell its twins apart
 
 def truth_of(
     class_names: Sequence[str],  # class of every clip, N names of Moves
-) -> np.ndarray:                 # bool [N,4] in the order of the dependencies; all False where every one can (static)
+    can: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies
+) -> np.ndarray:                 # bool [N,4] in the order of the dependencies; all False for pairs that `can` lacks
     "Which dependencies can carry what the class of a clip needs."
-    return np.array([[d in CAN_CARRY.get(PAIR_OF[name], ()) for d in DEPENDENCIES] for name in class_names])
+    return np.array([[d in can.get(PAIR_OF[name], ()) for d in DEPENDENCIES] for name in class_names])
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730009
 def worth_of(
@@ -84,25 +86,28 @@ def marks(
     hit = truth[np.arange(len(truth)), scores.argmax(1)].mean()
     within = np.mean([auc(s, t) for s, t in zip(scores, truth, strict=True)])
     each = {d: auc(scores[:, m], truth[:, m]) for m, d in enumerate(DEPENDENCIES)}
-    return {"hit": float(hit), "within clips": float(within), "between clips": float(np.mean(list(each.values()))), **each}
+    between = [value for value in each.values() if not np.isnan(value)]  # what no clip needs, or every one, ranks none
+    return {"hit": float(hit), "within clips": float(within), "between clips": float(np.mean(between)), **each}
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730017
 def told_apart(
     run: SeedRun,      # with explanations
-    pairs: Sequence[str] = tuple(CAN_CARRY),  # only clips of these
+    can: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies; only clips of pairs that some can carry
 ) -> np.ndarray:       # bool [N]
     "The clips whose explanations are marked: those that the network tells from their twins."
-    return np.isin(run.pairs, list(pairs)) & (worth_of(run, "pair_margin")[DEPENDENCIES] > 0)
+    return truth_of(run.classes, can).any(1) & (worth_of(run, "pair_margin")[DEPENDENCIES] > 0)
 
 
 def mark_run(
     run: SeedRun,      # with explanations
-    pairs: Sequence[str] = tuple(CAN_CARRY),  # only clips of these
-) -> pd.DataFrame:     # one row per explanation
+    can: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies
+) -> pd.DataFrame:     # one row per explanation; the last two are the last block's alone
     "Marks of all explanations of one network, on the clips it tells from their twins."
-    truth, told = truth_of(run.classes), told_apart(run, pairs)
+    truth, told = truth_of(run.classes, can), told_apart(run, can)
+    last = {f"{name}, last block": run.answers[key].astype(float)[:, -1]
+            for name, key in (("weight", "weights"), ("contribution", "contribution"))}
     return pd.DataFrame({name: marks(values[told], truth[told]) | {"n": int(told.sum())}
-                         for name, values in explanations(run).items()}).T
+                         for name, values in (explanations(run) | last).items()}).T
 
 # %% ../nbs/evidence/73_truth.ipynb #73f00003
 def denied_accuracy(
@@ -114,6 +119,26 @@ def denied_accuracy(
         margin = worth_of(run, "pair_margin")[tuple(d for d in DEPENDENCIES if d not in can)]
         found[pair] = float((margin[run.pairs == pair] > 0).mean())
     return pd.Series(found)
+
+# %% ../nbs/evidence/73_truth.ipynb #73f00006
+def alone_accuracy(
+    runs: Mapping[str, Sequence[SeedRun]],  # from `load_runs`, with only_LST, only_LT, only_LS, only_S122
+) -> pd.DataFrame:                          # pairs x dependencies; chance .5
+    "Accuracy between twins of networks that were trained with one dependency, mean over seeds."
+    def pairs(run: SeedRun) -> pd.Series:
+        table = run.predictions.pair_accuracy(PAIRS)
+        return pd.Series(table.accuracy.to_numpy(float), [PAIR_OF[name] for name in table["first"]])
+    return pd.DataFrame({d: pd.DataFrame([pairs(r) for r in runs[f"only_{d}"]]).mean() for d in DEPENDENCIES})
+
+
+def measured_can(
+    runs: Mapping[str, Sequence[SeedRun]],  # from `load_runs`
+    least: float = .64,                     # more than 50 clips give by chance
+) -> dict[str, tuple[str, ...]]:            # like `CAN_CARRY`; without pairs that frames show, or that none carries
+    "What each dependency was able to learn by itself."
+    table = alone_accuracy(runs).loc[[pair for pair in CAN_CARRY if pair != "flakes"]]
+    found = {pair: tuple(row.index[row > least]) for pair, row in table.iterrows()}
+    return {pair: names for pair, names in found.items() if names}
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730024
 def pair_accuracies(
