@@ -32,6 +32,7 @@ from sda.effects import (
     InputChange,
     Intervention,
     SelectionChange,
+    can_drop,
     changed_selection,
     drop,
     freeze,
@@ -464,9 +465,8 @@ def clip_interventions(
     num_frames: int,  # T, frames of the clip; the one in the middle is frozen
 ) -> list[Intervention]:
     """What the page tries out: every dependency left out, all weights equal, the clip backwards, a frozen frame."""
-    blocks = sda_blocks(model).values()
-    present = [n for n in DEPENDENCIES if any(n in block.dependencies for block in blocks)]
-    inside = [drop(n) for n in present if all(n in b.dependencies and len(b.dependencies) > 1 for b in blocks)]
+    present = [n for n in DEPENDENCIES if any(n in block.dependencies for block in sda_blocks(model).values())]
+    inside = [drop(n) for n in present if can_drop(model, n)]
     return [*inside, *([uniform()] if present else []), reverse(), freeze(num_frames // 2)]
 
 # %% ../nbs/35_report.ipynb #2bb7a301
@@ -511,8 +511,8 @@ def study_clip(
     before = logits_of(model, clip)
     read = names.index(seen.true) if seen.true else int(before.argmax())
     tried, blocks = clip_interventions(model, seen.views.shape[1]), sda_blocks(model)
-    single = {(b, d): drop(DEPENDENCIES[d], where=name) for b, (name, block) in enumerate(blocks.items())
-              for d in range(4) if DEPENDENCIES[d] in block.dependencies and len(block.dependencies) > 1}
+    single = {(b, d): drop(DEPENDENCIES[d], where=name) for b, name in enumerate(blocks)
+              for d in range(4) if can_drop(model, DEPENDENCIES[d], name)}
     every = [change for one in tried for change in (one, *(one.random(i) for i in range(draws)))]
     logits = answers_under(model, seen.views, [*every, *single.values()])
     done = [Effect(one.name, before, after[:1], after[1:, None], np.array([read]), [seen.name], list(names),

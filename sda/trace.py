@@ -11,7 +11,6 @@ __all__ = ['ClassMeans', 'StageMeans', 'Tracer', 'TraceArrays', 'fingerprint', '
 import difflib
 import hashlib
 import json
-import zipfile
 from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from tqdm.auto import tqdm
 from .backbones import eval_mode, list_models, sda_blocks
 from .blocks import DEPENDENCIES, SDA, resize
 from .datasets import ClipDataset, Record
+from .evaluation import DAMAGED
 from .sampling import Sampling
 from .transforms import TransformConfig
 
@@ -366,7 +366,7 @@ def _load_trace(
                     _, block, name = key.split("/")
                     values["responses"].setdefault(block, {})[name] = file[key]
             return values | names
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as err:
+    except (*DAMAGED, AttributeError) as err:
         raise ValueError(f"{path} is not a whole trace file written by Trace.save") from err
 
 # %% ../nbs/30_trace.ipynb #ac976f7b
