@@ -1,6 +1,7 @@
 """Evidence: runs over seeds, and explanations marked against the truth."""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +11,24 @@ from sda.blocks import DEPENDENCIES
 from sda.datasets import open_dataset
 from sda.effects import coalitions, drop, logits_of
 from sda.evaluation import Predictions, save_predictions
-from sda.evidence import SeedRun, by_seed, gain_over_seeds, in_words, load_runs, t_interval
+from sda.evidence import PAIR_OF, SeedRun, by_seed, gain_over_seeds, in_words, load_runs, t_interval
 from sda.moves import CLASSES, NEEDS, PAIRS
 from sda.results import new_record, save_record
 from sda.seeds import fig_over_seeds, pair_means
 from sda.trainer import recipe
-from sda.truth import CAN_CARRY, auc, explanations, knock_outs_of, mark_run, marks, pair_accuracies, truth_of
+from sda.truth import (
+    CAN_CARRY,
+    alone_accuracy,
+    auc,
+    denied_accuracy,
+    explanations,
+    knock_outs_of,
+    mark_run,
+    marks,
+    measured_can,
+    pair_accuracies,
+    truth_of,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 NAMES = sorted(c.name for c in CLASSES)
@@ -136,6 +149,39 @@ def test_accuracy_between_twins_follows_the_kept_dependencies():
     run = questioned(additive(worth))
     assert (pair_accuracies(run) == 1).all()
     assert (pair_accuracies(run, ["LS", "LST", "LT"]) == 0).all()  # the order in which they are named does not matter
+
+
+def test_the_empty_coalition_counts_as_knowing_nothing():
+    worth = np.random.default_rng(0).normal(size=(40, 4))
+    margins = additive(worth)
+    margins[0] = 300 * np.random.default_rng(1).normal(size=40)  # what an untrained-for coalition answers
+    assert np.allclose(explanations(questioned(margins))["Shapley, twins"], worth)
+
+
+def test_the_mapping_can_be_contradicted():
+    """A network that reads translation with LS shows it where S122 is denied."""
+    worth = np.tile([-.1, -.1, 5., 5.], (20, 1))
+    denied = denied_accuracy(questioned(additive(worth)))
+    assert denied["left/right"] == denied["turning"] == 1 and denied["closer/away"] == denied["swap"] == 0
+
+
+def answering(right):
+    """A run that is right between twins in the named pairs, and says the first of both elsewhere."""
+    index = {name: i for i, name in enumerate(NAMES)}
+    said = [index[a] if PAIR_OF[a] not in right else index[n] for n in NAMES for a, b in PAIRS if n in (a, b)]
+    found = Predictions([f"v{i}" for i in range(20)], np.eye(20)[said][:, None] * 9, np.arange(20), NAMES)
+    return SimpleNamespace(predictions=found)
+
+
+def test_what_a_dependency_can_carry_is_what_it_learns_alone():
+    alone = {"LST": ["flakes"], "LT": ["flakes"], "LS": ["swap", "left/right"], "S122": ["left/right"]}
+    runs = {f"only_{d}": [answering(right)] * 2 for d, right in alone.items()}
+    table = alone_accuracy(runs)
+    assert table.loc["left/right"].tolist() == [.5, .5, 1, 1] and table.loc["flakes", "LST"] == 1
+    can = measured_can(runs)
+    assert can == {"left/right": ("LS", "S122"), "swap": ("LS",)}, "neither flakes, nor what nobody learns"
+    marked = mark_run(questioned(additive(truth_of(NAMES * 2, can) + .01)), can)
+    assert (marked.n == 8).all() and marked.loc["knock-out, twins", "hit"] == 1
 
 
 def test_means_of_a_pair_are_those_of_its_clips():
