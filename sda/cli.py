@@ -247,10 +247,9 @@ class Train(Command):
         """The network's name, or the network when it has options of its own."""
         if not self.options: return self.model
         seed_everything(self.config.seed)
-        options = read_options(self.options)
         try: return create_model(self.model, len(class_names), self.config.num_frames, self.config.pretrained,
-                                 dropout=self.config.dropout, **options)
-        except TypeError as err: raise UsageError(f"{self.model} cannot be made with {options}: {err}") from err
+                                 dropout=self.config.dropout, **read_options(self.options))
+        except TypeError as err: raise UsageError(f"{self.model} cannot be made with {' '.join(self.options)}: {err}") from err
 
 # %% ../nbs/40_cli.ipynb #b88deb26
 @dataclass

@@ -959,8 +959,7 @@ def train(
             if stop: leave(out)
         while state.epoch < config.epochs and not _patience_over(config, state, val_data):
             lr = run_epoch(engine, as_bytes(train_data), state, bar, after_step)
-            better = close_epoch(engine, as_bytes(val_data), state, lr)
-            if better: save_best(engine)
+            if close_epoch(engine, as_bytes(val_data), state, lr): save_best(engine)
             for watcher in watch: watcher.epoch(engine, state, val_data)
             save_state(engine, state, identity)
             if engine.accelerator.is_main_process: write_history(out, state)
