@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAN_CARRY', 'truth_of', 'worth_of', 'knock_outs_of', 'explanations', 'auc', 'marks', 'told_apart', 'mark_run',
-           'denied_accuracy', 'alone_accuracy', 'measured_can', 'pair_accuracies']
+           'pair_accuracies', 'denied_accuracy', 'alone_accuracy', 'measured_can']
 
 # %% ../nbs/evidence/73_truth.ipynb #ed730003
 from collections.abc import Mapping, Sequence
@@ -109,16 +109,22 @@ def mark_run(
     return pd.DataFrame({name: marks(values[told], truth[told]) | {"n": int(told.sum())}
                          for name, values in (explanations(run) | last).items()}).T
 
+# %% ../nbs/evidence/73_truth.ipynb #ed730024
+def pair_accuracies(
+    run: SeedRun,                     # with explanations
+    kept: Sequence[str] = DEPENDENCIES,  # the dependencies left in every block
+) -> pd.Series:                       # pair -> share of clips told from their twins; chance .5
+    "Accuracy between twins with some dependencies only."
+    margin = worth_of(run, "pair_margin")[tuple(d for d in DEPENDENCIES if d in kept)]
+    return pd.Series(margin > 0).groupby(run.pairs).mean()
+
 # %% ../nbs/evidence/73_truth.ipynb #73f00003
 def denied_accuracy(
     run: SeedRun,  # with explanations
 ) -> pd.Series:    # pair -> share of clips told from their twins; chance .5
     "Accuracy between twins without every dependency that `CAN_CARRY` names for the pair."
-    found = {}
-    for pair, can in CAN_CARRY.items():
-        margin = worth_of(run, "pair_margin")[tuple(d for d in DEPENDENCIES if d not in can)]
-        found[pair] = float((margin[run.pairs == pair] > 0).mean())
-    return pd.Series(found)
+    rest = {pair: [d for d in DEPENDENCIES if d not in can] for pair, can in CAN_CARRY.items()}
+    return pd.Series({pair: pair_accuracies(run, kept)[pair] for pair, kept in rest.items()})
 
 # %% ../nbs/evidence/73_truth.ipynb #73f00006
 def alone_accuracy(
@@ -139,12 +145,3 @@ def measured_can(
     table = alone_accuracy(runs).loc[[pair for pair in CAN_CARRY if pair != "flakes"]]
     found = {pair: tuple(row.index[row > least]) for pair, row in table.iterrows()}
     return {pair: names for pair, names in found.items() if names}
-
-# %% ../nbs/evidence/73_truth.ipynb #ed730024
-def pair_accuracies(
-    run: SeedRun,                     # with explanations
-    kept: Sequence[str] = DEPENDENCIES,  # the dependencies left in every block
-) -> pd.Series:                       # pair -> share of clips told from their twins; chance .5
-    "Accuracy between twins with some dependencies only."
-    margin = worth_of(run, "pair_margin")[tuple(d for d in DEPENDENCIES if d in kept)]
-    return pd.Series(margin > 0).groupby(run.pairs).mean()
