@@ -24,17 +24,17 @@ import torch
 from filelock import FileLock, Timeout
 from shipped_models import rows
 
-from sda.backbones import create_model, list_models, sda_blocks
-from sda.blocks import DEPENDENCIES
-from sda.checkpoints import class_hash, load_model
-from sda.datasets import open_dataset
-from sda.effects import coalitions, gradient_times_weight, keep, knock_out_map, logits_of, partners, readings, uniform
-from sda.evaluation import evaluate, summary
-from sda.moves import CLASSES, PAIRS, make_moves
-from sda.results import new_record, save_record
-from sda.trace import trace_clips
-from sda.trainer import Watcher, recipe, seed_everything, train
-from sda.trust import control_maps, pointing_game, truth_masks
+from sda.networks.backbones import create_model, list_models, sda_blocks
+from sda.networks.blocks import DEPENDENCIES
+from sda.networks.checkpoints import class_hash, load_model
+from sda.data.datasets import open_dataset
+from sda.explaining.effects import coalitions, gradient_times_weight, keep, knock_out_map, logits_of, partners, readings, uniform
+from sda.testing.evaluate import evaluate, summary
+from sda.moves.make import CLASSES, PAIRS, make_moves
+from sda.testing.results import new_record, save_record
+from sda.explaining.trace import trace_clips
+from sda.training.trainer import Watcher, recipe, seed_everything, train
+from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
 # The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs of batches

@@ -22,8 +22,8 @@ def passed():
     spent = [a - b for a, b in zip(now, start)]
     start[:] = now
     return spent
-import ipywidgets, sda.panel
-from sda.inspector import inspect_folder
+import ipywidgets, sda.inspector.view
+from sda.inspector.session import inspect_folder
 found = {"import": passed()}
 kept = {"trace": sys.argv[1]} if sys.argv[1] else {}
 inspector = inspect_folder("data/moves_sample", "data/checkpoints/sda_tsn_moves.safetensors", **kept)

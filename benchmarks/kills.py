@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import sda.cli  # noqa: E402
-import sda.trainer  # noqa: E402
-from sda.results import new_record, save_record  # noqa: E402
+import sda.commands.main  # noqa: E402
+import sda.training.trainer  # noqa: E402
+from sda.testing.results import new_record, save_record  # noqa: E402
 
 MOST = 6  # kills of one run
 KINDS = ("in a step", "writing a state", "writing the best weights", "before a rename", "writing the results")
@@ -81,8 +81,8 @@ class Cut:
 
 def lie_in_wait(moment: dict) -> None:
     "Arrange in this process that it is killed at the moment; a moment that does not come lets the run end."
-    counts, torch, real_step, real_replace = Counter(), sda.trainer.torch, sda.trainer.train_step, os.replace
-    real_save, real_model = torch.save, sda.trainer.save_model
+    counts, torch, real_step, real_replace = Counter(), sda.training.trainer.torch, sda.training.trainer.train_step, os.replace
+    real_save, real_model = torch.save, sda.training.trainer.save_model
 
     def due(kind: str) -> bool:
         counts[kind] += 1
@@ -105,13 +105,13 @@ def lie_in_wait(moment: dict) -> None:
             path.write_bytes(b"half a file")
             die()
         return real_model(path, *args)
-    sda.trainer.train_step, torch.save, os.replace, sda.trainer.save_model = step, save, replace, model
+    sda.training.trainer.train_step, torch.save, os.replace, sda.training.trainer.save_model = step, save, replace, model
 
 
 def command(words: list[str], moment: dict | None) -> None:
     "The command in this process, perhaps to be killed; what it prints is of no interest."
     if moment: lie_in_wait(moment)
-    with contextlib.redirect_stdout(io.StringIO()): status = sda.cli.main(words)
+    with contextlib.redirect_stdout(io.StringIO()): status = sda.commands.main.main(words)
     sys.exit(status)
 
 
@@ -126,7 +126,7 @@ def start(words: list[str], moment: dict | None) -> int:
 def where(out: Path) -> dict:
     "What lies in the folder of a run that was killed."
     if not (out / "state.pt").exists(): return {"epoch": 0, "step": 0}
-    progress = sda.trainer.torch.load(out / "state.pt", weights_only=True)["progress"]
+    progress = sda.training.trainer.torch.load(out / "state.pt", weights_only=True)["progress"]
     return {"epoch": progress["epoch"], "step": progress["step"]}
 
 
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "data/results/bench_kills.json")
     args = parser.parse_args()
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # killed processes return no semaphores: the tracker would say so
-    multiprocessing.set_forkserver_preload(["sda.cli"])
+    multiprocessing.set_forkserver_preload(["sda.commands.main"])
     draw, rows, started = random.Random(args.seed), [], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

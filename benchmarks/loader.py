@@ -27,12 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
-from sda.datasets import ClipDataset, make_loader, model_input  # noqa: E402
-from sda.records import Record  # noqa: E402
-from sda.results import new_record, save_record  # noqa: E402
-from sda.sampling import Sampling  # noqa: E402
-from sda.transforms import TransformConfig  # noqa: E402
-from sda.video import open_video  # noqa: E402
+from sda.data.datasets import ClipDataset, make_loader, model_input  # noqa: E402
+from sda.data.lists import Record  # noqa: E402
+from sda.testing.results import new_record, save_record  # noqa: E402
+from sda.data.sampling import Sampling  # noqa: E402
+from sda.data.transforms import TransformConfig  # noqa: E402
+from sda.data.video import open_video  # noqa: E402
 
 HEIGHT, WIDTH, SIZE, FRAMES = 256, 340, 224, 8
 CONFIG = TransformConfig(size=SIZE, resize=HEIGHT)

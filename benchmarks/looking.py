@@ -33,12 +33,12 @@ import torch
 from shipped_models import rows as plain
 from torch import Tensor, nn
 
-from sda.backbones import VideoNet
-from sda.blocks import DEPENDENCIES
-from sda.cam import METHODS, ClipTarget, clip_cams, find_layer, untouched
-from sda.checkpoints import load_model
-from sda.datasets import ClipDataset, open_dataset
-from sda.effects import (
+from sda.networks.backbones import VideoNet
+from sda.networks.blocks import DEPENDENCIES
+from sda.explaining.cam import METHODS, ClipTarget, clip_cams, find_layer, untouched
+from sda.networks.checkpoints import load_model
+from sda.data.datasets import ClipDataset, open_dataset
+from sda.explaining.effects import (
     READINGS,
     Effect,
     Intervention,
@@ -65,12 +65,12 @@ from sda.effects import (
     uniform,
     weight_against_effect,
 )
-from sda.moves import CLASSES, PAIRS, make_moves
-from sda.results import new_record, save_record
-from sda.sampling import Sampling
-from sda.trace import Trace, trace_clips
-from sda.transforms import TransformConfig
-from sda.trust import (
+from sda.moves.make import CLASSES, PAIRS, make_moves
+from sda.testing.results import new_record, save_record
+from sda.data.sampling import Sampling
+from sda.explaining.trace import Trace, trace_clips
+from sda.data.transforms import TransformConfig
+from sda.explaining.faithfulness import (
     cascade,
     centre_prior,
     curve_areas,

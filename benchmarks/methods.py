@@ -19,15 +19,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sda.backbones import create_model, list_models, profile
-from sda.blocks import SDA
-from sda.checkpoints import load_model
-from sda.datasets import open_dataset
-from sda.effects import logits_of, reverse, shuffle
-from sda.evaluation import softmax
-from sda.moves import make_moves
-from sda.results import new_record, save_record
-from sda.trainer import recipe
+from sda.networks.backbones import create_model, list_models, profile
+from sda.networks.blocks import SDA
+from sda.networks.checkpoints import load_model
+from sda.data.datasets import open_dataset
+from sda.explaining.effects import logits_of, reverse, shuffle
+from sda.testing.evaluate import softmax
+from sda.moves.make import make_moves
+from sda.testing.results import new_record, save_record
+from sda.training.trainer import recipe
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "results" / "bench_methods.json"
 TINY = list_models("*_tiny")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sda.blocks import SDA
+from sda.networks.blocks import SDA
 
 
 def _norm(norm: torch.nn.Module, x: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sda.blocks import DEPENDENCIES
-from sda.checkpoints import load_model
-from sda.evidence import by_seed, in_words, load_runs
-from sda.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
-from sda.results import accuracy_table, choose_table, load_published, load_records, percent_table, to_markdown
-from sda.sampling import Sampling
-from sda.seeds import fig_over_seeds
-from sda.trace import trace_clips
-from sda.video import open_video
+from sda.networks.blocks import DEPENDENCIES
+from sda.networks.checkpoints import load_model
+from sda.studies.accuracy import by_seed, in_words, load_runs
+from sda.figures.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
+from sda.testing.results import accuracy_table, choose_table, load_published, load_records, percent_table, to_markdown
+from sda.data.sampling import Sampling
+from sda.studies.selection import fig_over_seeds
+from sda.explaining.trace import trace_clips
+from sda.data.video import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from sda.checkpoints import load_model, save_model
-from sda.datasets import open_dataset
-from sda.effects import knock_outs
-from sda.evaluation import class_needs, evaluate, protocol, summary
-from sda.moves import PAIRS, make_moves
-from sda.results import new_record, record_name, save_record
-from sda.trace import trace_clips
-from sda.trainer import recipe, train
+from sda.networks.checkpoints import load_model, save_model
+from sda.data.datasets import open_dataset
+from sda.explaining.effects import knock_outs
+from sda.testing.evaluate import class_needs, evaluate, protocol, summary
+from sda.moves.make import PAIRS, make_moves
+from sda.testing.results import new_record, record_name, save_record
+from sda.explaining.trace import trace_clips
+from sda.training.trainer import recipe, train
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SHIPPED = {"tsn_moves": ("tsn_tiny", "moves"), "sda_tsn_moves": ("sda_tsn_tiny", "moves"),

@@ -20,9 +20,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from sda.backbones import create_model  # noqa: E402
-from sda.results import new_record, save_record  # noqa: E402
-from sda.trainer import Step, recipe, start_engine, train_step, training_mode  # noqa: E402
+from sda.networks.backbones import create_model  # noqa: E402
+from sda.testing.results import new_record, save_record  # noqa: E402
+from sda.training.trainer import Step, recipe, start_engine, train_step, training_mode  # noqa: E402
 
 RECIPES = ("paper_something", "paper_something_tsm", "finetune_small")  # the others differ in data, not in the step
 MODELS = {"paper_something": "sda_tsm_{}", "paper_something_tsm": "tsm_{}", "finetune_small": "sda_tsn_{}"}

@@ -17,7 +17,7 @@ def driven(files=("test_inspector.py", "test_browser.py")):
     """Control -> the tests that name it, read from the files without running them."""
     found = {}
     for file in files:
-        for node in ast.parse((HERE / file).read_text(encoding="utf-8")).body:
+        for node in ast.parse(next(HERE.rglob(file)).read_text(encoding="utf-8")).body:
             for mark in getattr(node, "decorator_list", []):
                 if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "drives":
                     for name in mark.args: found.setdefault(name.value, []).append(f"{file.removesuffix('.py')}::{node.name}")
