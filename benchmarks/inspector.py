@@ -4,6 +4,7 @@
 
 Each turn is a process of its own, as a notebook's kernel is; imports are timed apart. Wall seconds and CPU seconds.
 """
+
 import argparse
 import json
 import os
@@ -38,7 +39,9 @@ print(json.dumps(found))
 def turn(trace, threads):
     """One process: {what: [wall seconds, CPU seconds]}, strip and panel counted from the call that opens."""
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", TURN, trace], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TURN, trace], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -58,4 +61,5 @@ def main():
             print(f"{name:18} {what:12} {wall:6.2f} s wall {cpu:6.2f} s CPU")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,24 +1,33 @@
 """Write the tables and the pictures of README.md from the records in data/results: python benchmarks/readme.py"""
+
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from sda.data.sampling import Sampling
+from sda.data.video import open_video
+from sda.explaining.trace import trace_clips
+from sda.figures.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import load_model
 from sda.studies.accuracy import by_seed, in_words, load_runs
-from sda.figures.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
-from sda.testing.results import accuracy_table, choose_table, load_published, load_records, percent_table, to_markdown
-from sda.data.sampling import Sampling
 from sda.studies.selection import fig_over_seeds
-from sda.explaining.trace import trace_clips
-from sda.data.video import open_video
+from sda.testing.results import (
+    accuracy_table,
+    choose_table,
+    load_published,
+    load_records,
+    percent_table,
+    to_markdown,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
 SHOWN = "sda_tsn_moves_fast_query"  # the network whose selection is drawn
 CLIP = DATA / "moves_sample/img/test_0000_rightward.mp4"
-BEGIN, END = "<!-- {} table: written by benchmarks/readme.py from data/results -->\n", "<!-- end -->"
+BEGIN = "<!-- {} table: written by benchmarks/readme.py from data/results -->\n"
+END = "<!-- end -->"
 FOUR = {"tsn": "TSN", "sda_tsn": "SDA-TSN", "tsm": "TSM", "sda_tsm": "SDA-TSM"}  # run of the evidence -> name
 
 
@@ -50,20 +59,26 @@ def text(readme: str) -> str:
     """README.md with every table as the records have it now."""
     for name, rows in TABLES.items():
         before, mark, rest = readme.partition(BEGIN.format(name))
-        if not mark: raise ValueError(f"README.md has no mark {BEGIN.format(name).strip()!r}")
+        if not mark:
+            raise ValueError(f"README.md has no mark {BEGIN.format(name).strip()!r}")
         readme = before + mark + rows() + END + rest.partition(END)[2]
     return readme
 
 
 def effects() -> dict[str, float]:
     """Accuracy between twins with the selection as it is and without each dependency, from the record."""
-    [record] = [r for r in load_records(DATA / "results", kind="test") if r["file"].startswith(f"{SHOWN}-test")]
-    return {row["selection"]: row["between twins"] for row in record["knock_outs"] if row["selection"] != "chance"}
+    [record] = [
+        r for r in load_records(DATA / "results", kind="test") if r["file"].startswith(f"{SHOWN}-test")
+    ]
+    return {
+        row["selection"]: row["between twins"] for row in record["knock_outs"] if row["selection"] != "chance"
+    }
 
 
 def picture():
     """A clip, its selection, and what removing a dependency costs."""
-    model, video = load_model(DATA / "checkpoints" / f"{SHOWN}.safetensors"), open_video(CLIP)
+    model = load_model(DATA / "checkpoints" / f"{SHOWN}.safetensors")
+    video = open_video(CLIP)
     indices = Sampling.from_dict(model.card.sampling).indices(len(video))[0]
     trace = trace_clips(model, [CLIP])
     figure = new_figure(11, 4.6)
@@ -78,7 +93,7 @@ def picture():
     colours = [COLOURS.get(name.removeprefix("without "), "#666666") for name in found]
     bars = right.barh(list(found), list(found.values()), color=colours)
     right.bar_label(bars, [f"{v:.2f}" for v in found.values()], padding=3, fontsize=FONT)
-    right.axvline(.5, color="grey", linestyle="--", linewidth=1)
+    right.axvline(0.5, color="grey", linestyle="--", linewidth=1)
     right.invert_yaxis()
     right.set(xlim=(0, 1.1), xlabel="accuracy between twin classes (dashed: chance)")
     right.set_title("what happens without it (500 test clips)", fontsize=FONT + 1)

@@ -28,14 +28,13 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import sda
-
-from ..networks.checkpoints import load_model
 from ..data.datasets import ClipDataset, open_dataset
-from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
-from ..moves.make import CLASSES, PAIRS, make_moves
-from ..inspector.report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
-from ..testing.results import load_records, new_record, save_record
 from ..explaining.trace import Trace, trace_clips
+from ..inspector.report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
+from ..moves.make import CLASSES, PAIRS, make_moves
+from ..networks.checkpoints import load_model
+from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
+from ..testing.results import load_records, new_record, save_record
 from ..training.trainer import TrainConfig, recipe
 
 # %% ../../nbs/commands/76_demo.ipynb #675bda45
@@ -49,6 +48,7 @@ class StepError(RuntimeError):
 @dataclass
 class Step:
     """One thing to do, once."""
+
     name: str  # short, also the name of its signature file
     title: str  # in words, for people
     settings: dict  # everything the result depends on: plain values
@@ -74,8 +74,10 @@ class Signatures:
         name: str,  # of the step
     ) -> dict:
         """The signature of a step; empty when there is none or it is damaged."""
-        try: sign = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError): return {}
+        try:
+            sign = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
         return sign if isinstance(sign, dict) else {}
 
     def done(
@@ -94,8 +96,14 @@ class Signatures:
     ) -> None:
         """Sign a step as begun or as done."""
         part = self.folder / f".{step.name}.part"
-        part.write_text(json.dumps(dict(key=step.key, done=done, seconds=round(seconds, 1), settings=step.settings),
-                                   indent=1, default=str), encoding="utf-8")
+        part.write_text(
+            json.dumps(
+                dict(key=step.key, done=done, seconds=round(seconds, 1), settings=step.settings),
+                indent=1,
+                default=str,
+            ),
+            encoding="utf-8",
+        )
         os.replace(part, self.folder / f"{step.name}.json")
 
 # %% ../../nbs/commands/76_demo.ipynb #0fe3192f
@@ -105,8 +113,10 @@ def fail(
 ) -> StepError:
     """The error of a step in words."""
     said = str(err).strip() or type(err).__name__
-    return StepError(f"The step '{step.title}' failed: {said}\nWhat to do: {step.remedy}\nFinished steps are kept; the "
-                     "same command goes on from here.")
+    return StepError(
+        f"The step '{step.title}' failed: {said}\nWhat to do: {step.remedy}\nFinished steps are kept; the "
+        "same command goes on from here."
+    )
 
 
 def run_steps(
@@ -122,9 +132,12 @@ def run_steps(
             continue
         say(f"{head} ...")
         start = time.perf_counter()
-        try: step.run()
-        except StepError: raise
-        except Exception as err: raise fail(step, err) from err
+        try:
+            step.run()
+        except StepError:
+            raise
+        except Exception as err:
+            raise fail(step, err) from err
         if missing := [f.name for f in step.files if not f.exists()]:
             raise fail(step, f"it ended without writing {', '.join(missing)}")
         signatures.write(step, done=True, seconds=time.perf_counter() - start)
@@ -137,6 +150,7 @@ _BAR = re.compile(r"(\d+)/(\d+) \[[^\]]*?(epoch=[^\]]*)\]")  # a progress bar's 
 @dataclass
 class Child:
     """A training in a process of its own."""
+
     title: str  # in words
     command: list[str]  # what runs
     log: Path  # all it says, but for progress
@@ -146,12 +160,22 @@ class Child:
 
     def start(self) -> "Child":
         """Start it and listen."""
-        env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-               "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(sda.__file__).resolve().parents[1]),
-                                                           os.environ.get("PYTHONPATH")]))}
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(Path(sda.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")])
+            ),
+        }
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, bufsize=0, env=env)
+        self.process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            env=env,
+        )
         self.listener = threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True)
         self.listener.start()
         return self
@@ -164,14 +188,17 @@ class Child:
             while chunk := pipe.read(4096):
                 *lines, text = re.split(r"[\r\n]+", text + chunk.decode("utf-8", "replace"))
                 for line in lines:
-                    if found := _BAR.search(line): self.at = (int(found[1]), int(found[2]), found[3])
-                    elif line.strip() and "it/s" not in line and "clip/s" not in line: log_file.write(line + "\n")
+                    if found := _BAR.search(line):
+                        self.at = (int(found[1]), int(found[2]), found[3])
+                    elif line.strip() and "it/s" not in line and "clip/s" not in line:
+                        log_file.write(line + "\n")
                 log_file.flush()
             log_file.write(text)
 
     def last_words(self) -> str:
         """The last line of its log, which is the error when it failed."""
-        if self.listener: self.listener.join(5)
+        if self.listener:
+            self.listener.join(5)
         lines = [line for line in self.log.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
         return lines[-1] if lines else f"it ended with status {self.process.returncode} and said nothing"
 
@@ -182,9 +209,11 @@ def stop(
 ) -> None:
     """Ask every running child to end; after `patience` seconds make it."""
     running = [c.process for c in children if c.process and c.process.poll() is None]
-    for process in running: process.terminate()
     for process in running:
-        try: process.wait(patience)
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -197,36 +226,51 @@ def watch(
     ended: Callable[[Child], None] = lambda child: None,  # called when one has ended well
 ) -> Child | None:  # the child that failed, if one did
     """Run children until all have ended well, or one has not."""
-    waiting, running = list(children), []
-    bars = {c.title: tqdm(total=1, desc=c.title, position=i, unit="clip", disable=not progress)
-            for i, c in enumerate(children)}
+    waiting = list(children)
+    running = []
+    bars = {
+        c.title: tqdm(total=1, desc=c.title, position=i, unit="clip", disable=not progress)
+        for i, c in enumerate(children)
+    }
     try:
         while waiting or running:
-            while waiting and len(running) < together: running.append(waiting.pop(0).start())
-            time.sleep(.2)
+            while waiting and len(running) < together:
+                running.append(waiting.pop(0).start())
+            time.sleep(0.2)
             for child in list(running):
-                status, bar = child.process.poll(), bars[child.title]
-                if child.at[1]: bar.total, bar.n = child.at[1], child.at[0]
+                status = child.process.poll()
+                bar = bars[child.title]
+                if child.at[1]:
+                    bar.total = child.at[1]
+                    bar.n = child.at[0]
                 bar.set_postfix_str(child.at[2])
-                if status is None: continue
-                if status: return child
+                if status is None:
+                    continue
+                if status:
+                    return child
                 running.remove(child)
                 ended(child)
     finally:
         stop(running)
-        for bar in bars.values(): bar.close()
+        for bar in bars.values():
+            bar.close()
     return None
 
 # %% ../../nbs/commands/76_demo.ipynb #53155e43
 @dataclass
 class DemoConfig:
     """What the demo makes, and where."""
+
     out: Path = Path("runs/demo")  # folder for models, records and report.html
-    data: Path | None = None  # folder of the clips (default: sets/moves, or a name that tells the counts and the seed)
+    data: Path | None = (
+        None  # folder of the clips (default: sets/moves, or a name that tells the counts and the seed)
+    )
     baseline: str = "tsn_tiny"  # network that looks at frames one by one
     model: str = "sda_tsn_tiny"  # network whose selection is shown
     recipe: str = "moves"  # training recipe of both
-    epochs: int = 12  # passes over the training clips (0: as many as the recipe says, which is better and longer)
+    epochs: int = (
+        12  # passes over the training clips (0: as many as the recipe says, which is better and longer)
+    )
     train: int = 80  # training clips per class
     val: int = 25  # validation clips per class
     test: int = 25  # test clips per class
@@ -266,8 +310,9 @@ def open_split(
 ) -> ClipDataset:
     """One split of the demo's clips as the networks are trained and tested on them."""
     training = config.training()
-    return open_dataset(config.data_folder(), split, training.sampling(), training.transform(), cache=True,
-                        progress=progress)
+    return open_dataset(
+        config.data_folder(), split, training.sampling(), training.transform(), cache=True, progress=progress
+    )
 
 
 def make_clips(
@@ -276,7 +321,8 @@ def make_clips(
 ) -> None:
     """Make the clips and decode them into the cache."""
     make_moves(config.data_folder(), config.train, config.val, config.test, config.seed, progress)
-    for split in ("train", "val", "test"): open_split(config, split, progress)
+    for split in ("train", "val", "test"):
+        open_split(config, split, progress)
 
 # %% ../../nbs/commands/76_demo.ipynb #adeee642
 def train_command(
@@ -285,10 +331,29 @@ def train_command(
     restart: bool,  # forget what lies in its folder
 ) -> list[str]:
     """The command that trains one network; it can be repeated by hand."""
-    command = [sys.executable, "-m", "sda", "train", "--model", model, "--data", str(config.data_folder()),
-               "--out", str(config.out / model), "--recipe", config.recipe, "--epochs", str(config.training().epochs),
-               "--threads", str(config.parallel()[1]),
-               "--seed", str(config.seed), "--cache", "yes", "--verbose"]
+    command = [
+        sys.executable,
+        "-m",
+        "sda",
+        "train",
+        "--model",
+        model,
+        "--data",
+        str(config.data_folder()),
+        "--out",
+        str(config.out / model),
+        "--recipe",
+        config.recipe,
+        "--epochs",
+        str(config.training().epochs),
+        "--threads",
+        str(config.parallel()[1]),
+        "--seed",
+        str(config.seed),
+        "--cache",
+        "yes",
+        "--verbose",
+    ]
     return [*command, "--resume", "no"] if restart else command
 
 
@@ -299,19 +364,24 @@ def train_both(
     progress: bool,  # show a bar for each
 ) -> None:
     """Train the networks that are not trained yet, side by side."""
-    todo, started = {}, {}
+    todo = {}
+    started = {}
     for step in steps:
-        if signatures.done(step): continue
+        if signatures.done(step):
+            continue
         other = signatures.read(step.name).get("key") != step.key  # what lies there is of other settings
         signatures.write(step, done=False)
-        child = Child(step.title, train_command(config, step.name, other), config.out / step.name / "train.log")
+        child = Child(
+            step.title, train_command(config, step.name, other), config.out / step.name / "train.log"
+        )
         todo[child.title], started[child.title] = (step, child), time.perf_counter()
 
     def ended(child: Child) -> None:
         signatures.write(todo[child.title][0], done=True, seconds=time.perf_counter() - started[child.title])
 
     failed = watch([child for _, child in todo.values()], config.parallel()[0], progress, ended)
-    if failed: raise fail(todo[failed.title][0], failed.last_words())
+    if failed:
+        raise fail(todo[failed.title][0], failed.last_words())
 
 # %% ../../nbs/commands/76_demo.ipynb #7d0e41b0
 def ordered_twins() -> list[tuple[str, str]]:  # pairs of class names
@@ -326,12 +396,22 @@ def test_model(
     progress: bool,  # show a bar
 ) -> None:
     """Test one network and write predictions and record."""
-    net, data = load_model(config.out / model / "model.safetensors"), open_split(config, "test")
+    net = load_model(config.out / model / "model.safetensors")
+    data = open_split(config, "test")
     found = evaluate(net, data, batch_size=50, progress=progress)
     trained = json.loads((config.out / model / "record.json").read_text(encoding="utf-8"))
-    record = new_record("test", model=model, recipe=config.recipe, seed=config.seed, dataset="moves", split="test",
-                        protocol=protocol(net.card)[2], metrics=summary(found), train_seconds=trained["seconds"],
-                        epochs=config.training().epochs)
+    record = new_record(
+        "test",
+        model=model,
+        recipe=config.recipe,
+        seed=config.seed,
+        dataset="moves",
+        split="test",
+        protocol=protocol(net.card)[2],
+        metrics=summary(found),
+        train_seconds=trained["seconds"],
+        epochs=config.training().epochs,
+    )
     found.save(config.out / model / "test.npz")
     save_record(record, config.out / "records" / f"test-{model}.json")
 
@@ -341,7 +421,8 @@ def trace_model(
     progress: bool,  # show bars
 ) -> None:
     """Record the selections on all test clips, and what the network can do without."""
-    net, data = load_model(config.out / config.model / "model.safetensors"), open_split(config, "test")
+    net = load_model(config.out / config.model / "model.safetensors")
+    data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
     effects = knock_outs(net, data, class_needs(), ordered_twins(), progress=progress)
     effects.to_csv(config.out / "knock_outs.csv")
@@ -351,17 +432,30 @@ def report(
     config: DemoConfig,  # folder of a demo whose other steps are done
 ) -> None:
     """Put everything on one page."""
-    names, out = (config.baseline, config.model), config.out
+    names = (config.baseline, config.model)
+    out = config.out
     records = {r["model"]: r for r in load_records(out / "records", kind="test")}
     tested = [Tested(label(n), Predictions.load(out / n / "test.npz"), records[n]) for n in names]
-    needs, trace = class_needs(), Trace.load(out / "trace.npz")
-    net, data = load_model(out / config.model / "model.safetensors"), open_split(config, "test")
+    needs = class_needs()
+    trace = Trace.load(out / "trace.npz")
+    net = load_model(out / config.model / "model.safetensors")
+    data = open_split(config, "test")
     views = [view_clip(net, data, i, tested, trace) for i in choose_clips(tested, needs)]
     effects = pd.read_csv(out / "knock_outs.csv", index_col="selection")
     files = [out / "records" / f"test-{n}.json" for n in names] + [
-        out / n / f for n in names for f in ("record.json", "history.csv", "model.safetensors", "test.npz")]
-    write_report(out, tested, trace, views, effects, needs, ordered_twins(),
-                 [*files, out / "trace.npz", out / "knock_outs.csv"], f"What {label(config.model)} selects on Moves")
+        out / n / f for n in names for f in ("record.json", "history.csv", "model.safetensors", "test.npz")
+    ]
+    write_report(
+        out,
+        tested,
+        trace,
+        views,
+        effects,
+        needs,
+        ordered_twins(),
+        [*files, out / "trace.npz", out / "knock_outs.csv"],
+        f"What {label(config.model)} selects on Moves",
+    )
 
 # %% ../../nbs/commands/76_demo.ipynb #d11eda18
 _AGAIN = "look at the lines above; if they do not help, run `sda demo --debug` and report the last lines"
@@ -373,25 +467,65 @@ def demo_steps(
     progress: bool,  # show bars
 ) -> list[Step]:
     """The steps of the demo in order."""
-    out, both = config.out, (config.baseline, config.model)
-    clips = dict(library=sda.__version__, data=str(config.data_folder()), train=config.train, val=config.val,
-                 test=config.test, seed=config.seed)
+    out = config.out
+    both = (config.baseline, config.model)
+    clips = dict(
+        library=sda.__version__,
+        data=str(config.data_folder()),
+        train=config.train,
+        val=config.val,
+        test=config.test,
+        seed=config.seed,
+    )
     training = clips | dataclasses.asdict(config.training())
-    trainings = [Step(name, f"train {label(name)}", training | dict(model=name), [out / name / "model.safetensors"],
-                      lambda: None, f"read {out / name / 'train.log'}; if memory ran out, use --together 1")
-                 for name in both]
+    trainings = [
+        Step(
+            name,
+            f"train {label(name)}",
+            training | dict(model=name),
+            [out / name / "model.safetensors"],
+            lambda: None,
+            f"read {out / name / 'train.log'}; if memory ran out, use --together 1",
+        )
+        for name in both
+    ]
     models = training | dict(models=both)
     seen = models | dict(pairs=ordered_twins())
     return [
-        Step("clips", "make the clips", clips, [config.data_folder() / "category.txt"],
-             lambda: make_clips(config, progress), "check that the folder can be written and has 3 GB free"),
-        Step("train", f"train {label(both[0])} and {label(both[1])}", models, [f for s in trainings for f in s.files],
-             lambda: train_both(config, trainings, signatures, progress), _AGAIN),
-        Step("test", "test both", models, [out / "records" / f"test-{name}.json" for name in both],
-             lambda: [test_model(config, name, progress) for name in both], _AGAIN),
-        Step("trace", "record the selections", seen, [out / "trace.npz", out / "knock_outs.csv"],
-             lambda: trace_model(config, progress), _AGAIN),
-        Step("report", "write the report", seen, [out / "report.html"], lambda: report(config), _AGAIN)]
+        Step(
+            "clips",
+            "make the clips",
+            clips,
+            [config.data_folder() / "category.txt"],
+            lambda: make_clips(config, progress),
+            "check that the folder can be written and has 3 GB free",
+        ),
+        Step(
+            "train",
+            f"train {label(both[0])} and {label(both[1])}",
+            models,
+            [f for s in trainings for f in s.files],
+            lambda: train_both(config, trainings, signatures, progress),
+            _AGAIN,
+        ),
+        Step(
+            "test",
+            "test both",
+            models,
+            [out / "records" / f"test-{name}.json" for name in both],
+            lambda: [test_model(config, name, progress) for name in both],
+            _AGAIN,
+        ),
+        Step(
+            "trace",
+            "record the selections",
+            seen,
+            [out / "trace.npz", out / "knock_outs.csv"],
+            lambda: trace_model(config, progress),
+            _AGAIN,
+        ),
+        Step("report", "write the report", seen, [out / "report.html"], lambda: report(config), _AGAIN),
+    ]
 
 
 def run_demo(
@@ -400,8 +534,10 @@ def run_demo(
     progress: bool = True,  # show bars
 ) -> Path:  # report.html
     """Make clips, train, test, trace and report; what is there already is reused."""
-    for folder in (config.out, config.data_folder().parent): check_writable(folder)
-    if config.fresh: shutil.rmtree(config.out / "steps", ignore_errors=True)
+    for folder in (config.out, config.data_folder().parent):
+        check_writable(folder)
+    if config.fresh:
+        shutil.rmtree(config.out / "steps", ignore_errors=True)
     signatures = Signatures(config.out)
     run_steps(demo_steps(config, signatures, progress), signatures, say)
     return config.out / "report.html"

@@ -31,24 +31,40 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 import sda
-
+from .demo import DemoConfig, run_demo
 from ..data.annotations import check_dataset, read_diving48_vocabulary, save_check
+from ..data.crops import TestViews
+from ..data.datasets import ClipDataset, open_dataset, source_of
+from ..data.extract import extract
+from ..data.lists import read_classes
+from ..data.make import DATASETS, make_dataset
+from ..data.sampling import Sampling
+from ..data.transforms import TransformConfig
+from ..inspector.report import check_writable, inspect_clips
+from ..moves.make import CLASSES, make_moves
 from ..networks.backbones import VideoNet, create_model, list_models, profile
 from ..networks.checkpoints import class_hash, load_model, read_card
-from ..data.datasets import ClipDataset, open_dataset, source_of
-from .demo import DemoConfig, run_demo
 from ..testing.evaluate import Predictions, actions, compare, ensemble, evaluate, predict, protocol, slide
-from ..data.extract import extract
-from ..moves.make import CLASSES, make_moves
-from ..data.lists import read_classes
-from ..inspector.report import check_writable, inspect_clips
-from ..testing.results import choose_table, load_published, load_records, new_record, to_markdown, to_page, write_record
-from ..data.sampling import Sampling
-from ..data.make import DATASETS, make_dataset
-from ..training.trainer import TrainConfig, build_model, load_config, make_accelerator, recipe, scaled_lr, seed_everything, train
-from ..data.transforms import TransformConfig
+from sda.testing.results import (
+    choose_table,
+    load_published,
+    load_records,
+    new_record,
+    to_markdown,
+    to_page,
+    write_record,
+)
+from sda.training.trainer import (
+    TrainConfig,
+    build_model,
+    load_config,
+    make_accelerator,
+    recipe,
+    scaled_lr,
+    seed_everything,
+    train,
+)
 from ..training.tricks import memory_estimate
-from ..data.crops import TestViews
 
 # %% ../../nbs/commands/75_main.ipynb #b94fef83
 log = logging.getLogger(__name__)
@@ -64,6 +80,7 @@ COMMANDS: dict[str, type] = {}  # name -> dataclass with `run`, in the order of 
 @dataclass
 class Command:
     """What every subcommand understands."""
+
     debug: bool = field(default=False, kw_only=True)  # show the whole traceback of an error
     verbose: bool = field(default=False, kw_only=True)  # tell what the library does while it does it
     quiet: bool = field(default=False, kw_only=True)  # no progress bars
@@ -79,6 +96,7 @@ def command(cls: type) -> type:
 @dataclass
 class Moves(Command):
     """Make the Moves clips: 20 classes of generated mp4 files, with the truth about each clip."""
+
     out: Path = Path("sets/moves")  # folder of the set: new, empty, or made by this command before
     train: int = 80  # training clips per class
     val: int = 25  # validation clips per class
@@ -88,8 +106,10 @@ class Moves(Command):
     def run(self) -> None:
         """Make the set, or reuse a complete one."""
         folder = make_moves(self.out, self.train, self.val, self.test, self.seed, progress=not self.quiet)
-        print(f"{(self.train + self.val + self.test) * len(CLASSES)} clips of {len(CLASSES)} classes in "
-              f"{os.path.relpath(folder)}")
+        print(
+            f"{(self.train + self.val + self.test) * len(CLASSES)} clips of {len(CLASSES)} classes in "
+            f"{os.path.relpath(folder)}"
+        )
 
 # %% ../../nbs/commands/75_main.ipynb #dc3ab8e0
 def should_cache(
@@ -98,7 +118,8 @@ def should_cache(
 ) -> bool:
     """Whether all frames of these clips take less than `most` bytes; unknown lengths count as too many."""
     counts = [record.num_frames for record in data.records]
-    if None in counts: return False
+    if None in counts:
+        return False
     height, width = data.frames(0).shape[1:3]
     return sum(counts) * height * width * 3 <= most
 
@@ -113,25 +134,36 @@ def open_clips(
 ) -> ClipDataset:
     """One split of a dataset, decoded into a cache when asked or when small."""
     data = open_dataset(root, split, sampling, transform, progress=progress)
-    if cache == "no" or (cache == "auto" and not should_cache(data)): return data
+    if cache == "no" or (cache == "auto" and not should_cache(data)):
+        return data
     return open_dataset(root, split, sampling, transform, cache=True, progress=progress)
 
 # %% ../../nbs/commands/75_main.ipynb #5cad88cb
-_ELSEWHERE = {"num_classes": "the dataset's category.txt says how many classes there are", "num_frames": "use --num-frames",
-              "dropout": "use --dropout", "pretrained": "use --pretrained or --no-pretrained"}
+_ELSEWHERE = {
+    "num_classes": "the dataset's category.txt says how many classes there are",
+    "num_frames": "use --num-frames",
+    "dropout": "use --dropout",
+    "pretrained": "use --pretrained or --no-pretrained",
+}
 
 
 def read_options(
-    words: Sequence[str],  # e.g. "reduction=8"; UsageError for words of another form and values that are no YAML
+    words: Sequence[
+        str
+    ],  # e.g. "reduction=8"; UsageError for words of another form and values that are no YAML
 ) -> dict[str, Any]:  # name -> value
     """`name=value` words as a dict of plain values."""
     options = {}
     for word in words:
         name, sign, value = word.partition("=")
-        if name.strip() in _ELSEWHERE: raise UsageError(f"{word!r} is no option of its own here: {_ELSEWHERE[name.strip()]}")
-        if not sign or not name: raise UsageError(f"the option {word!r} should look like name=value, e.g. reduction=8")
-        try: options[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as err: raise UsageError(f"the value in {word!r} is not plain: quote it") from err
+        if name.strip() in _ELSEWHERE:
+            raise UsageError(f"{word!r} is no option of its own here: {_ELSEWHERE[name.strip()]}")
+        if not sign or not name:
+            raise UsageError(f"the option {word!r} should look like name=value, e.g. reduction=8")
+        try:
+            options[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as err:
+            raise UsageError(f"the value in {word!r} is not plain: quote it") from err
     return options
 
 # %% ../../nbs/commands/75_main.ipynb #37b2d67e
@@ -143,12 +175,14 @@ def seconds_per_clip(
 ) -> float:  # the best of three
     """Seconds of a clip through the model on its device: forward, and backward too for training."""
     model.train(train)
-    clips, times = clips.to(accelerator.device), []
+    clips = clips.to(accelerator.device)
+    times = []
     for _ in range(3):  # the first one warms up
         start = time.perf_counter()
         with torch.set_grad_enabled(train), accelerator.autocast():
             loss = model(clips).float().sum()
-            if train: loss.backward()
+            if train:
+                loss.backward()
         loss.item()  # waits for a GPU
         times.append((time.perf_counter() - start) / len(clips))
     return min(times)
@@ -162,7 +196,8 @@ def expected_seconds(
 ) -> tuple[float, float, str]:
     """Seconds of an epoch on this machine: computing, reading without a cache; and the kind of device."""
     accelerator = make_accelerator(config)
-    if config.threads: torch.set_num_threads(config.threads)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     start = time.perf_counter()
     clips = torch.stack([data[i % len(data)]["clip"] for i in range(2)])
     reading = (time.perf_counter() - start) / 2 * (len(data) + len(val)) / max(config.num_workers, 1)
@@ -181,19 +216,29 @@ def dry_run(
     processes = int(os.environ.get("WORLD_SIZE", 1))
     at_once = -(-config.batch_size // (config.accumulate * processes))
     cost = profile(model, config.size, config.num_frames)
-    memory = memory_estimate(model, at_once, config.num_frames, config.size, config.optimizer,
-                             config.precision != "fp32", bool(config.ema))
+    memory = memory_estimate(
+        model,
+        at_once,
+        config.num_frames,
+        config.size,
+        config.optimizer,
+        config.precision != "fp32",
+        bool(config.ema),
+    )
     computing, reading, device = expected_seconds(config, model, data, val)
-    return "\n".join([
-        f"model    {model.name}: {cost.params / 1e6:.3f} M parameters, {cost.macs / 1e9:.3f} G multiply-adds a clip",
-        f"clips    {len(data)} for training, {len(val)} for validation, {len(data.class_names)} classes; each of "
-        f"{config.num_frames} frames of {config.size}x{config.size}",
-        f"batches  {-(-len(data) // config.batch_size)} an epoch of {config.batch_size} clips, {at_once} at once on each of "
-        f"{processes} process{'es' * (processes > 1)}; {config.epochs} epochs",
-        f"rate     {scaled_lr(config)[1]}; {config.schedule}, {config.optimizer}, {config.precision}",
-        f"memory   about {memory['total']:.2f} GB a process, {memory['activations']:.2f} GB of it activations",
-        f"time     about {computing / processes / 60:.1f} min an epoch on this {device}, and {reading / processes / 60:.1f} min "
-        "to read the clips, once if they are cached"])
+    return "\n".join(
+        [
+            f"model    {model.name}: {cost.params / 1e6:.3f} M parameters, {cost.macs / 1e9:.3f} G multiply-adds a clip",
+            f"clips    {len(data)} for training, {len(val)} for validation, {len(data.class_names)} classes; each of "
+            f"{config.num_frames} frames of {config.size}x{config.size}",
+            f"batches  {-(-len(data) // config.batch_size)} an epoch of {config.batch_size} clips, {at_once} at once on each of "
+            f"{processes} process{'es' * (processes > 1)}; {config.epochs} epochs",
+            f"rate     {scaled_lr(config)[1]}; {config.schedule}, {config.optimizer}, {config.precision}",
+            f"memory   about {memory['total']:.2f} GB a process, {memory['activations']:.2f} GB of it activations",
+            f"time     about {computing / processes / 60:.1f} min an epoch on this {device}, and {reading / processes / 60:.1f} min "
+            "to read the clips, once if they are cached",
+        ]
+    )
 
 # %% ../../nbs/commands/75_main.ipynb #99e0538c
 def settings_text(
@@ -213,83 +258,141 @@ def first_process() -> bool:
 @dataclass
 class Train(Command):
     """Train a network and leave model, history and record in a folder; an interrupted run goes on."""
+
     model: str = "sda_tsn_tiny"  # network, one of `sda models`
     options: tuple[str, ...] = ()  # options of the network, e.g. reduction=8 "dependencies=[LST,LT]"
     data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
-    val: str = "val"  # list in trainValTest/ to validate on; Diving48 has no val: name test, or hold some clips out
+    val: str = (
+        "val"  # list in trainValTest/ to validate on; Diving48 has no val: name test, or hold some clips out
+    )
     out: Path | None = None  # folder of the run (default: runs/MODEL-RECIPE-seedSEED)
-    cache: Literal["auto", "yes", "no"] = "auto"  # decode each clip once into DATA/cache; auto: when they are small
-    resume: Literal["auto", "no"] = "auto"  # auto: go on with the run in the folder; no: forget it and start again
-    dry_run: bool = False  # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
+    cache: Literal["auto", "yes", "no"] = (
+        "auto"  # decode each clip once into DATA/cache; auto: when they are small
+    )
+    resume: Literal["auto", "no"] = (
+        "auto"  # auto: go on with the run in the folder; no: forget it and start again
+    )
+    dry_run: bool = (
+        False  # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
+    )
     settings: Path | None = None  # YAML file to take the settings below from, instead of a recipe
-    config: TrainConfig = field(default_factory=lambda: recipe("moves"))  # settings; --recipe NAME sets their defaults
+    config: TrainConfig = field(
+        default_factory=lambda: recipe("moves")
+    )  # settings; --recipe NAME sets their defaults
 
     def run(self) -> None:
         """Open the clips, make the network, train."""
-        c, progress, cache = self.config, not self.quiet, "no" if self.dry_run else self.cache
+        c = self.config
+        progress = not self.quiet
+        cache = "no" if self.dry_run else self.cache
         out = self.out or Path("runs") / f"{self.model}-{c.recipe}-seed{c.seed}"
-        if not self.dry_run: check_writable(out)
-        data, val = (open_clips(self.data, split, c.sampling(), c.transform(), cache, progress) for split in ("train", self.val))
-        if self.dry_run: return print(dry_run(c, build_model(c, self.network(data.class_names), data.class_names), data, val))
-        if first_process(): print(settings_text(c))
-        result = train(c, self.network(data.class_names), data, val, out, resume=self.resume == "auto", progress=progress)
-        if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
-        if not first_process(): return
+        if not self.dry_run:
+            check_writable(out)
+        data, val = (
+            open_clips(self.data, split, c.sampling(), c.transform(), cache, progress)
+            for split in ("train", self.val)
+        )
+        if self.dry_run:
+            return print(
+                dry_run(c, build_model(c, self.network(data.class_names), data.class_names), data, val)
+            )
+        if first_process():
+            print(settings_text(c))
+        result = train(
+            c, self.network(data.class_names), data, val, out, resume=self.resume == "auto", progress=progress
+        )
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        if not first_process():
+            return
         last = result.history.iloc[-1]
-        print(f"{self.model}{f' on {val.source}' * bool(val.source)}: validation accuracy {last.val_top1:.3f} after "
-              f"{len(result.history)} epochs, "
-              f"{result.seconds:.0f} s{' (trained before)' if result.reused else ''}; {out / 'model.safetensors'}")
+        print(
+            f"{self.model}{f' on {val.source}' * bool(val.source)}: validation accuracy {last.val_top1:.3f} after "
+            f"{len(result.history)} epochs, "
+            f"{result.seconds:.0f} s{' (trained before)' if result.reused else ''}; {out / 'model.safetensors'}"
+        )
 
     def network(
         self,
         class_names: list[str],  # of the dataset
     ) -> str | VideoNet:
         """The network's name, or the network when it has options of its own."""
-        if not self.options: return self.model
+        if not self.options:
+            return self.model
         seed_everything(self.config.seed)
-        try: return create_model(self.model, len(class_names), self.config.num_frames, self.config.pretrained,
-                                 dropout=self.config.dropout, **read_options(self.options))
-        except TypeError as err: raise UsageError(f"{self.model} cannot be made with {' '.join(self.options)}: {err}") from err
+        try:
+            return create_model(
+                self.model,
+                len(class_names),
+                self.config.num_frames,
+                self.config.pretrained,
+                dropout=self.config.dropout,
+                **read_options(self.options),
+            )
+        except TypeError as err:
+            raise UsageError(f"{self.model} cannot be made with {' '.join(self.options)}: {err}") from err
 
 # %% ../../nbs/commands/75_main.ipynb #b88deb26
 @dataclass
 class TestOptions(Command):
     """What is tested, how it is seen, and what is asked of the scores."""
+
     models: tuple[Path, ...]  # model files, e.g. runs/demo/sda_tsn_tiny/model.safetensors
     data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
     split: str = "test"  # name of a list in trainValTest/
-    views: str = ""  # crops by name: 3x256to224, or 3x72to64 for a network of 64 pixels (default: one centre crop)
+    views: str = (
+        ""  # crops by name: 3x256to224, or 3x72to64 for a network of 64 pixels (default: one centre crop)
+    )
     clips: int = 0  # clips per video, e.g. 2 (0: as the model file says)
-    average: Literal["logits", "probabilities", "both"] = "logits"  # what is averaged over views; both: report both
+    average: Literal["logits", "probabilities", "both"] = (
+        "logits"  # what is averaged over views; both: report both
+    )
     weights: tuple[float, ...] = ()  # of the networks in an ensemble, e.g. 1 2 (default: equal)
-    compare: Path | None = None  # logits (.npz) of another run on the same clips: difference, interval, McNemar's test
+    compare: Path | None = (
+        None  # logits (.npz) of another run on the same clips: difference, interval, McNemar's test
+    )
     nouns: Path | None = None  # EPIC-KITCHENS: logits (.npz) of the noun run; the network here is of verbs
-    attributes: Path | None = None  # Diving48: Diving48_vocab.json; also accuracy by take-off, somersault, twist, position
+    attributes: Path | None = (
+        None  # Diving48: Diving48_vocab.json; also accuracy by take-off, somersault, twist, position
+    )
     other_classes: bool = False  # accept a network whose class names are not those of the dataset
     out: Path | None = None  # folder for logits, tables and record; an interrupted test goes on from there
     batch_size: int = 32  # views at a time
     num_workers: int = 0  # processes that read clips (0: this process)
-    cache: Literal["auto", "yes", "no"] = "no"  # decode each clip once into DATA/cache; auto: when they are small
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute; torchrun shares the clips among processes
+    cache: Literal["auto", "yes", "no"] = (
+        "no"  # decode each clip once into DATA/cache; auto: when they are small
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = (
+        "auto"  # where to compute; torchrun shares the clips among processes
+    )
 
     def examine(self) -> None:
         """What can be wrong is said before the first clip is read."""
-        if not self.models: raise UsageError("name at least one model file: sda test runs/mine/model.safetensors")
+        if not self.models:
+            raise UsageError("name at least one model file: sda test runs/mine/model.safetensors")
         if self.weights and len(self.weights) != len(self.models):
-            raise UsageError(f"{len(self.weights)} weights for {len(self.models)} networks: give one each, or none")
+            raise UsageError(
+                f"{len(self.weights)} weights for {len(self.models)} networks: give one each, or none"
+            )
         if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < math.inf):
             raise UsageError("weights must not be negative, and one must be positive")
-        if self.batch_size < 1: raise UsageError(f"--batch-size cannot be {self.batch_size}: give at least 1")
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size cannot be {self.batch_size}: give at least 1")
         for file in (self.compare, self.nouns, self.attributes):
-            if file and not file.is_file(): raise UsageError(f"there is no file {file}")
-        for file in filter(None, (self.compare, self.nouns)): Predictions.load(file)  # a damaged one is told now
-        if self.attributes: read_diving48_vocabulary(self.attributes)
-        if self.out: check_writable(self.out)
+            if file and not file.is_file():
+                raise UsageError(f"there is no file {file}")
+        for file in filter(None, (self.compare, self.nouns)):
+            Predictions.load(file)  # a damaged one is told now
+        if self.attributes:
+            read_diving48_vocabulary(self.attributes)
+        if self.out:
+            check_writable(self.out)
 
 # %% ../../nbs/commands/75_main.ipynb #79175383
 @dataclass
 class Scored:
     """A network's scores, and how they came about."""
+
     net: VideoNet  # network with its card
     found: Predictions  # logits per view
     sampling: Sampling  # frames
@@ -306,17 +409,25 @@ def score_model(
     taken: Sequence[str] = (),  # stems of files that networks before this one have
 ) -> Scored:
     """Test one model file as the options say; its logits are kept if there is a folder for them."""
-    net, first = load_model(path, device=device), first_process()
+    net = load_model(path, device=device)
+    first = first_process()
     if not net.card.transform or not net.card.sampling:
-        raise ValueError(f"{path} does not say how its clips were sampled and cropped: use a file that sda train wrote")
+        raise ValueError(
+            f"{path} does not say how its clips were sampled and cropped: use a file that sda train wrote"
+        )
     sampling, crops, name = protocol(net.card, options.views, options.clips)
-    data = open_clips(options.data, options.split, sampling, crops, options.cache, first and not options.quiet)
+    data = open_clips(
+        options.data, options.split, sampling, crops, options.cache, first and not options.quiet
+    )
     words = [net.name, options.split, options.views, f"{options.clips}clips" * (options.clips > 1)]
     stem = "-".join(filter(None, words))
     stem += f"-{len(taken) + 1}" * (stem in taken)
     parts = options.out / f".{stem}-parts" if options.out else None
-    found = evaluate(net, data, options.batch_size, not options.quiet, options.num_workers, options.other_classes, parts)
-    if parts and first: found.save(options.out / f"{stem}.npz")
+    found = evaluate(
+        net, data, options.batch_size, not options.quiet, options.num_workers, options.other_classes, parts
+    )
+    if parts and first:
+        found.save(options.out / f"{stem}.npz")
     return Scored(net, found, sampling, name, stem, data.source, parts)
 
 # %% ../../nbs/commands/75_main.ipynb #4ae5ccd1
@@ -336,20 +447,38 @@ def record_of(
     options: TestOptions,  # how they were tested
 ) -> dict[str, Any]:
     """The record of one network, or of an ensemble, from its scores by average."""
-    average, alone = next(iter(found)), several[0] if len(several) == 1 else None
-    def each(values: list[Any]) -> Any: return values[0] if alone else " + ".join(map(str, values))
+    average = next(iter(found))
+    alone = several[0] if len(several) == 1 else None
+
+    def each(values: list[Any]) -> Any:
+        return values[0] if alone else " + ".join(map(str, values))
+
     recipes = [one.net.card.recipe for one in several]
-    def common(values: list[Any]) -> Any: return values[0] if values.count(values[0]) == len(values) else each(values)
-    name = " + ".join(dict.fromkeys(one.protocol for one in several)) + f"; {average} averaged" * (average != "logits")
+
+    def common(values: list[Any]) -> Any:
+        return values[0] if values.count(values[0]) == len(values) else each(values)
+
+    name = " + ".join(dict.fromkeys(one.protocol for one in several)) + f"; {average} averaged" * (
+        average != "logits"
+    )
     both = {a: {"top1": p.accuracy(), "top5": p.accuracy(5)} for a, p in found.items()}
     return new_record(
-        "test", model=each([one.net.name for one in several]), options=alone.net.options if alone else {},
-        recipe=each([r.get("recipe") for r in recipes]), seed=recipes[0].get("seed") if alone else None,
+        "test",
+        model=each([one.net.name for one in several]),
+        options=alone.net.options if alone else {},
+        recipe=each([r.get("recipe") for r in recipes]),
+        seed=recipes[0].get("seed") if alone else None,
         config={k: common([r.get(k) for r in recipes]) for k in recipes[0]},
-        dataset=options.data.resolve().name, source=several[0].source, split=options.split, protocol=name,
+        dataset=options.data.resolve().name,
+        source=several[0].source,
+        split=options.split,
+        protocol=name,
         views=options.views or "centre",
-        metrics=found[average].summary() | {"averages": both}, sampling=[asdict(one.sampling) for one in several],
-        logits=[f"{one.stem}.npz" for one in several], weights=list(options.weights))
+        metrics=found[average].summary() | {"averages": both},
+        sampling=[asdict(one.sampling) for one in several],
+        logits=[f"{one.stem}.npz" for one in several],
+        weights=list(options.weights),
+    )
 
 # %% ../../nbs/commands/75_main.ipynb #48ff9bec
 def further_answers(
@@ -360,11 +489,14 @@ def further_answers(
     lines = []
     if options.compare:
         c = compare(Predictions.load(options.compare), found)
-        lines += [f"against {options.compare.name}: {c['first']:.3f} there, {c['second']:.3f} here, difference "
-                  f"{c['difference']:+.3f} (95 % interval {c['low']:+.3f} to {c['high']:+.3f})",
-                  f"  right only there {c['only_first']}, only here {c['only_second']}; McNemar p = {c['p']:.2g}"]
+        lines += [
+            f"against {options.compare.name}: {c['first']:.3f} there, {c['second']:.3f} here, difference "
+            f"{c['difference']:+.3f} (95 % interval {c['low']:+.3f} to {c['high']:+.3f})",
+            f"  right only there {c['only_first']}, only here {c['only_second']}; McNemar p = {c['p']:.2g}",
+        ]
     tables = [actions(found, Predictions.load(options.nouns))] if options.nouns else []
-    if options.attributes: tables.append(found.by_attribute(read_diving48_vocabulary(options.attributes)[1]))
+    if options.attributes:
+        tables.append(found.by_attribute(read_diving48_vocabulary(options.attributes)[1]))
     return lines + [table.to_string(index=False, float_format="%.3f") for table in tables]
 
 # %% ../../nbs/commands/75_main.ipynb #8e4b979d
@@ -376,13 +508,17 @@ class Test(TestOptions):
     def run(self) -> None:
         """Load, test, tell, and write what was asked for."""
         self.examine()
-        accelerator, several = make_accelerator(TrainConfig(device=self.device)), []
-        for path in self.models: several.append(score_model(path, self, accelerator.device, [s.stem for s in several]))
+        accelerator = make_accelerator(TrainConfig(device=self.device))
+        several = []
+        for path in self.models:
+            several.append(score_model(path, self, accelerator.device, [s.stem for s in several]))
         if first_process():
             self.tell(several)
             for one in several:
-                if one.parts: shutil.rmtree(one.parts)
-        if accelerator.num_processes > 1: accelerator.end_training()
+                if one.parts:
+                    shutil.rmtree(one.parts)
+        if accelerator.num_processes > 1:
+            accelerator.end_training()
 
     def tell(
         self,
@@ -395,19 +531,32 @@ class Test(TestOptions):
             record = record_of(group, found, self)
             for average, scores in found.items():
                 title = f"{record['model']} ({record['protocol'].split(';')[0]}, {average} averaged)"
-                clips = f"{len(scores)} clips of {self.data.name}/{self.split}" + f", {record['source']}" * bool(record["source"])
+                clips = (
+                    f"{len(scores)} clips of {self.data.name}/{self.split}"
+                    + f", {record['source']}" * bool(record["source"])
+                )
                 print(*scores.describe(f"{title} on {clips}"), sep="\n")
-            if not self.out: continue
-            found[averages[0]].save_tables(self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}"))
+            if not self.out:
+                continue
+            found[averages[0]].save_tables(
+                self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}")
+            )
             print(f"record in {write_record(record, self.out)}")
-        print(*further_answers(found[averages[0]], self), sep="\n", end="\n" * any((self.compare, self.nouns, self.attributes)))
+        print(
+            *further_answers(found[averages[0]], self),
+            sep="\n",
+            end="\n" * any((self.compare, self.nouns, self.attributes)),
+        )
 
 # %% ../../nbs/commands/75_main.ipynb #095d795f
 def shipped_model() -> Path:
     """The model file in data/ that predicts when none is named."""
     found = sorted((Path(sda.__file__).resolve().parents[1] / "data").rglob("*.safetensors"))
     first = [p for p in found if "query" not in p.name and "tsn" in p.name] or found
-    if not first: raise UsageError("no model ships with this installation: name one with --checkpoint FILE, or train one")
+    if not first:
+        raise UsageError(
+            "no model ships with this installation: name one with --checkpoint FILE, or train one"
+        )
     return first[0]
 
 # %% ../../nbs/commands/75_main.ipynb #5c1e7a91
@@ -415,19 +564,25 @@ def shipped_model() -> Path:
 @dataclass
 class Predict(Command):
     """Say what happens in video files: the most probable classes of each."""
+
     clips: tuple[Path, ...]  # video files, or folders of frames
     checkpoint: Path | None = None  # model file; --model means the same (default: the one that ships)
     top: int = 5  # classes to list per video
-    window: int = 0  # slide over long videos in windows of so many frames, half overlapping (0: each video as a whole)
+    window: int = (
+        0  # slide over long videos in windows of so many frames, half overlapping (0: each video as a whole)
+    )
     batch_size: int = 8  # videos or windows at a time
     json: bool = False  # print JSON instead of a table
 
     def run(self) -> None:
         """Predict the videos, a batch at a time."""
-        if not self.clips: raise UsageError("name at least one video file: sda predict clip.mp4")
+        if not self.clips:
+            raise UsageError("name at least one video file: sda predict clip.mp4")
         for name, value in (("top", self.top), ("batch-size", self.batch_size)):
-            if value < 1: raise UsageError(f"--{name} {value} makes no sense: ask for 1 or more")
-        if self.window < 0: raise UsageError(f"--window {self.window} covers nothing: ask for a number of frames")
+            if value < 1:
+                raise UsageError(f"--{name} {value} makes no sense: ask for 1 or more")
+        if self.window < 0:
+            raise UsageError(f"--window {self.window} covers nothing: ask for a number of frames")
         path = self.checkpoint or shipped_model()
         rows = self.rows(load_model(path), progress=len(self.clips) > 3 and not self.quiet)
         if self.json:
@@ -446,15 +601,23 @@ class Predict(Command):
         progress: bool,  # show a bar over the videos; the windows of a video have their own
     ) -> pd.DataFrame:  # video, class, probability; with windows also start and end, in frames
         """A table of all videos, or of all windows of all videos."""
-        if not self.window: return predict(list(self.clips), net, self.top, progress, self.batch_size)
-        return pd.concat([slide(clip, net, self.window, top=self.top, batch_size=self.batch_size,
-                                progress=not self.quiet).assign(video=str(clip)) for clip in self.clips])
+        if not self.window:
+            return predict(list(self.clips), net, self.top, progress, self.batch_size)
+        return pd.concat(
+            [
+                slide(
+                    clip, net, self.window, top=self.top, batch_size=self.batch_size, progress=not self.quiet
+                ).assign(video=str(clip))
+                for clip in self.clips
+            ]
+        )
 
 # %% ../../nbs/commands/75_main.ipynb #a47efb9f
 @command
 @dataclass
 class Inspect(Command):
     """Write a page about some clips: answer, selection, and what the network does without each dependency."""
+
     clips: tuple[Path, ...]  # video files, or folders of frames
     checkpoint: Path | None = None  # model file (default: the one that ships)
     out: Path = Path("report.html")  # the page; replaced if it exists
@@ -462,8 +625,10 @@ class Inspect(Command):
 
     def run(self) -> None:
         """Write the page and say where it is."""
-        if not self.clips: raise UsageError("name at least one video file: sda inspect clip.mp4")
-        if self.draws < 1: raise UsageError(f"--draws {self.draws} gives no control: ask for 1 or more")
+        if not self.clips:
+            raise UsageError("name at least one video file: sda inspect clip.mp4")
+        if self.draws < 1:
+            raise UsageError(f"--draws {self.draws} gives no control: ask for 1 or more")
         path = self.checkpoint or shipped_model()
         done = inspect_clips([*self.clips], path, self.out, draws=self.draws, progress=not self.quiet)
         print(f"Report: {self.out} ({len(self.clips) - len(done.failed)} of {len(self.clips)} clips)")
@@ -473,6 +638,7 @@ class Inspect(Command):
 @dataclass
 class Table(Command):
     """Print measured accuracies from a folder of records, and published ones beside them."""
+
     records: Path = Path("data/results")  # folder of records, e.g. the --out of sda test
     published: bool = False  # the published tables too, with their known errors noted
     dataset: str = ""  # only this dataset, e.g. something-v1
@@ -481,28 +647,36 @@ class Table(Command):
 
     def run(self) -> None:
         """Print one table, and write the page if asked for."""
-        if not self.records.is_dir(): raise UsageError(f"there is no folder {self.records}: name one with --records")
-        if self.html and not self.html.parent.is_dir(): raise UsageError(f"there is no folder {self.html.parent} for the page")
-        records, file = load_records(self.records, "test"), Path(sda.__file__).resolve().parents[1] / "data/published.csv"
+        if not self.records.is_dir():
+            raise UsageError(f"there is no folder {self.records}: name one with --records")
+        if self.html and not self.html.parent.is_dir():
+            raise UsageError(f"there is no folder {self.html.parent} for the page")
+        records = load_records(self.records, "test")
+        file = Path(sda.__file__).resolve().parents[1] / "data/published.csv"
         table = choose_table(records, load_published(file) if self.published else None, self.dataset)
         print(to_markdown(table) if self.markdown else table.to_string(index=False))
-        if self.html: self.html.write_text(to_page(table, self.dataset or "Results"), encoding="utf-8")
+        if self.html:
+            self.html.write_text(to_page(table, self.dataset or "Results"), encoding="utf-8")
 
 # %% ../../nbs/commands/75_main.ipynb #48e79a21
 @command
 @dataclass
 class Models(Command):
     """List the networks that can be trained, or what a model file holds."""
+
     patterns: tuple[str, ...]  # which ones, e.g. "*_tiny"; or model files
     cost: bool = False  # also count parameters and multiply-adds (174 classes, 8 frames; a second each)
 
     def run(self) -> None:
         """Print the names, or the cards of model files."""
         for pattern in self.patterns or ("*",):
-            if Path(pattern).suffix == ".safetensors": print(read_card(pattern))
+            if Path(pattern).suffix == ".safetensors":
+                print(read_card(pattern))
             elif names := list_models(pattern):
-                for name in names: print(f"{name:20} {count(name) if self.cost else ''}".rstrip())
-            else: raise UsageError(f"no network fits {pattern!r}; there are {', '.join(list_models())}")
+                for name in names:
+                    print(f"{name:20} {count(name) if self.cost else ''}".rstrip())
+            else:
+                raise UsageError(f"no network fits {pattern!r}; there are {', '.join(list_models())}")
 
 
 def count(
@@ -521,6 +695,7 @@ def count(
 @dataclass
 class Profile(Command):
     """Count a network's parameters and multiply-adds, block by block."""
+
     model: str  # network, one of `sda models`
     options: tuple[str, ...] = ()  # options of the network, e.g. reduction=8 "dependencies=[LST,LT]"
     classes: int = 174  # classes of the classifier
@@ -532,13 +707,15 @@ class Profile(Command):
         """Print the sum, and the blocks if asked."""
         found = count(self.model, self.classes, self.frames, self.size, **read_options(self.options))
         print(f"{self.model}: {found}")
-        if self.blocks: print(found.per_block.to_string())
+        if self.blocks:
+            print(found.per_block.to_string())
 
 # %% ../../nbs/commands/75_main.ipynb #7605d651
 @command
 @dataclass
 class Demo(Command):
     """Make clips, train a network without and with SDA, test both, and write report.html. Minutes; can be repeated."""
+
     config: DemoConfig = field(default_factory=DemoConfig)  # settings
 
     def run(self) -> None:
@@ -551,6 +728,7 @@ class Demo(Command):
 @dataclass
 class Extract(Command):
     """Turn videos into folders of JPEG frames; an interrupted run goes on where it was."""
+
     source: Path  # folder of videos, searched to the bottom
     target: Path  # folder for the frames: TARGET/a/b/00001.jpg for SOURCE/a/b.mp4
     height: int = 256  # height of the pictures in pixels, width in proportion (0: as they are)
@@ -560,10 +738,18 @@ class Extract(Command):
 
     def run(self) -> None:
         """Extract, and tell what could not be."""
-        report = extract(self.source, self.target, height=self.height or None, fps=self.fps or None,
-                         quality=self.quality, workers=self.workers or None, progress=not self.quiet)
+        report = extract(
+            self.source,
+            self.target,
+            height=self.height or None,
+            fps=self.fps or None,
+            quality=self.quality,
+            workers=self.workers or None,
+            progress=not self.quiet,
+        )
         print(report)
-        if not report.ok: raise SystemExit(1)
+        if not report.ok:
+            raise SystemExit(1)
 
 # %% ../../nbs/commands/75_main.ipynb #f2ee2d59
 def released(
@@ -579,16 +765,27 @@ def released(
 @dataclass
 class Data(Command):
     """Check a dataset folder line by line, or make its lists from official annotation files or a folder of clips."""
-    action: Literal["check", "make"]  # check: count what is wrong, status 1 if anything is; make: write the lists
+
+    action: Literal[
+        "check", "make"
+    ]  # check: count what is wrong, status 1 if anything is; make: write the lists
     name: Path  # dataset folder, or its name in sets/
     num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
-    source: Literal[DATASETS] = "folder"  # make: whose files they are; folder: your clips, one sub-folder per class
-    annotations: Path | None = None  # make: folder of the official annotation files; with --source csv the table itself
+    source: Literal[DATASETS] = (
+        "folder"  # make: whose files they are; folder: your clips, one sub-folder per class
+    )
+    annotations: Path | None = (
+        None  # make: folder of the official annotation files; with --source csv the table itself
+    )
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it
     target: Literal["verb", "noun"] = "verb"  # make: classes of EPIC-KITCHENS
     frames: bool = False  # make: the clips are folders of frames, not videos
-    group: str | None = None  # make: column of the table whose equal values stay in one split, e.g. the source video
-    hold_out: float = 0.0  # make: share of train that becomes val where there is no val (Diving48), whole sources
+    group: str | None = (
+        None  # make: column of the table whose equal values stay in one split, e.g. the source video
+    )
+    hold_out: float = (
+        0.0  # make: share of train that becomes val where there is no val (Diving48), whole sources
+    )
     seed: int = 0  # make: of the split of your own clips
     overwrite: bool = False  # make: replace lists that say something else
 
@@ -599,26 +796,51 @@ class Data(Command):
     def check(self) -> None:
         """Examine every line and every clip; the report is kept as check.txt and check.json."""
         root = self.name if self.name.exists() else Path("sets") / self.name
-        if not root.is_dir(): raise UsageError(f"there is no dataset folder {self.name}, nor {root}")
+        if not root.is_dir():
+            raise UsageError(f"there is no dataset folder {self.name}, nor {root}")
         report = check_dataset(root, self.num_frames, progress=not self.quiet)
-        print(report, *released(root), f"class names {class_hash(read_classes(root / 'category.txt'))}", sep="\n")
-        if os.access(root, os.W_OK): print(f"report in {save_check(report).with_name('check.txt')}")
-        if not report.ok: raise SystemExit(1)
+        print(
+            report,
+            *released(root),
+            f"class names {class_hash(read_classes(root / 'category.txt'))}",
+            sep="\n",
+        )
+        if os.access(root, os.W_OK):
+            print(f"report in {save_check(report).with_name('check.txt')}")
+        if not report.ok:
+            raise SystemExit(1)
 
     def make(self) -> None:
         """Write category.txt and the lists."""
-        reports = make_dataset(self.name, self.source, self.annotations, self.media, self.target, self.frames,
-                               self.seed, self.overwrite, not self.quiet, self.group, self.hold_out)
-        for split, parts in reports.items(): print(f"{split}.txt", *parts, "", sep="\n")
-        print(*released(self.name), f"lists in {self.name}, class names "
-              f"{class_hash(read_classes(self.name / 'category.txt'))}", sep="\n")
+        reports = make_dataset(
+            self.name,
+            self.source,
+            self.annotations,
+            self.media,
+            self.target,
+            self.frames,
+            self.seed,
+            self.overwrite,
+            not self.quiet,
+            self.group,
+            self.hold_out,
+        )
+        for split, parts in reports.items():
+            print(f"{split}.txt", *parts, "", sep="\n")
+        print(
+            *released(self.name),
+            f"lists in {self.name}, class names {class_hash(read_classes(self.name / 'category.txt'))}",
+            sep="\n",
+        )
 
 # %% ../../nbs/commands/75_main.ipynb #2f316818
 def _word_after(args: Sequence[str], name: str) -> str | None:
     """The word after `--name`, or after `--name=`."""
     for word, after in zip(args, [*args[1:], None], strict=True):
-        if word == name: return after
-        if word.startswith(name + "="): return word.partition("=")[2]
+        if word == name:
+            return after
+        if word.startswith(name + "="):
+            return word.partition("=")[2]
     return None
 
 
@@ -634,10 +856,14 @@ def _first_names(args: Sequence[str]) -> list[str]:
 
 def _defaults(args: Sequence[str]) -> dict[str, Command]:
     """Subcommands whose defaults depend on the words: `train` starts from a recipe or a file."""
-    if not args or args[0] != "train": return {}
-    settings, name = _word_after(args, "--settings"), _word_after(args, "--recipe")
-    if settings and name: raise UsageError(f"give --settings or --recipe: a file may name its recipe (recipe: {name})")
-    if settings and settings.startswith("--"): raise UsageError("--settings needs a file, e.g. --settings my_run.yaml")
+    if not args or args[0] != "train":
+        return {}
+    settings = _word_after(args, "--settings")
+    name = _word_after(args, "--recipe")
+    if settings and name:
+        raise UsageError(f"give --settings or --recipe: a file may name its recipe (recipe: {name})")
+    if settings and settings.startswith("--"):
+        raise UsageError("--settings needs a file, e.g. --settings my_run.yaml")
     return {"train": Train(config=load_config(settings) if settings else recipe(name or "moves"))}
 
 
@@ -647,14 +873,28 @@ def parse(
     """Read the command line; help and mistakes end in SystemExit with status 0 or 2."""
     try:
         import tyro
-    except ImportError as err: raise ImportError("the command line needs tyro: pip install tyro") from err
+    except ImportError as err:
+        raise ImportError("the command line needs tyro: pip install tyro") from err
     args = _first_names(args)
     defaults = _defaults(args)
-    kinds = [Annotated[cls, tyro.conf.subcommand(name, description=cls.__doc__, prefix_name=False,
-                                                 **({"default": defaults[name]} if name in defaults else {}))]
-             for name, cls in COMMANDS.items()]
-    flat = (tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes,
-            tyro.conf.FlagCreatePairsOff)
+    kinds = [
+        Annotated[
+            cls,
+            tyro.conf.subcommand(
+                name,
+                description=cls.__doc__,
+                prefix_name=False,
+                **({"default": defaults[name]} if name in defaults else {}),
+            ),
+        ]
+        for name, cls in COMMANDS.items()
+    ]
+    flat = (
+        tyro.conf.PositionalRequiredArgs,
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.OmitSubcommandPrefixes,
+        tyro.conf.FlagCreatePairsOff,
+    )
     return tyro.cli(Union[tuple(kinds)], prog="sda", args=args, description=sda.__doc__, config=flat)  # noqa: UP007
 
 # %% ../../nbs/commands/75_main.ipynb #da4a6027
@@ -668,8 +908,10 @@ class _Lines(logging.Handler):
 
 def _listen(options: Command) -> None:
     """Say what the library says: warnings, or everything with --verbose."""
-    logger, handler = logging.getLogger("sda"), _Lines()
-    for old in [h for h in logger.handlers if isinstance(h, _Lines)]: logger.removeHandler(old)
+    logger = logging.getLogger("sda")
+    handler = _Lines()
+    for old in [h for h in logger.handlers if isinstance(h, _Lines)]:
+        logger.removeHandler(old)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if options.verbose else logging.WARNING)
@@ -690,7 +932,8 @@ def explain(
 ) -> str:  # words for the user, without a traceback
     """An error in words for the user."""
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args else str(err)
-    if isinstance(err, OSError | ValueError | RuntimeError | ImportError | LookupError) and said.strip(): return said
+    if isinstance(err, OSError | ValueError | RuntimeError | ImportError | LookupError) and said.strip():
+        return said
     return f"{type(err).__name__}: {said or 'no message'}. This should not happen; --debug shows where it did"
 
 # %% ../../nbs/commands/75_main.ipynb #20bbfe47
@@ -699,7 +942,8 @@ def main(
 ) -> int:  # exit status: 0 done, 1 failed, 2 not understood, 130 stopped
     """Run one command."""
     args = list(sys.argv[1:] if args is None else args)
-    if args in (["--version"], ["-V"]): return print(f"sda {sda.__version__}") or 0
+    if args in (["--version"], ["-V"]):
+        return print(f"sda {sda.__version__}") or 0
     if "SIGTERM" in signal.Signals.__members__ and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -712,11 +956,13 @@ def main(
         goes_on = args[0] in ("moves", "train", "demo") or (args[0] == "test" and "--out" in args)
         again = "; the same command goes on from here" if goes_on else ""
         return print(f"stopped{again}", file=sys.stderr) or 130
-    except SystemExit as end: return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BrokenPipeError:  # the reader of a pipe has left: sda models | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as err:
-        if "--debug" in args: raise
+        if "--debug" in args:
+            raise
         print(f"sda {args[0] if args else ''}: {explain(err)}", file=sys.stderr)
         return 2 if isinstance(err, UsageError) else 1

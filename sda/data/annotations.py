@@ -42,6 +42,7 @@ class AnnotationError(ListError):
 @dataclass
 class ListReport:
     """What one annotation file held: every row is counted once, as `kept` or under a reason."""
+
     dataset: str  # dataset name, e.g. "Diving48"
     variant: str  # which release or era of the files, e.g. "V2 (by file name)"
     split: str = "all"  # split the rows were taken for
@@ -63,14 +64,16 @@ class ListReport:
         """Rows that became records."""
         return self.counts.get("kept", 0)
 
-    def add(self,
+    def add(
+        self,
         reason: str,  # "kept", or why the row is not used
         example: str | None = None,  # file and line, or id, of the row
     ) -> None:
         """Count one row under a reason; the first five places are remembered."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         seen = self.examples.setdefault(reason, [])
-        if example is not None and reason != "kept" and len(seen) < _PLACES: seen.append(example)
+        if example is not None and reason != "kept" and len(seen) < _PLACES:
+            seen.append(example)
 
 # %% ../../nbs/data/34_annotations.ipynb #5c372c76
 def report_table(
@@ -78,8 +81,15 @@ def report_table(
 ) -> pd.DataFrame:  # one line per reason: rows, share of all rows, first places
     """The ledger of a report as a table, `kept` first, then by number of rows."""
     reasons = sorted(report.counts, key=lambda r: (r != "kept", -report.counts[r], r))
-    rows = [(r, report.counts[r], report.counts[r] / max(report.rows, 1), "; ".join(report.examples.get(r, [])[:2]))
-            for r in reasons]
+    rows = [
+        (
+            r,
+            report.counts[r],
+            report.counts[r] / max(report.rows, 1),
+            "; ".join(report.examples.get(r, [])[:2]),
+        )
+        for r in reasons
+    ]
     return pd.DataFrame(rows, columns=["reason", "rows", "share", "first places"])
 
 
@@ -92,7 +102,8 @@ def report_text(
     return "\n".join([head, table, *(f"note: {n}" for n in report.notes)])
 
 
-ListReport.table, ListReport.__str__ = report_table, report_text
+ListReport.table = report_table
+ListReport.__str__ = report_text
 
 # %% ../../nbs/data/34_annotations.ipynb #0e92ab0a
 def _fail(where: str, what: str, remedy: str, err: Exception | None = None) -> None:
@@ -104,18 +115,25 @@ def read_text(
 ) -> str:  # its text with unified line ends and without a byte-order mark
     """Read an annotation file as UTF-8; a missing, empty or foreign file is an error with a remedy."""
     path = Path(path)
-    try: text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as err: _fail(str(path), "no such file", "Check the folder and the file name.", err)
-    except IsADirectoryError as err: _fail(str(path), "is a folder", "Give the annotation file inside it.", err)
-    except PermissionError as err: _fail(str(path), "may not be read", "Change the file's permissions.", err)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as err:
+        _fail(str(path), "no such file", "Check the folder and the file name.", err)
+    except IsADirectoryError as err:
+        _fail(str(path), "is a folder", "Give the annotation file inside it.", err)
+    except PermissionError as err:
+        _fail(str(path), "may not be read", "Change the file's permissions.", err)
     except UnicodeDecodeError as err:
         _fail(str(path), f"is not UTF-8 (byte {err.start})", "Save it as UTF-8, or download it again.", err)
     start = text.lstrip()[:100].lower()
-    if not start: _fail(str(path), "is empty", "The download was cut off: fetch it again.")
+    if not start:
+        _fail(str(path), "is empty", "The download was cut off: fetch it again.")
     if start.startswith("version https://git-lfs"):
         _fail(str(path), "is only a git-lfs pointer", "Run `git lfs pull` where it was cloned.")
     if start.startswith(("<!doctype", "<html")):
-        _fail(str(path), "is a web page", "The download needs a login or another link: fetch the file itself.")
+        _fail(
+            str(path), "is a web page", "The download needs a login or another link: fetch the file itself."
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 # %% ../../nbs/data/34_annotations.ipynb #c35477bf
@@ -124,25 +142,42 @@ def read_json(
     kind: type | tuple[type, ...],  # what the top level must be: list, dict or both
 ) -> list | dict:  # the parsed file
     """Read JSON; a syntax error names line and column, a repeated key or another top level is refused."""
+
     def unique(pairs: list[tuple[str, object]]) -> dict:
         twice = [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
-        if twice: _fail(str(path), f"key {twice[0]!r} stands twice in one object", "Keep one of them.")
+        if twice:
+            _fail(str(path), f"key {twice[0]!r} stands twice in one object", "Keep one of them.")
         return dict(pairs)
-    try: data = json.loads(read_text(path), object_pairs_hook=unique)
+
+    try:
+        data = json.loads(read_text(path), object_pairs_hook=unique)
     except json.JSONDecodeError as err:
-        _fail(f"{path}, line {err.lineno}, column {err.colno}", f"not JSON ({err.msg})", "Download it again.", err)
+        _fail(
+            f"{path}, line {err.lineno}, column {err.colno}",
+            f"not JSON ({err.msg})",
+            "Download it again.",
+            err,
+        )
     if not isinstance(data, kind):
         want = "list" if kind is list else "object" if kind is dict else "list or object"
-        _fail(str(path), f"holds a JSON {type(data).__name__}, a {want} was expected",
-              "Is this the right file? Annotations are lists, the label file is an object.")
-    if not data: _fail(str(path), "holds no entries", "The file is empty of records: fetch it again.")
+        _fail(
+            str(path),
+            f"holds a JSON {type(data).__name__}, a {want} was expected",
+            "Is this the right file? Annotations are lists, the label file is an object.",
+        )
+    if not data:
+        _fail(str(path), "holds no entries", "The file is empty of records: fetch it again.")
     return data
 
 # %% ../../nbs/data/34_annotations.ipynb #4733d181
 class _Gather:
     """Collects the records of one file and keeps its ledger."""
+
     def __init__(self, report: ListReport, strict: bool, file: str | Path = ""):
-        self.report, self.strict, self.records, self.places = report, strict, [], {}
+        self.report = report
+        self.strict = strict
+        self.records = []
+        self.places = {}
         self.prefix = f"{Path(file).parent}{os.sep}"
 
     def skip(self, where: str, reason: str) -> None:
@@ -151,14 +186,19 @@ class _Gather:
 
     def refuse(self, where: str, reason: str, what: str, remedy: str) -> None:
         """Stop with an error, or count the row under `reason` when not strict."""
-        if self.strict: _fail(where, what, f"{remedy} Or pass strict=False to count and leave out such rows.".strip())
+        if self.strict:
+            _fail(where, what, f"{remedy} Or pass strict=False to count and leave out such rows.".strip())
         self.skip(where, reason)
 
     def keep(self, record: Record, where: str) -> bool:
         """Add a record; an id seen before is refused."""
         if record.id in self.places:
-            self.refuse(where, "duplicate id", f"id {record.id!r} was already given at {self.places[record.id]}",
-                        "Remove one of the two rows.")
+            self.refuse(
+                where,
+                "duplicate id",
+                f"id {record.id!r} was already given at {self.places[record.id]}",
+                "Remove one of the two rows.",
+            )
             return False
         self.places[record.id] = where
         self.records.append(record)
@@ -167,10 +207,13 @@ class _Gather:
 
     def label(self, text: str, numbers: Mapping[str, int], where: str) -> int | None:
         """The number of a label text; None (refused) when it is not in the list."""
-        if text in numbers: return numbers[text]
+        if text in numbers:
+            return numbers[text]
         near = [n for n in numbers if n.lower() == text.lower()]
         hint = f"The list has {near[0]!r}." if near else "Do labels and annotations come from one release?"
-        self.refuse(where, "label not in list", f"label {text!r} is not among the {len(numbers)} classes", hint)
+        self.refuse(
+            where, "label not in list", f"label {text!r} is not among the {len(numbers)} classes", hint
+        )
         return None
 
 # %% ../../nbs/data/34_annotations.ipynb #d0220dd2
@@ -189,8 +232,10 @@ def name_order(
     names: Sequence[str],  # class names by number
 ) -> str:  # "sorted", "raw SSv1 file order" or "file order"
     """Name the order of a class list; the raw V1 order is known by the places of its left/right classes."""
-    if list(names) == sorted(names): return "sorted"
-    if len(names) == 174 and side_pairs(names) == RAW_SSV1_PAIRS: return "raw SSv1 file order"
+    if list(names) == sorted(names):
+        return "sorted"
+    if len(names) == 174 and side_pairs(names) == RAW_SSV1_PAIRS:
+        return "raw SSv1 file order"
     return "file order"
 
 
@@ -207,12 +252,18 @@ def read_semicolons(
     """Read the semicolon files of 20BN and Qualcomm: split at the first semicolon, blank lines skipped."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip(): continue
+        if not line.strip():
+            continue
         key, mark, text = line.partition(";")
-        key, text = key.strip().strip('"'), text.strip().strip('"')
+        key = key.strip().strip('"')
+        text = text.strip().strip('"')
         where = f"{path}, line {number}"
         if not mark and "," in key:
-            _fail(where, "a comma but no semicolon", "The official file is `id;label`; a spreadsheet re-saved it.")
+            _fail(
+                where,
+                "a comma but no semicolon",
+                "The official file is `id;label`; a spreadsheet re-saved it.",
+            )
         if not re.fullmatch(r"[\w-]+", key):
             _fail(where, f"{key!r} is not an id", "Each line is `id;label`, without a header.")
         rows.append((number, key, text or None))
@@ -227,7 +278,9 @@ def read_label_lines(
     seen: dict[str, int] = {}
     for number, text in lines:
         if text in seen:
-            _fail(f"{path}, line {number}", f"label {text!r} stands already at line {seen[text]}", "Remove one.")
+            _fail(
+                f"{path}, line {number}", f"label {text!r} stands already at line {seen[text]}", "Remove one."
+            )
         seen[text] = number
     return list(seen)
 
@@ -253,7 +306,8 @@ def _note_size(report: ListReport) -> None:
 
 def _numbered(names: list[str], order: str, report: ListReport, source: str | Path) -> list[str]:
     """Class names in the asked order; the report names the order used and the order found in the file."""
-    if order not in ("sorted", "file"): raise ValueError(f"order={order!r}: choose 'sorted' or 'file'.")
+    if order not in ("sorted", "file"):
+        raise ValueError(f"order={order!r}: choose 'sorted' or 'file'.")
     found = name_order(names)
     names = sorted(names) if order == "sorted" else list(names)
     report.order = name_order(names)
@@ -273,14 +327,16 @@ def records_something_v1(
     """Records of Something-Something V1: one folder of frames a clip, `<id>/00001.jpg` and on."""
     report = ListReport("Something-Something V1", "20BN, frames at 12 fps", _split_of(annotations_csv))
     names = _numbered(read_label_lines(labels_csv), order, report, labels_csv)
-    numbers, gather = {n: i for i, n in enumerate(names)}, _Gather(report, strict, annotations_csv)
+    numbers = {n: i for i, n in enumerate(names)}
+    gather = _Gather(report, strict, annotations_csv)
     for line, key, text in read_semicolons(annotations_csv):
         where = f"{annotations_csv}, line {line}"
         if text is None:
             gather.skip(where, "unlabelled")
             continue
         label = gather.label(clean_label(text), numbers, where)
-        if label is not None: gather.keep(Record(key, _join(root, key), label), where)
+        if label is not None:
+            gather.keep(Record(key, _join(root, key), label), where)
     _note_size(report)
     return gather.records, names, report
 
@@ -295,19 +351,31 @@ def read_label_numbers(
 ) -> list[str]:  # label texts by number
     """Read V2's label file; the numbers must be 0..K-1, each once."""
     data = read_json(path, (dict, list))
-    if isinstance(data, list): return [clean_label(str(t)) for t in data]
-    try: numbered = {clean_label(t): int(n) for t, n in data.items()}
-    except (TypeError, ValueError) as err: _fail(str(path), f"a class number is not an integer ({err})", "", err)
+    if isinstance(data, list):
+        return [clean_label(str(t)) for t in data]
+    try:
+        numbered = {clean_label(t): int(n) for t, n in data.items()}
+    except (TypeError, ValueError) as err:
+        _fail(str(path), f"a class number is not an integer ({err})", "", err)
     if sorted(numbered.values()) != list(range(len(data))):
-        _fail(str(path), f"the {len(data)} numbers are not 0..{len(data) - 1}, each once", "Use the official file.")
+        _fail(
+            str(path),
+            f"the {len(data)} numbers are not 0..{len(data) - 1}, each once",
+            "Use the official file.",
+        )
     return sorted(numbered, key=numbered.__getitem__)
 
 
 def _record_id(row: object, where: str, key: str = "id") -> str:
     """The id of a JSON record as text."""
-    if not isinstance(row, dict): _fail(where, f"a {type(row).__name__} where an object was expected", "Wrong file?")
+    if not isinstance(row, dict):
+        _fail(where, f"a {type(row).__name__} where an object was expected", "Wrong file?")
     if not isinstance(row.get(key), (str, int)) or row[key] == "":
-        _fail(where, f"key {key!r} is missing (keys: {', '.join(sorted(row))})", "Is this file of another dataset?")
+        _fail(
+            where,
+            f"key {key!r} is missing (keys: {', '.join(sorted(row))})",
+            "Is this file of another dataset?",
+        )
     return str(row[key])
 
 # %% ../../nbs/data/34_annotations.ipynb #109662f8
@@ -321,22 +389,32 @@ def records_something_v2(
     strict: bool = True,  # stop at the first bad row instead of counting it
 ) -> tuple[list[Record], list[str], ListReport]:  # records, class names by number, ledger
     """Records of Something-Something V2: `<id>.webm`, VP9 at 12 fps, or a folder of frames `<id>`."""
-    era = "20BN file names" if Path(annotations_json).name.startswith("something-something") else "Qualcomm file names"
+    era = (
+        "20BN file names"
+        if Path(annotations_json).name.startswith("something-something")
+        else "Qualcomm file names"
+    )
     report = ListReport("Something-Something V2", era, _split_of(annotations_json))
     names = _numbered(read_label_numbers(labels_json), order, report, labels_json)
-    numbers, gather = {n: i for i, n in enumerate(names)}, _Gather(report, strict, annotations_json)
+    numbers = {n: i for i, n in enumerate(names)}
+    gather = _Gather(report, strict, annotations_json)
     solutions = {} if answers is None else {key: text for _, key, text in read_semicolons(answers)}
     for place, row in enumerate(read_json(annotations_json, list)):
         where = f"{annotations_json}, record {place}"
         key = _record_id(row, where)
         if "template" not in row and "label" in row:
-            _fail(where, "key 'template' is missing", "`label` is the filled-in sentence; the class is in `template`.")
+            _fail(
+                where,
+                "key 'template' is missing",
+                "`label` is the filled-in sentence; the class is in `template`.",
+            )
         text = row.get("template") or solutions.get(key)
         if not text:
             gather.skip(f"{where} (id {key})", "unlabelled")
             continue
         label = gather.label(clean_label(text), numbers, f"{where} (id {key})")
-        if label is not None: gather.keep(Record(key, _join(root, key + suffix), label), where)
+        if label is not None:
+            gather.keep(Record(key, _join(root, key + suffix), label), where)
     _note_size(report)
     return gather.records, names, report
 
@@ -354,12 +432,18 @@ def diving48_version(
     stem = Path(path).stem.lower()
     by_size = rows == _DIVING48_V2_ROWS.get(_split_of(path)) or rows in _DIVING48_V2_ROWS.values()
     if version is not None:
-        if version not in ("V1", "V2"): raise ValueError(f"version={version!r}: choose 'V1' or 'V2'.")
+        if version not in ("V1", "V2"):
+            raise ValueError(f"version={version!r}: choose 'V1' or 'V2'.")
         return f"{version} (as given)"
-    if "v2" in stem: return "V2 (by file name)"
-    if by_size: return "V2 (by number of records; the file name does not say it)"
-    if stem in ("diving48_train", "diving48_test"): return "V1 (by file name)"
-    return _fail(str(path), f"neither name nor size ({rows} records) tells V1 from V2", "Pass version='V1' or 'V2'.")
+    if "v2" in stem:
+        return "V2 (by file name)"
+    if by_size:
+        return "V2 (by number of records; the file name does not say it)"
+    if stem in ("diving48_train", "diving48_test"):
+        return "V1 (by file name)"
+    return _fail(
+        str(path), f"neither name nor size ({rows} records) tells V1 from V2", "Pass version='V1' or 'V2'."
+    )
 
 
 def read_diving48_vocabulary(
@@ -371,8 +455,11 @@ def read_diving48_vocabulary(
         if not (isinstance(entry, list) and len(entry) == 4 and all(isinstance(e, str) for e in entry)):
             _fail(f"{path}, entry {i}", "not four texts", "The official file is Diving48_vocab.json.")
     names = [" ".join(e) for e in entries]
-    if len(set(names)) < len(names): _fail(str(path), "two entries are equal", "Use the official vocabulary.")
-    return names, {a: {n: e[k] for n, e in zip(names, entries, strict=True)} for k, a in enumerate(_ATTRIBUTES)}
+    if len(set(names)) < len(names):
+        _fail(str(path), "two entries are equal", "Use the official vocabulary.")
+    return names, {
+        a: {n: e[k] for n, e in zip(names, entries, strict=True)} for k, a in enumerate(_ATTRIBUTES)
+    }
 
 # %% ../../nbs/data/34_annotations.ipynb #492afb4c
 def records_diving48(
@@ -382,39 +469,64 @@ def records_diving48(
     suffix: str = ".mp4",  # "" for folders of frames
     version: str | None = None,  # "V1" or "V2" when the files do not tell
     strict: bool = True,  # stop at the first bad row instead of counting it
-) -> tuple[list[Record], list[str], ListReport]:  # records, class names by number, ledger with attribute groups
+) -> tuple[
+    list[Record], list[str], ListReport
+]:  # records, class names by number, ledger with attribute groups
     """Records of Diving48; the report says V1 or V2 and groups classes by takeoff, somersault, twist, position."""
     rows = read_json(annotations_json, list)
     names, groups = read_diving48_vocabulary(vocab_json)
-    report = ListReport("Diving48", diving48_version(annotations_json, len(rows), version), _split_of(annotations_json),
-                        order="vocabulary order", groups=groups)
+    report = ListReport(
+        "Diving48",
+        diving48_version(annotations_json, len(rows), version),
+        _split_of(annotations_json),
+        order="vocabulary order",
+        groups=groups,
+    )
     gather = _Gather(report, strict, annotations_json)
     for place, row in enumerate(rows):
         where = f"{annotations_json}, record {place}"
         key = _record_id(row, where, "vid_name")
-        start, end, label = (_integer(row.get(k), f"{where} ({key})", k) for k in ("start_frame", "end_frame", "label"))
+        start, end, label = (
+            _integer(row.get(k), f"{where} ({key})", k) for k in ("start_frame", "end_frame", "label")
+        )
         if not 0 <= label < len(names):
-            gather.refuse(f"{where} ({key})", "label not in list", f"label {label} is outside 0..{len(names) - 1}", "")
+            gather.refuse(
+                f"{where} ({key})", "label not in list", f"label {label} is outside 0..{len(names) - 1}", ""
+            )
         elif not 0 <= start < end:
-            gather.refuse(f"{where} ({key})", "no frames", f"frames {start}..{end} are none", "Correct the range.")
+            gather.refuse(
+                f"{where} ({key})", "no frames", f"frames {start}..{end} are none", "Correct the range."
+            )
         elif gather.keep(Record(key, _join(root, key + suffix), label, end - start, start), where):
             report.sources[key] = key.rpartition("_")[0] or key
     if report.variant.startswith("V2") and report.rows != _DIVING48_V2_ROWS.get(report.split, report.rows):
-        report.notes.append(f"{report.rows:,} records where V2 {report.split} has {_DIVING48_V2_ROWS[report.split]:,}")
+        report.notes.append(
+            f"{report.rows:,} records where V2 {report.split} has {_DIVING48_V2_ROWS[report.split]:,}"
+        )
     return gather.records, names, report
 
 
 def _integer(value: object, where: str, name: str) -> int:
     """A whole number from JSON or CSV, or an error that names the field."""
     try:
-        if isinstance(value, bool) or float(value) != int(value): raise ValueError(value)
+        if isinstance(value, bool) or float(value) != int(value):
+            raise ValueError(value)
         return int(value)
     except (TypeError, ValueError) as err:
         _fail(where, f"{name} is {value!r}, not a whole number", "Use the official file, unedited.", err)
 
 # %% ../../nbs/data/34_annotations.ipynb #e9bec63a
-_EPIC_COLUMNS = ("uid", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "start_frame", "stop_frame",
-                "verb_class", "noun_class")
+_EPIC_COLUMNS = (
+    "uid",
+    "participant_id",
+    "video_id",
+    "start_timestamp",
+    "stop_timestamp",
+    "start_frame",
+    "stop_frame",
+    "verb_class",
+    "noun_class",
+)
 
 
 def read_table(
@@ -429,16 +541,25 @@ def read_table(
         header = [c.strip() for c in next(reader)]
         missing = [c for c in columns if c not in header]
         if missing:
-            _fail(str(path), f"no column {', '.join(missing)} (columns: {', '.join(header)})", "Is it the right file?")
+            _fail(
+                str(path),
+                f"no column {', '.join(missing)} (columns: {', '.join(header)})",
+                "Is it the right file?",
+            )
         for fields in reader:
-            if not fields: continue
+            if not fields:
+                continue
             if len(fields) != len(header):
-                _fail(f"{path}, line {reader.line_num}", f"{len(fields)} fields under {len(header)} columns",
-                      "Quote fields that contain the separator.")
+                _fail(
+                    f"{path}, line {reader.line_num}",
+                    f"{len(fields)} fields under {len(header)} columns",
+                    "Quote fields that contain the separator.",
+                )
             rows.append((reader.line_num, dict(zip(header, fields, strict=True))))
     except csv.Error as err:
         _fail(f"{path}, line {reader.line_num}", f"not a CSV row ({err})", "Repair the quotes.", err)
-    if not rows: _fail(str(path), "has a header but no rows", "Fetch the file again.")
+    if not rows:
+        _fail(str(path), "has a header but no rows", "Fetch the file again.")
     return rows
 
 
@@ -448,12 +569,17 @@ def seconds_of(
 ) -> float:  # seconds from the start of the video
     """A time stamp of EPIC-KITCHENS in seconds."""
     found = re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d*)?)", stamp.strip())
-    if not found: _fail(where, f"{stamp!r} is not a time HH:MM:SS.ff", "Use the official file, unedited.")
+    if not found:
+        _fail(where, f"{stamp!r} is not a time HH:MM:SS.ff", "Use the official file, unedited.")
     hours, minutes, seconds = found.groups()
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 # %% ../../nbs/data/34_annotations.ipynb #a39133c9
-EPIC_SPLITS = {"train": range(1, 26), "val": range(26, 32), "all": range(1, 32)}  # persons, after Baradel et al. 2018
+EPIC_SPLITS = {
+    "train": range(1, 26),
+    "val": range(26, 32),
+    "all": range(1, 32),
+}  # persons, after Baradel et al. 2018
 
 
 def read_epic_classes(
@@ -464,21 +590,35 @@ def read_epic_classes(
     rows = read_table(path, (f"{target}_id", "class_key"))
     for place, (line, row) in enumerate(rows):
         if row[f"{target}_id"].strip() != str(place):
-            _fail(f"{path}, line {line}", f"{target}_id is {row[f'{target}_id']!r}, not {place}", "Restore the order.")
+            _fail(
+                f"{path}, line {line}",
+                f"{target}_id is {row[f'{target}_id']!r}, not {place}",
+                "Restore the order.",
+            )
     return [row["class_key"].strip() for _, row in rows]
 
 
 def epic_window(
     row: Mapping[str, str],  # row of EPIC_train_action_labels.csv
     where: str,  # file and line for error messages
-) -> tuple[int, int, float, float]:  # offset, num_frames (60 fps, files numbered from 1), start and stop in seconds
+) -> tuple[
+    int, int, float, float
+]:  # offset, num_frames (60 fps, files numbered from 1), start and stop in seconds
     """The stretch of an action: offset = start_frame - 1, num_frames = stop_frame - start_frame + 1."""
     first, last = (_integer(row[k], where, k) for k in ("start_frame", "stop_frame"))
     start, stop = (seconds_of(row[k], where) for k in ("start_timestamp", "stop_timestamp"))
     if not (1 <= first <= last and start < stop):
-        _fail(where, f"frames {first}..{last}, times {start}..{stop}: no forward stretch", "Use the official file.")
+        _fail(
+            where,
+            f"frames {first}..{last}, times {start}..{stop}: no forward stretch",
+            "Use the official file.",
+        )
     if abs(first - start * 60) > 1.5:
-        _fail(where, f"start_frame {first} is not {start} s at 60 fps", "EPIC-100 files count natively: use EPIC-55's.")
+        _fail(
+            where,
+            f"start_frame {first} is not {start} s at 60 fps",
+            "EPIC-100 files count natively: use EPIC-55's.",
+        )
     return first - 1, last - first + 1, start, stop
 
 # %% ../../nbs/data/34_annotations.ipynb #1d94f635
@@ -491,11 +631,17 @@ def records_epic55(
     strict: bool = True,  # stop at the first duplicate or unknown label instead of counting it
 ) -> tuple[list[Record], list[str], ListReport]:  # records, class names by number, ledger with time stamps
     """Records of EPIC-KITCHENS-55, verb or noun, split by kitchen; several actions share one long video."""
-    for name, value, known in (("target", target, ("verb", "noun")), ("split", split, tuple(EPIC_SPLITS)),
-                               ("source", source, ("frames", "video"))):
-        if value not in known: raise ValueError(f"{name}={value!r}: choose one of {', '.join(known)}.")
+    for name, value, known in (
+        ("target", target, ("verb", "noun")),
+        ("split", split, tuple(EPIC_SPLITS)),
+        ("source", source, ("frames", "video")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}={value!r}: choose one of {', '.join(known)}.")
     names = read_epic_classes(Path(folder) / f"EPIC_{target}_classes.csv", target)
-    report = ListReport("EPIC-KITCHENS-55", f"{target}, by kitchen P01-P25 / P26-P31", split, "official class numbers")
+    report = ListReport(
+        "EPIC-KITCHENS-55", f"{target}, by kitchen P01-P25 / P26-P31", split, "official class numbers"
+    )
     labels_csv = Path(folder) / "EPIC_train_action_labels.csv"
     gather = _Gather(report, strict, labels_csv)
     for line, row in read_table(labels_csv, _EPIC_COLUMNS):
@@ -503,23 +649,31 @@ def records_epic55(
         if _person(row["participant_id"], where) not in EPIC_SPLITS[split]:
             gather.skip(where, "person of the other split")
             continue
-        label, (offset, length, start, stop) = _integer(row[f"{target}_class"], where, "class"), epic_window(row, where)
+        label = _integer(row[f"{target}_class"], where, "class")
+        (offset, length, start, stop) = epic_window(row, where)
         if not 0 <= label < len(names):
-            gather.refuse(where, "label not in list", f"{target}_class {label} is outside 0..{len(names) - 1}", "")
+            gather.refuse(
+                where, "label not in list", f"{target}_class {label} is outside 0..{len(names) - 1}", ""
+            )
             continue
-        key, path = f"{row['video_id']}_{row['uid']}", f"{row['participant_id']}/{row['video_id']}"
+        key = f"{row['video_id']}_{row['uid']}"
+        path = f"{row['participant_id']}/{row['video_id']}"
         at = {"num_frames": length, "offset": offset} if source == "frames" else {}
         if gather.keep(Record(key, _join(root, path + ("" if at else ".MP4")), label, **at), where):
             report.times[key], report.sources[key] = (start, stop), row["participant_id"]
-    report.notes += [f"{len({r.label for r in gather.records})} of {len(names)} {target} classes occur in this split",
-                     "the split of Baradel et al. 2018; the SDA paper states none, so it is an assumption there"]
-    if source == "video": report.notes.append("no frame ranges yet: pass report.times to `at_native_rate`")
+    report.notes += [
+        f"{len({r.label for r in gather.records})} of {len(names)} {target} classes occur in this split",
+        "the split of Baradel et al. 2018; the SDA paper states none, so it is an assumption there",
+    ]
+    if source == "video":
+        report.notes.append("no frame ranges yet: pass report.times to `at_native_rate`")
     return gather.records, names, report
 
 
 def _person(text: str, where: str) -> int:
     """The number of a participant such as P07."""
-    if not re.fullmatch(r"P(0[1-9]|[12]\d|3[01])", text): _fail(where, f"participant {text!r}", "Expected P01 to P31.")
+    if not re.fullmatch(r"P(0[1-9]|[12]\d|3[01])", text):
+        _fail(where, f"participant {text!r}", "Expected P01 to P31.")
     return int(text[1:])
 
 # %% ../../nbs/data/34_annotations.ipynb #1f794078
@@ -530,7 +684,8 @@ def native_window(
 ) -> tuple[int, int]:  # offset and number of frames, 0-based; (0, 0) when the video ends before `start`
     """Frames shown between two moments; a stretch shorter than a frame gets the frame then on screen."""
     times = np.asarray(timestamps, dtype=float)
-    if times.size == 0 or start > times[-1] + (times[-1] - times[0]) / max(times.size - 1, 1): return 0, 0
+    if times.size == 0 or start > times[-1] + (times[-1] - times[0]) / max(times.size - 1, 1):
+        return 0, 0
     first = max(int(np.searchsorted(times, start + 1e-6, side="right")) - 1, 0)
     last = int(np.searchsorted(times, stop - 1e-6, side="left")) - 1
     return first, max(last - first + 1, 1)
@@ -543,12 +698,16 @@ def at_native_rate(
     progress: bool = False,  # show a progress bar
 ) -> tuple[list[Record], ListReport]:  # records with native offset and num_frames; ledger
     """Give each record the native frames of its time stretch; every video is opened once."""
-    report, found, stamps = ListReport("native frames", "by time stamps"), [], {}
+    report = ListReport("native frames", "by time stamps")
+    found = []
+    stamps = {}
     for record in tqdm(records, disable=not progress, desc="time stamps"):
-        if record.path not in stamps: stamps[record.path] = np.asarray(opener(record.path).timestamps, dtype=float)
+        if record.path not in stamps:
+            stamps[record.path] = np.asarray(opener(record.path).timestamps, dtype=float)
         offset, length = native_window(stamps[record.path], *times[record.id])
         report.add("kept" if length else "starts after the video ends", record.id)
-        if length: found.append(replace(record, offset=offset, num_frames=length))
+        if length:
+            found.append(replace(record, offset=offset, num_frames=length))
     return found, report
 
 # %% ../../nbs/data/34_annotations.ipynb #e4b2c95f
@@ -557,13 +716,16 @@ _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mp
 
 
 def _kind(path: Path, root: Path) -> str:
-    """"clip" for a video or a folder of frames below `root`; else why it is none."""
-    if path.name.startswith("."): return "hidden file"
-    if not path.resolve().is_relative_to(root): return "link out of the folder"
+    """ "clip" for a video or a folder of frames below `root`; else why it is none."""
+    if path.name.startswith("."):
+        return "hidden file"
+    if not path.resolve().is_relative_to(root):
+        return "link out of the folder"
     if path.is_dir():
         has = any(p.suffix.lower() in _IMAGE_SUFFIXES for p in path.iterdir())
         return "clip" if has else "folder without frames"
-    if path.suffix.lower() not in _VIDEO_SUFFIXES: return "not a video"
+    if path.suffix.lower() not in _VIDEO_SUFFIXES:
+        return "not a video"
     return "clip" if path.stat().st_size else "empty file"
 
 
@@ -573,8 +735,10 @@ def records_folder(
 ) -> tuple[list[Record], list[str], ListReport]:  # records (ids relative to `folder`), class names, ledger
     """Records of `folder/CLASS/clip`: videos or folders of frames; class names are the folders, sorted."""
     folder = Path(folder)
-    if not folder.is_dir(): _fail(str(folder), "is not a folder", "Give the folder that holds one folder per class.")
-    root, report = folder.resolve(), ListReport("folder", "one folder per class")
+    if not folder.is_dir():
+        _fail(str(folder), "is not a folder", "Give the folder that holds one folder per class.")
+    root = folder.resolve()
+    report = ListReport("folder", "one folder per class")
     classes = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     found = {c.name: [(p, _kind(p, root)) for p in sorted(c.iterdir())] for c in classes}
     names = [c for c, items in found.items() if any(kind == "clip" for _, kind in items)]
@@ -583,12 +747,16 @@ def records_folder(
         for path, kind in items:
             key = path.relative_to(folder).as_posix()
             report.add("kept" if kind == "clip" else kind, key)
-            if kind != "clip": continue
+            if kind != "clip":
+                continue
             records.append(Record(key, path.as_posix(), names.index(name)))
             report.sources[key] = key if group is None else group(Path(key))
     if len(names) < len(found):
-        report.notes.append(f"folders without clips are no classes: {', '.join(sorted(set(found) - set(names)))}")
-    if not records: _fail(str(folder), "holds no clips", f"Expected folder/CLASS/clip ({' '.join(_VIDEO_SUFFIXES)}).")
+        report.notes.append(
+            f"folders without clips are no classes: {', '.join(sorted(set(found) - set(names)))}"
+        )
+    if not records:
+        _fail(str(folder), "holds no clips", f"Expected folder/CLASS/clip ({' '.join(_VIDEO_SUFFIXES)}).")
     return records, names, report
 
 # %% ../../nbs/data/34_annotations.ipynb #1e18f846
@@ -608,12 +776,18 @@ def records_csv(
     rows = read_table(file, [c for c in (path, label, group) if c], delimiter)
     names = list(class_names or sorted({row[label].strip() for _, row in rows if row[label].strip()}))
     report = ListReport("table", f"columns {path}, {label}" + (f", grouped by {group}" if group else ""))
-    numbers, gather = {n: i for i, n in enumerate(names)}, _Gather(report, strict, file)
+    numbers = {n: i for i, n in enumerate(names)}
+    gather = _Gather(report, strict, file)
     for line, row in rows:
-        where, key, text = f"{file}, line {line}", row[path].strip(), row[label].strip()
-        if not key: gather.refuse(where, "no path", f"column {path} is empty", "Fill it in.")
-        elif not text: gather.skip(where, "unlabelled")
-        elif fault := _outside(root, key): gather.refuse(where, "path leaves the root", fault, "")
+        where = f"{file}, line {line}"
+        key = row[path].strip()
+        text = row[label].strip()
+        if not key:
+            gather.refuse(where, "no path", f"column {path} is empty", "Fill it in.")
+        elif not text:
+            gather.skip(where, "unlabelled")
+        elif fault := _outside(root, key):
+            gather.refuse(where, "path leaves the root", fault, "")
         elif (number := gather.label(text, numbers, where)) is not None:
             if gather.keep(Record(key, _join(root, key), number), where):
                 report.sources[key] = row[group].strip() if group else key
@@ -622,8 +796,10 @@ def records_csv(
 
 def _outside(root: str | Path, path: str) -> str:
     """Why a path would leave the root; "" when it stays inside."""
-    try: safe_join(root or ".", path)
-    except ValueError as err: return str(err)
+    try:
+        safe_join(root or ".", path)
+    except ValueError as err:
+        return str(err)
     return ""
 
 # %% ../../nbs/data/34_annotations.ipynb #2baf5b4e
@@ -634,11 +810,12 @@ def split_records(
     groups: Mapping[str, str] | None = None,  # record id -> source; default: each record its own
 ) -> dict[str, list[Record]]:  # split -> records in their given order
     """Split records by seed, balanced over classes, with all takes of one source on one side."""
-    fractions = dict(fractions or {"train": .8, "val": .2})
+    fractions = dict(fractions or {"train": 0.8, "val": 0.2})
     if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ValueError(f"fractions {fractions} must be positive and add up to 1.")
     members: dict[str, list[Record]] = {}
-    for r in records: members.setdefault(r.id if groups is None else groups[r.id], []).append(r)
+    for r in records:
+        members.setdefault(r.id if groups is None else groups[r.id], []).append(r)
     order = sorted(members)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda g: -len(members[g]))  # large sources first: small ones even out the rest
@@ -648,10 +825,14 @@ def split_records(
     for g in order:
         labels = Counter(r.label for r in members[g])
         side[g] = max(fractions, key=lambda s: sum(n * lack[s][c] for c, n in labels.items()))  # noqa: B023
-        for c, n in labels.items(): lack[side[g]][c] -= n
-    for s in [s for s, f in fractions.items() if f and s not in side.values()]:  # rounded to nothing: one source each
+        for c, n in labels.items():
+            lack[side[g]][c] -= n
+    for s in [
+        s for s, f in fractions.items() if f and s not in side.values()
+    ]:  # rounded to nothing: one source each
         spare = [g for g in order if list(side.values()).count(side[g]) > 1]
-        if spare: side[spare[-1]] = s
+        if spare:
+            side[spare[-1]] = s
     where = {r.id: side[g] for g in order for r in members[g]}
     return {s: [r for r in records if where[r.id] == s] for s in fractions}
 
@@ -663,12 +844,15 @@ def list_line(
 ) -> str:  # `path num_frames label` or `path offset num_frames label`
     """One line of a list file; an unsafe path or an unknown length is refused."""
     where = f"record {record.id}"
-    if fault := _outside("img", path): _fail(where, fault, "Or name the folder that holds the clips with media=.")
+    if fault := _outside("img", path):
+        _fail(where, fault, "Or name the folder that holds the clips with media=.")
     if path.strip() != path or len(path.splitlines()) != 1:
         _fail(where, f"path {path!r} has outer blanks or line ends", "Rename the file.")
     if record.num_frames is None or record.num_frames < 1:
         _fail(where, f"number of frames is {record.num_frames}", "Fill it in with `count_frames`.")
-    return " ".join(map(str, [path, *([record.offset] if with_offset else []), record.num_frames, record.label]))
+    return " ".join(
+        map(str, [path, *([record.offset] if with_offset else []), record.num_frames, record.label])
+    )
 
 
 def list_text(
@@ -679,14 +863,16 @@ def list_text(
     paths = [_relative(str(r.path), folders) for r in records]
     with_offset = any(r.offset for r in records) or any(re.search(r"\s\d+$", p) for p in paths)
     twice = [p for p, n in Counter(paths).items() if n > 1]
-    if twice and not with_offset: _fail(f"path {twice[0]}", "stands in two records of one list", "Remove one of them.")
+    if twice and not with_offset:
+        _fail(f"path {twice[0]}", "stands in two records of one list", "Remove one of them.")
     return "".join(f"{list_line(r, p, with_offset)}\n" for r, p in zip(records, paths, strict=True))
 
 
 def _relative(path: str, folders: Sequence[Path]) -> str:
     """A path as seen from the first folder that holds it; other paths stay as they are."""
     for folder in folders:
-        if Path(path).is_relative_to(folder): return Path(path).relative_to(folder).as_posix()
+        if Path(path).is_relative_to(folder):
+            return Path(path).relative_to(folder).as_posix()
     return path.replace("\\", "/")
 
 # %% ../../nbs/data/34_annotations.ipynb #5d4dd820
@@ -702,7 +888,8 @@ def write_atomic(
             f.flush()
             os.fsync(f.fileno())
         os.replace(draft, path)
-    finally: draft.unlink(missing_ok=True)
+    finally:
+        draft.unlink(missing_ok=True)
 
 # %% ../../nbs/data/34_annotations.ipynb #14a598a2
 def write_dataset(
@@ -717,36 +904,48 @@ def write_dataset(
     folders = [img, img.resolve(), *([] if media is None else [Path(media)])]
     files = {"category.txt": "".join(f"{_class_line(n)}\n" for n in class_names)}
     for split, records in records_by_split.items():
-        if split not in ("train", "val", "test"): raise ValueError(f"split {split!r}: choose train, val or test.")
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"split {split!r}: choose train, val or test.")
         for r in records:
             if not 0 <= r.label < len(class_names):
-                _fail(f"record {r.id}", f"label {r.label} is outside 0..{len(class_names) - 1}", "Pass its classes.")
+                _fail(
+                    f"record {r.id}",
+                    f"label {r.label} is outside 0..{len(class_names) - 1}",
+                    "Pass its classes.",
+                )
         files[f"trainValTest/{split}.txt"] = list_text(records, folders)
     for name, text in files.items():
         old = root / name
         if old.exists() and not overwrite and old.read_bytes() != text.encode():
-            raise FileExistsError(f"{old} says something else. Choose another folder, or pass overwrite=True (--overwrite).")
+            raise FileExistsError(
+                f"{old} says something else. Choose another folder, or pass overwrite=True (--overwrite)."
+            )
     link = media is not None and _leads_elsewhere(img, Path(media), overwrite)
     (root / "trainValTest").mkdir(parents=True, exist_ok=True)
     if link:
         img.unlink(missing_ok=True)
         img.symlink_to(Path(media).resolve(), True)
-    for name, text in files.items(): write_atomic(root / name, text)
+    for name, text in files.items():
+        write_atomic(root / name, text)
     return root
 
 
 def _leads_elsewhere(img: Path, media: Path, overwrite: bool) -> bool:
     """Whether `img` has to become a link to the clips; another link is replaced only when asked for, a folder never."""
-    if img.exists() and img.resolve() == media.resolve(): return False
+    if img.exists() and img.resolve() == media.resolve():
+        return False
     if (img.exists() and not overwrite) or (img.exists() and not img.is_symlink()):
-        raise FileExistsError(f"{img} is not the folder of these clips, {media}. Choose another folder for the lists"
-                              + (", or pass overwrite=True (--overwrite)." if img.is_symlink() else "."))
+        raise FileExistsError(
+            f"{img} is not the folder of these clips, {media}. Choose another folder for the lists"
+            + (", or pass overwrite=True (--overwrite)." if img.is_symlink() else ".")
+        )
     return True
 
 
 def _class_line(name: str) -> str:
     """A class name as a line of `category.txt`."""
-    if not name.strip() or re.search(r"[\r\n]", name): _fail(f"class {name!r}", "not one line of text", "Rename it.")
+    if not name.strip() or re.search(r"[\r\n]", name):
+        _fail(f"class {name!r}", "not one line of text", "Rename it.")
     return name
 
 # %% ../../nbs/data/34_annotations.ipynb #11c31e73
@@ -757,13 +956,17 @@ def count_frames(
     progress: bool = False,  # show a progress bar
 ) -> tuple[list[Record], ListReport]:  # records with lengths that exist; ledger: kept, shortened, unreadable
     """Fill in or correct `num_frames` from the media; every file is opened once, unreadable ones are listed."""
-    report, found = ListReport("media", "counted"), []
+    report = ListReport("media", "counted")
+    found = []
     lengths: dict[str, int | str] = {}
     for record in tqdm(records, disable=not progress, desc="counting"):
-        if record.path not in lengths: lengths[record.path] = _length(_join(root, record.path), opener)
+        if record.path not in lengths:
+            lengths[record.path] = _length(_join(root, record.path), opener)
         there = lengths[record.path]
-        if isinstance(there, str): report.add("unreadable", there)
-        elif there <= record.offset: report.add("starts after the last frame", record.id)
+        if isinstance(there, str):
+            report.add("unreadable", there)
+        elif there <= record.offset:
+            report.add("starts after the last frame", record.id)
         else:
             length = min(record.num_frames or there, there - record.offset)
             report.add("kept" if length == (record.num_frames or length) else "kept, shortened", record.id)
@@ -773,17 +976,30 @@ def count_frames(
 
 def _length(path: str, opener: Callable) -> int | str:
     """Number of frames of a clip, or the reader's message."""
-    try: return len(opener(path))
-    except VideoError as err: return str(err)
+    try:
+        return len(opener(path))
+    except VideoError as err:
+        return str(err)
 
 # %% ../../nbs/data/34_annotations.ipynb #6052b5d3
-REASONS = ("ok", "short", "bad line", "label unknown", "path leaves the root", "duplicate line", "in two splits",
-           "missing", "unreadable", "frame count wrong")  # in the order in which a line is examined
+REASONS = (
+    "ok",
+    "short",
+    "bad line",
+    "label unknown",
+    "path leaves the root",
+    "duplicate line",
+    "in two splits",
+    "missing",
+    "unreadable",
+    "frame count wrong",
+)  # in the order in which a line is examined
 
 
 @dataclass
 class CheckReport:
     """What `check_dataset` found: a count per split and reason, and every place."""
+
     root: str  # dataset folder
     classes: int  # number of lines in `category.txt`
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> reason -> lines
@@ -809,7 +1025,9 @@ class CheckReport:
 
     def table(self) -> pd.DataFrame:
         """Lines per reason (rows) and split (columns)."""
-        table = pd.DataFrame(self.counts).reindex([r for r in REASONS if any(r in c for c in self.counts.values())])
+        table = pd.DataFrame(self.counts).reindex(
+            [r for r in REASONS if any(r in c for c in self.counts.values())]
+        )
         return table.fillna(0).astype(int).rename_axis("reason")
 
 # %% ../../nbs/data/34_annotations.ipynb #bb78e084
@@ -821,8 +1039,15 @@ def check_text(
     verdict = "ready" if report.ok else "not ready: mend or remove the lines below"
     places = [f"{p['split']}.txt, line {p['line']}: {p['reason']}: {p['detail']}" for p in report.problems]
     more = [f"... and {len(places) - most} more"] if len(places) > most else []
-    return "\n".join([f"{report.root}: {report.classes} classes, {verdict}", report.table().to_string(),
-                      *(f"note: {n}" for n in report.notes), *places[:most], *more])
+    return "\n".join(
+        [
+            f"{report.root}: {report.classes} classes, {verdict}",
+            report.table().to_string(),
+            *(f"note: {n}" for n in report.notes),
+            *places[:most],
+            *more,
+        ]
+    )
 
 
 def save_check(
@@ -836,7 +1061,8 @@ def save_check(
     return folder / "check.json"
 
 
-CheckReport.__str__, CheckReport.save = check_text, save_check
+CheckReport.__str__ = check_text
+CheckReport.save = save_check
 
 # %% ../../nbs/data/34_annotations.ipynb #23c63c32
 def parse_line(
@@ -854,31 +1080,48 @@ def parse_line(
 # %% ../../nbs/data/34_annotations.ipynb #44a8813d
 class _Checker:
     """Examines list lines one by one; remembers what was seen and opens every file once."""
+
     def __init__(self, img: Path, names: Sequence[str], wanted: int, opener: Callable):
-        self.img, self.names, self.wanted, self.opener = img, names, wanted, opener
-        self.lengths, self.seen, self.first, self.labels = {}, {}, {}, {}
+        self.img = img
+        self.names = names
+        self.wanted = wanted
+        self.opener = opener
+        self.lengths = {}
+        self.seen = {}
+        self.first = {}
+        self.labels = {}
 
     def examine(self, split: str, line: str, offsets: bool) -> tuple[str, str]:
         """The first reason that applies to a line, and its detail."""
-        try: record = parse_line(line, offsets)
-        except AnnotationError as err: return "bad line", str(err)
+        try:
+            record = parse_line(line, offsets)
+        except AnnotationError as err:
+            return "bad line", str(err)
         if not 0 <= record.label < len(self.names):
             return "label unknown", f"{record.path}: label {record.label} is outside 0..{len(self.names) - 1}"
-        if fault := _outside(self.img, record.path): return "path leaves the root", fault
+        if fault := _outside(self.img, record.path):
+            return "path leaves the root", fault
         place = self.seen.setdefault((record.path, record.offset), split)
-        if place != split: return "in two splits", f"{record.path} is in {place}.txt too"
+        if place != split:
+            return "in two splits", f"{record.path} is in {place}.txt too"
         twin = self.first.setdefault((split, record.path, record.offset, record.num_frames), record)
-        if twin is not record and not record.offset:  # a stretch may show two actions, a whole clip has one label
+        if (
+            twin is not record and not record.offset
+        ):  # a stretch may show two actions, a whole clip has one label
             return "duplicate line", f"{record.path}: labels {twin.label} and {record.label}"
         self.labels.setdefault(split, set()).add(record.label)
         return self.media(record, self.img / record.path)
 
     def media(self, record: Record, path: Path) -> tuple[str, str]:
         """What is wrong with the file or folder of a record."""
-        if not path.exists(): return "missing", f"img/{record.path}"
-        if record.path not in self.lengths: self.lengths[record.path] = _length(str(path), self.opener)
-        there, last = self.lengths[record.path], record.offset + record.num_frames
-        if isinstance(there, str): return "unreadable", there
+        if not path.exists():
+            return "missing", f"img/{record.path}"
+        if record.path not in self.lengths:
+            self.lengths[record.path] = _length(str(path), self.opener)
+        there = self.lengths[record.path]
+        last = record.offset + record.num_frames
+        if isinstance(there, str):
+            return "unreadable", there
         if record.num_frames < 1 or last > there or (not record.offset and last != there):
             return "frame count wrong", f"{record.path}: the list says {last} frames, {there} are there"
         if record.num_frames < self.wanted:
@@ -895,7 +1138,8 @@ def check_dataset(
     """Examine every line of the three lists: label, path, repetition, file, length."""
     root = Path(root)
     names = read_classes(root / "category.txt")
-    report, checker = CheckReport(str(root), len(names)), _Checker(root / "img", names, num_frames, opener)
+    report = CheckReport(str(root), len(names))
+    checker = _Checker(root / "img", names, num_frames, opener)
     lists = [(s, root / "trainValTest" / f"{s}.txt") for s in ("train", "val", "test")]
     if not any(p.exists() for _, p in lists):
         _fail(str(root), "has no trainValTest/*.txt", "Write them with `write_dataset`.")
@@ -908,5 +1152,6 @@ def check_dataset(
         for number, line in tqdm(lines, disable=not progress, desc=split):
             report.add(split, number, *checker.examine(split, line, offsets))
         absent = sorted(set(names) - {names[c] for c in checker.labels.get(split, set())})
-        if absent: report.notes.append(f"{split}.txt: no line for {len(absent)} classes: {', '.join(absent[:5])}")
+        if absent:
+            report.notes.append(f"{split}.txt: no line for {len(absent)} classes: {', '.join(absent[:5])}")
     return report

@@ -11,16 +11,29 @@ from dataclasses import dataclass
 
 import torch
 
-from .transforms import PixelTransform, affine, centre_crop, crop_clip, crop_places, flip_map, resize_clip, resize_short
+from sda.data.transforms import (
+    PixelTransform,
+    affine,
+    centre_crop,
+    crop_clip,
+    crop_places,
+    flip_map,
+    resize_clip,
+    resize_short,
+)
 from .video import unknown_name
 
 # %% ../../nbs/data/32_crops.ipynb #9544947e
-_PLACES = {"centre": [4], "three": [3, 5, 4], "five": [0, 2, 6, 8, 4]}  # of the 3x3 grid, in the order of TSM and SDA
+_PLACES = {
+    "centre": [4],
+    "three": [3, 5, 4],
+    "five": [0, 2, 6, 8, 4],
+}  # of the 3x3 grid, in the order of TSM and SDA
 
 
 @dataclass(frozen=True)
 class View:
-    "Which crops a test clip is seen through."
+    """Which crops a test clip is seen through."""
 
     crop: int  # Side of the square that is cut, pixels
     size: int  # Side of the network input, pixels
@@ -30,7 +43,7 @@ class View:
 
     @property
     def count(self) -> int:
-        "Views per clip."
+        """Views per clip."""
         return len(_PLACES[self.places]) * (2 if self.mirror else 1)
 
 
@@ -38,19 +51,24 @@ def views_for(
     resize: int = 256,  # Smaller side of the clips, pixels
     size: int = 224,  # Side of the network input, pixels
 ) -> dict[str, View]:  # Name -> view
-    "The protocols of TSM and SDA for these sizes; names carry the numbers."
+    """The protocols of TSM and SDA for these sizes; names carry the numbers."""
     s, r = size, resize
-    return {f"center{s}": View(s, s, resize=r), f"center{r}to{s}": View(r, s, resize=r),
-            f"3x{s}": View(s, s, "three", resize=r), f"3x{r}": View(r, r, "three", resize=r),
-            f"3x{r}to{s}": View(r, s, "three", resize=r), f"5x{s}": View(s, s, "five", resize=r),
-            f"10x{s}": View(s, s, "five", mirror=True, resize=r)}
+    return {
+        f"center{s}": View(s, s, resize=r),
+        f"center{r}to{s}": View(r, s, resize=r),
+        f"3x{s}": View(s, s, "three", resize=r),
+        f"3x{r}": View(r, r, "three", resize=r),
+        f"3x{r}to{s}": View(r, s, "three", resize=r),
+        f"5x{s}": View(s, s, "five", resize=r),
+        f"10x{s}": View(s, s, "five", mirror=True, resize=r),
+    }
 
 
 VIEWS = views_for()
 
 # %% ../../nbs/data/32_crops.ipynb #3ad14364
 class TestViews(PixelTransform):
-    "Test transform with several views: `(clip, label, generator) -> (clips, label)`, nothing random."
+    """Test transform with several views: `(clip, label, generator) -> (clips, label)`, nothing random."""
 
     def __init__(
         self,
@@ -62,34 +80,49 @@ class TestViews(PixelTransform):
         size: int = 224,  # Side of the network input, pixels
     ):
         known = views_for(resize, size)
-        if name not in known: raise ValueError(unknown_name("view", name, list(known)))
-        self.name, self.view, self.mean, self.std = name, known[name], mean, std
-        self.views, self.pairs = self.view.count, flip_map(list(class_names))
+        if name not in known:
+            raise ValueError(unknown_name("view", name, list(known)))
+        self.name = name
+        self.view = known[name]
+        self.mean = mean
+        self.std = std
+        self.views = self.view.count
+        self.pairs = flip_map(list(class_names))
 
     @property
     def short_side(self) -> int:
-        "The side that frames are resized to anyway."
+        """The side that frames are resized to anyway."""
         return self.view.resize
 
-    def __repr__(self) -> str: return f"TestViews({self.name!r}, mean={self.mean}, std={self.std}, {self.view})"
+    def __repr__(self) -> str:
+        return f"TestViews({self.name!r}, mean={self.mean}, std={self.std}, {self.view})"
 
-    def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
-               ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [V*T,size,size,3], label, scale, shift
-        "All views of one clip, view after view, before normalisation."
-        clip, side = resize_short(clip, self.view.resize), self.view.crop
+    def pixels(
+        self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [V*T,size,size,3], label, scale, shift
+        """All views of one clip, view after view, before normalisation."""
+        clip = resize_short(clip, self.view.resize)
+        side = self.view.crop
         height, width = clip.shape[1:3]
-        grid, order = crop_places(height, width, side, side), _PLACES[self.view.places]
-        if self.view.places == "three" and height > width: order = [1, 7, 4]  # along the longer side
+        grid = crop_places(height, width, side, side)
+        order = _PLACES[self.view.places]
+        if self.view.places == "three" and height > width:
+            order = [1, 7, 4]  # along the longer side
         crops = [centre_crop(clip, side) if k == 4 else crop_clip(clip, *grid[k], side, side) for k in order]
-        if self.view.mirror: crops += [crop.flip(2) for crop in crops]
+        if self.view.mirror:
+            crops += [crop.flip(2) for crop in crops]
         size = self.view.size
         return torch.cat([resize_clip(c, size, size) for c in crops]), label, *affine(self.mean, self.std)
 
-    def scores(self, logits: torch.Tensor) -> torch.Tensor:  # [..., V, K], V a multiple of `views`; the same shape
-        "Class scores of mirrored views put back to the classes of the clip as it was."
+    def scores(
+        self, logits: torch.Tensor
+    ) -> torch.Tensor:  # [..., V, K], V a multiple of `views`; the same shape
+        """Class scores of mirrored views put back to the classes of the clip as it was."""
         V = logits.shape[-2]
-        if V % self.views: raise ValueError(f"{V} views are no multiple of the {self.views} of {self.name}")
-        if not (self.view.mirror and self.pairs): return logits
+        if V % self.views:
+            raise ValueError(f"{V} views are no multiple of the {self.views} of {self.name}")
+        if not (self.view.mirror and self.pairs):
+            return logits
         order = torch.tensor([self.pairs.get(k, k) for k in range(logits.shape[-1])], device=logits.device)
         half = V // 2  # views are crop after crop, mirrored crops last
         return torch.cat([logits[..., :half, :], logits[..., half:, :][..., order]], -2)

@@ -31,20 +31,34 @@ from .video import Video, VideoError, open_video, unknown_name
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
-_all_ = ["ListError", "Record", "has_offsets", "read_classes", "read_list", "safe_join",  # found here as well
-         "records_diving48", "records_epic55", "records_something_v1", "records_something_v2"]
+_all_ = [
+    "ListError",
+    "Record",
+    "has_offsets",
+    "read_classes",
+    "read_list",
+    "safe_join",  # found here as well
+    "records_diving48",
+    "records_epic55",
+    "records_something_v1",
+    "records_something_v2",
+]
 
 # %% ../../nbs/data/41_datasets.ipynb #7b89adbb
 def open_record(
     record: Record,  # Which clip
     **reader,  # Options of `open_video`, e.g. `backend`, `template`
-) -> tuple[Video, int, np.ndarray | None]:  # Its source, its number of frames N, their seconds [N] if there is a clock
-    "Open a record; a source shorter than the list says is an error, never padded."
+) -> tuple[
+    Video, int, np.ndarray | None
+]:  # Its source, its number of frames N, their seconds [N] if there is a clock
+    """Open a record; a source shorter than the list says is an error, never padded."""
     video = open_video(record.path, **reader)
     total = len(video) - record.offset if record.num_frames is None else record.num_frames
     if total < 1 or record.offset + total > len(video):
-        raise VideoError(f"{record.path} has {len(video)} frames, the list announces {record.offset + max(total, 1)}; "
-                         "extract the clip again or correct the list")
+        raise VideoError(
+            f"{record.path} has {len(video)} frames, the list announces {record.offset + max(total, 1)}; "
+            "extract the clip again or correct the list"
+        )
     return video, total, None if video.times is None else video.times[record.offset : record.offset + total]
 
 
@@ -53,17 +67,20 @@ def read_clip(
     choose: Callable | None = None,  # `(N, seconds [N] or None) -> frames wanted`; None takes all
     **reader,  # Options of `open_video`, e.g. `backend`, `template`
 ) -> torch.Tensor:  # uint8 [T,H,W,3]
-    "Decode a record's frames."
+    """Decode a record's frames."""
     video, total, times = open_record(record, **reader)
     chosen = range(total) if choose is None else choose(total, times)
     return video.frames([record.offset + i for i in chosen])
 
 # %% ../../nbs/data/41_datasets.ipynb #426b5d03
 def _stamp(path: str) -> str:
-    "Size and time of a file, or of all files in a folder: what tells a changed clip."
-    try: entries = list(os.scandir(path)) if os.path.isdir(path) else [Path(path)]
-    except OSError as err: raise VideoError(f"{path} cannot be read ({err.strerror})") from err
-    try: stats = [e.stat() for e in entries]
+    """Size and time of a file, or of all files in a folder: what tells a changed clip."""
+    try:
+        entries = list(os.scandir(path)) if os.path.isdir(path) else [Path(path)]
+    except OSError as err:
+        raise VideoError(f"{path} cannot be read ({err.strerror})") from err
+    try:
+        stats = [e.stat() for e in entries]
     except FileNotFoundError as err:
         raise VideoError(f"{path} does not exist; check the list file and the root folder") from err
     return f"{len(stats)} {sum(s.st_size for s in stats)} {max((s.st_mtime_ns for s in stats), default=0)}"
@@ -73,10 +90,11 @@ def cache_key(
     records: list[Record],  # Clips in order
     reader: dict,  # Options of `open_video`
 ) -> str:  # 16 hexadecimal digits
-    "A name for the decoded form of exactly these clips: any change of list, file size or time changes it."
+    """A name for the decoded form of exactly these clips: any change of list, file size or time changes it."""
     told = sorted((option, value) for option, value in reader.items() if value is not None)
     digest = hashlib.sha256(f"2 {told}\n".encode())
-    for r in records: digest.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
+    for r in records:
+        digest.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/data/41_datasets.ipynb #c52514b9
@@ -84,7 +102,7 @@ _HEADER = 128  # bytes kept free for the .npy header
 
 
 def _write_header(file) -> None:
-    "Turn raw bytes into a .npy: the header is known only at the end."
+    """Turn raw bytes into a .npy: the header is known only at the end."""
     count = file.tell() - _HEADER
     text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count},), }}".ljust(_HEADER - 11) + "\n"
     file.seek(0)
@@ -92,16 +110,21 @@ def _write_header(file) -> None:
 
 
 def _write_frames(file, records: list[Record], reader: dict, progress: bool) -> dict[str, list]:
-    "Append every clip's bytes to an open file; [start, frames, height, width] and seconds of each."
+    """Append every clip's bytes to an open file; [start, frames, height, width] and seconds of each."""
     from tqdm.auto import tqdm
 
     def whole(record: Record) -> tuple[torch.Tensor, np.ndarray | None]:
         video, total, times = open_record(record, **reader)
         return video.frames(range(record.offset, record.offset + total)), times
 
-    shapes, seconds, at, size = [], [], 0, 32  # clips in flight, so that memory stays bounded
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool, \
-            tqdm(total=len(records), desc="decoding", unit="clip", disable=not progress) as bar:
+    shapes = []
+    seconds = []
+    at = 0
+    size = 32  # clips in flight, so that memory stays bounded
+    with (
+        ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool,
+        tqdm(total=len(records), desc="decoding", unit="clip", disable=not progress) as bar,
+    ):
         for begin in range(0, len(records), size):
             for clip, times in pool.map(whole, records[begin : begin + size]):
                 file.write(memoryview(clip.numpy()).cast("B"))
@@ -118,12 +141,17 @@ def build_cache(
     progress: bool = True,  # Show a progress bar
     **reader,  # Options of `open_video`
 ) -> Path:  # The .npy of all bytes; its index lies beside it as .json
-    "Decode every clip once; a cache is there complete or not at all, and an existing one is reused."
-    folder, key = Path(folder), cache_key(records, reader)
-    data, index = folder / f"{key}.npy", folder / f"{key}.json"
-    if data.is_file() and index.is_file(): return data
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err: raise VideoError(f"{folder} cannot be made ({err.strerror}); set cache=PATH") from err
+    """Decode every clip once; a cache is there complete or not at all, and an existing one is reused."""
+    folder = Path(folder)
+    key = cache_key(records, reader)
+    data = folder / f"{key}.npy"
+    index = folder / f"{key}.json"
+    if data.is_file() and index.is_file():
+        return data
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise VideoError(f"{folder} cannot be made ({err.strerror}); set cache=PATH") from err
     part, index_part = (folder / f"{key}.{os.getpid()}.{kind}" for kind in ("part", "index"))
     try:
         with part.open("wb") as file:
@@ -135,33 +163,41 @@ def build_cache(
         os.replace(index_part, index)
     except OSError as err:
         free = shutil.disk_usage(folder).free / 1e9
-        raise VideoError(f"the cache in {folder} could not be written ({err.strerror}, {free:.1f} GB free); "
-                         "make room, set cache=PATH or cache=False") from err
+        raise VideoError(
+            f"the cache in {folder} could not be written ({err.strerror}, {free:.1f} GB free); "
+            "make room, set cache=PATH or cache=False"
+        ) from err
     finally:
-        for half in (part, index_part): half.unlink(missing_ok=True)
+        for half in (part, index_part):
+            half.unlink(missing_ok=True)
     _log.info("decoded %d clips into the cache", len(records))
     return data
 
 # %% ../../nbs/data/41_datasets.ipynb #d1ded110
 class FrameCache:
-    "All decoded clips in one memory-mapped file; `cache[index]` is uint8 [N,H,W,3] without a copy."
+    """All decoded clips in one memory-mapped file; `cache[index]` is uint8 [N,H,W,3] without a copy."""
 
     def __init__(
         self,
         path: str | Path,  # From `build_cache`
     ):
-        self.path, self._bytes = Path(path), None
+        self.path = Path(path)
+        self._bytes = None
         index = json.loads(self.path.with_suffix(".json").read_text())
-        self.shapes, self.times = index["shapes"], index["times"]  # of clip i: [start, N, H, W]; seconds [N] or None
+        self.shapes = index["shapes"]
+        self.times = index["times"]  # of clip i: [start, N, H, W]; seconds [N] or None
 
-    def __len__(self) -> int: return len(self.shapes)
+    def __len__(self) -> int:
+        return len(self.shapes)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if self._bytes is None: self._bytes = np.load(self.path, mmap_mode="r")  # once in every worker
+        if self._bytes is None:
+            self._bytes = np.load(self.path, mmap_mode="r")  # once in every worker
         start, *shape = self.shapes[index]
         return self._bytes[start : start + 3 * math.prod(shape)].reshape(*shape, 3)
 
-    def __getstate__(self) -> dict: return self.__dict__ | {"_bytes": None}
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_bytes": None}
 
 # %% ../../nbs/data/41_datasets.ipynb #eb59b5fd
 def clip_generator(
@@ -169,78 +205,83 @@ def clip_generator(
     epoch: int,  # Counts from 0
     index: int,  # Of the clip in its dataset
 ) -> torch.Generator:  # The clip's own source of randomness
-    "Randomness that depends on (seed, epoch, index) alone, hence not on workers, batches or order."
+    """Randomness that depends on (seed, epoch, index) alone, hence not on workers, batches or order."""
     state = np.random.SeedSequence([seed, epoch, index]).generate_state(2)
     return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 def _build(transform, class_names: list[str], train: bool):
-    "A callable from a config, a callable or nothing."
-    if not isinstance(transform, TransformConfig): return transform
+    """A callable from a config, a callable or nothing."""
+    if not isinstance(transform, TransformConfig):
+        return transform
     return transform.train(class_names) if train else transform.test()
 
 
 def _kind(split: str, train: bool) -> str:
-    "What the clips of a split are called; those that come from no list are called by how they are read."
+    """What the clips of a split are called; those that come from no list are called by how they are read."""
     return {"train": "training", "val": "validation"}.get(split, split or ("training" if train else "test"))
 
 
 def _cache_folder(records: list[Record], cache: bool | str | Path) -> Path:
-    "The folder asked for, or `cache` beside the clips' folder."
-    if cache is not True: return Path(cache)
+    """The folder asked for, or `cache` beside the clips' folder."""
+    if cache is not True:
+        return Path(cache)
     return Path(os.path.commonpath([Path(r.path).parent for r in records])).parent / "cache"
 
 # %% ../../nbs/data/41_datasets.ipynb #0de143ee
 class _Clips(Dataset):
-    "Reading frames of records, from the cache if there is one."
+    """Reading frames of records, from the cache if there is one."""
 
     records: list[Record]
     cache: FrameCache | None
     train: bool
     source: str = ""  # Dataset and release the lists were made from, e.g. "Diving48 V2 (by file name)"
-    split: str = ""  # List in trainValTest/ that the records come from, e.g. "val"; empty for records of your own
+    split: str = (
+        ""  # List in trainValTest/ that the records come from, e.g. "val"; empty for records of your own
+    )
 
-    def __len__(self) -> int: return len(self.records)
+    def __len__(self) -> int:
+        return len(self.records)
 
     def __repr__(self) -> str:
-        kind, source = _kind(self.split, self.train), f" ({self.source})" if self.source else ""
+        kind = _kind(self.split, self.train)
+        source = f" ({self.source})" if self.source else ""
         return f"{len(self)} {kind} clips of {len(self.class_names)} classes{source}, {self.sampling.num_frames} frames each"
 
     @property
     def epoch(self) -> int:
-        "The epoch that random choices belong to."
+        """The epoch that random choices belong to."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        "Make the next random choices those of this epoch, in every worker."
+        """Make the next random choices those of this epoch, in every worker."""
         self._epoch.fill_(epoch)
 
     def frames(
-        self,
-        index: int,  # Which record
-        generator: torch.Generator | None = None,  # Source of random frames
-        all_frames: bool = False,  # The whole clip instead of the sample
-    ) -> torch.Tensor:  # uint8 [V*T,H,W,3], or [N,H,W,3]
-        "Frames before the transform."
+        self, index: int, generator: torch.Generator | None = None, all_frames: bool = False
+    ) -> torch.Tensor:
+        """Frames before the transform."""
+
         def choose(total: int, times: Sequence[float] | None) -> list[int]:
-            if all_frames: return list(range(total))
+            if all_frames:
+                return list(range(total))
             return [i for view in self.sampling.indices(total, self.train, generator, times) for i in view]
-        if self.cache is None: return read_clip(self.records[index], choose, **self.reader)
+
+        if self.cache is None:
+            return read_clip(self.records[index], choose, **self.reader)
         clip = self.cache[index]
         return torch.from_numpy(clip[choose(len(clip), self.cache.times[index])])
 
-    def chosen(
-        self,
-        index: int,  # Which record
-    ) -> list[list[int]]:  # V lists of T frame numbers, 0-based, counted from the record's first frame
-        "Which frames a test shows of a clip; nothing is decoded."
-        if self.cache is not None: return self.sampling.indices(len(self.cache[index]), times=self.cache.times[index])
+    def chosen(self, index: int) -> list[list[int]]:
+        """Which frames a test shows of a clip; nothing is decoded."""
+        if self.cache is not None:
+            return self.sampling.indices(len(self.cache[index]), times=self.cache.times[index])
         _, total, times = open_record(self.records[index], **self.reader)
         return self.sampling.indices(total, times=times)
 
 # %% ../../nbs/data/41_datasets.ipynb #19d8347e
 class ClipDataset(_Clips):
-    "Records as training or test clips: dict(clip float [T,3,h,w], label int, id str), or bytes for `model_input`."
+    """Records as training or test clips: dict(clip float [T,3,h,w], label int, id str), or bytes for `model_input`."""
 
     def __init__(
         self,
@@ -255,12 +296,18 @@ class ClipDataset(_Clips):
         as_bytes: bool = False,  # Hand out uint8 [T,h,w,3], a quarter of the memory; `model_input` does the rest
         **reader,  # Options of `open_video`; `short_side=None` reads frames as large as they are
     ):
-        if not records: raise ListError("the list of records is empty; a dataset needs at least one clip")
-        self.records, self.class_names, self.train, self.seed = records, class_names, train, seed
+        if not records:
+            raise ListError("the list of records is empty; a dataset needs at least one clip")
+        self.records = records
+        self.class_names = class_names
+        self.train = train
+        self.seed = seed
         self.as_bytes = as_bytes
         self.sampling = Sampling(sampling) if isinstance(sampling, str) else sampling or Sampling()
         transform = TransformConfig() if transform is None else transform
-        self.transform_config = transform if isinstance(transform, TransformConfig) else None  # for the model file
+        self.transform_config = (
+            transform if isinstance(transform, TransformConfig) else None
+        )  # for the model file
         self.transform = _build(transform, class_names, train)
         if as_bytes and not hasattr(self.transform, "pixels"):
             raise ValueError("this transform has no method `pixels` that stops at bytes; leave as_bytes off")
@@ -275,7 +322,11 @@ class ClipDataset(_Clips):
         transform = self.transform.pixels if self.as_bytes else self.transform
         clip, label, *affine = transform(self.frames(index, generator), record.label, generator)
         views = 1 if self.train else self.sampling.views * getattr(self.transform, "views", 1)
-        item = {"clip": clip.unflatten(0, (views, -1)) if views > 1 else clip, "label": label, "id": record.id}
+        item = {
+            "clip": clip.unflatten(0, (views, -1)) if views > 1 else clip,
+            "label": label,
+            "id": record.id,
+        }
         return item | dict(zip(("scale", "shift"), affine, strict=False))
 
 # %% ../../nbs/data/41_datasets.ipynb #75cb91fd
@@ -288,19 +339,24 @@ def open_dataset(
     cache: bool | str | Path = False,  # True decodes each clip once into root/cache
     **options,  # `seed`, `progress` and options of `open_video`
 ) -> ClipDataset:  # Clips of one split
-    "Open a dataset from its folder: category.txt, img/, trainValTest/{train,val,test}.txt."
+    """Open a dataset from its folder: category.txt, img/, trainValTest/{train,val,test}.txt."""
     root = Path(root)
     missing = [name for name in ("category.txt", "img", "trainValTest") if not (root / name).exists()]
     if missing:
-        raise ListError(f"{root} lacks {', '.join(missing)}; a dataset folder has category.txt, img/ and trainValTest/")
+        raise ListError(
+            f"{root} lacks {', '.join(missing)}; a dataset folder has category.txt, img/ and trainValTest/"
+        )
     splits = sorted(f.stem for f in (root / "trainValTest").glob("*.txt"))
-    if split not in splits: raise ListError(unknown_name("split", split, splits))
+    if split not in splits:
+        raise ListError(unknown_name("split", split, splits))
     names = read_classes(root / "category.txt")
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
     cache = root / "cache" if cache is True else cache
     data = ClipDataset(records, names, sampling, transform, train, cache, **options)
-    data.name, data.source, data.split = root.resolve().name, source_of(root, split), split
+    data.name = root.resolve().name
+    data.source = source_of(root, split)
+    data.split = split
     return data
 
 
@@ -308,14 +364,16 @@ def source_of(
     root: str | Path,  # Dataset folder
     split: str,  # Name of a list, e.g. "test"
 ) -> str:  # e.g. "Diving48 V2 (by file name)"; empty for clips of your own
-    "Dataset and release that a list was made from, as `sda.data.make.make_dataset` left it there."
-    try: found = json.loads((Path(root) / "source.json").read_text(encoding="utf-8"))
-    except FileNotFoundError: return ""
+    """Dataset and release that a list was made from, as `sda.data.make.make_dataset` left it there."""
+    try:
+        found = json.loads((Path(root) / "source.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
     return f"{found['dataset']} {found['variants'].get(split, '')}".strip()
 
 # %% ../../nbs/data/41_datasets.ipynb #491bcd00
 class EpochBatches(Sampler):
-    "Every clip once, in batches that depend on (seed, epoch) alone; each process takes its share of every batch."
+    """Every clip once, in batches that depend on (seed, epoch) alone; each process takes its share of every batch."""
 
     def __init__(
         self,
@@ -327,21 +385,31 @@ class EpochBatches(Sampler):
         rank: int = 0,  # Number of this process
         world: int = 1,  # Number of processes
     ):
-        self.dataset, self.shuffle, self.seed, self.rank, self.world = dataset, shuffle, seed, rank, world
+        self.dataset = dataset
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world = world
         size = len(dataset)
         if not 0 <= rank < world <= min(batch_size, size):
-            raise ValueError(f"{world} processes cannot share batches of {batch_size} out of {size} clips (rank {rank})")
+            raise ValueError(
+                f"{world} processes cannot share batches of {batch_size} out of {size} clips (rank {rank})"
+            )
         self.cuts = [*range(0, size, batch_size), size]
-        if size % batch_size and drop_last: del self.cuts[-1]
-        elif size % batch_size and size % batch_size < world: del self.cuts[-2]  # too few to share: with those before
+        if size % batch_size and drop_last:
+            del self.cuts[-1]
+        elif size % batch_size and size % batch_size < world:
+            del self.cuts[-2]  # too few to share: with those before
 
-    def __len__(self) -> int: return len(self.cuts) - 1
+    def __len__(self) -> int:
+        return len(self.cuts) - 1
 
     def __iter__(self):
         size = len(self.dataset)
         generator = clip_generator(self.seed, self.dataset.epoch, size)
         order = torch.randperm(size, generator=generator).tolist() if self.shuffle else list(range(size))
-        for start, end in zip(self.cuts, self.cuts[1:], strict=False): yield order[start:end][self.rank :: self.world]
+        for start, end in zip(self.cuts, self.cuts[1:], strict=False):
+            yield order[start:end][self.rank :: self.world]
 
 # %% ../../nbs/data/41_datasets.ipynb #402f096b
 def make_loader(
@@ -355,11 +423,16 @@ def make_loader(
     rank: int = 0,  # Number of this training process
     world: int = 1,  # Number of training processes
 ) -> DataLoader:  # Batches dict(clip [B,T,3,h,w], label [B], id list)
-    "Batches that are the same for the same seed and epoch, whatever the number of workers."
+    """Batches that are the same for the same seed and epoch, whatever the number of workers."""
     dataset.seed = seed
     batches = EpochBatches(dataset, batch_size, shuffle, seed, drop_last, rank, world)
-    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, persistent_workers=num_workers > 0,
-                      pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+    )
 
 # %% ../../nbs/data/41_datasets.ipynb #9fc86b92
 def model_input(
@@ -368,6 +441,6 @@ def model_input(
     channels_last: bool = False,  # Bytes become floats in the layout of pictures, which convolutions like
     out: torch.Tensor | None = None,  # Input of a batch that is done with; its memory is used again
 ) -> torch.Tensor:  # float32 [B,...,T,3,h,w] on the device
-    "The clips of a batch as a network wants them; bytes travel and become floats at the end."
+    """The clips of a batch as a network wants them; bytes travel and become floats at the end."""
     clips = batch["clip"].to(device, non_blocking=True)
     return to_float(clips, batch["scale"], batch["shift"], channels_last, out) if "scale" in batch else clips

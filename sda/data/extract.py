@@ -37,7 +37,8 @@ def frames_at(
 ) -> np.ndarray:  # [M] index of the frame to show as picture k = 0..M-1
     """The frame on screen at k/fps, for every k before the video ends; the last frame lasts as long as the mean."""
     times = np.asarray(timestamps, dtype=float)
-    if fps is None or len(times) < 2: return np.arange(len(times))
+    if fps is None or len(times) < 2:
+        return np.arange(len(times))
     end = times[-1] + (times[-1] - times[0]) / (len(times) - 1)
     moments = np.arange(int(np.ceil((end - times[0]) * fps - 1e-6))) / fps + times[0]
     return np.searchsorted(times, moments + 1e-6, side="right") - 1
@@ -46,17 +47,26 @@ def frames_at(
 @dataclass(frozen=True)
 class ExtractConfig:
     """How frames are written; two runs into one folder must agree."""
+
     height: int | None = 256  # height of the pictures in pixels, width in proportion; None keeps the size
     fps: float | None = None  # pictures per second; None keeps every frame
     quality: int = 90  # JPEG quality, 1 to 95
     template: str = "{:05d}.jpg"  # name of a picture; numbers begin with 1
 
     def __post_init__(self):
-        if not 32 <= (self.height or 32) <= 4320: raise ValueError(f"height {self.height}: 32..4320, or None.")
-        if self.fps is not None and not 0 < self.fps <= 240: raise ValueError(f"fps {self.fps}: above 0, at most 240.")
-        if not 1 <= self.quality <= 95: raise ValueError(f"quality {self.quality}: 1..95.")
-        if Path(self.template.format(1)).name != self.template.format(1) or self.template.format(1) == self.template:
-            raise ValueError(f"template {self.template!r} must be a file name with one number, as in '{{:05d}}.jpg'.")
+        if not 32 <= (self.height or 32) <= 4320:
+            raise ValueError(f"height {self.height}: 32..4320, or None.")
+        if self.fps is not None and not 0 < self.fps <= 240:
+            raise ValueError(f"fps {self.fps}: above 0, at most 240.")
+        if not 1 <= self.quality <= 95:
+            raise ValueError(f"quality {self.quality}: 1..95.")
+        if (
+            Path(self.template.format(1)).name != self.template.format(1)
+            or self.template.format(1) == self.template
+        ):
+            raise ValueError(
+                f"template {self.template!r} must be a file name with one number, as in '{{:05d}}.jpg'."
+            )
 
 
 def jpeg(
@@ -72,7 +82,8 @@ def jpeg(
     shape = (high, max(round(wide * high / tall), 1))
     height, width = shape[::-1] if sideways else shape
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
-    upright, buffer = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)), io.BytesIO()
+    upright = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+    buffer = io.BytesIO()
     Picture.fromarray(upright).save(buffer, "JPEG", quality=config.quality)
     return buffer.getvalue()
 
@@ -86,8 +97,10 @@ def _decoded(path: Path, stop: Event) -> Iterator[object]:
             stream = _video_stream(box, path)
             stream.thread_count = 1
             for frame in box.decode(stream):
-                if stop.is_set(): raise KeyboardInterrupt
-                if frame.is_corrupt: raise VideoError(f"{path} has damaged frames; copy or download it again")
+                if stop.is_set():
+                    raise KeyboardInterrupt
+                if frame.is_corrupt:
+                    raise VideoError(f"{path} has damaged frames; copy or download it again")
                 yield frame
     except av.FFmpegError as err:
         raise VideoError(f"{path} is damaged ({err.strerror}); copy or download it again") from err
@@ -100,10 +113,14 @@ def extract_video(
     stop: Event | None = None,  # when set, work ends at the next frame and leaves nothing
 ) -> int:  # pictures written
     """Write the pictures of one video; `folder` appears complete or not at all."""
-    path, folder, config, stop = Path(path), Path(folder), config or ExtractConfig(), stop or Event()
+    path = Path(path)
+    folder = Path(folder)
+    config = config or ExtractConfig()
+    stop = stop or Event()
     chosen = frames_at(scan(path).timestamps, config.fps)
     times_shown = Counter(chosen.tolist())
-    part, done = folder.with_name(f".{folder.name}.part"), 0
+    part = folder.with_name(f".{folder.name}.part")
+    done = 0
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -113,9 +130,12 @@ def extract_video(
                 done += 1
                 (part / config.template.format(done)).write_bytes(data)
         if done != len(chosen):
-            raise VideoError(f"{path}: {done} of {len(chosen)} pictures could be decoded; copy or download it again")
+            raise VideoError(
+                f"{path}: {done} of {len(chosen)} pictures could be decoded; copy or download it again"
+            )
         part.rename(folder)
-    finally: shutil.rmtree(part, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return done
 
 # %% ../../nbs/data/42_extract.ipynb #a6943124
@@ -128,19 +148,30 @@ def plan(
     videos: Sequence[str] | None = None,  # paths relative to `source`; None takes every video below it
 ) -> dict[str, tuple[Path, Path]]:  # relative path -> video file, folder for its pictures
     """Pair every video with its folder; paths that leave a root and shared folders are refused."""
-    source, target = Path(source), Path(target)
-    if not source.is_dir(): raise VideoError(f"{source} is not a folder; give the folder of videos")
+    source = Path(source)
+    target = Path(target)
+    if not source.is_dir():
+        raise VideoError(f"{source} is not a folder; give the folder of videos")
     if videos is None:
-        videos = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.suffix.lower() in _VIDEOS)
-    if not videos: raise VideoError(f"{source} holds no videos ({', '.join(_VIDEOS)})")
-    pairs, owner = {}, {}
+        videos = sorted(
+            p.relative_to(source).as_posix() for p in source.rglob("*") if p.suffix.lower() in _VIDEOS
+        )
+    if not videos:
+        raise VideoError(f"{source} holds no videos ({', '.join(_VIDEOS)})")
+    pairs = {}
+    owner = {}
     for name in videos:
-        try: folder = safe_join(target, str(Path(name).with_suffix("")))
-        except ValueError as err: raise VideoError(f"{name}: {err}") from err
-        if folder in owner: raise VideoError(f"{name} and {owner[folder]} want the same folder; rename one of them")
+        try:
+            folder = safe_join(target, str(Path(name).with_suffix("")))
+        except ValueError as err:
+            raise VideoError(f"{name}: {err}") from err
+        if folder in owner:
+            raise VideoError(f"{name} and {owner[folder]} want the same folder; rename one of them")
         owner[folder] = name
-        try: pairs[name] = safe_join(source, name), folder
-        except ValueError as err: raise VideoError(f"{name}: {err}") from err
+        try:
+            pairs[name] = safe_join(source, name), folder
+        except ValueError as err:
+            raise VideoError(f"{name}: {err}") from err
     return pairs
 
 
@@ -154,16 +185,21 @@ def _claim(target: Path, config: ExtractConfig):
     with open(target / ".extract.lock", "w") as lock:
         try:
             import fcntl
+
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError: _log.warning("no file locks on this system: run one extraction at a time")
-        except OSError as err: raise VideoError(f"{target}: another extraction is at work there; let it end") from err
-        if not settings.exists(): write_atomic(settings, json.dumps(asdict(config), indent=1) + "\n")
+        except ImportError:
+            _log.warning("no file locks on this system: run one extraction at a time")
+        except OSError as err:
+            raise VideoError(f"{target}: another extraction is at work there; let it end") from err
+        if not settings.exists():
+            write_atomic(settings, json.dumps(asdict(config), indent=1) + "\n")
         yield
 
 # %% ../../nbs/data/42_extract.ipynb #1900779a
 @dataclass
 class ExtractReport:
     """What an extraction did: done now, there already, or failed with the reason."""
+
     target: str  # folder of the frames
     lengths: dict[str, int] = field(default_factory=dict)  # video -> pictures, for done and there already
     done: list[str] = field(default_factory=list)  # extracted by this run
@@ -187,11 +223,14 @@ class ExtractReport:
 
 def _one(video: Path, folder: Path, config: ExtractConfig, stop: Event) -> tuple[int, bool]:
     """Extract one video unless its folder is complete; a folder with another count is refused."""
-    if not folder.exists(): return extract_video(video, folder, config, stop), True
+    if not folder.exists():
+        return extract_video(video, folder, config, stop), True
     wanted = len(frames_at(scan(video).timestamps, config.fps))
     there = sum((folder / config.template.format(k)).is_file() for k in range(1, wanted + 1))
     if there != wanted or len(os.listdir(folder)) != wanted:
-        raise VideoError(f"{folder} is not what {video.name} gives ({wanted} pictures); remove it and run again")
+        raise VideoError(
+            f"{folder} is not what {video.name} gives ({wanted} pictures); remove it and run again"
+        )
     return wanted, False
 
 # %% ../../nbs/data/42_extract.ipynb #9ce9136a
@@ -199,18 +238,23 @@ def _finished(jobs: dict) -> Iterator[object]:
     """Jobs as they finish; wakes up often enough for Ctrl-C."""
     waiting = set(jobs)
     while waiting:
-        ready, waiting = wait(waiting, timeout=.2, return_when=FIRST_COMPLETED)
+        ready, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
         yield from ready
 
 
 def _note(report: ExtractReport, name: str, job: object) -> None:
     """Enter the outcome of one video; trouble with the disk is not the video's fault and is raised."""
-    try: report.lengths[name], new = job.result()
-    except VideoError as err: report.failed[name] = str(err)
+    try:
+        report.lengths[name], new = job.result()
+    except VideoError as err:
+        report.failed[name] = str(err)
     except OSError as err:
-        raise VideoError(f"{report.target} could not be written ({err.strerror}) after {len(report.lengths)} videos; "
-                         "make room and run again: it goes on where it was") from err
-    else: (report.done if new else report.already).append(name)
+        raise VideoError(
+            f"{report.target} could not be written ({err.strerror}) after {len(report.lengths)} videos; "
+            "make room and run again: it goes on where it was"
+        ) from err
+    else:
+        (report.done if new else report.already).append(name)
 
 # %% ../../nbs/data/42_extract.ipynb #a835dc83
 def extract(
@@ -225,7 +269,9 @@ def extract(
     progress: bool = True,  # show videos done and the time left
 ) -> ExtractReport:  # outcome and number of pictures for every video
     """Turn videos into folders of frames; run it again after any interruption and it goes on where it was."""
-    config, report, stop = ExtractConfig(height, fps, quality, template), ExtractReport(str(target)), Event()
+    config = ExtractConfig(height, fps, quality, template)
+    report = ExtractReport(str(target))
+    stop = Event()
     pairs = plan(source, target, videos)
     with _claim(Path(target), config), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         jobs = {pool.submit(_one, *pair, config, stop): name for name, pair in pairs.items()}
@@ -237,5 +283,9 @@ def extract(
             pool.shutdown(cancel_futures=True)
             raise
     place = {n: i for i, n in enumerate(pairs)}  # jobs end in any order, the report keeps the plan's
-    return replace(report, lengths=dict(sorted(report.lengths.items(), key=lambda item: place[item[0]])),
-                   done=sorted(report.done, key=place.get), already=sorted(report.already, key=place.get))
+    return replace(
+        report,
+        lengths=dict(sorted(report.lengths.items(), key=lambda item: place[item[0]])),
+        done=sorted(report.done, key=place.get),
+        already=sorted(report.already, key=place.get),
+    )

@@ -15,12 +15,12 @@ _FORMS = {False: "path num_frames label", True: "path offset num_frames label"} 
 
 
 class ListError(ValueError):
-    "A list file that cannot be used; the message names the file, the line and the remedy."
+    """A list file that cannot be used; the message names the file, the line and the remedy."""
 
 
 @dataclass(frozen=True)
 class Record:
-    "One clip of a dataset."
+    """One clip of a dataset."""
 
     id: str  # Unique in its list: the path as written, with @offset (and #2 ...) where clips share a source
     path: str  # Where the frames or the file are
@@ -30,29 +30,34 @@ class Record:
 
 
 def _lines(file: str | Path) -> list[tuple[int, str]]:
-    "Numbered lines of a text file without blank ones; byte-order marks and Windows line ends are understood."
+    """Numbered lines of a text file without blank ones; byte-order marks and Windows line ends are understood."""
     file = Path(file)
-    if not file.is_file(): raise ListError(f"{file} does not exist; check the dataset's folder")
-    try: text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as err: raise ListError(f"{file} is not UTF-8 text; save it as UTF-8") from err
+    if not file.is_file():
+        raise ListError(f"{file} does not exist; check the dataset's folder")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise ListError(f"{file} is not UTF-8 text; save it as UTF-8") from err
     numbered = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not numbered: raise ListError(f"{file} is empty; write one line per entry into it")
+    if not numbered:
+        raise ListError(f"{file} is empty; write one line per entry into it")
     return numbered
 
 
 def read_classes(
     file: str | Path,  # category.txt: one class a line, the first is label 0
 ) -> list[str]:  # Class names in label order
-    "The classes of a dataset; their order is their label."
+    """The classes of a dataset; their order is their label."""
     names: dict[str, int] = {}
     for number, name in _lines(file):
-        if name in names: raise ListError(f"{file}:{number}: class {name!r} is on line {names[name]} too; remove one")
+        if name in names:
+            raise ListError(f"{file}:{number}: class {name!r} is on line {names[name]} too; remove one")
         names[name] = number
     return list(names)
 
 # %% ../../nbs/data/33_lists.ipynb #599871b7
 def _whole(text: str) -> int | None:
-    "A non-negative whole number, or None."
+    """A non-negative whole number, or None."""
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
@@ -60,7 +65,7 @@ def safe_join(
     root: str | Path,  # The folder that must not be left
     name: str,  # Relative path from a list or an archive
 ) -> Path:  # root/name
-    "Join a path from outside to a root; `ValueError` when it is absolute, climbs out or follows a link out."
+    """Join a path from outside to a root; `ValueError` when it is absolute, climbs out or follows a link out."""
     pure = PurePosixPath(name.replace("\\", "/"))
     windows = len(name) > 1 and name[1] == ":"
     if pure.is_absolute() or windows or ".." in pure.parts or "\0" in name or not pure.parts:
@@ -75,14 +80,15 @@ def has_offsets(
     lines: list[str],  # Lines of a list file
     root: str | Path,  # Folder of the clips, asked when a line can be read both ways
 ) -> bool:  # True for `path offset num_frames label`
-    "Tell the two list forms apart; paths may hold spaces, so fields are counted from the right."
+    """Tell the two list forms apart; paths may hold spaces, so fields are counted from the right."""
     fields = [line.rsplit(maxsplit=3) for line in lines]
-    if any(len(f) < 4 or _whole(f[1]) is None for f in fields): return False
+    if any(len(f) < 4 or _whole(f[1]) is None for f in fields):
+        return False
     return not any(Path(root, " ".join(f[:2])).exists() for f in fields[:20])
 
 
 def _record(line: str, root: Path, num_classes: int, offsets: bool) -> Record:
-    "One list line; `ValueError` says what is wrong with it."
+    """One list line; `ValueError` says what is wrong with it."""
     form = _FORMS[offsets]
     name, *fields = line.rsplit(maxsplit=3 if offsets else 2)
     if len(fields) < (3 if offsets else 2):
@@ -91,15 +97,18 @@ def _record(line: str, root: Path, num_classes: int, offsets: bool) -> Record:
     if None in numbers:
         raise ValueError(f"{fields[numbers.index(None)]!r} is not a whole number, expected {form!r}")
     *offset, frames, label = numbers
-    if frames == 0: raise ValueError(f"{name!r} has 0 frames; extract the clip again or take the line out")
+    if frames == 0:
+        raise ValueError(f"{name!r} has 0 frames; extract the clip again or take the line out")
     if label >= num_classes:
         raise ValueError(f"label {label} is outside the classes 0..{num_classes - 1}; labels count from 0")
     path = safe_join(root, name)
-    return Record(f"{name}@{offset[0]}" if offsets else name, str(path), label, frames, offset[0] if offsets else 0)
+    return Record(
+        f"{name}@{offset[0]}" if offsets else name, str(path), label, frames, offset[0] if offsets else 0
+    )
 
 # %% ../../nbs/data/33_lists.ipynb #30dc56e4
 def _renamed(record: Record, taken: Mapping[str, int]) -> Record:
-    "The record under the first free name of `id`, `id#2`, `id#3` ..."
+    """The record under the first free name of `id`, `id#2`, `id#3` ..."""
     free, number = record.id, 1
     while free in taken:
         number += 1
@@ -113,17 +122,23 @@ def read_list(
     class_names: list[str],  # From `read_classes`
     offsets: bool | None = None,  # Lines are `path offset num_frames label`; None finds out
 ) -> list[Record]:  # In the order of the file
-    "Read `path num_frames label` or `path offset num_frames label`; one error tells all that is wrong."
-    numbered, root = _lines(file), Path(root)
-    if offsets is None: offsets = has_offsets([line for _, line in numbered], root)
-    records, first_line, wrong = [], {}, []
+    """Read `path num_frames label` or `path offset num_frames label`; one error tells all that is wrong."""
+    numbered = _lines(file)
+    root = Path(root)
+    if offsets is None:
+        offsets = has_offsets([line for _, line in numbered], root)
+    records = []
+    first_line = {}
+    wrong = []
     for number, line in numbered:
         try:
             record = _record(line, root, len(class_names), offsets)
-            if offsets: record = _renamed(record, first_line)
+            if offsets:
+                record = _renamed(record, first_line)
             if record.id in first_line:
                 raise ValueError(f"{record.id!r} is on line {first_line[record.id]} too; remove one of them")
-        except ValueError as err: wrong.append(f"{file}:{number}: {err}")
+        except ValueError as err:
+            wrong.append(f"{file}:{number}: {err}")
         else:
             first_line[record.id] = number
             records.append(record)

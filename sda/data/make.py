@@ -27,7 +27,6 @@ from sda.data.annotations import (
     write_atomic,
     write_dataset,
 )
-
 from .lists import Record
 from .video import unknown_name
 
@@ -37,7 +36,7 @@ _Splits = dict[str, tuple[list[Record], ListReport]]  # split -> records and the
 
 @dataclass(frozen=True)
 class Source:
-    "How the official files of a dataset are called, and who reads them."
+    """How the official files of a dataset are called, and who reads them."""
 
     read: Callable  # Adapter: (annotations, labels, ...) -> records, class names, report
     labels: str  # Pattern of the label file
@@ -46,10 +45,18 @@ class Source:
 
 
 SOURCES = {
-    "something_v1": Source(records_something_v1, "*labels.csv", {"train": "*train.csv", "val": "*validation.csv"}),
-    "something_v2": Source(records_something_v2, "*labels.json",
-                           {"train": "*train.json", "val": "*validation.json", "test": "*test.json"}, ".webm"),
-    "diving48": Source(records_diving48, "*vocab*.json", {"train": "*train.json", "test": "*test.json"}, ".mp4"),
+    "something_v1": Source(
+        records_something_v1, "*labels.csv", {"train": "*train.csv", "val": "*validation.csv"}
+    ),
+    "something_v2": Source(
+        records_something_v2,
+        "*labels.json",
+        {"train": "*train.json", "val": "*validation.json", "test": "*test.json"},
+        ".webm",
+    ),
+    "diving48": Source(
+        records_diving48, "*vocab*.json", {"train": "*train.json", "test": "*test.json"}, ".mp4"
+    ),
 }
 DATASETS = (*SOURCES, "epic55", "folder", "csv")  # what `make_dataset` understands
 
@@ -58,37 +65,48 @@ def find_file(
     folder: str | Path,  # Where the official files are
     pattern: str,  # e.g. "*labels.json"
 ) -> Path | None:  # The file, None when there is none
-    "The one file of that pattern; several are an error."
+    """The one file of that pattern; several are an error."""
     found = sorted(Path(folder).glob(pattern))
     if len(found) > 1:
-        raise AnnotationError(f"{folder}: {found[0].name} and {found[1].name} both fit {pattern}. Keep one release.")
+        raise AnnotationError(
+            f"{folder}: {found[0].name} and {found[1].name} both fit {pattern}. Keep one release."
+        )
     return found[0] if found else None
 
 # %% ../../nbs/data/39_make.ipynb #a56d4a92
 def _official(dataset: str, folder: Path, frames: bool) -> tuple[_Splits, list[str]]:
-    "Records by split, and class names, of a dataset in `SOURCES`."
-    source, found, names = SOURCES[dataset], {}, []
+    """Records by split, and class names, of a dataset in `SOURCES`."""
+    source = SOURCES[dataset]
+    found = {}
+    names = []
     labels = find_file(folder, source.labels)
     files = {split: find_file(folder, pattern) for split, pattern in source.splits.items()}
     if labels is None or not any(files.values()):
         wanted = source.labels if labels is None else " or ".join(source.splits.values())
-        raise AnnotationError(f"{folder} has no {wanted}. Give the folder of the official files of {dataset}.")
+        raise AnnotationError(
+            f"{folder} has no {wanted}. Give the folder of the official files of {dataset}."
+        )
     for split, file in files.items():
-        if file is None: continue
+        if file is None:
+            continue
         options = {} if source.suffix is None else {"suffix": "" if frames else source.suffix}
-        if dataset == "something_v2" and split == "test": options["answers"] = find_file(folder, "*answers*.csv")
+        if dataset == "something_v2" and split == "test":
+            options["answers"] = find_file(folder, "*answers*.csv")
         records, names, report = source.read(file, labels, **options)
         found[split] = records, report
     releases = {report.variant.split()[0]: split for split, (_, report) in found.items()}
     if dataset == "diving48" and len(releases) > 1:
-        raise AnnotationError(f"{folder} mixes {' and '.join(f'{r} ({s})' for r, s in releases.items())}: their labels "
-                              "disagree. Keep one release.")
+        raise AnnotationError(
+            f"{folder} mixes {' and '.join(f'{r} ({s})' for r, s in releases.items())}: their labels "
+            "disagree. Keep one release."
+        )
     return found, names
 
 
 def _epic(folder: Path, target: str, frames: bool) -> tuple[_Splits, list[str]]:
-    "Records by split, and class names, of EPIC-KITCHENS-55."
-    found, names = {}, []
+    """Records by split, and class names, of EPIC-KITCHENS-55."""
+    found = {}
+    names = []
     for split in ("train", "val"):
         records, names, report = records_epic55(folder, target, split, source="frames" if frames else "video")
         found[split] = records, report
@@ -96,41 +114,53 @@ def _epic(folder: Path, target: str, frames: bool) -> tuple[_Splits, list[str]]:
 
 # %% ../../nbs/data/39_make.ipynb #66eace80
 def _own(media: Path, table: Path | None, group: str | None, seed: int) -> tuple[_Splits, list[str]]:
-    "Records of `media/CLASS/clip`, or of a table of clips, split by seed; what the group column joins stays together."
-    records, names, report = records_folder(media) if table is None else records_csv(table, group=group, root=media)
-    return _parts(records, report, {"train": .8, "val": .2}, seed, "clips"), names
+    """Records of `media/CLASS/clip`, or of a table of clips, split by seed; what the group column joins stays together."""
+    records, names, report = (
+        records_folder(media) if table is None else records_csv(table, group=group, root=media)
+    )
+    return _parts(records, report, {"train": 0.8, "val": 0.2}, seed, "clips"), names
 
 
-def _parts(records: list[Record], report: ListReport, shares: Mapping[str, float], seed: int, of: str) -> _Splits:
-    "Whole sources by split, none of them empty, with a note in each report."
-    parts, sources = split_records(records, shares, seed, report.sources), len(set(report.sources.values()))
+def _parts(
+    records: list[Record], report: ListReport, shares: Mapping[str, float], seed: int, of: str
+) -> _Splits:
+    """Whole sources by split, none of them empty, with a note in each report."""
+    parts = split_records(records, shares, seed, report.sources)
+    sources = len(set(report.sources.values()))
     if not all(parts.values()):
-        raise AnnotationError(f"{len(records)} clip(s) of {sources} source(s) cannot be split into {' and '.join(parts)}. "
-                              "Add clips of another source.")
+        raise AnnotationError(
+            f"{len(records)} clip(s) of {sources} source(s) cannot be split into {' and '.join(parts)}. "
+            "Add clips of another source."
+        )
     kind = "" if sources == len(records) else f", {sources} sources kept whole"
-    notes = {s: f"{len(p):,} of the {len(records):,} {of}, drawn with seed {seed}{kind}" for s, p in parts.items()}
+    notes = {
+        s: f"{len(p):,} of the {len(records):,} {of}, drawn with seed {seed}{kind}" for s, p in parts.items()
+    }
     return {s: (p, replace(report, notes=[*report.notes, notes[s]])) for s, p in parts.items()}
 
 
 def _held_out(found: _Splits, share: float, seed: int) -> _Splits:
-    "A part of train becomes val, whole sources at a time."
-    if not 0 < share < 1: raise AnnotationError(f"hold_out={share} must lie between 0 and 1, e.g. 0.1.")
+    """A part of train becomes val, whole sources at a time."""
+    if not 0 < share < 1:
+        raise AnnotationError(f"hold_out={share} must lie between 0 and 1, e.g. 0.1.")
     if "val" in found or "train" not in found:
-        raise AnnotationError(f"hold_out is for datasets with train and without val; there are {', '.join(found)}.")
+        raise AnnotationError(
+            f"hold_out is for datasets with train and without val; there are {', '.join(found)}."
+        )
     records, report = found["train"]
     return found | _parts(records, report, {"train": 1 - share, "val": share}, seed, "records of train")
 
 # %% ../../nbs/data/39_make.ipynb #5f754255
 def _measured(
-    records: list[Record],  # Of one split
-    report: ListReport,  # Of the adapter
-    media: Path | None,  # Folder of the clips
-    progress: bool,  # Show a bar
-) -> tuple[list[Record], list[ListReport]]:  # Records that can be used, ledgers
-    "Fill in lengths from the clips; without clips only lists that state them can be written."
+    records: list[Record], report: ListReport, media: Path | None, progress: bool
+) -> tuple[list[Record], list[ListReport]]:
+    """Fill in lengths from the clips; without clips only lists that state them can be written."""
     if media is None:
-        if all(r.num_frames for r in records): return records, [report]
-        raise AnnotationError(f"{report.dataset}: its files state no lengths. Name the folder of the clips (media=, --media).")
+        if all(r.num_frames for r in records):
+            return records, [report]
+        raise AnnotationError(
+            f"{report.dataset}: its files state no lengths. Name the folder of the clips (media=, --media)."
+        )
     reports = [report]
     if report.times and not all(r.num_frames for r in records):
         placed = [Record(r.id, (media / r.path).as_posix(), r.label) for r in records]
@@ -144,7 +174,9 @@ def _measured(
 def make_dataset(
     root: str | Path,  # Dataset folder to write
     dataset: str,  # One of `DATASETS`; "folder": one sub-folder per class, "csv": a table with columns path and label
-    annotations: str | Path | None = None,  # Folder of the official files; the table of "csv"; not used by "folder"
+    annotations: str
+    | Path
+    | None = None,  # Folder of the official files; the table of "csv"; not used by "folder"
     media: str | Path | None = None,  # Folder of the clips; `root/img` becomes a link to it
     target: str = "verb",  # Of EPIC-KITCHENS: "verb" or "noun"
     frames: bool = False,  # Clips are folders of frames, not videos
@@ -154,39 +186,57 @@ def make_dataset(
     group: str | None = None,  # Column of the table with the source of a clip; takes of one stay in one split
     hold_out: float = 0.0,  # Share of train that becomes val, where there is no val (Diving48)
 ) -> dict[str, list[ListReport]]:  # Split -> ledgers of the annotation file and of the clips
-    "Write category.txt and the lists of a dataset; `lists.txt` keeps what was left out, and why."
-    if dataset not in DATASETS: raise AnnotationError(unknown_name("dataset", dataset, list(DATASETS)))
+    """Write category.txt and the lists of a dataset; `lists.txt` keeps what was left out, and why."""
+    if dataset not in DATASETS:
+        raise AnnotationError(unknown_name("dataset", dataset, list(DATASETS)))
     needed, value = ("media", media) if dataset == "folder" else ("annotations", annotations)
     if dataset == "folder" and annotations is not None:
-        raise AnnotationError("folder: takes no annotations. A table of clips is source csv, official files have their names.")
-    if group and dataset != "csv": raise AnnotationError(f"{dataset}: a group is a column of a table; name one (csv).")
+        raise AnnotationError(
+            "folder: takes no annotations. A table of clips is source csv, official files have their names."
+        )
+    if group and dataset != "csv":
+        raise AnnotationError(f"{dataset}: a group is a column of a table; name one (csv).")
     what = "table" if dataset == "csv" else "folder"
-    if value is None: raise AnnotationError(f"{dataset}: name the {what} ({needed}=, --{needed}).")
-    if dataset == "csv" and media is None: media = Path(annotations).parent
+    if value is None:
+        raise AnnotationError(f"{dataset}: name the {what} ({needed}=, --{needed}).")
+    if dataset == "csv" and media is None:
+        media = Path(annotations).parent
     media = None if media is None else Path(media)
-    if dataset in ("folder", "csv"): found, names = _own(media, None if dataset == "folder" else annotations, group, seed)
-    elif dataset == "epic55": found, names = _epic(Path(annotations), target, frames)
-    else: found, names = _official(dataset, Path(annotations), frames)
-    if hold_out: found = _held_out(found, hold_out, seed)
-    reports, lists = {}, {}
+    if dataset in ("folder", "csv"):
+        found, names = _own(media, None if dataset == "folder" else annotations, group, seed)
+    elif dataset == "epic55":
+        found, names = _epic(Path(annotations), target, frames)
+    else:
+        found, names = _official(dataset, Path(annotations), frames)
+    if hold_out:
+        found = _held_out(found, hold_out, seed)
+    reports = {}
+    lists = {}
     for split, (records, report) in found.items():
         records, reports[split] = _measured(records, report, media, progress) if records else ([], [report])
-        if records: lists[split] = records
-    if not lists: raise AnnotationError(f"{root}: no clip can be used.\n{_text(reports)}")
+        if records:
+            lists[split] = records
+    if not lists:
+        raise AnnotationError(f"{root}: no clip can be used.\n{_text(reports)}")
     write_dataset(root, lists, names, media, overwrite)
     _write_ledgers(Path(root), reports)
     return reports
 
 # %% ../../nbs/data/39_make.ipynb #a94b9781
 def _text(reports: Mapping[str, list[ListReport]]) -> str:
-    "All ledgers, one after the other."
-    return "\n\n".join(f"{split}.txt\n" + "\n".join(map(report_text, parts)) for split, parts in reports.items())
+    """All ledgers, one after the other."""
+    return "\n\n".join(
+        f"{split}.txt\n" + "\n".join(map(report_text, parts)) for split, parts in reports.items()
+    )
 
 
 def _write_ledgers(root: Path, reports: Mapping[str, list[ListReport]]) -> None:
-    "`lists.txt`, and for official files `source.json`: dataset, and release of each split."
+    """`lists.txt`, and for official files `source.json`: dataset, and release of each split."""
     first = next(iter(reports.values()))[0]
     variants = {split: parts[0].variant for split, parts in reports.items()}
     write_atomic(root / "lists.txt", _text(reports) + "\n")
-    if first.dataset in ("folder", "table"): return (root / "source.json").unlink(missing_ok=True)  # of what was here before
-    write_atomic(root / "source.json", json.dumps({"dataset": first.dataset, "variants": variants}, indent=1) + "\n")
+    if first.dataset in ("folder", "table"):
+        return (root / "source.json").unlink(missing_ok=True)  # of what was here before
+    write_atomic(
+        root / "source.json", json.dumps({"dataset": first.dataset, "variants": variants}, indent=1) + "\n"
+    )

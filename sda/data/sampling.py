@@ -22,31 +22,37 @@ SAMPLERS: dict[str, _Sampler] = {}
 def register_sampler(
     name: str,  # What `get_sampler` finds it by
 ) -> Callable[[_Sampler], _Sampler]:  # Decorator
-    "Enter a sampler: `(total, num_frames, random, generator, views) -> views` lists of frame numbers."
+    """Enter a sampler: `(total, num_frames, random, generator, views) -> views` lists of frame numbers."""
+
     def enter(function: _Sampler) -> _Sampler:
-        if name in SAMPLERS: raise ValueError(f"there is a sampler {name!r} already; choose another name")
+        if name in SAMPLERS:
+            raise ValueError(f"there is a sampler {name!r} already; choose another name")
         SAMPLERS[name] = function
         return function
+
     return enter
 
 
 def get_sampler(
     name: str,  # e.g. "segments"
 ) -> _Sampler:  # Function of (total, num_frames, random, generator, views)
-    "The sampler of that name."
-    if name not in SAMPLERS: raise ValueError(unknown_name("sampler", name, list(SAMPLERS)))
+    """The sampler of that name."""
+    if name not in SAMPLERS:
+        raise ValueError(unknown_name("sampler", name, list(SAMPLERS)))
     return SAMPLERS[name]
 
 # %% ../../nbs/data/30_sampling.ipynb #e6b13ac3
 def _draw(count: int, generator: torch.Generator | None) -> list[float]:
-    "Random numbers in [0, 1)."
+    """Random numbers in [0, 1)."""
     return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
 
 
 def _checked(total: int, num_frames: int) -> None:
-    "A clip and a sample must both have frames."
-    if total < 1: raise ValueError(f"a video of {total} frames cannot be sampled; take it off the list")
-    if num_frames < 1: raise ValueError(f"num_frames={num_frames} must be at least 1")
+    """A clip and a sample must both have frames."""
+    if total < 1:
+        raise ValueError(f"a video of {total} frames cannot be sampled; take it off the list")
+    if num_frames < 1:
+        raise ValueError(f"num_frames={num_frames} must be at least 1")
 
 
 def sample_segments(
@@ -55,112 +61,151 @@ def sample_segments(
     random: bool = False,  # A random frame of every segment (training) or its centre
     generator: torch.Generator | None = None,  # Source of the random frames
 ) -> list[int]:  # T frame numbers, 0-based, in order of time
-    "One frame from each of T equal segments (TSN, section 3.1); clips shorter than T are spread, not frozen."
+    """One frame from each of T equal segments (TSN, section 3.1); clips shorter than T are spread, not frozen."""
     _checked(total, num_segments)
-    if not random: return [(2 * i + 1) * total // (2 * num_segments) for i in range(num_segments)]
+    if not random:
+        return [(2 * i + 1) * total // (2 * num_segments) for i in range(num_segments)]
     draws = _draw(num_segments, generator)
-    if total < num_segments: return [int((i + u) * total / num_segments) for i, u in enumerate(draws)]
+    if total < num_segments:
+        return [int((i + u) * total / num_segments) for i, u in enumerate(draws)]
     length = total // num_segments  # whole frames per segment: up to T-1 frames at the end stay unseen
     return [i * length + int(u * length) for i, u in enumerate(draws)]
 
 # %% ../../nbs/data/30_sampling.ipynb #55345457
 def _alike(lists: list[list[int]], views: int, name: str) -> list[list[int]]:
-    "Strategies with a single deterministic view refuse to repeat it."
+    """Strategies with a single deterministic view refuse to repeat it."""
     if views not in (1, len(lists)):
         raise ValueError(f"sampling {name!r} has {len(lists)} view(s), not {views}; set views={len(lists)}")
     return lists
 
 
 @register_sampler("segments")
-def _segments(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1) -> list[list[int]]:
-    "Random or central frame of T equal segments."
-    if random: return [sample_segments(total, num_frames, True, generator) for _ in range(views)]
+def _segments(
+    total: int, num_frames: int, random: bool = False, generator=None, views: int = 1
+) -> list[list[int]]:
+    """Random or central frame of T equal segments."""
+    if random:
+        return [sample_segments(total, num_frames, True, generator) for _ in range(views)]
     return _alike([sample_segments(total, num_frames)], views, "segments")
 
 
 @register_sampler("segments_tail")
 def _segments_tail(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1):
-    "As `segments`, with segments of real-valued length, so that training reaches the last frame too."
-    if not random: return _alike([sample_segments(total, num_frames)], views, "segments_tail")
+    """As `segments`, with segments of real-valued length, so that training reaches the last frame too."""
+    if not random:
+        return _alike([sample_segments(total, num_frames)], views, "segments_tail")
     _checked(total, num_frames)
     draws = [_draw(num_frames, generator) for _ in range(views)]
     return [[int((i + u) * total / num_frames) for i, u in enumerate(row)] for row in draws]
 
 # %% ../../nbs/data/30_sampling.ipynb #9512e1c3
 @register_sampler("twice")
-def _twice(total: int, num_frames: int, random: bool = False, generator=None, views: int = 2) -> list[list[int]]:
-    "Two clips of T frames: the centres of the segments, then their starts; training draws at random."
-    if random: return _segments(total, num_frames, True, generator, views)
+def _twice(
+    total: int, num_frames: int, random: bool = False, generator=None, views: int = 2
+) -> list[list[int]]:
+    """Two clips of T frames: the centres of the segments, then their starts; training draws at random."""
+    if random:
+        return _segments(total, num_frames, True, generator, views)
     starts = [i * total // num_frames for i in range(num_frames)]
     return _alike([sample_segments(total, num_frames), starts], views, "twice")
 
 # %% ../../nbs/data/30_sampling.ipynb #3ab6c8d0
 @register_sampler("dense")
-def _dense(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1) -> list[list[int]]:
-    "T frames spread over a window of 64; windows start at random, or equally far apart when testing."
+def _dense(
+    total: int, num_frames: int, random: bool = False, generator=None, views: int = 1
+) -> list[list[int]]:
+    """T frames spread over a window of 64; windows start at random, or equally far apart when testing."""
     _checked(total, num_frames)
     window = min(total, 64)
     last = total - window  # last legal start
-    if random: starts = [int(u * (last + 1)) for u in _draw(views, generator)]
-    elif views == 1: starts = [last // 2]
-    else: starts = [i * last // (views - 1) for i in range(views)]
+    if random:
+        starts = [int(u * (last + 1)) for u in _draw(views, generator)]
+    elif views == 1:
+        starts = [last // 2]
+    else:
+        starts = [i * last // (views - 1) for i in range(views)]
     return [[start + i * window // num_frames for i in range(num_frames)] for start in starts]
 
 # %% ../../nbs/data/30_sampling.ipynb #9b66b995
 @register_sampler("uniform")
-def _uniform(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1) -> list[list[int]]:
-    "Segments between rounded borders, both ends included (SlowFast's rule for Something-Something)."
+def _uniform(
+    total: int, num_frames: int, random: bool = False, generator=None, views: int = 1
+) -> list[list[int]]:
+    """Segments between rounded borders, both ends included (SlowFast's rule for Something-Something)."""
     _checked(total, num_frames)
     step = (total - 1) / num_frames
     borders = [(round(i * step), round((i + 1) * step)) for i in range(num_frames)]
-    if not random: return _alike([[(a + b) // 2 for a, b in borders]], views, "uniform")
+    if not random:
+        return _alike([[(a + b) // 2 for a, b in borders]], views, "uniform")
     draws = [_draw(num_frames, generator) for _ in range(views)]
     return [[a + int(u * (b - a + 1)) for (a, b), u in zip(borders, row, strict=True)] for row in draws]
 
 # %% ../../nbs/data/30_sampling.ipynb #98a7ac64
 @register_sampler("seconds")
-def _seconds(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1,
-             step: float = .25, fps: float = 25., times: Sequence[float] | None = None) -> list[list[int]]:
-    "T frames `step` seconds apart around the middle, a random place, or places equally far apart."
+def _seconds(
+    total: int,
+    num_frames: int,
+    random: bool = False,
+    generator=None,
+    views: int = 1,
+    step: float = 0.25,
+    fps: float = 25.0,
+    times: Sequence[float] | None = None,
+) -> list[list[int]]:
+    """T frames `step` seconds apart around the middle, a random place, or places equally far apart."""
     _checked(total, num_frames)
     times = [i / fps for i in range(total)] if times is None else list(times)
-    if len(times) != total: raise ValueError(f"{len(times)} time stamps for {total} frames; pass one for each frame")
+    if len(times) != total:
+        raise ValueError(f"{len(times)} time stamps for {total} frames; pass one for each frame")
     room = times[-1] - times[0] - (num_frames - 1) * step  # seconds by which the window can move
-    if room < 0: return [sample_segments(total, num_frames, random, generator) for _ in range(views)]
-    if random: places = _draw(views, generator)
-    else: places = [i / (views - 1) for i in range(views)] if views > 1 else [.5]
-    starts = [times[0] + place * room + 1e-9 for place in places]  # 1e-9: a time stamp itself is its own frame
-    return [[max(0, bisect_right(times, start + i * step) - 1) for i in range(num_frames)] for start in starts]
+    if room < 0:
+        return [sample_segments(total, num_frames, random, generator) for _ in range(views)]
+    if random:
+        places = _draw(views, generator)
+    else:
+        places = [i / (views - 1) for i in range(views)] if views > 1 else [0.5]
+    starts = [
+        times[0] + place * room + 1e-9 for place in places
+    ]  # 1e-9: a time stamp itself is its own frame
+    return [
+        [max(0, bisect_right(times, start + i * step) - 1) for i in range(num_frames)] for start in starts
+    ]
 
 # %% ../../nbs/data/30_sampling.ipynb #0409d7e0
 @register_sampler("segments_legacy")
 def _segments_legacy(total: int, num_frames: int, random: bool = False, generator=None, views: int = 1):
-    "TSM's and SDA's published rule: short clips (in validation T frames as well) give frame 0, T times."
+    """TSM's and SDA's published rule: short clips (in validation T frames as well) give frame 0, T times."""
     _checked(total, num_frames)
-    if not random and total <= num_frames: return _alike([[0] * num_frames], views, "segments_legacy")
-    if total < num_frames: return [[0] * num_frames for _ in range(views)]
+    if not random and total <= num_frames:
+        return _alike([[0] * num_frames], views, "segments_legacy")
+    if total < num_frames:
+        return [[0] * num_frames for _ in range(views)]
     return _segments(total, num_frames, random, generator, views)
 
 
 @register_sampler("dense_legacy")
 def _dense_legacy(total: int, num_frames: int, random: bool = False, generator=None, views: int = 10):
-    "TSM's and SDA's published rule: clips under 64 frames wrap around, the last start is never drawn."
+    """TSM's and SDA's published rule: clips under 64 frames wrap around, the last start is never drawn."""
     _checked(total, num_frames)
-    span, stride = max(1, 1 + total - 64), 64 // num_frames
-    if random: starts = [int(u * max(span - 1, 1)) for u in _draw(views, generator)]
-    elif views == 1: starts = [0]
-    else: starts = [i * (span - 1) // (views - 1) for i in range(views)]
+    span = max(1, 1 + total - 64)
+    stride = 64 // num_frames
+    if random:
+        starts = [int(u * max(span - 1, 1)) for u in _draw(views, generator)]
+    elif views == 1:
+        starts = [0]
+    else:
+        starts = [i * (span - 1) // (views - 1) for i in range(views)]
     return [[(start + i * stride) % total for i in range(num_frames)] for start in starts]
 
 # %% ../../nbs/data/30_sampling.ipynb #97a81df2
 @dataclass(frozen=True)
 class Sampling:
-    "Which frames a model was trained on and is tested on; part of every model file."
+    """Which frames a model was trained on and is tested on; part of every model file."""
 
     strategy: str = "segments"  # One of `SAMPLERS`
     num_frames: int = 8  # Frames per clip, T
     views: int = 1  # Clips per video when testing, V
-    step: float = .25  # Seconds between frames; only for "seconds"
+    step: float = 0.25  # Seconds between frames; only for "seconds"
     fps: float = 25.0  # Frame rate of the videos where no time stamps are passed; only for "seconds"
 
     def __post_init__(self):
@@ -177,17 +222,17 @@ class Sampling:
         generator: torch.Generator | None = None,  # Source of the random frames
         times: Sequence[float] | None = None,  # `Video.times` [N], seconds; only "seconds" looks at them
     ) -> list[list[int]]:  # V lists of T frame numbers, 0-based; one list when random
-        "The frames of every view."
+        """The frames of every view."""
         views = 1 if random else self.views
         clock = {"step": self.step, "fps": self.fps, "times": times} if self.strategy == "seconds" else {}
         return get_sampler(self.strategy)(total, self.num_frames, random, generator, views, **clock)
 
     def to_dict(self) -> dict:
-        "Plain values, for JSON; the clock only where it is used."
+        """Plain values, for JSON; the clock only where it is used."""
         left_out = () if self.strategy == "seconds" else ("step", "fps")
         return {key: value for key, value in asdict(self).items() if key not in left_out}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Sampling":
-        "Back from `to_dict`."
+        """Back from `to_dict`."""
         return cls(**values)

@@ -29,8 +29,9 @@ def resize_clip(
     height: int,  # Wanted height in pixels
     width: int,  # Wanted width in pixels
 ) -> torch.Tensor:  # uint8 [T,height,width,3]
-    "Antialiased bilinear resizing of all frames in one call."
-    if tuple(clip.shape[1:3]) == (height, width): return clip
+    """Antialiased bilinear resizing of all frames in one call."""
+    if tuple(clip.shape[1:3]) == (height, width):
+        return clip
     frames = clip.permute(0, 3, 1, 2)  # [T,3,H,W], channels last in memory: torchvision's quick path
     return F.resize(frames, [height, width], antialias=True).permute(0, 2, 3, 1)
 
@@ -39,7 +40,7 @@ def resize_short(
     clip: torch.Tensor,  # uint8 [T,H,W,3]
     side: int,  # Wanted length of the smaller side in pixels
 ) -> torch.Tensor:  # uint8 [T,h,w,3] with min(h,w) == side
-    "Scale the smaller side to `side`, keeping the aspect."
+    """Scale the smaller side to `side`, keeping the aspect."""
     height, width = clip.shape[1:3]
     scale = side / min(height, width)
     return resize_clip(clip, max(side, round(height * scale)), max(side, round(width * scale)))
@@ -52,11 +53,13 @@ def crop_clip(
     height: int,  # Rows
     width: int,  # Columns
 ) -> torch.Tensor:  # uint8 [T,height,width,3], a view
-    "The same rectangle of every frame; outside the frame is an error."
+    """The same rectangle of every frame; outside the frame is an error."""
     full_h, full_w = clip.shape[1:3]
     if top < 0 or left < 0 or top + height > full_h or left + width > full_w:
-        raise ValueError(f"a crop of {width}x{height} at ({left}, {top}) does not fit frames of {full_w}x{full_h}; "
-                         "choose a smaller size or resize the clip first")
+        raise ValueError(
+            f"a crop of {width}x{height} at ({left}, {top}) does not fit frames of {full_w}x{full_h}; "
+            "choose a smaller size or resize the clip first"
+        )
     return clip[:, top : top + height, left : left + width]
 
 
@@ -64,7 +67,7 @@ def centre_crop(
     clip: torch.Tensor,  # uint8 [T,H,W,3]
     size: int,  # Side of the square in pixels
 ) -> torch.Tensor:  # uint8 [T,size,size,3], a view
-    "The square in the middle."
+    """The square in the middle."""
     height, width = clip.shape[1:3]
     return crop_clip(clip, (height - size) // 2, (width - size) // 2, size, size)
 
@@ -75,7 +78,7 @@ def crop_shapes(
     size: int,  # Network input, pixels: sides within 3 pixels of it snap to it
     scales: tuple[float, ...] = (1, 0.875, 0.75, 0.66),  # Of the smaller side
 ) -> list[tuple[int, int]]:  # (height, width) of every allowed crop
-    "Sides at neighbouring scales, so that a crop's aspect is at most one step away from square."
+    """Sides at neighbouring scales, so that a crop's aspect is at most one step away from square."""
     sides = [int(min(height, width) * s) for s in scales]
     sides = [size if abs(side - size) < 3 and size <= min(height, width) else side for side in sides]
     return [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
@@ -87,14 +90,15 @@ def crop_places(
     crop_height: int,  # Of the crop
     crop_width: int,  # Of the crop
 ) -> list[tuple[int, int]]:  # 13 times (top, left)
-    "The 13 fixed positions: a 3x3 grid over the frame, and four between the corners and the centre."
-    down, right = (height - crop_height) // 4, (width - crop_width) // 4
+    """The 13 fixed positions: a 3x3 grid over the frame, and four between the corners and the centre."""
+    down = (height - crop_height) // 4
+    right = (width - crop_width) // 4
     grid = [(i * down, j * right) for i in (0, 2, 4) for j in (0, 2, 4)]
     return grid + [(i * down, j * right) for i in (1, 3) for j in (1, 3)]
 
 # %% ../../nbs/data/31_transforms.ipynb #56beb881
 def _pick(count: int, generator: torch.Generator | None) -> int:
-    "A random number in 0..count-1."
+    """A random number in 0..count-1."""
     return int(torch.randint(count, (), generator=generator))
 
 
@@ -104,7 +108,7 @@ def multi_scale_crop(
     scales: tuple[float, ...] = (1, 0.875, 0.75, 0.66),  # Of the smaller side
     generator: torch.Generator | None = None,  # Source of shape and place
 ) -> torch.Tensor:  # uint8 [T,size,size,3]
-    "A random shape at one of 13 places, resized to a square (TSN's augmentation)."
+    """A random shape at one of 13 places, resized to a square (TSN's augmentation)."""
     height, width = clip.shape[1:3]
     shapes = crop_shapes(height, width, size, scales)
     h, w = shapes[_pick(len(shapes), generator)]
@@ -117,7 +121,7 @@ def random_crop(
     size: int,  # Side of the square in pixels
     generator: torch.Generator | None = None,  # Source of the place
 ) -> torch.Tensor:  # uint8 [T,size,size,3], a view
-    "A square at a random place, not resized."
+    """A square at a random place, not resized."""
     height, width = clip.shape[1:3]
     top, left = (_pick(max(side - size, 0) + 1, generator) for side in (height, width))
     return crop_clip(clip, top, left, size, size)
@@ -126,18 +130,20 @@ def random_crop(
 def mirror_name(
     name: str,  # e.g. "Pushing something from left to right"
 ) -> str:  # e.g. "Pushing something from right to left"
-    "Exchange the whole words left and right, keeping capitals."
+    """Exchange the whole words left and right, keeping capitals."""
+
     def swap(match: re.Match) -> str:
         word = match[0]
         other = "right" if word.lower() == "left" else "left"
         return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+
     return re.sub(r"\b(left|right)\b", swap, name, flags=re.IGNORECASE)
 
 
 def flip_map(
     class_names: list[str],  # All classes, in label order
 ) -> dict[int, int]:  # label -> label of its mirror image, for directional classes only
-    "A class is directional exactly if exchanging left and right in its name gives another class."
+    """A class is directional exactly if exchanging left and right in its name gives another class."""
     place = {name: label for label, name in enumerate(class_names)}
     pairs = ((label, place.get(mirror_name(name), label)) for label, name in enumerate(class_names))
     return {label: other for label, other in pairs if label != other}
@@ -148,7 +154,7 @@ def flip_clip(
     label: int,  # Class of the clip
     pairs: dict[int, int],  # From `flip_map`
 ) -> tuple[torch.Tensor, int]:  # The mirrored clip and the class that it shows now
-    "Mirror a clip and exchange its label with it."
+    """Mirror a clip and exchange its label with it."""
     return clip.flip(2), pairs.get(label, label)
 
 # %% ../../nbs/data/31_transforms.ipynb #090ae52c
@@ -158,8 +164,9 @@ def affine(
     gain: torch.Tensor | None = None,  # float [3], multiplies values in 0..1
     offset: torch.Tensor | None = None,  # float [3], added to values in 0..1
 ) -> tuple[torch.Tensor, torch.Tensor]:  # scale [3] and shift [3], for bytes
-    "(gain * x / 255 + offset - mean) / std as scale * x + shift."
-    mean, std = torch.tensor(mean), torch.tensor(std)
+    """(gain * x / 255 + offset - mean) / std as scale * x + shift."""
+    mean = torch.tensor(mean)
+    std = torch.tensor(std)
     return (1 if gain is None else gain) / (255 * std), ((0 if offset is None else offset) - mean) / std
 
 
@@ -168,22 +175,35 @@ def to_float(
     scale: torch.Tensor,  # float [3] or, for a batch of clips, [B,3]
     shift: torch.Tensor,  # As `scale`
     channels_last: bool = False,  # Colours of a pixel stay side by side in memory, as convolutions like them
-    out: torch.Tensor | None = None,  # An earlier result to overwrite where it fits; new memory costs more than the sums
+    out: torch.Tensor
+    | None = None,  # An earlier result to overwrite where it fits; new memory costs more than the sums
 ) -> torch.Tensor:  # float32 [...,T,3,H,W], where the bytes are
-    "Bytes to network input: one multiplication and one addition on float32."
-    planes, width = clip.movedim(-1, -3), clip.shape[-2]
-    if out is None or (out.shape, out.device, out.stride(-1)) != (planes.shape, clip.device, 3 if channels_last else 1):
+    """Bytes to network input: one multiplication and one addition on float32."""
+    planes = clip.movedim(-1, -3)
+    width = clip.shape[-2]
+    if out is None or (out.shape, out.device, out.stride(-1)) != (
+        planes.shape,
+        clip.device,
+        3 if channels_last else 1,
+    ):
         shape = clip.shape if channels_last else planes.shape
         out = torch.empty(shape, device=clip.device).movedim(-1, -3 if channels_last else -1)
-    if scale.ndim == 2 and clip.device.type == "cpu":  # a clip fits into a processor's cache, a batch does not
-        for *row, result in zip(clip, scale, shift, out, strict=True): to_float(*row, channels_last, result)
+    if (
+        scale.ndim == 2 and clip.device.type == "cpu"
+    ):  # a clip fits into a processor's cache, a batch does not
+        for *row, result in zip(clip, scale, shift, out, strict=True):
+            to_float(*row, channels_last, result)
         return out
     ones = [1] * (clip.ndim - scale.ndim - 2)
     if channels_last:  # a row of pixels is 3 * width numbers
-        floats, source = out.movedim(-3, -1).view(*clip.shape[:-2], 3 * width), clip.flatten(-2)
-        scale, shift = (v.repeat(*[1] * (v.ndim - 1), width).view(*v.shape[:-1], *ones, 1, -1) for v in (scale, shift))
+        floats = out.movedim(-3, -1).view(*clip.shape[:-2], 3 * width)
+        source = clip.flatten(-2)
+        scale, shift = (
+            v.repeat(*[1] * (v.ndim - 1), width).view(*v.shape[:-1], *ones, 1, -1) for v in (scale, shift)
+        )
     else:
-        floats, source = out, planes.contiguous()  # turning bytes around is cheaper than turning floats
+        floats = out
+        source = planes.contiguous()  # turning bytes around is cheaper than turning floats
         scale, shift = (v.view(*v.shape[:-1], *ones, 3, 1, 1) for v in (scale, shift))
     floats.copy_(source).mul_(scale.to(clip.device)).add_(shift.to(clip.device))
     return out
@@ -194,7 +214,7 @@ def normalise(
     mean: tuple[float, ...],  # Per channel, of values in 0..1
     std: tuple[float, ...],  # Per channel, of values in 0..1
 ) -> torch.Tensor:  # float32 [...,T,3,H,W]
-    "(x / 255 - mean) / std."
+    """(x / 255 - mean) / std."""
     return to_float(clip, *affine(mean, std))
 
 
@@ -203,7 +223,7 @@ def denormalise(
     mean: tuple[float, ...],  # As given to `normalise`
     std: tuple[float, ...],  # As given to `normalise`
 ) -> torch.Tensor:  # uint8 [...,H,W,3], for looking at
-    "Undo `normalise`."
+    """Undo `normalise`."""
     mean, std = (torch.tensor(v, device=clip.device).view(3, 1, 1) for v in (mean, std))
     pixels = (clip.float() * std + mean) * 255
     return pixels.round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
@@ -213,7 +233,7 @@ def permute_colour(
     strength: float,  # Largest change of gain; offsets reach half of it
     generator: torch.Generator | None = None,  # Source of order, gain and offset
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # order [3], gain [3], offset [3]
-    "One colour for a whole clip: the channels in random order, each with its own gain and offset."
+    """One colour for a whole clip: the channels in random order, each with its own gain and offset."""
     order = torch.randperm(3, generator=generator)
     gain, offset = torch.rand(2, 3, generator=generator) * 2 - 1
     return order, 1 + strength * gain, 0.5 * strength * offset
@@ -224,19 +244,22 @@ def draw_once(
     clip: torch.Tensor,  # uint8 [T,H,W,3]
     generator: torch.Generator | None = None,  # Source of its random numbers
 ) -> torch.Tensor:  # uint8 [T,H',W',3], every frame treated alike
-    "A torchvision transform on a clip, random from `generator` alone."
+    """A torchvision transform on a clip, random from `generator` alone."""
     with torch.random.fork_rng(devices=[]):  # CUDA's state is not touched
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         return transform(clip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 # %% ../../nbs/data/31_transforms.ipynb #8afadf6e
 def _borrowed(kind: str, config: "TransformConfig") -> v2.Transform:
-    "torchvision's transform with the numbers of a configuration."
+    """torchvision's transform with the numbers of a configuration."""
     c = config
     paint = [round(255 * m) for m in c.mean]
-    if kind == "resized": return v2.RandomResizedCrop(c.size, scale=c.area, antialias=True)
-    if kind == "jitter": return v2.ColorJitter(c.strength, c.strength, c.strength, hue=min(c.strength / 4, 0.5))
-    if kind == "erase": return v2.RandomErasing(c.erase, value=paint)
+    if kind == "resized":
+        return v2.RandomResizedCrop(c.size, scale=c.area, antialias=True)
+    if kind == "jitter":
+        return v2.ColorJitter(c.strength, c.strength, c.strength, hue=min(c.strength / 4, 0.5))
+    if kind == "erase":
+        return v2.RandomErasing(c.erase, value=paint)
     return v2.RandAugment(magnitude=c.rand_augment, interpolation=v2.InterpolationMode.BILINEAR, fill=paint)
 
 # %% ../../nbs/data/31_transforms.ipynb #5eba0efc
@@ -244,80 +267,102 @@ def cut_clips(
     clips: torch.Tensor,  # float [B,T,3,H,W]
     labels: torch.Tensor,  # int [B]
     alpha: float = 1.0,  # The area that stays is drawn from Beta(alpha, alpha)
-) -> tuple[torch.Tensor, torch.Tensor, float]:  # mixed clips, labels of the partners, share of the clips' own labels
-    "CutMix for clips: a rectangle of each shows another clip of the batch; drawn from torch's CPU generator."
+) -> tuple[
+    torch.Tensor, torch.Tensor, float
+]:  # mixed clips, labels of the partners, share of the clips' own labels
+    """CutMix for clips: a rectangle of each shows another clip of the batch; drawn from torch's CPU generator."""
     height, width = clips.shape[-2:]
     side = (1 - float(torch._sample_dirichlet(torch.full((2,), float(alpha)))[0])) ** 0.5
-    y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))  # centre; what leaves the frame is cut off
-    top, bottom = max(y - int(side * height / 2), 0), min(y + int(side * height / 2), height)
-    left, right = max(x - int(side * width / 2), 0), min(x + int(side * width / 2), width)
-    order, mixed = torch.randperm(len(clips)).to(clips.device), clips.clone()
+    y = int(torch.randint(height, ()))
+    x = int(torch.randint(width, ()))  # centre; what leaves the frame is cut off
+    top = max(y - int(side * height / 2), 0)
+    bottom = min(y + int(side * height / 2), height)
+    left = max(x - int(side * width / 2), 0)
+    right = min(x + int(side * width / 2), width)
+    order = torch.randperm(len(clips)).to(clips.device)
+    mixed = clips.clone()
     mixed[..., top:bottom, left:right] = clips[order][..., top:bottom, left:right]
     return mixed, labels[order], 1 - (bottom - top) * (right - left) / (height * width)
 
 # %% ../../nbs/data/31_transforms.ipynb #5f69e44d
 def _check_augmentation(config: "TransformConfig") -> None:
-    "Numbers of the augmentations that cannot be meant are errors."
-    area, magnitude, erase, strength = config.area, config.rand_augment, config.erase, config.strength
+    """Numbers of the augmentations that cannot be meant are errors."""
+    area = config.area
+    magnitude = config.rand_augment
+    erase = config.erase
+    strength = config.strength
     if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
         raise ValueError(f"area={area} must be two shares of the frame in rising order, e.g. (0.08, 1)")
-    if magnitude not in range(31): raise ValueError(f"rand_augment={magnitude} must be a whole number from 0 (none) to 30")
-    if not 0 <= erase <= 1: raise ValueError(f"erase={erase} is a chance; it must lie between 0 and 1")
-    if not 0 <= strength <= 1: raise ValueError(f"strength={strength} must lie between 0 and 1")
+    if magnitude not in range(31):
+        raise ValueError(f"rand_augment={magnitude} must be a whole number from 0 (none) to 30")
+    if not 0 <= erase <= 1:
+        raise ValueError(f"erase={erase} is a chance; it must lie between 0 and 1")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength={strength} must lie between 0 and 1")
 
 # %% ../../nbs/data/31_transforms.ipynb #33cbf5e1
 @dataclass(frozen=True)
 class TransformConfig:
-    "How frames become network input; part of every model file."
+    """How frames become network input; part of every model file."""
 
     size: int = 224  # Side of the network input in pixels
-    resize: int | None = 256  # Smaller side before the test crop and crops "random" and "centre"; None: as it is
+    resize: int | None = (
+        256  # Smaller side before the test crop and crops "random" and "centre"; None: as it is
+    )
     crop: str = "multiscale"  # Training crop: one of `CROPS`
     scales: tuple[float, ...] = (1, 0.875, 0.75, 0.66)  # Of the multi-scale crop
     area: tuple[float, ...] = (0.08, 1.0)  # Of the resized crop: smallest and largest share of the frame
     flip: bool = True  # Mirror half of the training clips, labels with them
     colour: str = "none"  # Training colour: one of `COLOURS`
-    strength: float = 0.2  # Of the training colour: gain 1 ± strength, offset ± strength / 2, hue ± strength / 4
+    strength: float = (
+        0.2  # Of the training colour: gain 1 ± strength, offset ± strength / 2, hue ± strength / 4
+    )
     rand_augment: int = 0  # Magnitude of RandAugment's two changes (0: none, at most 30)
     erase: float = 0.0  # Chance that a rectangle of the clip is painted over
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # Per channel (ImageNet)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # Per channel (ImageNet)
 
     def __post_init__(self):
-        for name in ("scales", "area", "mean", "std"): object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.crop not in CROPS: raise ValueError(unknown_name("crop", self.crop, list(CROPS)))
-        if self.colour not in COLOURS: raise ValueError(unknown_name("colour", self.colour, list(COLOURS)))
-        if self.size < 32: raise ValueError(f"size={self.size} must be at least 32 pixels")
+        for name in ("scales", "area", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.crop not in CROPS:
+            raise ValueError(unknown_name("crop", self.crop, list(CROPS)))
+        if self.colour not in COLOURS:
+            raise ValueError(unknown_name("colour", self.colour, list(COLOURS)))
+        if self.size < 32:
+            raise ValueError(f"size={self.size} must be at least 32 pixels")
         if self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize={self.resize} is smaller than size={self.size}; make it at least as large")
+            raise ValueError(
+                f"resize={self.resize} is smaller than size={self.size}; make it at least as large"
+            )
         _check_augmentation(self)
 
     def train(self, class_names: list[str]) -> "TrainTransform":
-        "What training does to a clip; the names tell which labels a flip exchanges."
+        """What training does to a clip; the names tell which labels a flip exchanges."""
         return TrainTransform(self, flip_map(class_names))
 
     def test(self) -> "TestTransform":
-        "What testing does to a clip."
+        """What testing does to a clip."""
         return TestTransform(self)
 
     def to_dict(self) -> dict:
-        "Plain values, for JSON."
+        """Plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> "TransformConfig":
-        "Back from `to_dict`."
+        """Back from `to_dict`."""
         return cls(**values)
 
 # %% ../../nbs/data/31_transforms.ipynb #579ca077
 class PixelTransform:
-    "`(clip, label, generator) -> (float clip, label)`; kinds differ in what they do to bytes, `pixels`."
+    """`(clip, label, generator) -> (float clip, label)`; kinds differ in what they do to bytes, `pixels`."""
 
     __test__ = False  # a name that pytest would collect
 
     @property
     def short_side(self) -> int | None:
-        "Smaller side in pixels down to which frames may be read smaller; None: every pixel is wanted."
+        """Smaller side in pixels down to which frames may be read smaller; None: every pixel is wanted."""
         return None
 
     def pixels(
@@ -326,42 +371,59 @@ class PixelTransform:
         label: int = 0,  # Class of the clip
         generator: torch.Generator | None = None,  # Source of everything random
     ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:  # uint8 [T,h,w,3], label, scale and shift
-        "All but the last step, and the numbers of the last step, `to_float`."
+        """All but the last step, and the numbers of the last step, `to_float`."""
         raise NotImplementedError
 
-    def __call__(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
-                 ) -> tuple[torch.Tensor, int]:  # float32 [T,3,h,w] and the label it has now
-        "Transform one clip."
+    def __call__(
+        self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, int]:  # float32 [T,3,h,w] and the label it has now
+        """Transform one clip."""
         clip, label, scale, shift = self.pixels(clip, label, generator)
         return to_float(clip, scale, shift), label
 
 # %% ../../nbs/data/31_transforms.ipynb #1fc065b9
 class TrainTransform(PixelTransform):
-    "Random crop, flip, augmentation and colour, then normalisation."
+    """Random crop, flip, augmentation and colour, then normalisation."""
 
     def __init__(self, config: TransformConfig, pairs: dict[int, int]):
         self.config, self.pairs = config, pairs
 
     @property
     def short_side(self) -> int | None:
-        "The smallest crop is still as large as the network's input, so that nothing is enlarged."
+        """The smallest crop is still as large as the network's input, so that nothing is enlarged."""
         c = self.config
-        if c.crop == "multiscale": return math.ceil(c.size / min(c.scales))
-        return math.ceil(c.size / math.sqrt(0.75 * c.area[0])) if c.crop == "resized" else c.resize  # 3:4 at the least
+        if c.crop == "multiscale":
+            return math.ceil(c.size / min(c.scales))
+        return (
+            math.ceil(c.size / math.sqrt(0.75 * c.area[0])) if c.crop == "resized" else c.resize
+        )  # 3:4 at the least
 
-    def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
-               ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:
-        "Everything random, on bytes."
-        c, order, gain, offset = self.config, None, None, None
-        if c.crop in ("random", "centre") and c.resize: clip = resize_short(clip, c.resize)
-        if c.crop == "multiscale": clip = multi_scale_crop(clip, c.size, c.scales, generator)
-        elif c.crop == "random": clip = random_crop(clip, c.size, generator)
-        elif c.crop == "centre": clip = centre_crop(clip, c.size)
-        else: clip = draw_once(_borrowed("resized", c), clip, generator)
-        if c.flip and _pick(2, generator): clip, label = flip_clip(clip, label, self.pairs)
-        if c.rand_augment: clip = draw_once(_borrowed("rand_augment", c), clip, generator)
-        if c.colour == "jitter": clip = draw_once(_borrowed("jitter", c), clip, generator)
-        if c.erase: clip = draw_once(_borrowed("erase", c), clip, generator)
+    def pixels(
+        self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:
+        """Everything random, on bytes."""
+        c = self.config
+        order = None
+        gain = None
+        offset = None
+        if c.crop in ("random", "centre") and c.resize:
+            clip = resize_short(clip, c.resize)
+        if c.crop == "multiscale":
+            clip = multi_scale_crop(clip, c.size, c.scales, generator)
+        elif c.crop == "random":
+            clip = random_crop(clip, c.size, generator)
+        elif c.crop == "centre":
+            clip = centre_crop(clip, c.size)
+        else:
+            clip = draw_once(_borrowed("resized", c), clip, generator)
+        if c.flip and _pick(2, generator):
+            clip, label = flip_clip(clip, label, self.pairs)
+        if c.rand_augment:
+            clip = draw_once(_borrowed("rand_augment", c), clip, generator)
+        if c.colour == "jitter":
+            clip = draw_once(_borrowed("jitter", c), clip, generator)
+        if c.erase:
+            clip = draw_once(_borrowed("erase", c), clip, generator)
         if c.colour == "permute":
             order, gain, offset = permute_colour(c.strength, generator)
             clip = torch.stack([clip[..., channel] for channel in order.tolist()], 1).permute(0, 2, 3, 1)
@@ -369,19 +431,20 @@ class TrainTransform(PixelTransform):
 
 # %% ../../nbs/data/31_transforms.ipynb #1d849266
 class TestTransform(PixelTransform):
-    "Resize, centre crop, normalisation; nothing random."
+    """Resize, centre crop, normalisation; nothing random."""
 
     def __init__(self, config: TransformConfig):
         self.config = config
 
     @property
     def short_side(self) -> int | None:
-        "The side that frames are resized to anyway."
+        """The side that frames are resized to anyway."""
         return self.config.resize
 
-    def pixels(self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
-               ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:
-        "The middle of every frame."
+    def pixels(
+        self, clip: torch.Tensor, label: int = 0, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]:
+        """The middle of every frame."""
         c = self.config
         clip = clip if c.resize is None else resize_short(clip, c.resize)
         return centre_crop(clip, c.size), label, *affine(c.mean, c.std)

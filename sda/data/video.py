@@ -40,7 +40,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class VideoError(RuntimeError):
-    "A clip that cannot be used; the message names the clip, the reason and the remedy."
+    """A clip that cannot be used; the message names the clip, the reason and the remedy."""
 
 
 def unknown_name(
@@ -48,7 +48,7 @@ def unknown_name(
     name: object,  # The name that was asked for
     choices: list[str],  # The names that exist
 ) -> str:  # One sentence with the nearest name, for an error message
-    "The message for a name that does not exist."
+    """The message for a name that does not exist."""
     near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}(there are {', '.join(sorted(choices))})"
@@ -58,16 +58,18 @@ def reduced_size(
     size: tuple[int, int],  # (height, width) as stored
     short_side: int | None,  # Wanted length of the smaller side in pixels; None keeps the size
 ) -> tuple[int, int]:  # (height, width), never larger than before
-    "The size whose smaller side is `short_side`, with the aspect kept; small frames are not enlarged."
-    if short_side is None: return size
-    if short_side < MIN_SIDE: raise VideoError(f"short_side={short_side} must be at least {MIN_SIDE} pixels")
+    """The size whose smaller side is `short_side`, with the aspect kept; small frames are not enlarged."""
+    if short_side is None:
+        return size
+    if short_side < MIN_SIDE:
+        raise VideoError(f"short_side={short_side} must be at least {MIN_SIDE} pixels")
     scale = min(short_side / min(size), 1)
     height, width = (max(round(side * scale), min(short_side, *size)) for side in size)
     return height, width
 
 # %% ../../nbs/data/25_video.ipynb #9e1a5d91
 class Video:
-    "Frames on demand: `len`, `fps`, `size`, `timestamps` and `frames(indices)`; readers fill in `_read`."
+    """Frames on demand: `len`, `fps`, `size`, `timestamps` and `frames(indices)`; readers fill in `_read`."""
 
     backend = "none"
 
@@ -78,15 +80,24 @@ class Video:
         length: int,  # Number of frames N
         size: tuple[int, int],  # (height, width) in pixels
         fps: float | None,  # Mean frame rate, None when the source has no clock
-        short_side: int | None = None,  # Smaller side of the frames handed out, in pixels; None keeps the size
+        short_side: int
+        | None = None,  # Smaller side of the frames handed out, in pixels; None keeps the size
     ):
-        self.path, self.times, self._length, self.fps = path, times, length, fps
-        self.full_size, self.size = size, reduced_size(size, short_side)
-        if length < 1: raise VideoError(f"{path} holds no frames; extract or download it again")
+        self.path = path
+        self.times = times
+        self._length = length
+        self.fps = fps
+        self.full_size = size
+        self.size = reduced_size(size, short_side)
+        if length < 1:
+            raise VideoError(f"{path} holds no frames; extract or download it again")
         if min(size) < MIN_SIDE:
-            raise VideoError(f"{path} is {size[1]}x{size[0]} pixels; the smaller side must have at least {MIN_SIDE}")
+            raise VideoError(
+                f"{path} is {size[1]}x{size[0]} pixels; the smaller side must have at least {MIN_SIDE}"
+            )
 
-    def __len__(self) -> int: return self._length
+    def __len__(self) -> int:
+        return self._length
 
     def __repr__(self) -> str:
         (height, width), rate = self.size, f"{self.fps:.6g} fps" if self.fps else "no clock"
@@ -95,27 +106,30 @@ class Video:
 
     @property
     def timestamps(self) -> np.ndarray:  # Seconds since the first frame [N], float64
-        "When each frame is shown; frame rates may vary, so this is the only clock to trust."
+        """When each frame is shown; frame rates may vary, so this is the only clock to trust."""
         if self.times is None:
             raise VideoError(f"{self.path} has no clock; pass fps=, the rate at which its frames were taken")
         return self.times
 
     def frames(self, indices: list[int]) -> torch.Tensor:  # uint8 [T,H,W,3], RGB
-        "The chosen frames (numbers from 0, in any order, repeats allowed), in the order asked for."
+        """The chosen frames (numbers from 0, in any order, repeats allowed), in the order asked for."""
         wanted = [int(i) for i in indices]
         if bad := [i for i in wanted if not 0 <= i < len(self)]:
             raise VideoError(f"{self.path} has frames 0..{len(self) - 1}, frame {bad[0]} was asked for")
-        if not wanted: raise VideoError(f"{self.path}: no frame was asked for; pass at least one index")
+        if not wanted:
+            raise VideoError(f"{self.path}: no frame was asked for; pass at least one index")
         unique = sorted(set(wanted))
-        found, place = self._read(unique), {frame: row for row, frame in enumerate(unique)}
+        found = self._read(unique)
+        place = {frame: row for row, frame in enumerate(unique)}
         return found if unique == wanted else found[[place[i] for i in wanted]]
 
-    def _read(self, indices: list[int]) -> torch.Tensor: raise NotImplementedError  # sorted, no repeats
+    def _read(self, indices: list[int]) -> torch.Tensor:
+        raise NotImplementedError  # sorted, no repeats
 
 # %% ../../nbs/data/25_video.ipynb #42a98f57
 @dataclass(frozen=True)
 class Facts:
-    "What a video file says about itself before any frame is decoded."
+    """What a video file says about itself before any frame is decoded."""
 
     container: str  # e.g. "mov" (mp4 too), "matroska" (webm too), "avi"
     codec: str  # e.g. "h264", "vp9", "av1"
@@ -124,57 +138,74 @@ class Facts:
     timestamps: np.ndarray  # Seconds since the first frame [N]
     announced: int | None  # Frames that the header announces; None for mkv and webm, which do not say
     ticks: np.ndarray = field(repr=False)  # Time stamps as stored [N], in units of the file's own clock
-    keys: tuple[int, ...] = field(repr=False)  # Numbers of the frames where decoding can begin; none without an index
+    keys: tuple[int, ...] = field(
+        repr=False
+    )  # Numbers of the frames where decoding can begin; none without an index
 
 
 def _need(module: str, package: str):
-    "Import an optional part, or say how to get it."
-    try: return importlib.import_module(module)
+    """Import an optional part, or say how to get it."""
+    try:
+        return importlib.import_module(module)
     except ImportError as err:
         raise ImportError(f"reading this video needs {package}: pip install {package}") from err
 
 
 def _existing(path: str | Path) -> Path:
-    "The path of a non-empty file."
+    """The path of a non-empty file."""
     path = Path(path)
-    try: about = path.stat()
+    try:
+        about = path.stat()
     except FileNotFoundError as err:
         raise VideoError(f"{path} does not exist; check the list file and the root folder") from err
     except OSError as err:
-        raise VideoError(f"{path} cannot be reached ({err.strerror}); check the path and its permissions") from err
-    if stat.S_ISDIR(about.st_mode): raise VideoError(f"{path} is a folder, not a video file; use backend='folder'")
-    if not stat.S_ISREG(about.st_mode): raise VideoError(f"{path} is not a file; take it off the list")
-    if about.st_size == 0: raise VideoError(f"{path} is empty (0 bytes); copy or download it again")
-    if not os.access(path, os.R_OK): raise VideoError(f"{path} may not be read; change its permissions")
+        raise VideoError(
+            f"{path} cannot be reached ({err.strerror}); check the path and its permissions"
+        ) from err
+    if stat.S_ISDIR(about.st_mode):
+        raise VideoError(f"{path} is a folder, not a video file; use backend='folder'")
+    if not stat.S_ISREG(about.st_mode):
+        raise VideoError(f"{path} is not a file; take it off the list")
+    if about.st_size == 0:
+        raise VideoError(f"{path} is empty (0 bytes); copy or download it again")
+    if not os.access(path, os.R_OK):
+        raise VideoError(f"{path} may not be read; change its permissions")
     return path
 
 
 def _video_stream(box, path: Path):
-    "The first moving picture of an open container (a cover image does not count)."
+    """The first moving picture of an open container (a cover image does not count)."""
     cover = 0x400  # AV_DISPOSITION_ATTACHED_PIC
     streams = [s for s in box.streams.video if not int(s.disposition) & cover]
-    if streams: return streams[0]
+    if streams:
+        return streams[0]
     kinds = sorted({s.type for s in box.streams}) or ["nothing"]
     raise VideoError(f"{path} has no video in it, only {', '.join(kinds)}; take it off the list")
 
 # %% ../../nbs/data/25_video.ipynb #5e90a1c6
-_KINDS = ("mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,apng,mxf,rm,dv,wtv,swf,nut,yuv4mpegpipe,"
-          "m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,vc1,mjpeg")  # FFmpeg's names; mov is mp4 too, matroska webm
+_KINDS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,apng,mxf,rm,dv,wtv,swf,nut,yuv4mpegpipe,"
+    "m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,vc1,mjpeg"
+)  # FFmpeg's names; mov is mp4 too, matroska webm
 
 
 def _container(path: str | Path):
-    "An open video file; a text, a picture or a list of other files is a VideoError."
+    """An open video file; a text, a picture or a list of other files is a VideoError."""
     av = _need("av", "av")
     limits = {"format_whitelist": _KINDS, "protocol_whitelist": "file"}
-    try: return av.open(str(path), metadata_errors="replace", container_options=limits)
+    try:
+        return av.open(str(path), metadata_errors="replace", container_options=limits)
     except av.FFmpegError as err:
-        if err.errno != errno.EINVAL: raise  # what FFmpeg says of a kind that is not named
-        raise VideoError(f"{path} is no video file, whatever its name says (a text, a picture, a list of other files?); "
-                         "convert it to mp4, or take it off the list") from err
+        if err.errno != errno.EINVAL:
+            raise  # what FFmpeg says of a kind that is not named
+        raise VideoError(
+            f"{path} is no video file, whatever its name says (a text, a picture, a list of other files?); "
+            "convert it to mp4, or take it off the list"
+        ) from err
 
 # %% ../../nbs/data/25_video.ipynb #76484582
 def _announced_seconds(box, stream) -> float | None:
-    "How long the header says the picture runs, where it says so about the picture alone."
+    """How long the header says the picture runs, where it says so about the picture alone."""
     if tag := stream.metadata.get("DURATION"):  # written by the Matroska and WebM muxers
         hours, minutes, seconds = tag.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
@@ -182,26 +213,35 @@ def _announced_seconds(box, stream) -> float | None:
 
 
 def _check_complete(path, packets: int, announced: int | None, ends: float, seconds: float | None) -> None:
-    "A file cut short keeps its header: compare what it announces with what is there."
+    """A file cut short keeps its header: compare what it announces with what is there."""
     again = "copy or download it again"
     if announced and packets < announced:
-        raise VideoError(f"{path} is cut short: its header announces {announced} frames, {packets} are there; {again}")
+        raise VideoError(
+            f"{path} is cut short: its header announces {announced} frames, {packets} are there; {again}"
+        )
     # mkv and webm announce no count; .5 s and 5 % leave room for a long last frame
     if not announced and seconds and ends < 0.95 * seconds - 0.5:
-        raise VideoError(f"{path} is cut short: its header announces {seconds:.1f} s, "
-                         f"its {packets} frames end after {ends:.1f} s; {again}")
+        raise VideoError(
+            f"{path} is cut short: its header announces {seconds:.1f} s, "
+            f"its {packets} frames end after {ends:.1f} s; {again}"
+        )
 
 # %% ../../nbs/data/25_video.ipynb #8dc121f2
 def _packet_table(box, stream) -> tuple[list[tuple[int, bool]], int, object]:
-    "(tick, can decoding begin here) of the frames shown, in order; number of packets; first decoded frame or None."
-    shown, packets, first = [], 0, None
+    """(tick, can decoding begin here) of the frames shown, in order; number of packets; first decoded frame or None."""
+    shown = []
+    packets = 0
+    first = None
     stream.thread_count = 1
     for packet in box.demux(stream):
-        if first is None: first = next(iter(packet.decode()), None)
-        if not packet.size: continue  # the last one only flushes the decoder
+        if first is None:
+            first = next(iter(packet.decode()), None)
+        if not packet.size:
+            continue  # the last one only flushes the decoder
         packets += 1
         tick = packet.pts if packet.pts is not None else packet.dts or 0
-        if not packet.is_discard: shown.append((tick, packet.is_keyframe and packet.pts is not None))
+        if not packet.is_discard:
+            shown.append((tick, packet.is_keyframe and packet.pts is not None))
     return sorted(shown), packets, first
 
 
@@ -209,19 +249,23 @@ _INDEXED = ("mov", "matroska", "avi")  # others, such as transport streams, only
 
 
 def _scan(path: Path) -> Facts:
-    "Facts from a file's packets and its first frame."
+    """Facts from a file's packets and its first frame."""
     av = _need("av", "av")
     try:
         with _container(path) as box:
             stream = _video_stream(box, path)
-            if stream.codec_context is None: raise VideoError(f"{path} is in a format without a decoder; convert it to mp4")
+            if stream.codec_context is None:
+                raise VideoError(f"{path} is in a format without a decoder; convert it to mp4")
             if stream.width * stream.height > _PIXELS:  # before a frame takes memory
                 raise VideoError(f"{path} claims {stream.width}x{stream.height} pixels; take it off the list")
             shown, packets, first = _packet_table(box, stream)
-            ticks, container = [t for t, _ in shown], box.format.name.split(",")[0]
+            ticks = [t for t, _ in shown]
+            container = box.format.name.split(",")[0]
             keys = tuple(number for number, (_, key) in enumerate(shown) if key and container in _INDEXED)
-            if first is None: raise VideoError(f"{path} holds no frames; extract or download it again")
-            tick, fps = float(stream.time_base), float(stream.average_rate or 0) or None
+            if first is None:
+                raise VideoError(f"{path} holds no frames; extract or download it again")
+            tick = float(stream.time_base)
+            fps = float(stream.average_rate or 0) or None
             ends = (ticks[-1] - min(ticks[0], stream.start_time or 0)) * tick + (1 / fps if fps else 0)
             _check_complete(path, packets, stream.frames or None, ends, _announced_seconds(box, stream))
             size = (first.height, first.width) if first.rotation % 180 == 0 else (first.width, first.height)
@@ -229,70 +273,75 @@ def _scan(path: Path) -> Facts:
             codec = stream.codec_context.codec.canonical_name
             return Facts(container, codec, fps, size, times, stream.frames or None, np.array(ticks), keys)
     except av.FFmpegError as err:
-        raise VideoError(f"{path} is no video FFmpeg can read, or its end is missing ({err.strerror}); "
-                         "copy or download it again, or take it off the list") from err
+        raise VideoError(
+            f"{path} is no video FFmpeg can read, or its end is missing ({err.strerror}); "
+            "copy or download it again, or take it off the list"
+        ) from err
 
 # %% ../../nbs/data/25_video.ipynb #0598c4a4
 def _is_fresh(changed: int) -> bool:
-    "Whether a further change could bear the same time stamp (nanoseconds)."
+    """Whether a further change could bear the same time stamp (nanoseconds)."""
     return abs(time.time_ns() - changed) < 2_000_000_000
 
 
 @lru_cache(maxsize=256)
 def _kept_scan(path: Path, file: int, changed: int, size: int) -> Facts:
-    "Facts of a file as of its time of change."
+    """Facts of a file as of its time of change."""
     return _scan(path)
 
 
 def scan(
     path: str | Path,  # A video file
 ) -> Facts:  # Codec, size, time stamps and what the header announces
-    "Read a video file's packets and one frame; `VideoError` when it is missing, empty, cut short or no video."
+    """Read a video file's packets and one frame; `VideoError` when it is missing, empty, cut short or no video."""
     path = _existing(path)
     about = path.stat()
-    if _is_fresh(about.st_mtime_ns): return _scan(path)
+    if _is_fresh(about.st_mtime_ns):
+        return _scan(path)
     return _kept_scan(path, about.st_ino, about.st_mtime_ns, about.st_size)
 
 # %% ../../nbs/data/25_video.ipynb #3a34a6e5
 def _decodable(path: str | Path) -> int:
-    "How many frames of a damaged file decode before the first error."
-    av, count = _need("av", "av"), 0
+    """How many frames of a damaged file decode before the first error."""
+    av = _need("av", "av")
+    count = 0
     try:
         with _container(path) as box:
             for frame in box.decode(_video_stream(box, Path(path))):
-                if frame.is_corrupt: break
+                if frame.is_corrupt:
+                    break
                 count += 1
-    except av.FFmpegError: pass  # the caller is already reporting this file
+    except av.FFmpegError:
+        pass  # the caller is already reporting this file
     return count
 
 
 class _FileVideo(Video):
-    "A video file: what it says about itself, and what is said when it does not decode."
+    """A video file: what it says about itself, and what is said when it does not decode."""
 
-    def __init__(
-        self,
-        path: str | Path,  # Video file
-        facts: Facts | None = None,  # From `scan`, when it was scanned before
-        short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
-    ):
+    def __init__(self, path: str | Path, facts: Facts | None = None, short_side: int | None = None):
         self.facts = facts = facts or scan(path)
         super().__init__(path, facts.timestamps, len(facts.timestamps), facts.size, facts.fps, short_side)
 
     def _damaged(self) -> VideoError:
-        return VideoError(f"{self.path} is damaged: {_decodable(self.path)} of its {len(self)} frames decode; "
-                          "copy or download it again")
+        return VideoError(
+            f"{self.path} is damaged: {_decodable(self.path)} of its {len(self)} frames decode; "
+            "copy or download it again"
+        )
 
 # %% ../../nbs/data/25_video.ipynb #ea92164b
 _SKIP = 8  # frames: a shorter way is decoded rather than jumped
 
 
 def _runs(indices: list[int], keys: tuple[int, ...]) -> list[tuple[int, list[int]]]:
-    "Sorted frame numbers as (frame to begin at, frames wanted from there)."
-    runs, last = [], -1
+    """Sorted frame numbers as (frame to begin at, frames wanted from there)."""
+    runs = []
+    last = -1
     for index in indices:
         place = bisect_right(keys, index)
         key = keys[place - 1] if place else 0
-        if not runs or key > last + _SKIP: runs.append((key if key > _SKIP else 0, []))
+        if not runs or key > last + _SKIP:
+            runs.append((key if key > _SKIP else 0, []))
         runs[-1][1].append(index)
         last = index
     return runs
@@ -300,12 +349,12 @@ def _runs(indices: list[int], keys: tuple[int, ...]) -> list[tuple[int, list[int
 # %% ../../nbs/data/25_video.ipynb #5a5fcfb1
 @lru_cache(1)
 def _one_thread() -> dict:
-    "Converting colours starts a thread per core from PyAV 17 on; loaders have their own processes."
+    """Converting colours starts a thread per core from PyAV 17 on; loaders have their own processes."""
     return {"threads": 1} if int(_need("av", "av").__version__.split(".")[0]) >= 17 else {}
 
 
 def _upright(frame, size: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
-    "RGB as shown, scaled on the way from the decoder's own format if smaller frames are wanted."
+    """RGB as shown, scaled on the way from the decoder's own format if smaller frames are wanted."""
     options = _one_thread()
     if size != full:
         height, width = size if frame.rotation % 180 == 0 else size[::-1]
@@ -314,52 +363,67 @@ def _upright(frame, size: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
 
 # %% ../../nbs/data/25_video.ipynb #4c928d0a
 class PyAVVideo(_FileVideo):
-    "Frames through PyAV, which carries its own FFmpeg and reads AV1 too."
+    """Frames through PyAV, which carries its own FFmpeg and reads AV1 too."""
 
     backend = "pyav"
 
     def _read(self, indices: list[int]) -> torch.Tensor:
         found = self._decode(_runs(indices, self.facts.keys))
-        if len(found) < len(indices): found = self._decode([(0, indices)])  # from the start there is no doubt
-        if len(found) < len(indices): raise self._damaged()
+        if len(found) < len(indices):
+            found = self._decode([(0, indices)])  # from the start there is no doubt
+        if len(found) < len(indices):
+            raise self._damaged()
         return torch.from_numpy(np.stack([found[i] for i in indices]))
 
     def _decode(self, runs: list[tuple[int, list[int]]]) -> dict[int, np.ndarray]:
-        "Wanted frames by number; ends at the first that does not decode or is not the one expected."
-        av, found = _need("av", "av"), {}
+        """Wanted frames by number; ends at the first that does not decode or is not the one expected."""
+        av = _need("av", "av")
+        found = {}
         try:
             with _container(self.path) as box:
                 stream = _video_stream(box, self.path)
                 stream.thread_count = 1
                 for first, wanted in runs:
-                    if first: box.seek(int(self.facts.ticks[first]), stream=stream)
+                    if first:
+                        box.seek(int(self.facts.ticks[first]), stream=stream)
                     found |= self._run(box.decode(stream), first, wanted)
-                    if wanted[-1] not in found: break
-        except av.FFmpegError as err: _log.info("%s: %s after %d frames", self.path, err.strerror, len(found))
+                    if wanted[-1] not in found:
+                        break
+        except av.FFmpegError as err:
+            _log.info("%s: %s after %d frames", self.path, err.strerror, len(found))
         return found
 
     def _run(self, frames, first: int, wanted: list[int]) -> dict[int, np.ndarray]:
-        "Wanted frames of one run; after a jump the time stamps must prove the numbers."
-        ticks, number, found, chosen = self.facts.ticks, first, {}, set(wanted)
+        """Wanted frames of one run; after a jump the time stamps must prove the numbers."""
+        ticks = self.facts.ticks
+        number = first
+        found = {}
+        chosen = set(wanted)
         for frame in frames:
-            if frame.is_corrupt or number >= len(ticks): break
-            if first and (frame.pts is None or frame.pts > ticks[number]): break
-            if first and frame.pts < ticks[number]: continue  # shown before the key frame, stored after it
-            if number == first > 0 and not frame.key_frame: break
-            if number in chosen: found[number] = _upright(frame, self.size, self.full_size)
-            if number == wanted[-1]: break
+            if frame.is_corrupt or number >= len(ticks):
+                break
+            if first and (frame.pts is None or frame.pts > ticks[number]):
+                break
+            if first and frame.pts < ticks[number]:
+                continue  # shown before the key frame, stored after it
+            if number == first > 0 and not frame.key_frame:
+                break
+            if number in chosen:
+                found[number] = _upright(frame, self.size, self.full_size)
+            if number == wanted[-1]:
+                break
             number += 1
         return found
 
 # %% ../../nbs/data/25_video.ipynb #c90eb462
 def _rgb(frame: np.ndarray) -> np.ndarray:
-    "Undo decord 0.6's slip at widths 48 and 72, where it takes the padding of each row for a fourth channel."
+    """Undo decord 0.6's slip at widths 48 and 72, where it takes the padding of each row for a fourth channel."""
     height, width, channels = frame.shape
     return frame if channels == 3 else frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
 
 
 class DecordVideo(_FileVideo):
-    "Frames through decord, read from the start: its own jumps miss by up to a key frame's distance."
+    """Frames through decord, read from the start: its own jumps miss by up to a key frame's distance."""
 
     backend = "decord"
 
@@ -378,59 +442,75 @@ class DecordVideo(_FileVideo):
     def _open(self):
         decord = _need("decord", "decord")
         height, width = (-1, -1) if self.size == self.full_size else self.size  # as shown, not as stored
-        try: return decord.VideoReader(str(self.path), width=width, height=height, num_threads=1)
+        try:
+            return decord.VideoReader(str(self.path), width=width, height=height, num_threads=1)
         except Exception as err:  # decord raises bare Exceptions
-            raise VideoError(f"decord cannot open {self.path} ({self.facts.codec}); use backend='pyav'") from err
+            raise VideoError(
+                f"decord cannot open {self.path} ({self.facts.codec}); use backend='pyav'"
+            ) from err
 
     def _read(self, indices: list[int]) -> torch.Tensor:
         reader = self._open()  # shared by threads it aborts the process, carried through a fork it hangs
-        chosen, frames = set(indices), []
+        chosen = set(indices)
+        frames = []
         try:
             for number in range(indices[-1] + 1):  # reader[i] would jump
                 frame = reader.next()
-                if number in chosen: frames.append(_rgb(frame.asnumpy()))
-        except Exception as err: raise self._damaged() from err
+                if number in chosen:
+                    frames.append(_rgb(frame.asnumpy()))
+        except Exception as err:
+            raise self._damaged() from err
         return torch.from_numpy(np.stack(frames))
 
 # %% ../../nbs/data/25_video.ipynb #3833f2af
 def _listed(folder: Path) -> list[str]:
-    "The names in a folder, hidden ones left out (some systems put a `._00001.jpg` beside each picture)."
-    try: return [name for name in os.listdir(folder) if not name.startswith(".")]
-    except OSError as err: raise VideoError(f"{folder} cannot be listed ({err.strerror}); check its permissions") from err
+    """The names in a folder, hidden ones left out (some systems put a `._00001.jpg` beside each picture)."""
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as err:
+        raise VideoError(f"{folder} cannot be listed ({err.strerror}); check its permissions") from err
 
 
 def _find_template(names: list[str], source: str | Path) -> tuple[str, list[int]]:
-    "How numbered pictures are named, and which numbers there are; `source` is for messages."
+    """How numbered pictures are named, and which numbers there are; `source` is for messages."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name in names:
         if m := re.fullmatch(r"([^{}]*?)([0-9]{1,12})(\.\w+)", name):
-            if m[3].lower() in _PICTURES: groups.setdefault((m[1], m[3]), []).append(m[2])
+            if m[3].lower() in _PICTURES:
+                groups.setdefault((m[1], m[3]), []).append(m[2])
     if not groups:
-        raise VideoError(f"{source} has no numbered pictures ({', '.join(_PICTURES)}); extract frames into it")
+        raise VideoError(
+            f"{source} has no numbered pictures ({', '.join(_PICTURES)}); extract frames into it"
+        )
     if len(groups) > 1:
         kinds = sorted(f"{a}NUMBER{b} ({len(v)})" for (a, b), v in groups.items())
         listed = ", ".join(kinds[:5]) + (" ..." if len(kinds) > 5 else "")
-        raise VideoError(f"{source} mixes frames of several names: {listed}; say which with template='img_{{:05d}}.jpg'")
+        raise VideoError(
+            f"{source} mixes frames of several names: {listed}; say which with template='img_{{:05d}}.jpg'"
+        )
     (before, after), digits = groups.popitem()
     width = min(map(len, digits))
     template = f"{before}{{:0{width}d}}{after}"
     numbers = sorted(map(int, digits))
     if odd := set(digits) - {f"{n:0{width}d}" for n in numbers}:
-        raise VideoError(f"{source}: {before}{min(odd)}{after} does not fit {template}; number all frames the same way")
+        raise VideoError(
+            f"{source}: {before}{min(odd)}{after} does not fit {template}; number all frames the same way"
+        )
     return template, numbers
 
 
 def find_template(
     folder: str | Path,  # A folder of numbered pictures
 ) -> tuple[str, list[int]]:  # e.g. ("img_{:05d}.jpg", [1, 2, 3, ...])
-    "How the frames in a folder are named, and which numbers there are."
+    """How the frames in a folder are named, and which numbers there are."""
     return _find_template(_listed(Path(folder)), folder)
 
 # %% ../../nbs/data/25_video.ipynb #0693a7b5
 def _numbers_of(names: list[str], template: str, source: str | Path) -> list[int]:
-    "The frame numbers that a template such as `img_{:05d}.jpg` stands for."
+    """The frame numbers that a template such as `img_{:05d}.jpg` stands for."""
     m = re.fullmatch(r"([^{}]*)\{(?::0?(\d{0,2})d?)?\}([^{}]*)", template)
-    if not m: raise VideoError(f"template {template!r} needs one place for the number, as in 'img_{{:05d}}.jpg'")
+    if not m:
+        raise VideoError(f"template {template!r} needs one place for the number, as in 'img_{{:05d}}.jpg'")
     shape = re.compile(re.escape(m[1]) + r"([0-9]{1,12})" + re.escape(m[3]))
     found = [(int(hit[1]), name) for name in names if (hit := shape.fullmatch(name))]
     numbers = sorted(n for n, name in found if template.format(n) == name)
@@ -441,51 +521,67 @@ def _numbers_of(names: list[str], template: str, source: str | Path) -> list[int
 
 
 def _first_of(numbers: list[int], template: str, start: int | None, source: str | Path) -> int:
-    "The first frame number, once it is sure that none is missing."
+    """The first frame number, once it is sure that none is missing."""
     first = start if start is not None else min(numbers[0], 1)
     numbers = [n for n in numbers if n >= first]
     missing = next((n for n, there in enumerate(numbers, first) if n != there), None)
-    if numbers and missing is None: return first
+    if numbers and missing is None:
+        return first
     total = numbers[-1] - first + 1 if numbers else 1
     name = template.format(first if missing is None else missing)
-    if missing == first and start is None: fix = f"pass start={numbers[0]} if the numbering is meant to begin there"
-    elif missing == first: fix = f"the numbers begin at {numbers[0]}: pass start={numbers[0]}"
-    else: fix = "extract this clip again"
+    if missing == first and start is None:
+        fix = f"pass start={numbers[0]} if the numbering is meant to begin there"
+    elif missing == first:
+        fix = f"the numbers begin at {numbers[0]}: pass start={numbers[0]}"
+    else:
+        fix = "extract this clip again"
     raise VideoError(f"{source}: frame {name} is missing ({total - len(numbers)} of {total}); {fix}")
 
 # %% ../../nbs/data/25_video.ipynb #11e1309b
-def _numbering(names: list[str], template: str | None, start: int | None, source: str | Path) -> tuple[str, int, int]:
-    "Template, first number and count of numbered pictures."
-    template, numbers = (_find_template(names, source) if template is None
-                         else (template, _numbers_of(names, template, source)))
+def _numbering(
+    names: list[str], template: str | None, start: int | None, source: str | Path
+) -> tuple[str, int, int]:
+    """Template, first number and count of numbered pictures."""
+    template, numbers = (
+        _find_template(names, source)
+        if template is None
+        else (template, _numbers_of(names, template, source))
+    )
     first = _first_of(numbers, template, start, source)
     return template, first, numbers[-1] - first + 1
 
 
 @lru_cache(maxsize=4096)
 def _kept_layout(folder: Path, template: str | None, start: int | None, changed: int) -> tuple[str, int, int]:
-    "Template, first number and count of a folder's frames, as of its time of change."
+    """Template, first number and count of a folder's frames, as of its time of change."""
     return _numbering(_listed(folder), template, start, folder)
 
 
 def _layout(folder: Path, template: str | None, start: int | None) -> tuple[str, int, int]:
-    "Template, first number and count of a folder's frames; a folder is listed again only after a change."
+    """Template, first number and count of a folder's frames; a folder is listed again only after a change."""
     changed = folder.stat().st_mtime_ns
-    return (_kept_layout.__wrapped__ if _is_fresh(changed) else _kept_layout)(folder, template, start, changed)
+    return (_kept_layout.__wrapped__ if _is_fresh(changed) else _kept_layout)(
+        folder, template, start, changed
+    )
 
 # %% ../../nbs/data/25_video.ipynb #4890ddf9
 class _Pictures(Video):
-    "Numbered pictures as a video; kinds differ in where a picture's bytes come from, `_sources`."
+    """Numbered pictures as a video; kinds differ in where a picture's bytes come from, `_sources`."""
 
-    def __init__(self, path: str | Path, layout: tuple[str, int, int], fps: float | None, short_side: int | None):
-        self.path, (self.template, self.start, count) = path, layout
+    def __init__(
+        self, path: str | Path, layout: tuple[str, int, int], fps: float | None, short_side: int | None
+    ):
+        self.path = path
+        (self.template, self.start, count) = layout
         times = None if fps is None else np.arange(count) / fps
         size = _picture_size(self._file(0), next(self._sources([0])))
         super().__init__(path, times, count, size, fps, short_side)
 
-    def _file(self, index: int) -> Path: return Path(self.path) / self.template.format(self.start + index)
+    def _file(self, index: int) -> Path:
+        return Path(self.path) / self.template.format(self.start + index)
 
-    def _sources(self, indices: list[int]) -> Iterator[Path | io.BytesIO]: raise NotImplementedError
+    def _sources(self, indices: list[int]) -> Iterator[Path | io.BytesIO]:
+        raise NotImplementedError
 
     def _read(self, indices: list[int]) -> torch.Tensor:
         frames = torch.empty((len(indices), *self.size, 3), dtype=torch.uint8)
@@ -496,7 +592,7 @@ class _Pictures(Video):
 
 
 class FolderVideo(_Pictures):
-    "Frames from a folder of numbered pictures; template and first number are found, gaps are errors."
+    """Frames from a folder of numbered pictures; template and first number are found, gaps are errors."""
 
     backend = "folder"
 
@@ -509,65 +605,89 @@ class FolderVideo(_Pictures):
         short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
     ):
         folder = Path(path)
-        if not folder.is_dir(): raise VideoError(f"{folder} is not a folder; check the list file and the root folder")
+        if not folder.is_dir():
+            raise VideoError(f"{folder} is not a folder; check the list file and the root folder")
         super().__init__(path, _layout(folder, template, start), fps, short_side)
 
     def _sources(self, indices: list[int]) -> Iterator[Path]:
-        for index in indices: yield _existing(self._file(index))
+        for index in indices:
+            yield _existing(self._file(index))
 
 # %% ../../nbs/data/25_video.ipynb #fa5a631f
 @contextmanager
 def _opened(path: Path, source: Path | io.BytesIO):
-    "A picture whose header was read; damage and sizes beyond 8K are a VideoError."
+    """A picture whose header was read; damage and sizes beyond 8K are a VideoError."""
     from PIL import Image
 
     try:
         with Image.open(source) as picture:
             if math.prod(picture.size) > _PIXELS:
-                raise VideoError(f"{path} claims {picture.width}x{picture.height} pixels; take it off the list")
+                raise VideoError(
+                    f"{path} claims {picture.width}x{picture.height} pixels; take it off the list"
+                )
             yield picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:  # Pillow's ways to say damaged
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as err:  # Pillow's ways to say damaged
         raise VideoError(f"{path} is not a readable picture; extract this clip again") from err
 
 
 def _picture_size(path: Path, source: Path | io.BytesIO) -> tuple[int, int]:
-    "Height and width of a picture, from its header."
-    with _opened(path, source) as picture: return picture.size[::-1]
+    """Height and width of a picture, from its header."""
+    with _opened(path, source) as picture:
+        return picture.size[::-1]
 
 
-def _picture(path: Path, source: Path | io.BytesIO, full: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    "One picture of the size `full` as uint8 [H,W,3] of the size `size`; another size is an error."
+def _picture(
+    path: Path, source: Path | io.BytesIO, full: tuple[int, int], size: tuple[int, int]
+) -> np.ndarray:
+    """One picture of the size `full` as uint8 [H,W,3] of the size `size`; another size is an error."""
     from PIL import Image
 
     with _opened(path, source) as picture:
         if picture.size[::-1] != full:
-            raise VideoError(f"{path} is {picture.width}x{picture.height}, the first frame {full[1]}x{full[0]}; "
-                             "extract it again")
-        if size != full: picture.draft("RGB", size[::-1])
+            raise VideoError(
+                f"{path} is {picture.width}x{picture.height}, the first frame {full[1]}x{full[0]}; "
+                "extract it again"
+            )
+        if size != full:
+            picture.draft("RGB", size[::-1])
         frame = picture.convert("RGB")
-        if frame.size[::-1] != size: frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
+        if frame.size[::-1] != size:
+            frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(frame)
 
 # %% ../../nbs/data/25_video.ipynb #ebb40a48
 @lru_cache(1)
 def _quick_jpeg():
-    "simplejpeg, or None where it is not installed."
-    try: return importlib.import_module("simplejpeg")
-    except ImportError: return None
+    """simplejpeg, or None where it is not installed."""
+    try:
+        return importlib.import_module("simplejpeg")
+    except ImportError:
+        return None
 
 
 def _jpeg_into(source: Path | io.BytesIO, out: np.ndarray, full: tuple[int, int]) -> bool:
-    "Decode a JPEG of size `full` into uint8 [H,W,3]; False leaves the picture to `_picture`."
-    quick, at_most = _quick_jpeg(), out.nbytes + 65536  # a longer file is cut, hence damaged, hence left to Pillow
-    if quick is None or out.shape[:2] != full: return False
+    """Decode a JPEG of size `full` into uint8 [H,W,3]; False leaves the picture to `_picture`."""
+    quick = _quick_jpeg()
+    at_most = out.nbytes + 65536  # a longer file is cut, hence damaged, hence left to Pillow
+    if quick is None or out.shape[:2] != full:
+        return False
     try:
-        if isinstance(source, io.BytesIO): data = source.getvalue()
+        if isinstance(source, io.BytesIO):
+            data = source.getvalue()
         else:
-            with open(source, "rb") as file: data = file.read(at_most)
+            with open(source, "rb") as file:
+                data = file.read(at_most)
         height, width, colours, _ = quick.decode_jpeg_header(data)
-        if (height, width) != full or colours not in ("YCbCr", "Gray"): return False  # printers' colours: Pillow's way
+        if (height, width) != full or colours not in ("YCbCr", "Gray"):
+            return False  # printers' colours: Pillow's way
         quick.decode_jpeg(data, "RGB", buffer=out, strict=True)
-    except (OSError, ValueError): return False
+    except (OSError, ValueError):
+        return False
     return True
 
 # %% ../../nbs/data/25_video.ipynb #fdb7c9b0
@@ -578,7 +698,7 @@ _RATIO = 100  # most unpacked bytes for each packed one; pictures are packed alr
 
 @dataclass(frozen=True)
 class _Member:
-    "One entry of an archive."
+    """One entry of an archive."""
 
     name: str  # As written
     kind: str  # "file", "folder" or what else it is
@@ -588,97 +708,137 @@ class _Member:
 
 
 def _tar_members(file, path: Path, limit: int) -> Iterator[_Member]:
-    "Entries of a tar: headers of 512 bytes; names too long for them come in an entry of their own."
+    """Entries of a tar: headers of 512 bytes; names too long for them come in an entry of their own."""
     at, long_name = 0, None
     while (head := (file.seek(at), file.read(512))[1]) != bytes(512):
-        if len(head) < 512: raise VideoError(f"{path} is cut short: it has no end mark; copy or download it again")
+        if len(head) < 512:
+            raise VideoError(f"{path} is cut short: it has no end mark; copy or download it again")
         info = tarfile.TarInfo.frombuf(head, "utf-8", "replace")
         at += 512 + max(info.size, 0)
         if info.size < 0 or at > limit:
-            raise VideoError(f"{path}: {info.name!r} reaches beyond {limit} bytes, the most that this file may hold; "
-                             "copy or download it again, or take it off the list")
+            raise VideoError(
+                f"{path}: {info.name!r} reaches beyond {limit} bytes, the most that this file may hold; "
+                "copy or download it again, or take it off the list"
+            )
         if info.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
             told = file.read(min(info.size, 4096))  # the longest path of common systems
             pax = re.search(rb"^\d+ path=(.*)$", told, re.MULTILINE)
             if pax or info.type == tarfile.GNUTYPE_LONGNAME:
                 long_name = (pax[1] if pax else told.rstrip(b"\0")).decode("utf-8", "replace")
         elif info.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
-            kind = "folder" if info.isdir() else "file" if info.isreg() and not info.issparse() else "link or device"
+            kind = (
+                "folder"
+                if info.isdir()
+                else "file"
+                if info.isreg() and not info.issparse()
+                else "link or device"
+            )
             yield _Member(long_name or info.name, kind, at - info.size, info.size, info.size)
             long_name = None
         at += -at % 512
 
 # %% ../../nbs/data/25_video.ipynb #43e2269f
 def _check_zip_end(file, path: Path) -> None:
-    "Refuse a table of entries that would take more memory than a video's frames need."
+    """Refuse a table of entries that would take more memory than a video's frames need."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - 65_557, 0))  # the end record may be followed by a comment of up to 65 535 bytes
     tail = file.read()
     at = tail.rfind(b"PK\5\6")
-    if at < 0 or at + 22 > len(tail): raise VideoError(f"{path} is cut short or no zip; copy or download it again")
+    if at < 0 or at + 22 > len(tail):
+        raise VideoError(f"{path} is cut short or no zip; copy or download it again")
     table = int.from_bytes(tail[at + 12 : at + 16], "little")
     if table > 16 << 20 or tail[max(at - 20, 0) : at].startswith(b"PK\6\7"):
         raise VideoError(f"{path} has more than 65535 entries or 4 GB; pack its frames as .tar")
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
-    "What an entry of a zip is."
+    """What an entry of a zip is."""
     form = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packing system knows no links
-    if info.filename.endswith("/"): return "folder"
-    if form not in (0, stat.S_IFREG): return "link or device"
-    if info.flag_bits & 1: return "locked file (it wants a password)"
-    return "file" if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else "file packed in a rare way"
+    if info.filename.endswith("/"):
+        return "folder"
+    if form not in (0, stat.S_IFREG):
+        return "link or device"
+    if info.flag_bits & 1:
+        return "locked file (it wants a password)"
+    return (
+        "file"
+        if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        else "file packed in a rare way"
+    )
 
 
 def _zip_members(file, path: Path) -> Iterator[_Member]:
-    "Entries of a zip."
+    """Entries of a zip."""
     _check_zip_end(file, path)
     with zipfile.ZipFile(file) as box:
         for info in box.infolist():
-            yield _Member(info.filename, _zip_kind(info), info.header_offset, info.file_size, info.compress_size)
+            yield _Member(
+                info.filename, _zip_kind(info), info.header_offset, info.file_size, info.compress_size
+            )
 
 # %% ../../nbs/data/25_video.ipynb #64ba5c77
 def _pictures_in(members: Iterator[_Member], path: Path) -> dict[str, _Member]:
-    "The pictures of an archive by name; entries that could surprise are errors."
+    """The pictures of an archive by name; entries that could surprise are errors."""
     found: dict[str, _Member] = {}
     for count, m in enumerate(members, 1):
         again = "make the archive again, from a plain folder of frames"
-        if count > _MEMBERS: raise VideoError(f"{path} has more than {_MEMBERS} entries; {again}")
+        if count > _MEMBERS:
+            raise VideoError(f"{path} has more than {_MEMBERS} entries; {again}")
         parts = re.split(r"[/\\]", m.name)
         if ".." in parts or not parts[0] or m.name[1:2] == ":":
             raise VideoError(f"{path} holds {m.name!r}, a path that leaves its folder; {again}")
-        if m.kind not in ("file", "folder"): raise VideoError(f"{path} holds {m.name!r}, a {m.kind}; {again}")
-        if m.kind == "folder" or parts[-1].startswith(".") or not m.name.lower().endswith(_PICTURES): continue
+        if m.kind not in ("file", "folder"):
+            raise VideoError(f"{path} holds {m.name!r}, a {m.kind}; {again}")
+        if m.kind == "folder" or parts[-1].startswith(".") or not m.name.lower().endswith(_PICTURES):
+            continue
         if m.size > _MEMBER_BYTES or m.size > max(_RATIO * m.packed, 1 << 20):
-            raise VideoError(f"{path}: {m.name!r} claims {m.size} bytes from {m.packed}; take it off the list")
-        if m.name in found: raise VideoError(f"{path} holds {m.name!r} twice; {again}")
+            raise VideoError(
+                f"{path}: {m.name!r} claims {m.size} bytes from {m.packed}; take it off the list"
+            )
+        if m.name in found:
+            raise VideoError(f"{path} holds {m.name!r} twice; {again}")
         found[m.name] = m
     return found
 
 
 @contextmanager
 def _readable(path: Path):
-    "Whatever the libraries say about a damaged archive is a VideoError."
-    try: yield
-    except VideoError: raise
-    except (OSError, ValueError, EOFError, RuntimeError, OverflowError, LookupError, struct.error, zlib.error, tarfile.TarError,
-            zipfile.BadZipFile) as err:
+    """Whatever the libraries say about a damaged archive is a VideoError."""
+    try:
+        yield
+    except VideoError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        OverflowError,
+        LookupError,
+        struct.error,
+        zlib.error,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as err:
         raise VideoError(f"{path} is a damaged archive ({err}); copy or download it again") from err
 
 # %% ../../nbs/data/25_video.ipynb #d0a63de7
 @contextmanager
 def _unpacked(path: Path):
-    "An open archive, the bytes that it may hold, and whether it is a zip; a gzipped tar is unpacked as it is read."
+    """An open archive, the bytes that it may hold, and whether it is a zip; a gzipped tar is unpacked as it is read."""
     with open(path, "rb") as file:
-        begins, size = file.read(4), path.stat().st_size
+        begins = file.read(4)
+        size = path.stat().st_size
         file.seek(0)
-        if begins.startswith(b"\x1f\x8b"): yield gzip.GzipFile(fileobj=file), max(_RATIO * size, 1 << 20), False
-        else: yield file, size, begins in (b"PK\3\4", b"PK\5\6")
+        if begins.startswith(b"\x1f\x8b"):
+            yield gzip.GzipFile(fileobj=file), max(_RATIO * size, 1 << 20), False
+        else:
+            yield file, size, begins in (b"PK\3\4", b"PK\5\6")
 
 
 @lru_cache(maxsize=256)
 def _kept_index(path: Path, template: str | None, start: int | None, *about: int) -> tuple:
-    "Numbering of an archive's frames, the folder they are in, and int64 [N,2]: where each begins, its bytes."
+    """Numbering of an archive's frames, the folder they are in, and int64 [N,2]: where each begins, its bytes."""
     with _readable(path), _unpacked(path) as (file, limit, is_zip):
         found = _pictures_in(_zip_members(file, path) if is_zip else _tar_members(file, path, limit), path)
     tops = {name[: name.rfind("/") + 1] for name in found}
@@ -689,13 +849,14 @@ def _kept_index(path: Path, template: str | None, start: int | None, *about: int
 
 # %% ../../nbs/data/25_video.ipynb #2afb28ed
 class ArchiveVideo(_Pictures):
-    "Frames from a zip, tar or gzipped tar of numbered pictures, read in place; nothing is unpacked to disk."
+    """Frames from a zip, tar or gzipped tar of numbered pictures, read in place; nothing is unpacked to disk."""
 
     backend = "archive"
 
     def __init__(
         self,
-        path: str | Path,  # Zip, tar, or tar packed with gzip (which is read from its beginning for every clip)
+        path: str
+        | Path,  # Zip, tar, or tar packed with gzip (which is read from its beginning for every clip)
         template: str | None = None,  # e.g. "img_{:05d}.jpg"; found when None
         start: int | None = None,  # Number of the first frame; 0 or 1 is found when None
         fps: float | None = None,  # Rate at which the frames were extracted; pictures do not say
@@ -704,7 +865,9 @@ class ArchiveVideo(_Pictures):
         path = _existing(path)
         about = path.stat()
         index = _kept_index.__wrapped__ if _is_fresh(about.st_mtime_ns) else _kept_index
-        layout, self._top, self._places = index(path, template, start, about.st_ino, about.st_mtime_ns, about.st_size)
+        layout, self._top, self._places = index(
+            path, template, start, about.st_ino, about.st_mtime_ns, about.st_size
+        )
         super().__init__(path, layout, fps, short_side)
 
     def _sources(self, indices: list[int]) -> Iterator[io.BytesIO]:
@@ -712,15 +875,18 @@ class ArchiveVideo(_Pictures):
         with _readable(path), _unpacked(path) as (file, _, is_zip):
             box = zipfile.ZipFile(file) if is_zip else None
             for index in indices:
-                name, (at, size) = self.template.format(self.start + index), self._places[index].tolist()
-                if box is None: file.seek(at)
+                name = self.template.format(self.start + index)
+                (at, size) = self._places[index].tolist()
+                if box is None:
+                    file.seek(at)
                 data = file.read(size) if box is None else box.open(self._top + name).read(size + 1)
-                if len(data) != size: raise VideoError(f"{path} is cut short at {name}; copy or download it again")
+                if len(data) != size:
+                    raise VideoError(f"{path} is cut short at {name}; copy or download it again")
                 yield io.BytesIO(data)
 
 # %% ../../nbs/data/25_video.ipynb #08befe5f
 class MemoryVideo(Video):
-    "Frames that are in memory already."
+    """Frames that are in memory already."""
 
     backend = "memory"
 
@@ -734,33 +900,48 @@ class MemoryVideo(Video):
         data = torch.as_tensor(frames)
         if data.ndim != 4 or data.shape[-1] != 3 or data.dtype != torch.uint8:
             raise VideoError(f"{name}: frames must be uint8 [N,H,W,3], not {data.dtype} {list(data.shape)}")
-        self._frames, count = data, data.shape[0]
+        self._frames = data
+        count = data.shape[0]
         times = None if fps is None else np.arange(count) / fps
         super().__init__(name, times, count, tuple(data.shape[1:3]), fps, short_side)
 
     def _read(self, indices: list[int]) -> torch.Tensor:
-        if self.size == self.full_size: return self._frames[indices]
+        if self.size == self.full_size:
+            return self._frames[indices]
         from torchvision.transforms.v2.functional import resize
+
         frames = self._frames[indices].permute(0, 3, 1, 2)
         return resize(frames, list(self.size), antialias=True).permute(0, 2, 3, 1)
 
 # %% ../../nbs/data/25_video.ipynb #d4bf6245
-BACKENDS = {"decord": DecordVideo, "pyav": PyAVVideo, "folder": FolderVideo, "archive": ArchiveVideo,
-            "memory": MemoryVideo}
+BACKENDS = {
+    "decord": DecordVideo,
+    "pyav": PyAVVideo,
+    "folder": FolderVideo,
+    "archive": ArchiveVideo,
+    "memory": MemoryVideo,
+}
 
 
 def open_video(
-    path: str | Path | torch.Tensor | np.ndarray,  # Video file, folder or archive of frames, or uint8 [N,H,W,3]
+    path: str
+    | Path
+    | torch.Tensor
+    | np.ndarray,  # Video file, folder or archive of frames, or uint8 [N,H,W,3]
     backend: str | None = None,  # One of `BACKENDS`; None goes by the path, video files to PyAV
     short_side: int | None = None,  # Smaller side of the frames in pixels; smaller videos keep their size
     **options,  # For folders and archives `template`, `start`, `fps`; for arrays `fps`, `name`
 ) -> Video:  # Frames on demand
-    "Open a clip; a named backend is used or fails, it is never exchanged for another."
+    """Open a clip; a named backend is used or fails, it is never exchanged for another."""
     if backend is not None and backend not in BACKENDS:
         raise VideoError(unknown_name("backend", backend, list(BACKENDS)))
     options["short_side"] = short_side
-    if backend is not None: return BACKENDS[backend](path, **options)
-    if isinstance(path, (torch.Tensor, np.ndarray)): return MemoryVideo(path, **options)
-    if os.path.isdir(path): return FolderVideo(path, **options)
-    if str(path).lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")): return ArchiveVideo(path, **options)
+    if backend is not None:
+        return BACKENDS[backend](path, **options)
+    if isinstance(path, (torch.Tensor, np.ndarray)):
+        return MemoryVideo(path, **options)
+    if os.path.isdir(path):
+        return FolderVideo(path, **options)
+    if str(path).lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
+        return ArchiveVideo(path, **options)
     return PyAVVideo(path, **options)

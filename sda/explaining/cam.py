@@ -19,14 +19,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks.backbones import eval_mode, sda_blocks
 from .effects import blur
 from .trace import trace_clips
+from ..networks.backbones import eval_mode, sda_blocks
 
 # %% ../../nbs/explaining/60_cam.ipynb #e5281f94
-Target = int | str | tuple[int | str, int | str] | None  # class, "predicted", "runner-up", "difference" or a pair
-METHODS = {"layercam": "LayerCAM", "gradcam": "GradCAM", "hirescam": "HiResCAM", "gradcam++": "GradCAMPlusPlus",
-           "occlusion": ""}  # our name -> the package's; "" for the one made here, which needs no gradients
+Target = (
+    int | str | tuple[int | str, int | str] | None
+)  # class, "predicted", "runner-up", "difference" or a pair
+METHODS = {
+    "layercam": "LayerCAM",
+    "gradcam": "GradCAM",
+    "hirescam": "HiResCAM",
+    "gradcam++": "GradCAMPlusPlus",
+    "occlusion": "",
+}  # our name -> the package's; "" for the one made here, which needs no gradients
 SCORES = ("odds", "logit")  # of a class: its logit against all others together, or by itself
 LAYER, METHOD = "layer2", "layercam"  # of the default map, chosen by measurement, see below
 
@@ -34,90 +41,115 @@ LAYER, METHOD = "layer2", "layercam"  # of the default map, chosen by measuremen
 @contextmanager
 def untouched(
     model: nn.Module,  # any network
-) -> Iterator[None]:   # inside: evaluation mode, parameters without gradients
-    "Evaluation mode and frozen parameters inside; modes, gradients and `requires_grad` as before afterwards."
+) -> Iterator[None]:  # inside: evaluation mode, parameters without gradients
+    """Evaluation mode and frozen parameters inside; modes, gradients and `requires_grad` as before afterwards."""
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     try:
-        with eval_mode(model): yield model.requires_grad_(False)
+        with eval_mode(model):
+            yield model.requires_grad_(False)
     finally:
-        for p, requires_grad, grad in parameters: p.requires_grad_(requires_grad).grad = grad
+        for p, requires_grad, grad in parameters:
+            p.requires_grad_(requires_grad).grad = grad
 
 # %% ../../nbs/explaining/60_cam.ipynb #5b35e7fb
 def cam_layers(
-    model: nn.Module,               # VideoNet
-    size: int = 64,                 # height and width of the frames the shapes are for, pixels
+    model: nn.Module,  # VideoNet
+    size: int = 64,  # height and width of the frames the shapes are for, pixels
     num_frames: int | None = None,  # T; the model's own if left out
-    inner: bool = False,            # also layers inside the blocks
-) -> pd.DataFrame:                  # columns layer, channels, height, width; from input to output
-    "The layers a class-activation map can be made at."
-    T, parameter, seen = num_frames or getattr(model, "num_frames", 8), next(model.parameters()), {}
+    inner: bool = False,  # also layers inside the blocks
+) -> pd.DataFrame:  # columns layer, channels, height, width; from input to output
+    """The layers a class-activation map can be made at."""
+    T = num_frames or getattr(model, "num_frames", 8)
+    parameter = next(model.parameters())
+    seen = {}
 
     def note(name: str):
         def hook(module: nn.Module, inputs: tuple, output: object) -> None:
             fits = isinstance(output, Tensor) and output.ndim == 4 and len(output) == T
             seen.setdefault(name, []).append(tuple(output.shape[1:]) if fits else None)
+
         return hook
 
     handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
     try:
-        with untouched(model), torch.no_grad(): model(parameter.new_zeros(1, T, 3, size, size))
+        with untouched(model), torch.no_grad():
+            model(parameter.new_zeros(1, T, 3, size, size))
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
     once = {name: shapes[0] for name, shapes in seen.items() if len(shapes) == 1 and shapes[0]}
-    rows = [(name, *once[name]) for name, _ in model.named_modules() if name in once and (inner or name.count(".") < 2)]
+    rows = [
+        (name, *once[name])
+        for name, _ in model.named_modules()
+        if name in once and (inner or name.count(".") < 2)
+    ]
     return pd.DataFrame(rows, columns=["layer", "channels", "height", "width"])
 
 # %% ../../nbs/explaining/60_cam.ipynb #3a93cf53
 def find_layer(
     model: nn.Module,  # VideoNet
-    name: str,         # layer name such as "layer4" or "layer3.0"
-) -> nn.Module:        # that layer
-    "The layer of this name; an unknown name is answered with the nearest ones."
+    name: str,  # layer name such as "layer4" or "layer3.0"
+) -> nn.Module:  # that layer
+    """The layer of this name; an unknown name is answered with the nearest ones."""
     modules = dict(model.named_modules())
-    if name in modules and name: return modules[name]
-    near = difflib.get_close_matches(name, [n for n in modules if n.count(".") < 2], n=3, cutoff=.5)
+    if name in modules and name:
+        return modules[name]
+    near = difflib.get_close_matches(name, [n for n in modules if n.count(".") < 2], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "cam_layers(model) lists them"
     raise ValueError(f"the model has no layer {name!r}; {hint}")
 
 # %% ../../nbs/explaining/60_cam.ipynb #aece1cb1
-def _class_index(
-    value: int | str,                    # class index or name
-    count: int,                          # number of classes K
-    class_names: Sequence[str] | None,   # K names, if known
-) -> int:                                # index in 0..K-1
-    "The index of a class given by index or name."
+def _class_index(value: int | str, count: int, class_names: Sequence[str] | None) -> int:
+    """The index of a class given by index or name."""
     if isinstance(value, str):
         names = list(class_names or ())
-        if value in names: return names.index(value)
-        near = difflib.get_close_matches(value, names, n=3, cutoff=.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else \
-            ("see model.card.class_names" if names else "the model carries no class names, give an index")
+        if value in names:
+            return names.index(value)
+        near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else (
+                "see model.card.class_names" if names else "the model carries no class names, give an index"
+            )
+        )
         raise ValueError(f"no class is called {value!r}; {hint}")
-    if not 0 <= value < count: raise ValueError(f"class {value} is outside 0..{count - 1}")
+    if not 0 <= value < count:
+        raise ValueError(f"class {value} is outside 0..{count - 1}")
     return int(value)
 
 # %% ../../nbs/explaining/60_cam.ipynb #59816b52
 class ClipTarget:
-    "The score to explain: the log-odds of a class, its logit, or the difference of two logits."
+    """The score to explain: the log-odds of a class, its logit, or the difference of two logits."""
 
     def __init__(
         self,
-        target: Target = None,                      # see `Target`; None means "predicted"
-        class_names: Sequence[str] | None = None,   # K names, if known
-        score: str = "odds",                        # one of SCORES; a difference is one of logits in both
+        target: Target = None,  # see `Target`; None means "predicted"
+        class_names: Sequence[str] | None = None,  # K names, if known
+        score: str = "odds",  # one of SCORES; a difference is one of logits in both
     ):
-        if score not in SCORES: raise ValueError(f"unknown score {score!r}; choose {' or '.join(SCORES)}")
-        self.target, self.class_names, self.score = target, class_names, score
+        if score not in SCORES:
+            raise ValueError(f"unknown score {score!r}; choose {' or '.join(SCORES)}")
+        self.target = target
+        self.class_names = class_names
+        self.score = score
 
     def choose(
         self,
-        logits: Tensor,               # [K] of one clip
-    ) -> tuple[int, int | None]:      # class that speaks for, class that speaks against (or None)
-        "The classes of this target, given the logits."
-        first, second = logits.detach().topk(min(2, len(logits))).indices.tolist() if len(logits) > 1 else (0, 0)
-        words = {None: (first, None), "predicted": (first, None), "runner-up": (second, None),
-                 "difference": (first, second)}
-        if not isinstance(self.target, tuple) and self.target in words: return words[self.target]
+        logits: Tensor,  # [K] of one clip
+    ) -> tuple[int, int | None]:  # class that speaks for, class that speaks against (or None)
+        """The classes of this target, given the logits."""
+        first, second = (
+            logits.detach().topk(min(2, len(logits))).indices.tolist() if len(logits) > 1 else (0, 0)
+        )
+        words = {
+            None: (first, None),
+            "predicted": (first, None),
+            "runner-up": (second, None),
+            "difference": (first, second),
+        }
+        if not isinstance(self.target, tuple) and self.target in words:
+            return words[self.target]
         pair = self.target if isinstance(self.target, tuple) else (self.target, None)
         plus, minus = (None if v is None else _class_index(v, len(logits), self.class_names) for v in pair)
         return plus, minus
@@ -125,107 +157,102 @@ class ClipTarget:
     def __call__(
         self,
         logits: Tensor,  # [K] of one clip
-    ) -> Tensor:         # the number to explain
-        "The score whose gradient makes the map."
+    ) -> Tensor:  # the number to explain
+        """The score whose gradient makes the map."""
         plus, minus = self.choose(logits)
-        if minus is not None: return logits[plus] - logits[minus]
-        if self.score == "logit" or len(logits) == 1: return logits[plus]
-        return logits[plus] - torch.cat([logits[:plus], logits[plus + 1:]]).logsumexp(0)
+        if minus is not None:
+            return logits[plus] - logits[minus]
+        if self.score == "logit" or len(logits) == 1:
+            return logits[plus]
+        return logits[plus] - torch.cat([logits[:plus], logits[plus + 1 :]]).logsumexp(0)
 
 # %% ../../nbs/explaining/60_cam.ipynb #07b2825b
 @dataclass(frozen=True)
 class ClipCam:
-    "Class-activation maps of one clip, raw and signed."
+    """Class-activation maps of one clip, raw and signed."""
 
-    maps: np.ndarray       # raw maps [T,h,w]: positive speaks for the target, negative against it
-    logits: np.ndarray     # the clip's logits [K]
-    target: str            # what was asked, in words
-    layer: str             # layer name
-    method: str            # key of METHODS
+    maps: np.ndarray  # raw maps [T,h,w]: positive speaks for the target, negative against it
+    logits: np.ndarray  # the clip's logits [K]
+    target: str  # what was asked, in words
+    layer: str  # layer name
+    method: str  # key of METHODS
     size: tuple[int, int]  # height and width of the frames, pixels
 
     @property
     def range(self) -> tuple[float, float]:
-        "Smallest and largest raw value of the clip."
+        """Smallest and largest raw value of the clip."""
         return float(self.maps.min()), float(self.maps.max())
 
     @property
     def title(self) -> str:
-        "What was asked, where and how."
+        """What was asked, where and how."""
         return f"{self.target} · {self.layer} · {self.method}"
 
     @property
     def note(self) -> str:
-        "What the picture cannot show: a clip or frames without positive evidence; empty otherwise."
-        if self.range[1] <= 0: return f"no positive evidence for {self.target} at {self.layer}"
+        """What the picture cannot show: a clip or frames without positive evidence; empty otherwise."""
+        if self.range[1] <= 0:
+            return f"no positive evidence for {self.target} at {self.layer}"
         empty = [str(t) for t, frame in enumerate(self.maps) if frame.max() <= 0]
         return f"no positive evidence in frame{'s' * (len(empty) > 1)} {', '.join(empty)}" if empty else ""
 
     def scaled(
         self,
-        scale: str = "clip",        # "clip": 1 is the clip's maximum; "frame": each frame's own; "shared": `top`
-        top: float | None = None,   # raw value that becomes 1 with "shared", see `shared_top`
-    ) -> np.ndarray:                # positive evidence [T,H,W] in 0..1 at the size of the frames
-        "Positive evidence, scaled and enlarged; zeros where there is none."
+        scale: str = "clip",  # "clip": 1 is the clip's maximum; "frame": each frame's own; "shared": `top`
+        top: float | None = None,  # raw value that becomes 1 with "shared", see `shared_top`
+    ) -> np.ndarray:  # positive evidence [T,H,W] in 0..1 at the size of the frames
+        """Positive evidence, scaled and enlarged; zeros where there is none."""
         return _enlarge(np.maximum(self.maps, 0) / _scale_divisor(self.maps, scale, top), self.size)
 
 # %% ../../nbs/explaining/60_cam.ipynb #a050db9c
-def _scale_divisor(
-    maps: np.ndarray,    # raw maps [T,h,w]
-    scale: str,          # "clip", "frame" or "shared"
-    top: float | None,   # raw value that becomes 1 with "shared"
-) -> np.ndarray:         # [T,1,1], all positive
-    "The raw value that becomes 1 in each frame."
-    if scale == "clip": tops = np.full(len(maps), maps.max())
-    elif scale == "frame": tops = maps.max((1, 2))
-    elif scale != "shared": raise ValueError(f"unknown scale {scale!r}; choose 'clip', 'frame' or 'shared'")
+def _scale_divisor(maps: np.ndarray, scale: str, top: float | None) -> np.ndarray:
+    """The raw value that becomes 1 in each frame."""
+    if scale == "clip":
+        tops = np.full(len(maps), maps.max())
+    elif scale == "frame":
+        tops = maps.max((1, 2))
+    elif scale != "shared":
+        raise ValueError(f"unknown scale {scale!r}; choose 'clip', 'frame' or 'shared'")
     elif top is None or top < maps.max() * (1 - 1e-6):
-        raise ValueError(f"scale='shared' needs top of at least this clip's maximum {maps.max():.3g}; "
-                         "top=shared_top(cam_a, cam_b) gives it")
-    else: tops = np.full(len(maps), top)
+        raise ValueError(
+            f"scale='shared' needs top of at least this clip's maximum {maps.max():.3g}; "
+            "top=shared_top(cam_a, cam_b) gives it"
+        )
+    else:
+        tops = np.full(len(maps), top)
     return np.where(tops > 0, tops, 1)[:, None, None]
 
 
-def _enlarge(
-    maps: np.ndarray,        # [T,h,w]
-    size: tuple[int, int],   # height and width wanted
-) -> np.ndarray:             # [T,H,W] float32
-    "Maps at the size of the frames, bilinear in space; time is left alone."
+def _enlarge(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps at the size of the frames, bilinear in space; time is left alone."""
     images = torch.from_numpy(np.ascontiguousarray(maps, np.float32))[:, None]
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
 def shared_top(
     *cams: ClipCam,  # maps to be compared
-) -> float:          # largest raw value of them all, never negative
-    "The top of a scale that several clips share."
-    return max(max(cam.range[1] for cam in cams), 0.)
+) -> float:  # largest raw value of them all, never negative
+    """The top of a scale that several clips share."""
+    return max(max(cam.range[1] for cam in cams), 0.0)
 
 # %% ../../nbs/explaining/60_cam.ipynb #8e611c83
 class _FoldedClips(nn.Module):
-    "A video network that takes its clips as one batch of frames."
+    """A video network that takes its clips as one batch of frames."""
 
-    def __init__(
-        self,
-        model: nn.Module,  # VideoNet
-        num_frames: int,   # T, frames of every clip
-    ):
+    def __init__(self, model: nn.Module, num_frames: int):
         super().__init__()
-        self.model, self.num_frames = model, num_frames
+        self.model = model
+        self.num_frames = num_frames
 
-    def forward(
-        self,
-        frames: Tensor,  # frames of all clips [N*T,3,H,W]
-    ) -> Tensor:         # logits [N,K]
-        "Logits of the clips these frames make."
+    def forward(self, frames: Tensor) -> Tensor:
+        """Logits of the clips these frames make."""
         return self.model(frames.unflatten(0, (-1, self.num_frames)))
 
 
-def _load_method(
-    name: str,  # key of METHODS
-) -> type:      # class of pytorch-grad-cam
-    "The method's class; the package is imported here and nowhere else."
-    if name not in METHODS: raise ValueError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}")
+def _load_method(name: str) -> type:
+    """The method's class; the package is imported here and nowhere else."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}")
     try:
         import pytorch_grad_cam
     except ImportError as err:
@@ -234,14 +261,11 @@ def _load_method(
 
 # %% ../../nbs/explaining/60_cam.ipynb #18954014
 def _gradient_maps(
-    model: nn.Module,                # VideoNet in evaluation mode, parameters frozen
-    clips: Tensor,                   # [N,T,3,H,W]
-    targets: Sequence[ClipTarget],   # N targets
-    layer: str,                      # layer name
-    method: str,                     # key of METHODS
-) -> tuple[np.ndarray, np.ndarray]:  # signed maps [N,T,h,w] and logits [N,K]
-    "Maps as the method defines them, before any clipping or scaling."
-    module, maker = find_layer(model, layer), _load_method(method)
+    model: nn.Module, clips: Tensor, targets: Sequence[ClipTarget], layer: str, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps as the method defines them, before any clipping or scaling."""
+    module = find_layer(model, layer)
+    maker = _load_method(method)
     explainer = maker(_FoldedClips(model, clips.shape[1]), [module], reshape_transform=torch.clone)
     store = explainer.activations_and_grads
     try:
@@ -249,8 +273,11 @@ def _gradient_maps(
         _check_finite(logits)
         sum(target(one) for target, one in zip(targets, logits, strict=True)).backward()
         if len(store.activations) != 1 or len(store.gradients) != 1 or store.activations[0].ndim != 4:
-            raise ValueError(f"layer {layer!r} has no single map per frame; cam_layers(model) lists those that do")
-        features, gradients = store.activations[0].numpy(), store.gradients[0].numpy()
+            raise ValueError(
+                f"layer {layer!r} has no single map per frame; cam_layers(model) lists those that do"
+            )
+        features = store.activations[0].numpy()
+        gradients = store.gradients[0].numpy()
         maps = explainer.get_cam_image(None, module, targets, features, gradients, False)
         return maps.reshape(*clips.shape[:2], *maps.shape[1:]), logits.detach().cpu().numpy()
     finally:
@@ -258,81 +285,108 @@ def _gradient_maps(
 
 
 def _check_finite(logits: Tensor) -> None:
-    "No map can be made of NaN."
-    if not logits.isfinite().all(): raise ValueError("the model's logits are not finite: no map can be made")
+    """No map can be made of NaN."""
+    if not logits.isfinite().all():
+        raise ValueError("the model's logits are not finite: no map can be made")
 
 # %% ../../nbs/explaining/60_cam.ipynb #11daf1f6
 TILES, TIMES = 8, 4  # occlusion: tiles per side, parts of the clip
 
 
 def _occlusion_maps(
-    model: nn.Module,      # VideoNet in evaluation mode, parameters frozen
-    clip: Tensor,          # [T,3,H,W]
-    target: ClipTarget,    # what to explain
-    batch_size: int = 32,  # copies of the clip at a time
-) -> tuple[np.ndarray, np.ndarray]:  # fall of the score [T,TILES,TILES] and logits [K]
-    "How far the score falls when a tile is blurred for a while."
+    model: nn.Module, clip: Tensor, target: ClipTarget, batch_size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the score falls when a tile is blurred for a while."""
     with torch.no_grad():
-        logits, soft = model(clip[None])[0], blur(.1 * min(clip.shape[-2:]))(clip[None])[0]
+        logits = model(clip[None])[0]
+        soft = blur(0.1 * min(clip.shape[-2:]))(clip[None])[0]
         _check_finite(logits)
         plus, minus = target.choose(logits)  # fixed now: the answer may change under a blur
         question = ClipTarget(plus if minus is None else (plus, minus), score=target.score)
-        times, rows, columns = (np.array_split(np.arange(n), min(parts, n)) for n, parts in
-                                zip((len(clip), *clip.shape[-2:]), (TIMES, TILES, TILES), strict=True))
+        times, rows, columns = (
+            np.array_split(np.arange(n), min(parts, n))
+            for n, parts in zip((len(clip), *clip.shape[-2:]), (TIMES, TILES, TILES), strict=True)
+        )
         boxes = [np.ix_(t, range(3), y, x) for t, y, x in itertools.product(times, rows, columns)]
         scores = []
         for start in range(0, len(boxes), batch_size):
-            copies = clip.repeat(len(boxes[start:start + batch_size]), 1, 1, 1, 1)
-            for copy, box in zip(copies, boxes[start:], strict=False): copy[box] = soft[box]
+            copies = clip.repeat(len(boxes[start : start + batch_size]), 1, 1, 1, 1)
+            for copy, box in zip(copies, boxes[start:], strict=False):
+                copy[box] = soft[box]
             scores += [float(question(one)) for one in model(copies)]
     fall = float(question(logits)) - np.array(scores).reshape(len(times), len(rows), len(columns))
     return np.repeat(fall, [len(t) for t in times], axis=0).astype(np.float32), logits.cpu().numpy()
 
 # %% ../../nbs/explaining/60_cam.ipynb #46a536d0
 def clip_cams(
-    model: nn.Module,          # VideoNet
-    clips: Tensor,             # normalised clips [N,T,3,H,W], as the model gets them
+    model: nn.Module,  # VideoNet
+    clips: Tensor,  # normalised clips [N,T,3,H,W], as the model gets them
     target: Target | list[Target] = None,  # see `clip_cam`; a list holds one target per clip
-    layer: str = LAYER,        # layer name, see `cam_layers`; occlusion does not use it
-    method: str = METHOD,      # key of METHODS
+    layer: str = LAYER,  # layer name, see `cam_layers`; occlusion does not use it
+    method: str = METHOD,  # key of METHODS
     class_names: Sequence[str] | None = None,  # K names; those of model.card if left out
-    batch_size: int = 16,      # clips at a time
-    score: str = "odds",       # one of SCORES
-) -> list[ClipCam]:            # N times raw maps of every frame
-    "Where and when in these clips the evidence for the target lies."
+    batch_size: int = 16,  # clips at a time
+    score: str = "odds",  # one of SCORES
+) -> list[ClipCam]:  # N times raw maps of every frame
+    """Where and when in these clips the evidence for the target lies."""
     if clips.ndim != 5 or clips.shape[2] != 3 or not len(clips):
         raise ValueError(f"clips [N, T, 3, H, W] are needed, got {list(clips.shape)}")
-    if method not in METHODS: raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    names = class_names if class_names is not None else getattr(getattr(model, "card", None), "class_names", None)
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    names = (
+        class_names if class_names is not None else getattr(getattr(model, "card", None), "class_names", None)
+    )
     asked = target if isinstance(target, list) else [target] * len(clips)
-    if len(asked) != len(clips): raise ValueError(f"{len(asked)} targets for {len(clips)} clips")
-    questions, clips, found = [ClipTarget(t, names, score) for t in asked], clips.to(next(model.parameters()).device), []
+    if len(asked) != len(clips):
+        raise ValueError(f"{len(asked)} targets for {len(clips)} clips")
+    questions = [ClipTarget(t, names, score) for t in asked]
+    clips = clips.to(next(model.parameters()).device)
+    found = []
     with untouched(model):
         for start in range(0, len(clips), batch_size):
             some = slice(start, start + batch_size)
-            if METHODS[method]: found += zip(*_gradient_maps(model, clips[some], questions[some], layer, method), strict=True)
-            else: found += [_occlusion_maps(model, *one) for one in zip(clips[some], questions[some], strict=True)]
-    return [_answer(*one, question, names, layer if METHODS[method] else "the frames", method, tuple(clips.shape[-2:]))
-            for one, question in zip(found, questions, strict=True)]
+            if METHODS[method]:
+                found += zip(*_gradient_maps(model, clips[some], questions[some], layer, method), strict=True)
+            else:
+                found += [
+                    _occlusion_maps(model, *one) for one in zip(clips[some], questions[some], strict=True)
+                ]
+    return [
+        _answer(
+            *one, question, names, layer if METHODS[method] else "the frames", method, tuple(clips.shape[-2:])
+        )
+        for one, question in zip(found, questions, strict=True)
+    ]
 
 
-def _answer(maps: np.ndarray, logits: np.ndarray, question: ClipTarget, names: Sequence[str] | None, layer: str,
-            method: str, size: tuple[int, int]) -> ClipCam:
-    "Maps with what was asked, in words."
-    said = [names[i] if names else f"class {i}" for i in question.choose(torch.from_numpy(logits)) if i is not None]
+def _answer(
+    maps: np.ndarray,
+    logits: np.ndarray,
+    question: ClipTarget,
+    names: Sequence[str] | None,
+    layer: str,
+    method: str,
+    size: tuple[int, int],
+) -> ClipCam:
+    """Maps with what was asked, in words."""
+    said = [
+        names[i] if names else f"class {i}"
+        for i in question.choose(torch.from_numpy(logits))
+        if i is not None
+    ]
     return ClipCam(maps, logits, " against ".join(said), layer, method, size)
 
 # %% ../../nbs/explaining/60_cam.ipynb #f7d6d317
 def clip_cam(
-    model: nn.Module,          # VideoNet
-    clip: Tensor,              # one normalised clip [T,3,H,W], as the model gets it
-    target: Target = None,     # class index or name, "predicted" (default), "runner-up", "difference", or a pair
-    layer: str = LAYER,        # layer name, see `cam_layers`; occlusion does not use it
-    method: str = METHOD,      # key of METHODS
+    model: nn.Module,  # VideoNet
+    clip: Tensor,  # one normalised clip [T,3,H,W], as the model gets it
+    target: Target = None,  # class index or name, "predicted" (default), "runner-up", "difference", or a pair
+    layer: str = LAYER,  # layer name, see `cam_layers`; occlusion does not use it
+    method: str = METHOD,  # key of METHODS
     class_names: Sequence[str] | None = None,  # K names; those of model.card if left out
-    score: str = "odds",       # one of SCORES
-) -> ClipCam:                  # raw maps of every frame
-    "Where and when in this clip the evidence for the target lies."
+    score: str = "odds",  # one of SCORES
+) -> ClipCam:  # raw maps of every frame
+    """Where and when in this clip the evidence for the target lies."""
     if clip.ndim != 4 or clip.shape[1] != 3:
         raise ValueError(f"one clip [T, 3, H, W] is needed, got {list(clip.shape)}; clip_cams takes several")
     return clip_cams(model, clip[None], target, layer, method, class_names, score=score)[0]
@@ -340,17 +394,24 @@ def clip_cam(
 # %% ../../nbs/explaining/60_cam.ipynb #9350e707
 def gate_maps(
     model: nn.Module,  # network with SDA blocks
-    clip: Tensor,      # one normalised clip [T,3,H,W]
+    clip: Tensor,  # one normalised clip [T,3,H,W]
     blocks: Sequence[str] | None = None,  # block names; all if left out
 ) -> dict[str, ClipCam]:  # block name -> gate [T,h,w] in 0..1, mean over channels
-    "Where and when the gates of the SDA blocks are open."
+    """Where and when the gates of the SDA blocks are open."""
     known = list(sda_blocks(model))
     if unknown := [name for name in blocks or () if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=.5) or known
+        near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5) or known
         raise ValueError(f"the model has no SDA block {unknown[0]!r}; did you mean {' or '.join(near)}?")
-    trace, found = trace_clips(model, clip[None], responses=True), {}
+    trace = trace_clips(model, clip[None], responses=True)
+    found = {}
     for name in blocks or known:  # under split a block has several rows, one after the other in time
         parts = [kept["gate"][0] for row, kept in trace.responses.items() if row.split("[")[0] == name]
-        found[name] = ClipCam(np.concatenate(parts), trace.logits[0], "gate, mean over channels", name, "gate",
-                              tuple(clip.shape[-2:]))
+        found[name] = ClipCam(
+            np.concatenate(parts),
+            trace.logits[0],
+            "gate, mean over channels",
+            name,
+            "gate",
+            tuple(clip.shape[-2:]),
+        )
     return found

@@ -28,350 +28,438 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm.auto import tqdm
 
+from .trace import Trace, by_class, check_model, contribution, find_rows, trace_clips
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES, SDA
 from ..testing.evaluate import Predictions, evaluate, softmax
-from .trace import Trace, by_class, check_model, contribution, find_rows, trace_clips
 
 # %% ../../nbs/explaining/59_effects.ipynb #800c75d7
-Where = str | Sequence[str]  # "all", a stage such as "layer3", a block such as "layer3.0", or several of these
+Where = (
+    str | Sequence[str]
+)  # "all", a stage such as "layer3", a block such as "layer3.0", or several of these
 
 
 def places(
-    model: nn.Module,      # network with SDA blocks
+    model: nn.Module,  # network with SDA blocks
     where: Where = "all",  # see `Where`
-) -> dict[str, SDA]:       # block name -> block, in order of depth
-    "The SDA blocks that a change is made in."
-    blocks, wanted = sda_blocks(model), [where] if isinstance(where, str) else list(where)
+) -> dict[str, SDA]:  # block name -> block, in order of depth
+    """The SDA blocks that a change is made in."""
+    blocks = sda_blocks(model)
+    wanted = [where] if isinstance(where, str) else list(where)
     if not blocks:
-        raise ValueError(f"{getattr(model, 'name', type(model).__name__)} has no SDA blocks, so there is no selection "
-                         f"to change; models that have them: {', '.join(list_models('sda_*'))}")
+        raise ValueError(
+            f"{getattr(model, 'name', type(model).__name__)} has no SDA blocks, so there is no selection "
+            f"to change; models that have them: {', '.join(list_models('sda_*'))}"
+        )
     known = ["all", *dict.fromkeys(name.split(".")[0] for name in blocks), *blocks]
     if unknown := [name for name in wanted if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=.5) or known
+        near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5) or known
         raise ValueError(f"there is no block or stage {unknown[0]!r}; did you mean {' or '.join(near)}?")
     chosen = {n: b for n, b in blocks.items() if {"all", n, n.split(".")[0]} & set(wanted)}
-    if not chosen: raise ValueError("no place is given: name at least one block or stage, or 'all'")
+    if not chosen:
+        raise ValueError("no place is given: name at least one block or stage, or 'all'")
     return chosen
 
 # %% ../../nbs/explaining/59_effects.ipynb #ac33a662
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    "Something done to a network while it answers."
+    """Something done to a network while it answers."""
 
-    name: str                                  # in words
-    change: Callable                           # (block name, its dependencies, weights) -> weights, or clips -> clips
-    control: Callable[[int], "Intervention"]   # seed -> the same at random
+    name: str  # in words
+    change: Callable  # (block name, its dependencies, weights) -> weights, or clips -> clips
+    control: Callable[[int], "Intervention"]  # seed -> the same at random
 
     def random(
         self,
-        seed: int,        # of the draw
+        seed: int,  # of the draw
     ) -> "Intervention":  # of the same kind, with its choices drawn by lot
-        "The same intervention at random."
+        """The same intervention at random."""
         return self.control(seed)
 
     def attach(self, model: nn.Module) -> list:
-        "Hooks that make the change; their handles."
+        """Hooks that make the change; their handles."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it changes")
 
     def on(self, model: nn.Module):
-        "Context manager: inside, the model answers under this intervention."
+        """Context manager: inside, the model answers under this intervention."""
         return changed(model, self)
 
 
 @contextmanager
 def changed(
-    model: nn.Module,              # any network
+    model: nn.Module,  # any network
     *interventions: Intervention,  # made in this order
-) -> Iterator[nn.Module]:          # the same network, changed inside only
-    "The network under one or several interventions."
+) -> Iterator[nn.Module]:  # the same network, changed inside only
+    """The network under one or several interventions."""
     handles = []
     try:
-        for one in reversed(interventions): handles += one.attach(model)  # the last attached runs first
+        for one in reversed(interventions):
+            handles += one.attach(model)  # the last attached runs first
         yield model
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
 
 # %% ../../nbs/explaining/59_effects.ipynb #dc204c1c
 @dataclass(frozen=True, eq=False)
 class SelectionChange(Intervention):
-    "A change of the weights of some SDA blocks; `change` takes block name, dependency names, weights [B,M]."
+    """A change of the weights of some SDA blocks; `change` takes block name, dependency names, weights [B,M]."""
 
-    where: Where = "all"                               # see `places`
-    check: Callable[[nn.Module], None] | None = None   # raises when the change does not fit the model
+    where: Where = "all"  # see `places`
+    check: Callable[[nn.Module], None] | None = None  # raises when the change does not fit the model
 
     def attach(self, model: nn.Module) -> list:
-        "Forward hooks on the attention of the chosen blocks, in front of others."
-        if self.check: self.check(model)
+        """Forward hooks on the attention of the chosen blocks, in front of others."""
+        if self.check:
+            self.check(model)
+
         def hook_for(block: str, names: tuple[str, ...]):
             def hook(module: nn.Module, inputs: tuple, weights: Tensor) -> Tensor:
                 return self.change(block, names, weights)
+
             return hook
+
         chosen = places(model, self.where)
-        for name, block in chosen.items():  # a change that does not fit complains now, not in the middle of a pass
-            self.change(name, block.dependencies, torch.full((1, len(block.dependencies)), 1 / len(block.dependencies)))
-        return [block.attention.register_forward_hook(hook_for(name, block.dependencies), prepend=True)
-                for name, block in chosen.items()]
+        for (
+            name,
+            block,
+        ) in chosen.items():  # a change that does not fit complains now, not in the middle of a pass
+            self.change(
+                name,
+                block.dependencies,
+                torch.full((1, len(block.dependencies)), 1 / len(block.dependencies)),
+            )
+        return [
+            block.attention.register_forward_hook(hook_for(name, block.dependencies), prepend=True)
+            for name, block in chosen.items()
+        ]
 
 
 def _deal(seed: int, block: str, count: int) -> list[int]:
-    "A permutation of the columns of one block, drawn by lot."
+    """A permutation of the columns of one block, drawn by lot."""
     return np.random.default_rng([seed, zlib.crc32(block.encode())]).permutation(count).tolist()
 
 
-def _selection(name: str, change: Callable, where: Where, first: bool = True, **extra: object) -> SelectionChange:
-    "A selection change whose control deals it out to random dependencies, before (`first`) or after the change."
+def _selection(
+    name: str, change: Callable, where: Where, first: bool = True, **extra: object
+) -> SelectionChange:
+    """A selection change whose control deals it out to random dependencies, before (`first`) or after the change."""
+
     def control(seed: int) -> SelectionChange:
         def at_random(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
             deal = _deal(seed, block, len(names))
-            if not first: return change(block, names, weights)[:, deal]
+            if not first:
+                return change(block, names, weights)[:, deal]
             return change(block, names, weights[:, deal])[:, np.argsort(deal).tolist()]
+
         return SelectionChange(f"{name}, dealt out at random ({seed})", at_random, control, where, **extra)
+
     place = "" if where == "all" else f" in {where if isinstance(where, str) else ', '.join(where)}"
     return SelectionChange(name + place, change, control, where, **extra)
 
 # %% ../../nbs/explaining/59_effects.ipynb #8370aad4
 def _known(names: Sequence[str], present: Sequence[str], block: str = "the block") -> list[bool]:
-    "Which of the present dependencies are named; a name that is not there is refused."
+    """Which of the present dependencies are named; a name that is not there is refused."""
     for name in names:
         if name not in present:
-            near = difflib.get_close_matches(name.upper(), present, n=1, cutoff=.3) or present
+            near = difflib.get_close_matches(name.upper(), present, n=1, cutoff=0.3) or present
             raise ValueError(f"{block} has no dependency {name!r}; did you mean {' or '.join(near)}?")
     return [name in names for name in present]
 
 
 def _renormalised(weights: Tensor, kept: Sequence[bool]) -> Tensor:
-    "Kept columns scaled to sum 1; shared equally where they were all zero."
+    """Kept columns scaled to sum 1; shared equally where they were all zero."""
     mask = weights.new_tensor(kept)
     total = (weights * mask).sum(1, keepdim=True)
     return torch.where(total > 0, weights * mask / total.clamp_min(1e-30), mask / mask.sum().clamp_min(1))
 
 
 def drop(
-    *names: str,           # dependencies to leave out
+    *names: str,  # dependencies to leave out
     where: Where = "all",  # see `places`
-) -> SelectionChange:      # control: as many others left out, drawn for every block
-    "Leave dependencies out and let the others share their weight."
-    if not names: raise ValueError(f"name what to leave out: {', '.join(DEPENDENCIES)}")
+) -> SelectionChange:  # control: as many others left out, drawn for every block
+    """Leave dependencies out and let the others share their weight."""
+    if not names:
+        raise ValueError(f"name what to leave out: {', '.join(DEPENDENCIES)}")
+
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
         kept = [not gone for gone in _known(names, present, block)]
-        if not any(kept): raise ValueError(f"nothing would be left in {block}; keep() keeps nothing on purpose")
+        if not any(kept):
+            raise ValueError(f"nothing would be left in {block}; keep() keeps nothing on purpose")
         return _renormalised(weights, kept)
+
     return _selection(f"without {' and '.join(names)}", change, where)
 
 
 def can_drop(
-    model: nn.Module,      # network with SDA blocks
-    name: str,             # a dependency
+    model: nn.Module,  # network with SDA blocks
+    name: str,  # a dependency
     where: Where = "all",  # see `places`
-) -> bool:                 # False: `drop` would refuse
-    "Whether every block there has this dependency, and another that would be left."
-    return all(name in block.dependencies and len(block.dependencies) > 1 for block in places(model, where).values())
+) -> bool:  # False: `drop` would refuse
+    """Whether every block there has this dependency, and another that would be left."""
+    return all(
+        name in block.dependencies and len(block.dependencies) > 1 for block in places(model, where).values()
+    )
 
 
 def keep(
-    *names: str,           # dependencies to keep; none: every weight becomes 0
+    *names: str,  # dependencies to keep; none: every weight becomes 0
     where: Where = "all",  # see `places`
-) -> SelectionChange:      # control: as many others kept, drawn for every block
-    "Keep only these dependencies."
+) -> SelectionChange:  # control: as many others kept, drawn for every block
+    """Keep only these dependencies."""
+
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
         return _renormalised(weights, _known(names, present, block)) if names else torch.zeros_like(weights)
+
     return _selection(f"only {' and '.join(names)}" if names else "no dependency", change, where)
 
 # %% ../../nbs/explaining/59_effects.ipynb #fe2d8a84
 def one_hot(
-    name: str,             # the dependency that gets weight 1
+    name: str,  # the dependency that gets weight 1
     where: Where = "all",  # see `places`
-) -> SelectionChange:      # control: another one, drawn for every block
-    "Force one dependency; the same as `given` with a single 1."
+) -> SelectionChange:  # control: another one, drawn for every block
+    """Force one dependency; the same as `given` with a single 1."""
+
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
         return weights.new_tensor(_known([name], present, block)).expand_as(weights)
+
     return _selection(f"forced {name}", change, where)
 
 
 def uniform(
     where: Where = "all",  # see `places`
-) -> SelectionChange:      # control: the clip's own weights, dealt out to random dependencies
-    "The same weight for every dependency."
+) -> SelectionChange:  # control: the clip's own weights, dealt out to random dependencies
+    """The same weight for every dependency."""
+
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
         return torch.full_like(weights, 1 / weights.shape[1])
+
     dealt = _selection("own weights", lambda block, present, weights: weights, where, first=False)
     return replace(_selection("all weights equal", change, where), control=dealt.control)
 
 
 def check_weights(
     weights: Mapping[str, float] | Sequence[float],  # by name, or in the order of `names`
-    names: Sequence[str] = DEPENDENCIES,             # dependencies of the block
-) -> list[float]:                                    # one number per name
-    "Weights that make a selection: one per dependency, not negative, sum 1; ValueError says what is wrong."
+    names: Sequence[str] = DEPENDENCIES,  # dependencies of the block
+) -> list[float]:  # one number per name
+    """Weights that make a selection: one per dependency, not negative, sum 1; ValueError says what is wrong."""
     if isinstance(weights, Mapping):
         _known(list(weights), names)
-        weights = [weights.get(name, 0.) for name in names]
+        weights = [weights.get(name, 0.0) for name in names]
     values = [float(value) for value in weights]
-    if len(values) != len(names): raise ValueError(f"{len(values)} weights for {len(names)} dependencies: "
-                                                   f"give one each for {', '.join(names)}")
+    if len(values) != len(names):
+        raise ValueError(
+            f"{len(values)} weights for {len(names)} dependencies: give one each for {', '.join(names)}"
+        )
     if bad := [n for n, v in zip(names, values, strict=True) if not v >= 0]:
-        raise ValueError(f"the weight of {bad[0]} is {values[list(names).index(bad[0])]:g}; none may be negative")
-    if abs(sum(values) - 1) > 1e-4: raise ValueError(f"the weights sum to {sum(values):g}, not to 1")
+        raise ValueError(
+            f"the weight of {bad[0]} is {values[list(names).index(bad[0])]:g}; none may be negative"
+        )
+    if abs(sum(values) - 1) > 1e-4:
+        raise ValueError(f"the weights sum to {sum(values):g}, not to 1")
     return values
 
 # %% ../../nbs/explaining/59_effects.ipynb #df51a566
 def given(
     weights: Mapping[str, float] | Sequence[float],  # by name (others 0), or one per dependency; sum 1
-    where: Where = "all",                            # see `places`
-) -> SelectionChange:                                # control: the same numbers, dealt out to random dependencies
-    "The same weights for every clip."
-    if isinstance(weights, Mapping): check_weights(weights)  # a list is checked where the number of places is known
+    where: Where = "all",  # see `places`
+) -> SelectionChange:  # control: the same numbers, dealt out to random dependencies
+    """The same weights for every clip."""
+    if isinstance(weights, Mapping):
+        check_weights(weights)  # a list is checked where the number of places is known
+
     def change(block: str, present: tuple[str, ...], old: Tensor) -> Tensor:
         return old.new_tensor(check_weights(weights, present)).expand_as(old)
+
     shown = weights.items() if isinstance(weights, Mapping) else [(None, value) for value in weights]
     said = ", ".join(f"{name} {float(value):g}" if name else f"{float(value):g}" for name, value in shown)
     return _selection(f"weights {said}", change, where)
 
 # %% ../../nbs/explaining/59_effects.ipynb #2ba79ef3
 def temperature(
-    value: float,          # above 1 flattens the selection, below 1 sharpens it
+    value: float,  # above 1 flattens the selection, below 1 sharpens it
     where: Where = "all",  # see `places`
-) -> SelectionChange:      # control: the changed weights, dealt out to random dependencies
-    "Divide the scores by a temperature."
-    if not (value > 0 and math.isfinite(value)): raise ValueError(f"temperature must be positive, got {value}")
+) -> SelectionChange:  # control: the changed weights, dealt out to random dependencies
+    """Divide the scores by a temperature."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"temperature must be positive, got {value}")
+
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
         return (weights.float().log() / value).softmax(1).to(weights.dtype)
+
     return _selection(f"temperature {value:g}", change, where, first=False)
 
 # %% ../../nbs/explaining/59_effects.ipynb #2ab84250
 def _traced(name: str, trace: Trace, rows: Sequence[int], where: Where, control: Callable) -> SelectionChange:
-    "Weights of a trace, averaged over rows, for every block."
+    """Weights of a trace, averaged over rows, for every block."""
     mean = trace.weights[list(rows)].mean(0)  # [R,4]
+
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
         parts = [i for i, row in enumerate(trace.blocks) if row.split("[")[0] == block]  # several under split
         table = weights.new_tensor(mean[parts][:, [DEPENDENCIES.index(name) for name in present]])
-        return table.repeat(max(len(weights) // len(table), 1), 1)[:len(weights)]
-    def check(model: nn.Module) -> None: check_model(trace, model)
+        return table.repeat(max(len(weights) // len(table), 1), 1)[: len(weights)]
+
+    def check(model: nn.Module) -> None:
+        check_model(trace, model)
+
     return SelectionChange(name, change, control, where, check)
 
 
 def from_clip(
-    trace: Trace,          # of the same network
-    video: str,            # id of the clip that lends its selection
+    trace: Trace,  # of the same network
+    video: str,  # id of the clip that lends its selection
     where: Where = "all",  # see `places`
-) -> SelectionChange:      # control: the selection of a random clip of the trace
-    "Every clip gets the selection of this one."
+) -> SelectionChange:  # control: the selection of a random clip of the trace
+    """Every clip gets the selection of this one."""
+
     def control(seed: int) -> SelectionChange:
         other = str(np.random.default_rng(seed).choice(list(dict.fromkeys(trace.videos))))
         return from_clip(trace, other, where)
+
     return _traced(f"selection of {video}", trace, find_rows(trace, video), where, control)
 
 
 def from_class(
-    trace: Trace,          # of the same network, with labels
-    name: str,             # class name
+    trace: Trace,  # of the same network, with labels
+    name: str,  # class name
     where: Where = "all",  # see `places`
-) -> SelectionChange:      # control: mean selection of as many random clips
-    "Every clip gets the mean selection of a class."
+) -> SelectionChange:  # control: mean selection of as many random clips
+    """Every clip gets the mean selection of a class."""
     if name not in by_class(trace).class_names:
-        near = difflib.get_close_matches(name, trace.class_names, n=3, cutoff=.4) or trace.class_names[:3]
+        near = difflib.get_close_matches(name, trace.class_names, n=3, cutoff=0.4) or trace.class_names[:3]
         raise ValueError(f"the trace has no class {name!r}; nearest: {', '.join(near)}")
     rows = np.flatnonzero(np.array(trace.labels) == by_class(trace).class_names.index(name))
-    if not len(rows): raise ValueError(f"the trace has no clip of {name!r}, so there is no mean to take")
+    if not len(rows):
+        raise ValueError(f"the trace has no clip of {name!r}, so there is no mean to take")
+
     def control(seed: int) -> SelectionChange:
         some = np.random.default_rng(seed).choice(len(trace), len(rows), replace=False)
         return _traced(f"mean selection of {len(rows)} random clips ({seed})", trace, some, where, control)
+
     return _traced(f"mean selection of {name!r}", trace, rows, where, control)
 
 # %% ../../nbs/explaining/59_effects.ipynb #da010e8b
 @dataclass(frozen=True, eq=False)
 class InputChange(Intervention):
-    "A change of the clips; `change` takes and gives [N,T,3,H,W]. Call it on clips, or use it like any intervention."
+    """A change of the clips; `change` takes and gives [N,T,3,H,W]. Call it on clips, or use it like any intervention."""
 
     def __call__(self, clips: Tensor) -> Tensor:
-        "The changed clips."
-        if clips.ndim != 5: raise ValueError(f"clips [N, T, 3, H, W] are needed, got {list(clips.shape)}; "
-                                             "a single clip is clip[None]")
+        """The changed clips."""
+        if clips.ndim != 5:
+            raise ValueError(
+                f"clips [N, T, 3, H, W] are needed, got {list(clips.shape)}; a single clip is clip[None]"
+            )
         return self.change(clips)
 
     def attach(self, model: nn.Module) -> list:
-        "One hook in front of the network."
-        return [model.register_forward_pre_hook(lambda module, args: (self(args[0]), *args[1:]), prepend=True)]
+        """One hook in front of the network."""
+        return [
+            model.register_forward_pre_hook(lambda module, args: (self(args[0]), *args[1:]), prepend=True)
+        ]
 
 
 def _reordered(name: str, order: Callable[[int], Sequence[int]], control: Callable) -> InputChange:
-    "Frames taken in the order that is given for a length T."
+    """Frames taken in the order that is given for a length T."""
     return InputChange(name, lambda clips: clips[:, list(order(clips.shape[1]))], control)
 
 
 def reverse() -> InputChange:  # control: shuffled frames
-    "The clip backwards."
+    """The clip backwards."""
     return _reordered("reversed", lambda T: range(T)[::-1], shuffle)
 
 
 def shuffle(
     seed: int = 0,  # of the permutation, the same one for all clips
-) -> InputChange:   # control: other permutations
-    "The frames in a random order."
-    return _reordered(f"shuffled frames ({seed})", lambda T: np.random.default_rng(seed).permutation(T), shuffle)
+) -> InputChange:  # control: other permutations
+    """The frames in a random order."""
+    return _reordered(
+        f"shuffled frames ({seed})", lambda T: np.random.default_rng(seed).permutation(T), shuffle
+    )
 
 # %% ../../nbs/explaining/59_effects.ipynb #b05b6e1e
 def _frame(t: int, T: int) -> int:
-    "An index into T frames, counted from the end when negative."
-    if not -T <= t < T: raise ValueError(f"there is no frame {t} in a clip of {T} frames")
+    """An index into T frames, counted from the end when negative."""
+    if not -T <= t < T:
+        raise ValueError(f"there is no frame {t} in a clip of {T} frames")
     return t % T
 
 
 def freeze(
     frame: int = 0,  # which frame stands still, 0-based, negative from the end
-) -> InputChange:    # control: a random frame
-    "One frame in place of all."
+) -> InputChange:  # control: a random frame
+    """One frame in place of all."""
+
     def control(seed: int) -> InputChange:
-        return _reordered(f"a random frame frozen ({seed})", lambda T: [np.random.default_rng(seed).integers(T)] * T,
-                          control)
+        return _reordered(
+            f"a random frame frozen ({seed})",
+            lambda T: [np.random.default_rng(seed).integers(T)] * T,
+            control,
+        )
+
     return _reordered(f"frame {frame} frozen", lambda T: [_frame(frame, T)] * T, control)
 
 
 def drop_frames(
     *frames: int,  # which frames are lost, 0-based
 ) -> InputChange:  # control: as many random ones
-    "Lost frames; the last one before stands still in their place (the first one after, at the start)."
-    if not frames: raise ValueError("name at least one frame to drop")
+    """Lost frames; the last one before stands still in their place (the first one after, at the start)."""
+    if not frames:
+        raise ValueError("name at least one frame to drop")
+
     def order(T: int, gone: Sequence[int]) -> list[int]:
         left = [t for t in range(T) if t not in {_frame(g, T) for g in gone}]
-        if not left: raise ValueError(f"all {T} frames would be dropped")
+        if not left:
+            raise ValueError(f"all {T} frames would be dropped")
         return [max((t for t in left if t <= now), default=left[0]) for now in range(T)]
+
     def control(seed: int) -> InputChange:
         def lost(T: int) -> list[int]:
             some = np.random.default_rng(seed).choice(T, min(len(set(frames)), T), replace=False).tolist()
             return order(T, some)
+
         return _reordered(f"{len(frames)} random frames dropped ({seed})", lost, control)
+
     return _reordered(f"frames {', '.join(map(str, frames))} dropped", lambda T: order(T, frames), control)
 
 # %% ../../nbs/explaining/59_effects.ipynb #aa292b5d
 def patch_shuffle(
     grid: int = 4,  # tiles per side
     seed: int = 0,  # of the permutation, the same one for all frames and clips
-) -> InputChange:   # control: other permutations
-    "Tiles of every frame exchanged."
+) -> InputChange:  # control: other permutations
+    """Tiles of every frame exchanged."""
+
     def change(clips: Tensor) -> Tensor:
         H, W = clips.shape[-2:]
-        if H % grid or W % grid: raise ValueError(f"frames of {H}x{W} pixels do not divide into {grid}x{grid} tiles")
+        if H % grid or W % grid:
+            raise ValueError(f"frames of {H}x{W} pixels do not divide into {grid}x{grid} tiles")
         tiles = clips.unflatten(-2, (grid, -1)).unflatten(-1, (grid, -1)).transpose(-3, -2)  # [...,g,g,h,w]
         order = np.random.default_rng(seed).permutation(grid * grid).tolist()
         tiles = tiles.flatten(-4, -3)[..., order, :, :].unflatten(-3, (grid, grid))
         return tiles.transpose(-3, -2).flatten(-2).flatten(-3, -2)
-    return InputChange(f"{grid}x{grid} tiles shuffled ({seed})", change, lambda other: patch_shuffle(grid, other))
+
+    return InputChange(
+        f"{grid}x{grid} tiles shuffled ({seed})", change, lambda other: patch_shuffle(grid, other)
+    )
 
 
 def blur(
-    sigma: float = 2.,  # standard deviation, pixels
-) -> InputChange:       # control: the same differences in random places
-    "Every frame blurred."
-    if not sigma > 0: raise ValueError(f"sigma must be positive, got {sigma}")
+    sigma: float = 2.0,  # standard deviation, pixels
+) -> InputChange:  # control: the same differences in random places
+    """Every frame blurred."""
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
     size = 2 * math.ceil(2 * sigma) + 1
-    def soft(clips: Tensor) -> Tensor: return gaussian_blur(clips.flatten(0, 1), size, sigma).view_as(clips)
+
+    def soft(clips: Tensor) -> Tensor:
+        return gaussian_blur(clips.flatten(0, 1), size, sigma).view_as(clips)
+
     def control(seed: int) -> InputChange:
         def change(clips: Tensor) -> Tensor:
             order = np.random.default_rng(seed).permutation(clips.shape[-1] * clips.shape[-2])
             return clips + (soft(clips) - clips).flatten(-2)[..., order].view_as(clips)
+
         return InputChange(f"as much noise as blur {sigma:g} changes ({seed})", change, control)
+
     return InputChange(f"blur {sigma:g}", soft, control)
 
 # %% ../../nbs/explaining/59_effects.ipynb #b024b736
@@ -379,119 +467,159 @@ READINGS = ("probability", "margin", "top-1", "pair probability", "pair margin",
 
 
 def partners(
-    class_names: Sequence[str],            # K names
+    class_names: Sequence[str],  # K names
     pairs: Sequence[tuple[str, str]] = (),  # twin classes
-) -> np.ndarray:                           # int [K]: index of the twin, -1 where there is none
-    "The twin of every class."
+) -> np.ndarray:  # int [K]: index of the twin, -1 where there is none
+    """The twin of every class."""
     twin = np.full(len(class_names), -1)
     for pair in pairs:
         for name in pair:
-            if name not in class_names: raise ValueError(f"there is no class {name!r} for a pair")
+            if name not in class_names:
+                raise ValueError(f"there is no class {name!r} for a pair")
         a, b = (list(class_names).index(name) for name in pair)
         twin[[a, b]] = b, a
     return twin
 
 
 def readings(
-    logits: np.ndarray,                # [...,N,K]
-    labels: Sequence[int],             # true class of every clip
-    twin: np.ndarray | None = None,    # from `partners`
-) -> dict[str, np.ndarray]:            # reading -> [...,N]; NaN in the pair readings of a class without a twin
-    "What the logits say about the true class."
+    logits: np.ndarray,  # [...,N,K]
+    labels: Sequence[int],  # true class of every clip
+    twin: np.ndarray | None = None,  # from `partners`
+) -> dict[str, np.ndarray]:  # reading -> [...,N]; NaN in the pair readings of a class without a twin
+    """What the logits say about the true class."""
     labels, clips = np.asarray(labels), np.arange(len(labels))
     logits = np.asarray(logits, np.float64)
-    true, others = logits[..., clips, labels], logits.copy()
+    true = logits[..., clips, labels]
+    others = logits.copy()
     others[..., clips, labels] = -np.inf
     margin = true - others.max(-1)
     twin = np.full(logits.shape[-1], -1) if twin is None else twin
     pair = np.where(twin[labels] >= 0, true - logits[..., clips, twin[labels]], np.nan)
     right = np.where(np.isnan(pair), np.nan, pair > 0)
-    return dict(zip(READINGS, (softmax(logits)[..., clips, labels], margin, (margin > 0).astype(float),
-                               1 / (1 + np.exp(-pair)), pair, right), strict=True))
+    return dict(
+        zip(
+            READINGS,
+            (
+                softmax(logits)[..., clips, labels],
+                margin,
+                (margin > 0).astype(float),
+                1 / (1 + np.exp(-pair)),
+                pair,
+                right,
+            ),
+            strict=True,
+        )
+    )
 
 # %% ../../nbs/explaining/59_effects.ipynb #8f851d2a
 @dataclass(frozen=True, eq=False)
 class Effect:
-    "Answers to N clips before, under an intervention, and under D draws of the same at random."
+    """Answers to N clips before, under an intervention, and under D draws of the same at random."""
 
-    name: str               # of the intervention
-    before: np.ndarray      # logits [N,K]
-    after: np.ndarray       # logits [N,K]
-    at_random: np.ndarray   # logits [D,N,K]
-    labels: np.ndarray      # class that is read, int [N]
-    ids: list[str]          # N clip ids
+    name: str  # of the intervention
+    before: np.ndarray  # logits [N,K]
+    after: np.ndarray  # logits [N,K]
+    at_random: np.ndarray  # logits [D,N,K]
+    labels: np.ndarray  # class that is read, int [N]
+    ids: list[str]  # N clip ids
     class_names: list[str]  # K names
-    twin: np.ndarray        # int [K], see `partners`
+    twin: np.ndarray  # int [K], see `partners`
 
     def changes(self, reading: str = "probability") -> tuple[np.ndarray, np.ndarray]:
-        "Change of a reading under the intervention [N] and under the draws [D,N]."
-        if reading not in READINGS: raise ValueError(f"unknown reading {reading!r}; choose {', '.join(READINGS)}")
-        old, new, drawn = (readings(x, self.labels, self.twin)[reading]
-                           for x in (self.before, self.after, self.at_random))
+        """Change of a reading under the intervention [N] and under the draws [D,N]."""
+        if reading not in READINGS:
+            raise ValueError(f"unknown reading {reading!r}; choose {', '.join(READINGS)}")
+        old, new, drawn = (
+            readings(x, self.labels, self.twin)[reading] for x in (self.before, self.after, self.at_random)
+        )
         return new - old, drawn - old
 
     def flips(self) -> tuple[np.ndarray, np.ndarray]:
-        "Whether the best class changed, under the intervention [N] and under the draws [D,N]."
+        """Whether the best class changed, under the intervention [N] and under the draws [D,N]."""
         old = self.before.argmax(-1)
         return self.after.argmax(-1) != old, self.at_random.argmax(-1) != old
 
     def summary(self) -> pd.DataFrame:
-        "One row per reading: mean over clips before, after, change, change at random (mean, range over draws), n."
+        """One row per reading: mean over clips before, after, change, change at random (mean, range over draws), n."""
         return _summary(self)
 
     def table(self) -> pd.DataFrame:
-        "One row per clip."
+        """One row per clip."""
         return _table(self)
 
     def words(self, reading: str = "probability") -> str:
-        "One sentence with the change, its control, and whether it stands out."
+        """One sentence with the change, its control, and whether it stands out."""
         return _words(self, reading)
 
 # %% ../../nbs/explaining/59_effects.ipynb #406eca22
 def _draw_range(drawn: np.ndarray) -> tuple[float, float, float]:
-    "Mean, lowest and highest of the draws' means over clips [D,N]; NaN without draws."
+    """Mean, lowest and highest of the draws' means over clips [D,N]; NaN without draws."""
     means = np.nanmean(drawn, 1) if drawn.size else np.array([np.nan])
     return float(means.mean()), float(means.min()), float(means.max())
 
 
 def _summary(effect: Effect) -> pd.DataFrame:
-    "See `Effect.summary`."
+    """See `Effect.summary`."""
     old, new = (readings(x, effect.labels, effect.twin) for x in (effect.before, effect.after))
     rows = {}
     for reading in READINGS:
         n = int((~np.isnan(old[reading])).sum())
-        if not n: continue
+        if not n:
+            continue
         now, drawn = effect.changes(reading)
         mean, low, high = _draw_range(drawn)
-        rows[reading] = dict(before=np.nanmean(old[reading]), after=np.nanmean(new[reading]), change=np.nanmean(now),
-                             random=mean, low=low, high=high, n=n)
+        rows[reading] = dict(
+            before=np.nanmean(old[reading]),
+            after=np.nanmean(new[reading]),
+            change=np.nanmean(now),
+            random=mean,
+            low=low,
+            high=high,
+            n=n,
+        )
     now, drawn = effect.flips()
     mean, low, high = _draw_range(drawn.astype(float))
-    rows["flips"] = dict(before=0., after=now.mean(), change=now.mean(), random=mean, low=low, high=high, n=len(now))
+    rows["flips"] = dict(
+        before=0.0, after=now.mean(), change=now.mean(), random=mean, low=low, high=high, n=len(now)
+    )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(effect.name).round(4)
 
 
 def _table(effect: Effect) -> pd.DataFrame:
-    "See `Effect.table`."
+    """See `Effect.table`."""
     names = np.array(effect.class_names, object)
-    columns = {"clip": effect.ids, "class": names[effect.labels], "answer before": names[effect.before.argmax(1)],
-               "answer after": names[effect.after.argmax(1)], "flip": effect.flips()[0]}
+    columns = {
+        "clip": effect.ids,
+        "class": names[effect.labels],
+        "answer before": names[effect.before.argmax(1)],
+        "answer after": names[effect.after.argmax(1)],
+        "flip": effect.flips()[0],
+    }
     for reading in ("probability", "margin"):
         now, drawn = effect.changes(reading)
-        columns |= {f"{reading} before": readings(effect.before, effect.labels)[reading], f"{reading} change": now}
-        if len(drawn): columns |= {f"{reading} at random": drawn.mean(0), f"{reading} random low": drawn.min(0),
-                                   f"{reading} random high": drawn.max(0)}
+        columns |= {
+            f"{reading} before": readings(effect.before, effect.labels)[reading],
+            f"{reading} change": now,
+        }
+        if len(drawn):
+            columns |= {
+                f"{reading} at random": drawn.mean(0),
+                f"{reading} random low": drawn.min(0),
+                f"{reading} random high": drawn.max(0),
+            }
     return pd.DataFrame(columns)
 
 
 def _words(effect: Effect, reading: str) -> str:
-    "See `Effect.words`."
+    """See `Effect.words`."""
     now, drawn = effect.changes(reading)
     mean, low, high = _draw_range(drawn)
     said = f"{effect.name}: {reading} changes by {np.nanmean(now):+.3f} (n = {int((~np.isnan(now)).sum())})"
-    if not len(drawn): return said + "; no random control was run"
+    if not len(drawn):
+        return said + "; no random control was run"
     said += f"; the same at random {mean:+.3f} ({low:+.3f} to {high:+.3f}, draws: {len(drawn)})"
-    if len(drawn) < 5: return said + ", too few to tell"
+    if len(drawn) < 5:
+        return said + ", too few to tell"
     return said + (": inside" if low <= np.nanmean(now) <= high else ": outside") + " the range of chance"
 
 # %% ../../nbs/explaining/59_effects.ipynb #1222e971
@@ -499,113 +627,153 @@ Clips = Tensor | Dataset  # [N,T,3,H,W], or items dict(clip, label, id)
 
 
 def load_clips(
-    dataset: Dataset,          # items dict(clip, label, id)
+    dataset: Dataset,  # items dict(clip, label, id)
     indices: Sequence[int] | None = None,  # which clips; all if left out
 ) -> tuple[Tensor, list[int], list[str]]:  # clips [N,T,3,H,W], labels, ids
-    "Clips of a data set in memory; 8 frames of 64x64 pixels take 0.4 MB a clip."
+    """Clips of a data set in memory; 8 frames of 64x64 pixels take 0.4 MB a clip."""
     items = [dataset[i] for i in (range(len(dataset)) if indices is None else indices)]
-    if not items: raise ValueError("there are no clips to load")
-    return torch.stack([item["clip"] for item in items]), [int(i["label"]) for i in items], [i["id"] for i in items]
+    if not items:
+        raise ValueError("there are no clips to load")
+    return (
+        torch.stack([item["clip"] for item in items]),
+        [int(i["label"]) for i in items],
+        [i["id"] for i in items],
+    )
 
 
 @contextmanager
 def _evaluating(model: nn.Module, gradients: bool = False) -> Iterator[None]:
-    "Evaluation mode, without gradients unless they are asked for; the modes are put back."
+    """Evaluation mode, without gradients unless they are asked for; the modes are put back."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients): yield model.eval()
+        with torch.inference_mode(not gradients), torch.set_grad_enabled(gradients):
+            yield model.eval()
     finally:
-        for module, training in modes.items(): module.training = training
+        for module, training in modes.items():
+            module.training = training
 
 
 def _batches(model: nn.Module, clips: Clips, batch_size: int) -> Iterator[tuple[Tensor, int]]:
-    "Clips where the model is, views one behind the other, and the number of views."
-    if not len(clips): raise ValueError("there are no clips: the selection or filter is empty")
+    """Clips where the model is, views one behind the other, and the number of views."""
+    if not len(clips):
+        raise ValueError("there are no clips: the selection or filter is empty")
     like = next(model.parameters())
-    batches = clips.split(batch_size) if isinstance(clips, Tensor) else \
-        (batch["clip"] for batch in DataLoader(clips, batch_size))
+    batches = (
+        clips.split(batch_size)
+        if isinstance(clips, Tensor)
+        else (batch["clip"] for batch in DataLoader(clips, batch_size))
+    )
     for batch in batches:
         batch = batch.to(like.device, like.dtype)
         yield (batch.flatten(0, 1), batch.shape[1]) if batch.ndim == 6 else (batch, 1)
 
 
 def logits_of(
-    model: nn.Module,      # network on any device
-    clips: Clips,          # see `Clips`
+    model: nn.Module,  # network on any device
+    clips: Clips,  # see `Clips`
     *interventions: Intervention,  # made in this order
     batch_size: int = 50,  # clips at a time
-) -> np.ndarray:           # [N,K]
-    "The answers to clips, perhaps under interventions; several views of a clip are averaged."
+) -> np.ndarray:  # [N,K]
+    """The answers to clips, perhaps under interventions; several views of a clip are averaged."""
     with _evaluating(model), changed(model, *interventions):
-        found = [model(batch).float().unflatten(0, (-1, views)) for batch, views in _batches(model, clips, batch_size)]
+        found = [
+            model(batch).float().unflatten(0, (-1, views))
+            for batch, views in _batches(model, clips, batch_size)
+        ]
     logits = torch.cat(found).mean(1).cpu().numpy()
-    if not np.isfinite(logits).all(): raise ValueError("the model's logits are not finite: check its file and the clips")
+    if not np.isfinite(logits).all():
+        raise ValueError("the model's logits are not finite: check its file and the clips")
     return logits
 
 # %% ../../nbs/explaining/59_effects.ipynb #d126a214
-def _described(model: nn.Module, clips: Clips, labels: Sequence[int] | None, ids: Sequence[str] | None,
-               class_names: Sequence[str] | None, logits: np.ndarray) -> dict:
-    "Labels, ids and class names of clips, from what is given, the data set or the model's card."
+def _described(
+    model: nn.Module,
+    clips: Clips,
+    labels: Sequence[int] | None,
+    ids: Sequence[str] | None,
+    class_names: Sequence[str] | None,
+    logits: np.ndarray,
+) -> dict:
+    """Labels, ids and class names of clips, from what is given, the data set or the model's card."""
     N, K = logits.shape
     records = getattr(clips, "records", None)
-    if labels is None: labels = [r.label for r in records] if records else logits.argmax(1)  # else: the answer itself
-    if ids is None: ids = [r.id for r in records] if records else [f"clip-{i}" for i in range(N)]
-    names = class_names or getattr(clips, "class_names", None) or getattr(getattr(model, "card", None), "class_names",
-                                                                          None) or [f"class {k}" for k in range(K)]
-    if not len(labels) == len(ids) == N: raise ValueError(f"{len(labels)} labels and {len(ids)} ids for {N} clips")
-    if len(names) != K: raise ValueError(f"{len(names)} class names for a model with {K} classes")
+    if labels is None:
+        labels = [r.label for r in records] if records else logits.argmax(1)  # else: the answer itself
+    if ids is None:
+        ids = [r.id for r in records] if records else [f"clip-{i}" for i in range(N)]
+    names = (
+        class_names
+        or getattr(clips, "class_names", None)
+        or getattr(getattr(model, "card", None), "class_names", None)
+        or [f"class {k}" for k in range(K)]
+    )
+    if not len(labels) == len(ids) == N:
+        raise ValueError(f"{len(labels)} labels and {len(ids)} ids for {N} clips")
+    if len(names) != K:
+        raise ValueError(f"{len(names)} class names for a model with {K} classes")
     if not 0 <= min(labels) <= max(labels) < K:
         raise ValueError(f"labels reach from {min(labels)} to {max(labels)}, the model has {K} classes")
     return {"labels": np.asarray(labels), "ids": [str(i) for i in ids], "class_names": list(names)}
 
 # %% ../../nbs/explaining/59_effects.ipynb #953fa51f
 def measure(
-    model: nn.Module,                        # network; with SDA blocks for changes of the selection
-    clips: Clips,                            # see `Clips`
-    intervention: Intervention,              # what is done
-    labels: Sequence[int] | None = None,     # true classes; a data set knows them; else the model's own answers
-    draws: int = 10,                         # how often the same is done at random
-    seed: int = 0,                           # of the first draw
-    pairs: Sequence[tuple[str, str]] = (),   # twin classes, for the pair readings
-    ids: Sequence[str] | None = None,        # clip ids
+    model: nn.Module,  # network; with SDA blocks for changes of the selection
+    clips: Clips,  # see `Clips`
+    intervention: Intervention,  # what is done
+    labels: Sequence[int] | None = None,  # true classes; a data set knows them; else the model's own answers
+    draws: int = 10,  # how often the same is done at random
+    seed: int = 0,  # of the first draw
+    pairs: Sequence[tuple[str, str]] = (),  # twin classes, for the pair readings
+    ids: Sequence[str] | None = None,  # clip ids
     class_names: Sequence[str] | None = None,  # K names; those of the data set or the card if left out
-    before: np.ndarray | None = None,        # logits without intervention, if they are there already
-    batch_size: int = 50,                    # clips at a time
-    progress: bool = False,                  # show a bar over the passes
-) -> Effect:                                 # all logits, and what can be read from them
-    "What an intervention does to the answers, against the same intervention at random."
-    def answers(*change: Intervention) -> np.ndarray: return logits_of(model, clips, *change, batch_size=batch_size)
+    before: np.ndarray | None = None,  # logits without intervention, if they are there already
+    batch_size: int = 50,  # clips at a time
+    progress: bool = False,  # show a bar over the passes
+) -> Effect:  # all logits, and what can be read from them
+    """What an intervention does to the answers, against the same intervention at random."""
+
+    def answers(*change: Intervention) -> np.ndarray:
+        return logits_of(model, clips, *change, batch_size=batch_size)
+
     old = answers() if before is None else np.asarray(before)
     about = _described(model, clips, labels, ids, class_names, old)
     passes = [intervention, *(intervention.random(seed + i) for i in range(draws))]
     new, *drawn = (answers(one) for one in tqdm(passes, desc=intervention.name, disable=not progress))
-    return Effect(intervention.name, old, new, np.stack(drawn) if drawn else np.empty((0, *old.shape)), **about,
-                  twin=partners(about["class_names"], pairs))
+    return Effect(
+        intervention.name,
+        old,
+        new,
+        np.stack(drawn) if drawn else np.empty((0, *old.shape)),
+        **about,
+        twin=partners(about["class_names"], pairs),
+    )
 
 # %% ../../nbs/explaining/59_effects.ipynb #48605fff
 @dataclass(frozen=True, eq=False)
 class KnockOuts:
-    "What every dependency is worth at every place: the fall of a reading when it is left out."
+    """What every dependency is worth at every place: the fall of a reading when it is left out."""
 
-    effect: np.ndarray   # [N,P,4], before minus after; NaN where a block lacks the dependency or has no other
-    before: np.ndarray   # logits [N,K]
-    blocks: list[str]    # P places: blocks, stages, or "all"
-    reading: str         # one of READINGS
+    effect: np.ndarray  # [N,P,4], before minus after; NaN where a block lacks the dependency or has no other
+    before: np.ndarray  # logits [N,K]
+    blocks: list[str]  # P places: blocks, stages, or "all"
+    reading: str  # one of READINGS
     dependencies: tuple[str, ...] = DEPENDENCIES  # the columns
 
 
 def knock_out_map(
-    model: nn.Module,                       # network with SDA blocks
-    clips: Clips,                           # see `Clips`
-    labels: Sequence[int] | None = None,    # true classes; a data set knows them; else the model's own answers
-    reading: str = "probability",           # one of READINGS
-    at: Sequence[str] | None = None,        # places; every block by itself if left out; ["all"] for everywhere
+    model: nn.Module,  # network with SDA blocks
+    clips: Clips,  # see `Clips`
+    labels: Sequence[int] | None = None,  # true classes; a data set knows them; else the model's own answers
+    reading: str = "probability",  # one of READINGS
+    at: Sequence[str] | None = None,  # places; every block by itself if left out; ["all"] for everywhere
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, for the pair readings
-    class_names: Sequence[str] | None = None,  # K names, if pairs are given and neither data set nor card knows them
-    batch_size: int = 50,                   # clips at a time
-) -> KnockOuts:                             # effects [N,P,4]
-    "Leave out one dependency at one place at a time."
-    if reading not in READINGS: raise ValueError(f"unknown reading {reading!r}; choose {', '.join(READINGS)}")
+    class_names: Sequence[str]
+    | None = None,  # K names, if pairs are given and neither data set nor card knows them
+    batch_size: int = 50,  # clips at a time
+) -> KnockOuts:  # effects [N,P,4]
+    """Leave out one dependency at one place at a time."""
+    if reading not in READINGS:
+        raise ValueError(f"unknown reading {reading!r}; choose {', '.join(READINGS)}")
     at = list(places(model)) if at is None else list(at)
     before = logits_of(model, clips, batch_size=batch_size)
     about = _described(model, clips, labels, None, class_names, before)
@@ -613,7 +781,8 @@ def knock_out_map(
     old = readings(before, about["labels"], twin)[reading]
     effect = np.full((len(before), len(at), len(DEPENDENCIES)), np.nan)
     for p, d in itertools.product(range(len(at)), range(len(DEPENDENCIES))):
-        if not can_drop(model, DEPENDENCIES[d], at[p]): continue
+        if not can_drop(model, DEPENDENCIES[d], at[p]):
+            continue
         after = logits_of(model, clips, drop(DEPENDENCIES[d], where=at[p]), batch_size=batch_size)
         effect[:, p, d] = old - readings(after, about["labels"], twin)[reading]
     return KnockOuts(effect, before, at, reading)
@@ -621,17 +790,17 @@ def knock_out_map(
 # %% ../../nbs/explaining/59_effects.ipynb #a0ab4d15
 @dataclass(frozen=True, eq=False)
 class Shapley:
-    "Exact Shapley values of the dependencies, for every clip."
+    """Exact Shapley values of the dependencies, for every clip."""
 
-    values: np.ndarray       # [N,4]; NaN for a dependency that the network lacks
+    values: np.ndarray  # [N,4]; NaN for a dependency that the network lacks
     worth: dict[tuple[str, ...], np.ndarray]  # coalition -> reading [N]
-    labels: np.ndarray       # class that is read, int [N]
-    class_names: list[str]   # K names
-    reading: str             # one of READINGS
+    labels: np.ndarray  # class that is read, int [N]
+    class_names: list[str]  # K names
+    reading: str  # one of READINGS
     dependencies: tuple[str, ...] = DEPENDENCIES  # the columns
 
     def by_class(self) -> pd.DataFrame:
-        "Mean value of every class that occurs, with the number of clips."
+        """Mean value of every class that occurs, with the number of clips."""
         table = pd.DataFrame(self.values, columns=list(self.dependencies))
         table.insert(0, "class", np.array(self.class_names, object)[self.labels])
         means = table.groupby("class", sort=False).mean()
@@ -640,41 +809,51 @@ class Shapley:
 
 def coalitions(
     players: Sequence[str] = DEPENDENCIES,  # names
-) -> list[tuple[str, ...]]:                 # 2**players sets, small ones first, names in their order
-    "All sets of players, from the empty one to the full one."
+) -> list[tuple[str, ...]]:  # 2**players sets, small ones first, names in their order
+    """All sets of players, from the empty one to the full one."""
     return [some for k in range(len(players) + 1) for some in itertools.combinations(players, k)]
 
 
 def shapley_values(
     worth: Mapping[tuple[str, ...], np.ndarray],  # every coalition, names in their order -> value, any shape
-) -> dict[str, np.ndarray]:                       # player -> value
-    "Shapley values from the worth of all coalitions."
-    players, values = max(worth, key=len), {}
+) -> dict[str, np.ndarray]:  # player -> value
+    """Shapley values from the worth of all coalitions."""
+    players = max(worth, key=len)
+    values = {}
     for player in players:
         others = [name for name in players if name != player]
         values[player] = sum(
-            math.factorial(size) * math.factorial(len(others) - size) / math.factorial(len(players)) *
-            (worth[tuple(n for n in players if n in (*some, player))] - worth[some])
-            for size in range(len(players)) for some in itertools.combinations(others, size))
+            math.factorial(size)
+            * math.factorial(len(others) - size)
+            / math.factorial(len(players))
+            * (worth[tuple(n for n in players if n in (*some, player))] - worth[some])
+            for size in range(len(players))
+            for some in itertools.combinations(others, size)
+        )
     return values
 
 # %% ../../nbs/explaining/59_effects.ipynb #f2f386b9
 def shapley(
-    model: nn.Module,                       # network with SDA blocks that all have the same dependencies
-    clips: Clips,                           # see `Clips`
-    labels: Sequence[int] | None = None,    # true classes; a data set knows them; else the model's own answers
-    reading: str = "probability",           # one of READINGS
-    where: Where = "all",                   # see `places`
+    model: nn.Module,  # network with SDA blocks that all have the same dependencies
+    clips: Clips,  # see `Clips`
+    labels: Sequence[int] | None = None,  # true classes; a data set knows them; else the model's own answers
+    reading: str = "probability",  # one of READINGS
+    where: Where = "all",  # see `places`
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, for the pair readings
     class_names: Sequence[str] | None = None,  # K names; those of the data set or the card if left out
-    batch_size: int = 50,                   # clips at a time
-    progress: bool = False,                 # show a bar over the coalitions
-) -> Shapley:                               # values per clip; they add up to all minus none
-    "Exact Shapley values of the dependencies for every clip."
-    if reading not in READINGS: raise ValueError(f"unknown reading {reading!r}; choose {', '.join(READINGS)}")
-    sets = {tuple(n for n in DEPENDENCIES if n in block.dependencies) for block in places(model, where).values()}
-    if len(sets) > 1: raise ValueError("the blocks have different dependencies; ask for one block or stage at a time")
-    about, worth = None, {}
+    batch_size: int = 50,  # clips at a time
+    progress: bool = False,  # show a bar over the coalitions
+) -> Shapley:  # values per clip; they add up to all minus none
+    """Exact Shapley values of the dependencies for every clip."""
+    if reading not in READINGS:
+        raise ValueError(f"unknown reading {reading!r}; choose {', '.join(READINGS)}")
+    sets = {
+        tuple(n for n in DEPENDENCIES if n in block.dependencies) for block in places(model, where).values()
+    }
+    if len(sets) > 1:
+        raise ValueError("the blocks have different dependencies; ask for one block or stage at a time")
+    about = None
+    worth = {}
     for some in tqdm(coalitions(min(sets))[::-1], desc="coalitions", disable=not progress):
         change = () if some == min(sets) else (keep(*some, where=where),)
         logits = logits_of(model, clips, *change, batch_size=batch_size)
@@ -687,133 +866,171 @@ def shapley(
 # %% ../../nbs/explaining/59_effects.ipynb #2abf4382
 @dataclass(frozen=True)
 class RankCorrelation:
-    "Spearman's rank correlation with a 95 % bootstrap interval."
+    """Spearman's rank correlation with a 95 % bootstrap interval."""
 
-    rho: float   # in -1..1; NaN where one side does not vary
-    low: float   # ends of the interval
+    rho: float  # in -1..1; NaN where one side does not vary
+    low: float  # ends of the interval
     high: float
-    n: int       # clips
+    n: int  # clips
 
 
 def spearman(
     x: np.ndarray,  # [D,n]
     y: np.ndarray,  # [D,n]
-) -> np.ndarray:    # [D]; NaN where one side does not vary
-    "Rank correlations of the rows; ties share their mean rank."
+) -> np.ndarray:  # [D]; NaN where one side does not vary
+    """Rank correlations of the rows; ties share their mean rank."""
     a, b = (pd.DataFrame(v.T).rank().to_numpy() for v in (x, y))
-    a, b = a - a.mean(0), b - b.mean(0)
-    size = np.sqrt((a ** 2).sum(0) * (b ** 2).sum(0))
+    a = a - a.mean(0)
+    b = b - b.mean(0)
+    size = np.sqrt((a**2).sum(0) * (b**2).sum(0))
     return np.where(size > 0, (a * b).sum(0) / np.where(size > 0, size, 1), np.nan)
 
 
 def rank_correlation(
-    x: np.ndarray,      # [N], or [N,M] for M numbers per clip that are pooled
-    y: np.ndarray,      # the same shape
+    x: np.ndarray,  # [N], or [N,M] for M numbers per clip that are pooled
+    y: np.ndarray,  # the same shape
     draws: int = 1000,  # bootstrap samples; whole clips are drawn
-    seed: int = 0,      # of the bootstrap
+    seed: int = 0,  # of the bootstrap
 ) -> RankCorrelation:
-    "Spearman's rank correlation over clips, with an interval."
+    """Spearman's rank correlation over clips, with an interval."""
     x, y = (np.asarray(v, float).reshape(len(v), -1) for v in (x, y))
-    if x.shape != y.shape: raise ValueError(f"{x.shape} numbers cannot be paired with {y.shape}")
-    if len(x) < 3: raise ValueError(f"{len(x)} clips are too few for a rank correlation; give at least 3")
+    if x.shape != y.shape:
+        raise ValueError(f"{x.shape} numbers cannot be paired with {y.shape}")
+    if len(x) < 3:
+        raise ValueError(f"{len(x)} clips are too few for a rank correlation; give at least 3")
     picks = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
     drawn = spearman(x[picks].reshape(draws, -1), y[picks].reshape(draws, -1))
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
-    return RankCorrelation(float(spearman(x.reshape(1, -1), y.reshape(1, -1))[0]), float(low), float(high), len(x))
+    return RankCorrelation(
+        float(spearman(x.reshape(1, -1), y.reshape(1, -1))[0]), float(low), float(high), len(x)
+    )
 
 # %% ../../nbs/explaining/59_effects.ipynb #22e00962
 def mean_interval(
-    values: np.ndarray,     # [N], one per clip; NaN are left out
-    draws: int = 1000,      # bootstrap samples
-    seed: int = 0,          # of the bootstrap
-) -> tuple[float, float]:   # its ends; NaN for fewer than two clips
-    "95 % bootstrap interval of a mean over clips."
+    values: np.ndarray,  # [N], one per clip; NaN are left out
+    draws: int = 1000,  # bootstrap samples
+    seed: int = 0,  # of the bootstrap
+) -> tuple[float, float]:  # its ends; NaN for fewer than two clips
+    """95 % bootstrap interval of a mean over clips."""
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
-    if len(values) < 2: return np.nan, np.nan
+    if len(values) < 2:
+        return np.nan, np.nan
     picks = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
     low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
     return float(low), float(high)
 
 
 def _mean(values: np.ndarray, draws: int, seed: int) -> RankCorrelation:
-    "A mean over the clips where it is known, with its interval."
+    """A mean over the clips where it is known, with its interval."""
     known = values[~np.isnan(values)]
-    return RankCorrelation(float(known.mean()) if len(known) else np.nan, *mean_interval(known, draws, seed), len(known))
+    return RankCorrelation(
+        float(known.mean()) if len(known) else np.nan, *mean_interval(known, draws, seed), len(known)
+    )
 
 
 def _at_places(trace: Trace, values: np.ndarray, at: Sequence[str]) -> np.ndarray:
-    "Rows of blocks [N,R,4] averaged over the blocks of every place [N,P,4]."
-    rows = [[i for i, b in enumerate(trace.blocks) if p in ("all", b.split("[")[0], b.split(".")[0])] for p in at]
+    """Rows of blocks [N,R,4] averaged over the blocks of every place [N,P,4]."""
+    rows = [
+        [i for i, b in enumerate(trace.blocks) if p in ("all", b.split("[")[0], b.split(".")[0])] for p in at
+    ]
     return np.stack([values[:, some].mean(1) for some in rows], 1)
 
 # %% ../../nbs/explaining/59_effects.ipynb #7d504d63
 def weight_against_effect(
-    trace: Trace,         # of the same clips in the same order, one view each
-    effects: KnockOuts,   # from `knock_out_map`
-    draws: int = 1000,    # bootstrap samples
-    seed: int = 0,        # of the bootstrap
-    more: Mapping[str, np.ndarray] | None = None,  # further numbers to be judged, by name: [N,R,4], like the weights
-) -> pd.DataFrame:        # rows (of, over): rho, low, high, n
-    "Rank correlation of weight and of contribution with effect: per dependency, within clips, pooled."
+    trace: Trace,  # of the same clips in the same order, one view each
+    effects: KnockOuts,  # from `knock_out_map`
+    draws: int = 1000,  # bootstrap samples
+    seed: int = 0,  # of the bootstrap
+    more: Mapping[str, np.ndarray]
+    | None = None,  # further numbers to be judged, by name: [N,R,4], like the weights
+) -> pd.DataFrame:  # rows (of, over): rho, low, high, n
+    """Rank correlation of weight and of contribution with effect: per dependency, within clips, pooled."""
     near = 1e-3 * np.abs(effects.before).max()  # rounding differs between batches
     if trace.logits.shape != effects.before.shape or np.abs(trace.logits - effects.before).max() > near:
         raise ValueError("the trace and the effects are of different clips, or of different models")
-    effect, rows = effects.effect, {}
+    effect = effects.effect
+    rows = {}
     unknown = np.flatnonzero(np.isnan(effect).all(0).any(0))  # at some place: lacking, or the only one
-    judged = {"weight": trace.weights, "contribution": contribution(trace.weights, trace.response_norm), **(more or {})}
+    judged = {
+        "weight": trace.weights,
+        "contribution": contribution(trace.weights, trace.response_norm),
+        **(more or {}),
+    }
     for name, values in judged.items():
-        if values.shape != trace.weights.shape: raise ValueError(f"{name} of shape {list(values.shape)} is not "
-                                                                 f"{list(trace.weights.shape)} like the weights")
+        if values.shape != trace.weights.shape:
+            raise ValueError(
+                f"{name} of shape {list(values.shape)} is not {list(trace.weights.shape)} like the weights"
+            )
         values = _at_places(trace, values, effects.blocks)
         for d, dependency in enumerate(DEPENDENCIES):
-            if d in unknown or np.isnan(values[..., d]).any(): continue
+            if d in unknown or np.isnan(values[..., d]).any():
+                continue
             rows[name, dependency] = rank_correlation(values[..., d], effect[..., d], draws, seed)
         known = [d for d in np.flatnonzero(~np.isnan(values).any((0, 1))) if d not in unknown]
-        if len(known) < 2: raise ValueError("weight and effect are compared over two dependencies or more; each of these "
-                                            "blocks must have two that can be left out")
-        a, b = values[..., known].mean(1), effect[..., known].mean(1)  # per clip, over places
+        if len(known) < 2:
+            raise ValueError(
+                "weight and effect are compared over two dependencies or more; each of these "
+                "blocks must have two that can be left out"
+            )
+        a = values[..., known].mean(1)
+        b = effect[..., known].mean(1)  # per clip, over places
         rows[name, "pooled"] = rank_correlation(a, b, draws, seed)
         rows[name, "within clips"] = _mean(spearman(a, b), draws, seed)
         rows[name, "best matches"] = _mean((a.argmax(1) == b.argmax(1)).astype(float), draws, seed)
-    table = pd.DataFrame([vars(r) for r in rows.values()], pd.MultiIndex.from_tuples(rows, names=["of", "over"]))
+    table = pd.DataFrame(
+        [vars(r) for r in rows.values()], pd.MultiIndex.from_tuples(rows, names=["of", "over"])
+    )
     return table.round(3)
 
 # %% ../../nbs/explaining/59_effects.ipynb #31f00002
 @contextmanager
 def _weights_as_leaves(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    "Inside, the weights of every block begin a graph of their own; after a forward pass they are found here."
+    """Inside, the weights of every block begin a graph of their own; after a forward pass they are found here."""
     leaves = {}
+
     def cut(name: str) -> Callable:
         def hook(module: nn.Module, inputs: tuple, weights: Tensor) -> Tensor:
             leaves[name] = weights.detach().requires_grad_()
             return leaves[name]
+
         return hook
+
     handles = [block.attention.register_forward_hook(cut(name)) for name, block in places(model).items()]
-    try: yield leaves
+    try:
+        yield leaves
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
 
 # %% ../../nbs/explaining/59_effects.ipynb #31f00003
 def gradient_times_weight(
-    model: nn.Module,                     # network with SDA blocks
-    clips: Clips,                         # see `Clips`
+    model: nn.Module,  # network with SDA blocks
+    clips: Clips,  # see `Clips`
     labels: Sequence[int] | None = None,  # classes; a data set knows them; else the model's own answers
-    batch_size: int = 50,                 # clips at a time; a training step's memory for each
-) -> np.ndarray:                          # [N,R,4], rows as in `trace_clips`; NaN for what a block lacks; views add up
-    "Weight times the gradient of the class's log-probability with respect to it."
-    if labels is None: labels = _described(model, clips, None, None, None, logits_of(model, clips))["labels"]
-    if len(labels) != len(clips): raise ValueError(f"{len(labels)} labels for {len(clips)} clips")
-    blocks, found, classes = places(model), [], iter(labels)
+    batch_size: int = 50,  # clips at a time; a training step's memory for each
+) -> np.ndarray:  # [N,R,4], rows as in `trace_clips`; NaN for what a block lacks; views add up
+    """Weight times the gradient of the class's log-probability with respect to it."""
+    if labels is None:
+        labels = _described(model, clips, None, None, None, logits_of(model, clips))["labels"]
+    if len(labels) != len(clips):
+        raise ValueError(f"{len(labels)} labels for {len(clips)} clips")
+    blocks = places(model)
+    found = []
+    classes = iter(labels)
     with _evaluating(model, gradients=True), _weights_as_leaves(model) as leaves:
         for batch, views in _batches(model, clips, batch_size):
             log_p = model(batch).float().unflatten(0, (-1, views)).mean(1).log_softmax(1)
             true = [int(k) for k in itertools.islice(classes, len(log_p))]
-            grads = torch.autograd.grad(log_p[range(len(true)), true].sum(), list(leaves.values()))  # clips do not meet
+            grads = torch.autograd.grad(
+                log_p[range(len(true)), true].sum(), list(leaves.values())
+            )  # clips do not meet
             parts = []
             for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
-                part = (grad * leaf.detach()).unflatten(0, (len(true), views, -1)).sum(1)  # [clips, parts, its own]
+                part = (
+                    (grad * leaf.detach()).unflatten(0, (len(true), views, -1)).sum(1)
+                )  # [clips, parts, its own]
                 full = part.new_full((*part.shape[:2], len(DEPENDENCIES)), torch.nan)
                 full[..., [DEPENDENCIES.index(d) for d in blocks[name].dependencies]] = part
                 parts.append(full)
@@ -822,65 +1039,77 @@ def gradient_times_weight(
 
 # %% ../../nbs/explaining/59_effects.ipynb #ec348e57
 def order_sensitivity(
-    model: nn.Module,         # network with SDA blocks
-    clips: Tensor,            # [N,T,3,H,W]
+    model: nn.Module,  # network with SDA blocks
+    clips: Tensor,  # [N,T,3,H,W]
     seeds: Sequence[int] = (0, 1, 2),  # permutations of the frames
-) -> pd.DataFrame:            # blocks x dependencies, mean relative change; 0 is invariance
-    "How much the responses change when the frames are shuffled, relative to their size; frames put back in order."
-    intact, rows = trace_clips(model, clips, responses=True).responses, {}
+) -> pd.DataFrame:  # blocks x dependencies, mean relative change; 0 is invariance
+    """How much the responses change when the frames are shuffled, relative to their size; frames put back in order."""
+    intact = trace_clips(model, clips, responses=True).responses
+    rows = {}
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(clips.shape[1])
         other = trace_clips(model, shuffle(seed)(clips), responses=True).responses
         for block, name in ((b, n) for b in intact for n in intact[b] if n in DEPENDENCIES):
-            old, new = intact[block][name], other[block][name]
-            if name in ("LS", "S122"): old = old[:, order]  # the frames of the shuffled clip, as they were before
+            old = intact[block][name]
+            new = other[block][name]
+            if name in ("LS", "S122"):
+                old = old[:, order]  # the frames of the shuffled clip, as they were before
             change = np.linalg.norm((new - old).reshape(len(old), -1), axis=1)
-            rows.setdefault((block, name), []).append(change / np.linalg.norm(old.reshape(len(old), -1), axis=1).clip(1e-9))
+            rows.setdefault((block, name), []).append(
+                change / np.linalg.norm(old.reshape(len(old), -1), axis=1).clip(1e-9)
+            )
     table = pd.Series({key: np.mean(values) for key, values in rows.items()}).unstack()
     return table.loc[list(intact), [name for name in DEPENDENCIES if name in table]]
 
 # %% ../../nbs/explaining/59_effects.ipynb #451afdd3
 def leak_between_clips(
     model: nn.Module,  # any video network
-    clips: Tensor,     # [N,T,3,H,W], N > 1
-) -> float:            # largest change of another clip's logits; 0 but for rounding
-    "Replace one clip by noise, one after the other; what happens to the answers for the others?"
-    if len(clips) < 2: raise ValueError("a leak between clips needs at least two clips")
-    intact, worst = logits_of(model, clips, batch_size=len(clips)), 0.
+    clips: Tensor,  # [N,T,3,H,W], N > 1
+) -> float:  # largest change of another clip's logits; 0 but for rounding
+    """Replace one clip by noise, one after the other; what happens to the answers for the others?"""
+    if len(clips) < 2:
+        raise ValueError("a leak between clips needs at least two clips")
+    intact = logits_of(model, clips, batch_size=len(clips))
+    worst = 0.0
     for n in range(len(clips)):
         other = clips.clone()
         other[n] = torch.randn(clips.shape[1:], generator=torch.Generator().manual_seed(n)).to(clips)
         change = np.abs(logits_of(model, other, batch_size=len(clips)) - intact)
-        if not change[n].max() > 0: raise ValueError("noise in place of a clip left its own answer as it was")
+        if not change[n].max() > 0:
+            raise ValueError("noise in place of a clip left its own answer as it was")
         worst = max(worst, float(np.delete(change, n, 0).max()))
     return worst
 
 # %% ../../nbs/explaining/59_effects.ipynb #fc364449
 def changed_selection(
-    model: nn.Module,            # network with SDA blocks
+    model: nn.Module,  # network with SDA blocks
     without: str | None = None,  # dependency to leave out; None: all weights equal
-):                               # context manager, gives the model
-    "Leave one dependency out of every block, or make all weights equal."
+):  # context manager, gives the model
+    """Leave one dependency out of every block, or make all weights equal."""
     return (uniform() if without is None else drop(without)).on(model)
 
 
-def _accuracies(found: Predictions, needs: Mapping[str, str] | None, pairs: Sequence[tuple[str, str]]) -> dict:
-    "Accuracy overall, by need, between twins."
+def _accuracies(
+    found: Predictions, needs: Mapping[str, str] | None, pairs: Sequence[tuple[str, str]]
+) -> dict:
+    """Accuracy overall, by need, between twins."""
     row = {"all": found.accuracy()}
-    if needs: row |= dict(found.by_group(dict(needs))[["group", "accuracy"]].itertuples(index=False))
-    if pairs: row["between twins"] = float(found.pair_accuracy(list(pairs))["accuracy"].dropna().mean())
+    if needs:
+        row |= dict(found.by_group(dict(needs))[["group", "accuracy"]].itertuples(index=False))
+    if pairs:
+        row["between twins"] = float(found.pair_accuracy(list(pairs))["accuracy"].dropna().mean())
     return row
 
 
 def knock_outs(
-    model: nn.Module,                       # trained network with SDA blocks
-    data: Dataset,                          # test clips
+    model: nn.Module,  # trained network with SDA blocks
+    data: Dataset,  # test clips
     needs: Mapping[str, str] | None = None,  # class name -> need
     pairs: Sequence[tuple[str, str]] = (),  # twin classes
-    batch_size: int = 50,                   # clips at once
-    progress: bool = False,                 # show a bar
-) -> pd.DataFrame:                          # one row per change
-    "Accuracy with the selection as it is, without each dependency (NaN if `can_drop` says no), and with equal weights."
+    batch_size: int = 50,  # clips at once
+    progress: bool = False,  # show a bar
+) -> pd.DataFrame:  # one row per change
+    """Accuracy with the selection as it is, without each dependency (NaN if `can_drop` says no), and with equal weights."""
     names = [n for n in DEPENDENCIES if any(n in block.dependencies for block in places(model).values())]
     gone = {f"without {n}": drop(n) for n in names if can_drop(model, n)}
     changes = {"as selected": None} | gone | {"all weights equal": uniform()}
@@ -889,7 +1118,8 @@ def knock_outs(
         with changed(model, *([change] if change else [])):
             found = evaluate(model, data, batch_size=batch_size, progress=False)
         rows[name] = _accuracies(found, needs, pairs)
-    chance = {"all": 1 / len(found.class_names)} | dict.fromkeys(needs.values() if needs else (),
-                                                                1 / len(found.class_names))
-    rows["chance"] = chance | ({"between twins": .5} if pairs else {})
+    chance = {"all": 1 / len(found.class_names)} | dict.fromkeys(
+        needs.values() if needs else (), 1 / len(found.class_names)
+    )
+    rows["chance"] = chance | ({"between twins": 0.5} if pairs else {})
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("selection")

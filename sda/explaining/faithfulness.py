@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from ..data.datasets import ClipDataset
+from ..data.transforms import denormalise
+from .cam import LAYER, Target, clip_cams, find_layer
+from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
+from .trace import Trace
+from ..figures.plots import FONT, new_figure
+from ..moves.make import load_truth
 from ..networks.backbones import VideoNet, create_model
 from ..networks.blocks import DEPENDENCIES
-from .cam import LAYER, Target, clip_cams, find_layer
-from ..data.datasets import ClipDataset
-from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
 from ..testing.evaluate import softmax
-from ..moves.make import load_truth
-from ..figures.plots import FONT, new_figure
-from .trace import Trace
-from ..data.transforms import denormalise
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #8f96acc2
 _LOOKS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of maps; Okabe-Ito
@@ -37,20 +37,20 @@ _CONTROLS = {"centre": ("#0072B2", "--", "s"), "random": ("#777777", ":", "^")}
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(
-    model: nn.Module,                          # VideoNet
-    clips: Tensor,                             # [N,T,3,H,W]
-    targets: Target | list[Target] = None,     # what to explain: one target for all, or a list of N
-    **how: object,                             # layer=, method=, ... of `clip_cams`
-) -> np.ndarray:                               # raw maps [N,T,h,w]
-    "Class-activation maps of many clips as one array."
+    model: nn.Module,  # VideoNet
+    clips: Tensor,  # [N,T,3,H,W]
+    targets: Target | list[Target] = None,  # what to explain: one target for all, or a list of N
+    **how: object,  # layer=, method=, ... of `clip_cams`
+) -> np.ndarray:  # raw maps [N,T,h,w]
+    """Class-activation maps of many clips as one array."""
     return np.stack([cam.maps for cam in clip_cams(model, clips, targets, **how)])
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #8c3577c1
 def cell_scores(
     maps: np.ndarray,  # maps [N,T,h,w]
-    grid: int = 16,    # cells per side
-) -> np.ndarray:       # [N,T,grid,grid]
-    "Maps on a common grid: enlarged smoothly, then averaged over cells."
+    grid: int = 16,  # cells per side
+) -> np.ndarray:  # [N,T,grid,grid]
+    """Maps on a common grid: enlarged smoothly, then averaged over cells."""
     N, T = maps.shape[:2]
     x = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).flatten(0, 1)[:, None]
     side = max(4 * grid, *maps.shape[2:])
@@ -60,9 +60,9 @@ def cell_scores(
 
 def ranks_of(
     scores: np.ndarray,  # [N,...] numbers, high ones first
-    seed: int = 0,       # of the order among equals
-) -> np.ndarray:         # [N,...] ranks, 0 for the highest of each row
-    "The place of every cell in its clip's order; ties are broken by lot."
+    seed: int = 0,  # of the order among equals
+) -> np.ndarray:  # [N,...] ranks, 0 for the highest of each row
+    """The place of every cell in its clip's order; ties are broken by lot."""
     flat = scores.reshape(len(scores), -1)
     lot = np.random.default_rng(seed).permuted(np.tile(np.arange(flat.shape[1]), (len(flat), 1)), axis=1)
     order = np.lexsort((lot, -flat), axis=1)
@@ -73,29 +73,34 @@ def ranks_of(
 # %% ../../nbs/explaining/61_faithfulness.ipynb #de31020a
 def centre_prior(
     shape: tuple[int, int, int, int],  # N, T, h, w
-) -> np.ndarray:                       # [N,T,h,w], highest in the middle of the middle frame
-    "A map that knows only that things are filmed in the middle, and happen halfway through."
+) -> np.ndarray:  # [N,T,h,w], highest in the middle of the middle frame
+    """A map that knows only that things are filmed in the middle, and happen halfway through."""
     N, T, h, w = shape
     t, y, x = (np.abs(np.linspace(-1, 1, n)) if n > 1 else np.zeros(1) for n in (T, h, w))
-    return np.tile(np.exp(-2 * (y[:, None] ** 2 + x ** 2))[None] * np.exp(-.1 * t ** 2)[:, None, None], (N, 1, 1, 1))
+    return np.tile(
+        np.exp(-2 * (y[:, None] ** 2 + x**2))[None] * np.exp(-0.1 * t**2)[:, None, None], (N, 1, 1, 1)
+    )
 
 
 def other_clips(
-    maps: np.ndarray,                      # [N,T,h,w], N > 1
-    labels: Sequence[int] | None = None,   # classes; the lender is then of another class where there is one
-) -> np.ndarray:                           # [N,T,h,w]
-    "Every clip gets the map of another clip."
-    if len(maps) < 2: raise ValueError("another clip's map needs at least two clips")
+    maps: np.ndarray,  # [N,T,h,w], N > 1
+    labels: Sequence[int] | None = None,  # classes; the lender is then of another class where there is one
+) -> np.ndarray:  # [N,T,h,w]
+    """Every clip gets the map of another clip."""
+    if len(maps) < 2:
+        raise ValueError("another clip's map needs at least two clips")
     classes = np.arange(len(maps)) if labels is None else np.asarray(labels)
     steps = range(1, len(maps))
+
     def lender(i: int) -> int:
         around = [(i + step) % len(maps) for step in steps]
         return next((j for j in around if classes[j] != classes[i]), around[0])
+
     return maps[[lender(i) for i in range(len(maps))]]
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #5081f2ae
-def _blurred(clips: Tensor, strength: float = .1) -> Tensor:
-    "Clips without detail: a blur whose width is a tenth of the frame."
+def _blurred(clips: Tensor, strength: float = 0.1) -> Tensor:
+    """Clips without detail: a blur whose width is a tenth of the frame."""
     return blur(strength * min(clips.shape[-2:]))(clips)
 
 
@@ -106,22 +111,23 @@ FILLS: dict[str, Callable[[Tensor], Tensor]] = {  # what stands where a cell was
 
 
 def without_cells(
-    clips: Tensor,           # [N,T,3,H,W]
-    gone: np.ndarray,        # bool [N,T,g,g]: cells to take away
-    fill: str = "blur",      # key of FILLS
-) -> Tensor:                 # [N,T,3,H,W]
-    "Clips with some cells replaced."
+    clips: Tensor,  # [N,T,3,H,W]
+    gone: np.ndarray,  # bool [N,T,g,g]: cells to take away
+    fill: str = "blur",  # key of FILLS
+) -> Tensor:  # [N,T,3,H,W]
+    """Clips with some cells replaced."""
     return _mixed(clips, _filled(clips, fill), gone)
 
 
 def _filled(clips: Tensor, fill: str) -> Tensor:
-    "What stands in the places that are taken away."
-    if fill not in FILLS: raise ValueError(f"unknown fill {fill!r}; choose {' or '.join(FILLS)}")
+    """What stands in the places that are taken away."""
+    if fill not in FILLS:
+        raise ValueError(f"unknown fill {fill!r}; choose {' or '.join(FILLS)}")
     return FILLS[fill](clips)
 
 
 def _mixed(clips: Tensor, filled: Tensor, gone: np.ndarray) -> Tensor:
-    "The clips, and in the cells that are gone what fills them."
+    """The clips, and in the cells that are gone what fills them."""
     mask = torch.from_numpy(gone).to(clips).flatten(0, 1)[:, None]
     mask = F.interpolate(mask, size=clips.shape[-2:], mode="nearest").unflatten(0, clips.shape[:2])
     return torch.lerp(clips, filled, mask)
@@ -129,43 +135,49 @@ def _mixed(clips: Tensor, filled: Tensor, gone: np.ndarray) -> Tensor:
 # %% ../../nbs/explaining/61_faithfulness.ipynb #a4269bae
 def frame_scores(
     maps: np.ndarray,  # maps [N,T,h,w]
-) -> np.ndarray:       # [N,T]
-    "Positive evidence of every frame."
+) -> np.ndarray:  # [N,T]
+    """Positive evidence of every frame."""
     return np.maximum(maps, 0).sum((2, 3))
 
 
 def only_frames(
-    clips: Tensor,      # [N,T,3,H,W]
-    kept: np.ndarray,   # bool [N,T], at least one frame per clip
-) -> Tensor:            # [N,T,3,H,W]
-    "Clips whose lost frames are replaced by the nearest one left, the earlier of two."
-    if not kept.any(1).all(): raise ValueError("a clip needs at least one frame")
+    clips: Tensor,  # [N,T,3,H,W]
+    kept: np.ndarray,  # bool [N,T], at least one frame per clip
+) -> Tensor:  # [N,T,3,H,W]
+    """Clips whose lost frames are replaced by the nearest one left, the earlier of two."""
+    if not kept.any(1).all():
+        raise ValueError("a clip needs at least one frame")
     T = clips.shape[1]
     away = np.abs(np.arange(T)[:, None] - np.arange(T)) + np.where(kept, 0, 2 * T)[:, None, :]  # [N,T,T]
     return torch.stack([clip[order] for clip, order in zip(clips, away.argmin(2).tolist(), strict=True)])
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #71949f7c
 def _states(clips: Tensor, filled: Tensor | None, ranks: np.ndarray, share: float, curve: str) -> Tensor:
-    "The clips after a share of places (or frames, where nothing fills them) has been deleted or inserted."
+    """The clips after a share of places (or frames, where nothing fills them) has been deleted or inserted."""
     chosen = ranks < round(share * ranks[0].size)
     gone = chosen if curve == "deletion" else ~chosen
     return only_frames(clips, ~gone) if filled is None else _mixed(clips, filled, gone)
 
 
 def _shares(places: int, steps: int, over: str) -> dict[str, list[float]]:
-    "The shares at which the two curves are read; a clip keeps at least one frame."
-    if steps < 1: raise ValueError(f"steps must be at least 1, got {steps}")
+    """The shares at which the two curves are read; a clip keeps at least one frame."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     counts = np.unique(np.linspace(0, places, min(steps, places) + 1).round().astype(int))
     first, last = (counts[:-1], counts[1:]) if over == "frames" else (counts, counts)
     return {"deletion": (first / places).tolist(), "insertion": (last / places).tolist()}
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #a59326e1
-def _orders(maps: Mapping[str, np.ndarray], over: str, grid: int, draws: int, seed: int
-            ) -> dict[tuple[str, int], np.ndarray]:
-    "Ranks of the places under the maps, the centre prior and by lot: (order, draw) -> [N,...]."
-    if over not in ("space", "frames"): raise ValueError(f"unknown over={over!r}; choose 'space' or 'frames'")
+def _orders(
+    maps: Mapping[str, np.ndarray], over: str, grid: int, draws: int, seed: int
+) -> dict[tuple[str, int], np.ndarray]:
+    """Ranks of the places under the maps, the centre prior and by lot: (order, draw) -> [N,...]."""
+    if over not in ("space", "frames"):
+        raise ValueError(f"unknown over={over!r}; choose 'space' or 'frames'")
+
     def scores(values: np.ndarray) -> np.ndarray:
         return cell_scores(values, grid) if over == "space" else frame_scores(values)
+
     found = {(name, 0): ranks_of(scores(values), seed) for name, values in maps.items()}
     found["centre", 0] = ranks_of(scores(centre_prior(next(iter(maps.values())).shape)), seed)
     nothing = np.zeros_like(found["centre", 0], float)
@@ -173,46 +185,72 @@ def _orders(maps: Mapping[str, np.ndarray], over: str, grid: int, draws: int, se
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #6fb7eb64
 def _checked_maps(maps: np.ndarray | Mapping[str, np.ndarray], clips: Tensor) -> dict[str, np.ndarray]:
-    "Maps by name that fit the clips; a single one is called map."
+    """Maps by name that fit the clips; a single one is called map."""
     named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
-    if not named or {"centre", "random"} & set(named): raise ValueError("name one map or more, none 'centre' or 'random'")
+    if not named or {"centre", "random"} & set(named):
+        raise ValueError("name one map or more, none 'centre' or 'random'")
     for values in named.values():
         if values.ndim != 4 or values.shape[:2] != clips.shape[:2]:
-            raise ValueError(f"maps {list(values.shape)} do not fit clips {list(clips.shape)}: one map per frame is needed")
-        if not np.isfinite(values).all(): raise ValueError("the maps are not finite")
+            raise ValueError(
+                f"maps {list(values.shape)} do not fit clips {list(clips.shape)}: one map per frame is needed"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError("the maps are not finite")
     return named
 
 
 def _long(rows: list[tuple], over: str) -> pd.DataFrame:
-    "One row per clip and step."
-    parts = [pd.DataFrame({"over": over, "curve": curve, "order": order, "draw": draw, "share": share,
-                           "clip": np.arange(len(p)), "probability": p}) for curve, order, draw, share, p in rows]
+    """One row per clip and step."""
+    parts = [
+        pd.DataFrame(
+            {
+                "over": over,
+                "curve": curve,
+                "order": order,
+                "draw": draw,
+                "share": share,
+                "clip": np.arange(len(p)),
+                "probability": p,
+            }
+        )
+        for curve, order, draw, share, p in rows
+    ]
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #d62e6279
 def deletion_insertion(
-    model: nn.Module,                       # video network
-    clips: Tensor,                          # [N,T,3,H,W]
+    model: nn.Module,  # video network
+    clips: Tensor,  # [N,T,3,H,W]
     maps: np.ndarray | Mapping[str, np.ndarray],  # [N,T,h,w], see `maps_of`, or several by name
-    over: str = "space",                    # "space": cells of frames; "frames": whole frames
-    steps: int = 10,                        # how many times something is taken away
-    labels: Sequence[int] | None = None,    # class whose probability is read; the model's own answers if left out
-    draws: int = 3,                         # random orders
-    fill: str = "blur",                     # key of FILLS
-    grid: int = 16,                         # cells per side
-    seed: int = 0,                          # of the random orders
-    batch_size: int = 50,                   # clips at a time
-) -> pd.DataFrame:                          # columns over, curve, order, draw, share, clip, probability
-    "How the answer falls when the marked places go, and rises when they come, against random and centre."
+    over: str = "space",  # "space": cells of frames; "frames": whole frames
+    steps: int = 10,  # how many times something is taken away
+    labels: Sequence[int]
+    | None = None,  # class whose probability is read; the model's own answers if left out
+    draws: int = 3,  # random orders
+    fill: str = "blur",  # key of FILLS
+    grid: int = 16,  # cells per side
+    seed: int = 0,  # of the random orders
+    batch_size: int = 50,  # clips at a time
+) -> pd.DataFrame:  # columns over, curve, order, draw, share, clip, probability
+    """How the answer falls when the marked places go, and rises when they come, against random and centre."""
     orders = _orders(_checked_maps(maps, clips), over, grid, draws, seed)
-    ends, rows, which, filled = {}, [], np.arange(len(clips)), _filled(clips, fill) if over == "space" else None
+    ends = {}
+    rows = []
+    which = np.arange(len(clips))
+    filled = _filled(clips, fill) if over == "space" else None
+
     def answers(ranks: np.ndarray, curve: str, share: float) -> np.ndarray:
-        end = (curve == "deletion") == (share == 0) if share in (0, 1) else None  # the ends are the same for every order
+        end = (
+            (curve == "deletion") == (share == 0) if share in (0, 1) else None
+        )  # the ends are the same for every order
         if end is None or end not in ends:
             ends[end] = logits_of(model, _states(clips, filled, ranks, share, curve), batch_size=batch_size)
         return softmax(ends[end])
+
     for (order, draw), ranks in orders.items():
-        for curve, share in ((c, s) for c, shares in _shares(ranks[0].size, steps, over).items() for s in shares):
+        for curve, share in (
+            (c, s) for c, shares in _shares(ranks[0].size, steps, over).items() for s in shares
+        ):
             found = answers(ranks, curve, share)
             target = ends[True].argmax(1) if labels is None else np.asarray(labels)
             rows.append((curve, order, draw, share, found[which, target]))
@@ -220,7 +258,7 @@ def deletion_insertion(
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #2247756d
 def _area(part: pd.DataFrame) -> pd.Series:
-    "Mean height of every clip's curve (trapezoids over the share)."
+    """Mean height of every clip's curve (trapezoids over the share)."""
     wide = part.pivot(index="share", columns=["order", "draw", "clip"], values="probability").sort_index()
     x = wide.index.to_numpy()
     return pd.Series(np.trapezoid(wide.to_numpy(), x, axis=0) / (x[-1] - x[0]), wide.columns)
@@ -228,8 +266,10 @@ def _area(part: pd.DataFrame) -> pd.Series:
 
 def curve_areas(
     curves: pd.DataFrame,  # from `deletion_insertion`
-) -> pd.DataFrame:         # per order: deletion, insertion, difference, and the difference beyond random with interval, n
-    "Areas under the curves, and how far an order is better than a random one."
+) -> (
+    pd.DataFrame
+):  # per order: deletion, insertion, difference, and the difference beyond random with interval, n
+    """Areas under the curves, and how far an order is better than a random one."""
     areas = {curve: _area(part).groupby(["order", "clip"]).mean() for curve, part in curves.groupby("curve")}
     difference = (areas["insertion"] - areas["deletion"]).unstack("clip")
     rows = {}
@@ -238,52 +278,75 @@ def curve_areas(
         row["difference"] = float(difference.loc[order].mean())
         if "random" in difference.index and order != "random":
             beyond = (difference.loc[order] - difference.loc["random"]).to_numpy()
-            row |= dict(zip(("beyond random", "low", "high"), (beyond.mean(), *mean_interval(beyond)), strict=True))
+            row |= dict(
+                zip(("beyond random", "low", "high"), (beyond.mean(), *mean_interval(beyond)), strict=True)
+            )
         rows[order] = row | {"n": difference.shape[1]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(curves.over.iloc[0]).round(3)
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #03ab7458
 def curve_words(
     curves: pd.DataFrame,  # from `deletion_insertion`
-    order: str = "map",    # whose verdict, where several maps were given by name
-) -> str:                  # one sentence
-    "Whether the marked places matter to the answer, in words."
-    table, over = curve_areas(curves), curves.over.iloc[0]
+    order: str = "map",  # whose verdict, where several maps were given by name
+) -> str:  # one sentence
+    """Whether the marked places matter to the answer, in words."""
+    table = curve_areas(curves)
+    over = curves.over.iloc[0]
     row = table.loc[order]
     if "beyond random" not in table or np.isnan(row["low"]):
         return f"Too few clips or no random order (n = {int(row['n'])}): no verdict."
     places = "places" if over == "space" else "frames"
-    verdict = (f"The {places} marked matter more than random ones" if row["low"] > 0 else
-               f"The {places} marked matter less than random ones" if row["high"] < 0 else
-               f"The {places} marked matter no more than random ones")
-    centre = " (the centre does as well)" if 0 < row["low"] and table.loc["centre", "beyond random"] >= row["low"] else ""
-    return (f"{verdict}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
-            f"{row['beyond random']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], n = {int(row['n'])}.")
+    verdict = (
+        f"The {places} marked matter more than random ones"
+        if row["low"] > 0
+        else f"The {places} marked matter less than random ones"
+        if row["high"] < 0
+        else f"The {places} marked matter no more than random ones"
+    )
+    centre = (
+        " (the centre does as well)"
+        if 0 < row["low"] and table.loc["centre", "beyond random"] >= row["low"]
+        else ""
+    )
+    return (
+        f"{verdict}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
+        f"{row['beyond random']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], n = {int(row['n'])}."
+    )
 
 
 def _looks(orders: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    "Colour, line and marker of every order; the controls always look the same."
+    """Colour, line and marker of every order; the controls always look the same."""
     names = [name for name in dict.fromkeys(orders) if name not in _CONTROLS]
-    return {name: (_LOOKS[k % len(_LOOKS)], "-", "osDv^P"[k % 6]) for k, name in enumerate(names)} | \
-        {name: look for name, look in _CONTROLS.items() if name in set(orders)}
+    return {name: (_LOOKS[k % len(_LOOKS)], "-", "osDv^P"[k % 6]) for k, name in enumerate(names)} | {
+        name: look for name, look in _CONTROLS.items() if name in set(orders)
+    }
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #41fe663b
 def fig_curves(
     curves: pd.DataFrame,  # from `deletion_insertion`
-    title: str = "",       # line above
-) -> Figure:               # deletion on the left, insertion on the right
-    "Mean curves of the map and of its controls; the band is the range over random orders."
-    over, n = curves.over.iloc[0], curves["clip"].nunique()
+    title: str = "",  # line above
+) -> Figure:  # deletion on the left, insertion on the right
+    """Mean curves of the map and of its controls; the band is the range over random orders."""
+    over = curves.over.iloc[0]
+    n = curves["clip"].nunique()
     figure = new_figure(7.2, 2.9, title)
     for axes, curve in zip(figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True):
         part = curves[curves.curve == curve]
         means = part.groupby(["order", "draw", "share"]).probability.mean()
         for order, (colour, line, marker) in _looks(curves["order"]).items():
             wide = means[order].unstack("draw")
-            axes.plot(wide.index, wide.mean(axis=1), line, color=colour, marker=marker, markersize=4, label=order)
-            if wide.shape[1] > 1: axes.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=.2, lw=0)
-        axes.set_xlabel(f"share of {'cells' if over == 'space' else 'frames'} "
-                        f"{'taken away' if curve == 'deletion' else 'put back'}", fontsize=FONT - 1)
+            axes.plot(
+                wide.index, wide.mean(axis=1), line, color=colour, marker=marker, markersize=4, label=order
+            )
+            if wide.shape[1] > 1:
+                axes.fill_between(
+                    wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.2, lw=0
+                )
+        axes.set_xlabel(
+            f"share of {'cells' if over == 'space' else 'frames'} "
+            f"{'taken away' if curve == 'deletion' else 'put back'}",
+            fontsize=FONT - 1,
+        )
         axes.set_title(curve, fontsize=FONT)
         axes.set_ylim(0, 1)
     figure.axes[0].set_ylabel(f"probability of the class (n = {n})", fontsize=FONT - 1)
@@ -293,9 +356,9 @@ def fig_curves(
 # %% ../../nbs/explaining/61_faithfulness.ipynb #21d478b7
 def random_twin(
     model: VideoNet,  # from `create_model` or `load_model`
-    seed: int = 0,    # of the weights
-) -> VideoNet:        # on the same device, in evaluation mode
-    "The same network as it was before training, with other random weights."
+    seed: int = 0,  # of the weights
+) -> VideoNet:  # on the same device, in evaluation mode
+    """The same network as it was before training, with other random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         twin = create_model(model.name, model.num_classes, model.num_frames, **model.options)
@@ -303,16 +366,16 @@ def random_twin(
 
 
 def _part_of(name: str, stages: Sequence[str]) -> str:
-    "The part of a network that a parameter belongs to: stem, a stage, or the classifier (with necks)."
+    """The part of a network that a parameter belongs to: stem, a stage, or the classifier (with necks)."""
     head = name.split(".")[0]
     return head if head in stages else "stem" if head in ("conv1", "bn1") else "classifier"
 
 
 def cascade(
     model: VideoNet,  # trained network
-    seed: int = 0,    # of the new weights
+    seed: int = 0,  # of the new weights
 ) -> Iterator[tuple[str, VideoNet]]:  # (lowest part that is random, network); one network, changed as you go
-    "Networks whose top is random, further and further down."
+    """Networks whose top is random, further and further down."""
     net = random_twin(model, seed)
     new, state = ({k: v.clone() for k, v in m.state_dict().items()} for m in (net, model))
     for part in ("classifier", *reversed(model.stages), "stem"):
@@ -322,25 +385,28 @@ def cascade(
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #0b563af3
 def map_agreement(
-    maps: np.ndarray,    # [N,T,h,w]
+    maps: np.ndarray,  # [N,T,h,w]
     others: np.ndarray,  # [N,T,h,w]
-) -> np.ndarray:         # [N], rank correlation over the cells of each clip; NaN for a map without contrast
-    "How alike two maps of the same clips are."
-    if maps.shape != others.shape: raise ValueError(f"maps {list(maps.shape)} and {list(others.shape)} do not fit")
+) -> np.ndarray:  # [N], rank correlation over the cells of each clip; NaN for a map without contrast
+    """How alike two maps of the same clips are."""
+    if maps.shape != others.shape:
+        raise ValueError(f"maps {list(maps.shape)} and {list(others.shape)} do not fit")
     return spearman(maps.reshape(len(maps), -1), others.reshape(len(maps), -1))
 
 
 def randomisation(
-    model: VideoNet,                        # trained network from `create_model` or `load_model`
-    clips: Tensor,                          # [N,T,3,H,W]
-    labels: Sequence[int] | None = None,    # class that is explained; the trained model's own answers if left out
-    seeds: Sequence[int] = (0,),            # of the new weights
-    **how: object,                          # layer=, method=, ... of `clip_cams`
-) -> pd.DataFrame:                          # rows "random from": rho, low, high, n (clips)
-    "Rank correlation of a map with itself while the network is scrambled from the top."
+    model: VideoNet,  # trained network from `create_model` or `load_model`
+    clips: Tensor,  # [N,T,3,H,W]
+    labels: Sequence[int]
+    | None = None,  # class that is explained; the trained model's own answers if left out
+    seeds: Sequence[int] = (0,),  # of the new weights
+    **how: object,  # layer=, method=, ... of `clip_cams`
+) -> pd.DataFrame:  # rows "random from": rho, low, high, n (clips)
+    """Rank correlation of a map with itself while the network is scrambled from the top."""
     logits = logits_of(model, clips)
     target = [int(k) for k in (logits.argmax(1) if labels is None else labels)]
-    original, found = maps_of(model, clips, target, **how), {}
+    original = maps_of(model, clips, target, **how)
+    found = {}
     for seed in seeds:
         for part, net in cascade(model, seed):
             found.setdefault(part, []).append(map_agreement(original, maps_of(net, clips, target, **how)))
@@ -354,17 +420,24 @@ def randomisation(
 # %% ../../nbs/explaining/61_faithfulness.ipynb #92e64278
 def fig_randomisation(
     tables: Mapping[str, pd.DataFrame],  # name of a method -> table from `randomisation`
-    title: str = "",                     # line above
-) -> Figure:                             # one line per method
-    "How much of a map is left when the network is scrambled from the top."
-    figure = new_figure(5.6, 3., title)
+    title: str = "",  # line above
+) -> Figure:  # one line per method
+    """How much of a map is left when the network is scrambled from the top."""
+    figure = new_figure(5.6, 3.0, title)
     axes = figure.subplots()
     axes.axhline(0, color="grey", linestyle="--", linewidth=1, zorder=0)
     for k, (name, table) in enumerate(tables.items()):
-        x = np.arange(len(table)) + .06 * (k - (len(tables) - 1) / 2)  # side by side, not on top
+        x = np.arange(len(table)) + 0.06 * (k - (len(tables) - 1) / 2)  # side by side, not on top
         error = np.abs(np.stack([table.rho - table.low, table.high - table.rho]))
-        axes.errorbar(x, table.rho, error, marker="osD^v"[k % 5], capsize=3, label=name,
-                      color=("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000")[k % 5])
+        axes.errorbar(
+            x,
+            table.rho,
+            error,
+            marker="osD^v"[k % 5],
+            capsize=3,
+            label=name,
+            color=("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000")[k % 5],
+        )
         axes.set_xticks(range(len(table)), table.index, fontsize=FONT - 1)
     axes.set_ylim(-1.05, 1.05)
     axes.set_xlabel("random from the top down to", fontsize=FONT - 1)
@@ -374,13 +447,14 @@ def fig_randomisation(
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #0b3cda14
 def truth_masks(
-    data: ClipDataset,                      # test clips of a Moves set, one view
-    root: str | Path,                       # folder of that set
-    indices: Sequence[int] | None = None,   # which clips; all if left out
-) -> dict[str, np.ndarray]:                 # "object" and "evidence": bool [N,T,H,W], as the network sees them
-    "Masks of the truth for clips of a Moves set."
+    data: ClipDataset,  # test clips of a Moves set, one view
+    root: str | Path,  # folder of that set
+    indices: Sequence[int] | None = None,  # which clips; all if left out
+) -> dict[str, np.ndarray]:  # "object" and "evidence": bool [N,T,H,W], as the network sees them
+    """Masks of the truth for clips of a Moves set."""
     records = [data.records[i] for i in (range(len(data)) if indices is None else indices)]
-    truths, masks = load_truth(root, [r.id for r in records]), {"object": [], "evidence": []}
+    truths = load_truth(root, [r.id for r in records])
+    masks = {"object": [], "evidence": []}
     config = data.transform_config
     if data.train or data.sampling.views != 1 or config is None:
         raise ValueError("masks need test clips with one view and a TransformConfig")
@@ -393,63 +467,83 @@ def truth_masks(
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #2ca296eb
 def pointing_game(
-    maps: np.ndarray,   # [N,T,h,w], enlarged to the size of the masks
+    maps: np.ndarray,  # [N,T,h,w], enlarged to the size of the masks
     masks: np.ndarray,  # bool [N,T,H,W]
-) -> pd.DataFrame:      # per clip: point (hit or not), energy, area (chance); NaN for a clip with an empty mask
-    "Whether maps point into the masks, and how much of their evidence lies inside."
-    if maps.shape[:2] != masks.shape[:2]: raise ValueError(f"maps {list(maps.shape)} do not fit masks {list(masks.shape)}")
-    if not np.isfinite(maps).all(): raise ValueError("the maps are not finite")
+) -> pd.DataFrame:  # per clip: point (hit or not), energy, area (chance); NaN for a clip with an empty mask
+    """Whether maps point into the masks, and how much of their evidence lies inside."""
+    if maps.shape[:2] != masks.shape[:2]:
+        raise ValueError(f"maps {list(maps.shape)} do not fit masks {list(masks.shape)}")
+    if not np.isfinite(maps).all():
+        raise ValueError("the maps are not finite")
     rows = []
     for values, mask in zip(maps, masks, strict=True):
         large = torch.from_numpy(np.ascontiguousarray(values, np.float32))[:, None]
-        large = F.interpolate(large, size=mask.shape[1:], mode="bilinear", align_corners=False)[:, 0].clamp_min(0).numpy()
-        some, total = mask.any(), float(large.sum())
-        rows.append((float(total > 0 and mask.flat[large.argmax()]) if some else np.nan,
-                     (float(large[mask].sum()) / total if total > 0 else 0.) if some else np.nan,
-                     mask.mean() if some else np.nan))
+        large = (
+            F.interpolate(large, size=mask.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+            .clamp_min(0)
+            .numpy()
+        )
+        some = mask.any()
+        total = float(large.sum())
+        rows.append(
+            (
+                float(total > 0 and mask.flat[large.argmax()]) if some else np.nan,
+                (float(large[mask].sum()) / total if total > 0 else 0.0) if some else np.nan,
+                mask.mean() if some else np.nan,
+            )
+        )
     return pd.DataFrame(rows, columns=["point", "energy", "area"])
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #9d901d3d
 def norm_maps(
-    model: nn.Module,       # VideoNet
-    clips: Tensor,          # [N,T,3,H,W]
-    layer: str = LAYER,     # see `cam_layers`
-    batch_size: int = 16,   # clips at a time
-) -> np.ndarray:            # [N,T,h,w]
-    "Length of the feature vector at every place: a map without a class and without gradients."
-    found, T = [], clips.shape[1]
+    model: nn.Module,  # VideoNet
+    clips: Tensor,  # [N,T,3,H,W]
+    layer: str = LAYER,  # see `cam_layers`
+    batch_size: int = 16,  # clips at a time
+) -> np.ndarray:  # [N,T,h,w]
+    """Length of the feature vector at every place: a map without a class and without gradients."""
+    found = []
+    T = clips.shape[1]
+
     def hook(module: nn.Module, inputs: tuple, features: Tensor) -> None:
         found.append(features.detach().norm(dim=1).unflatten(0, (-1, T)).cpu())
+
     handle = find_layer(model, layer).register_forward_hook(hook)
-    try: logits_of(model, clips, batch_size=batch_size)
-    finally: handle.remove()
+    try:
+        logits_of(model, clips, batch_size=batch_size)
+    finally:
+        handle.remove()
     return torch.cat(found).numpy()
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #23b7cb46
 def control_maps(
-    model: VideoNet,      # trained network
-    clips: Tensor,        # [N,T,3,H,W]
+    model: VideoNet,  # trained network
+    clips: Tensor,  # [N,T,3,H,W]
     labels: Sequence[int] | None = None,  # class explained; the model's own answers if left out
-    seed: int = 0,        # of the random network
-    **how: object,        # layer=, method=, ... of `clip_cams`
+    seed: int = 0,  # of the random network
+    **how: object,  # layer=, method=, ... of `clip_cams`
 ) -> dict[str, np.ndarray]:  # "map" and its controls, each [N,T,h,w]
-    "Maps of a method, and the maps that it has to beat."
+    """Maps of a method, and the maps that it has to beat."""
     logits = logits_of(model, clips)
     target = np.asarray(logits.argmax(1) if labels is None else labels)
     rest = logits.copy()
     rest[np.arange(len(rest)), target] = -np.inf
     maps = maps_of(model, clips, target.tolist(), **how)
-    return {"map": maps, "centre": centre_prior(maps.shape), "another clip": other_clips(maps, target),
-            "random weights": maps_of(random_twin(model, seed), clips, target.tolist(), **how),
-            "another class": maps_of(model, clips, rest.argmax(1).tolist(), **how),
-            "activation": norm_maps(model, clips, how.get("layer", LAYER))}
+    return {
+        "map": maps,
+        "centre": centre_prior(maps.shape),
+        "another clip": other_clips(maps, target),
+        "random weights": maps_of(random_twin(model, seed), clips, target.tolist(), **how),
+        "another class": maps_of(model, clips, rest.argmax(1).tolist(), **how),
+        "activation": norm_maps(model, clips, how.get("layer", LAYER)),
+    }
 
 
 def pointing_table(
-    maps: Mapping[str, np.ndarray],   # name -> maps [N,T,h,w], see `control_maps`
+    maps: Mapping[str, np.ndarray],  # name -> maps [N,T,h,w], see `control_maps`
     masks: Mapping[str, np.ndarray],  # name -> masks [N,T,H,W], see `truth_masks`
-) -> pd.DataFrame:                    # rows (mask, maps): point and energy with 95 % intervals, area (chance), n
-    "Pointing game and energy of several maps over several masks."
+) -> pd.DataFrame:  # rows (mask, maps): point and energy with 95 % intervals, area (chance), n
+    """Pointing game and energy of several maps over several masks."""
     rows = {}
     for (name, mask), (kind, values) in itertools.product(masks.items(), maps.items()):
         found = pointing_game(values, mask)
@@ -463,38 +557,55 @@ def pointing_table(
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #86981e65
 def _per_clip(trace: Trace, videos: Sequence[str]) -> np.ndarray:
-    "Weights [n,R,4] of these videos, views averaged."
+    """Weights [n,R,4] of these videos, views averaged."""
     rows = {video: [] for video in videos}
     for i, video in enumerate(trace.videos):
-        if video in rows: rows[video].append(i)
+        if video in rows:
+            rows[video].append(i)
     return np.stack([trace.weights[some].mean(0) for some in rows.values()])
 
 
 def _same_largest(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    "How often the largest weight [n,4] is the same dependency, and how often by chance."
+    """How often the largest weight [n,4] is the same dependency, and how often by chance."""
     tops = [np.eye(4)[np.nan_to_num(w, nan=-1).argmax(1)] for w in (a, b)]
     return float((tops[0] * tops[1]).sum(1).mean()), float((tops[0].mean(0) * tops[1].mean(0)).sum())
 
 
 def seed_agreement(
     traces: Mapping[str, Trace],  # name of a checkpoint -> trace; two or more, of the same clips
-    draws: int = 1000,            # bootstrap samples
-    seed: int = 0,                # of the bootstrap
-) -> pd.DataFrame:                # a, b, block ("all": mean over blocks), dependency, rho, low, high, apart, ..., n
-    "How far checkpoints agree on the selection of the same clips."
-    if len(traces) < 2: raise ValueError("agreement needs the traces of at least two checkpoints")
+    draws: int = 1000,  # bootstrap samples
+    seed: int = 0,  # of the bootstrap
+) -> pd.DataFrame:  # a, b, block ("all": mean over blocks), dependency, rho, low, high, apart, ..., n
+    """How far checkpoints agree on the selection of the same clips."""
+    if len(traces) < 2:
+        raise ValueError("agreement needs the traces of at least two checkpoints")
     rows = []
     for (a, one), (b, two) in itertools.combinations(traces.items(), 2):
-        if one.fingerprint == two.fingerprint: raise ValueError(f"{a} and {b} are traces of the same network")
-        if one.blocks != two.blocks: raise ValueError(f"{a} and {b} have other blocks: {one.blocks} and {two.blocks}")
+        if one.fingerprint == two.fingerprint:
+            raise ValueError(f"{a} and {b} are traces of the same network")
+        if one.blocks != two.blocks:
+            raise ValueError(f"{a} and {b} have other blocks: {one.blocks} and {two.blocks}")
         videos = [video for video in dict.fromkeys(one.videos) if video in set(two.videos)]
-        if len(videos) < 3: raise ValueError(f"{a} and {b} share {len(videos)} clips; trace the same clips with both")
+        if len(videos) < 3:
+            raise ValueError(f"{a} and {b} share {len(videos)} clips; trace the same clips with both")
         x, y = (_per_clip(trace, videos) for trace in (one, two))
-        places = {"all": (x.mean(1), y.mean(1))} | {name: (x[:, r], y[:, r]) for r, name in enumerate(one.blocks)}
+        places = {"all": (x.mean(1), y.mean(1))} | {
+            name: (x[:, r], y[:, r]) for r, name in enumerate(one.blocks)
+        }
         for (block, (u, v)), (d, dependency) in itertools.product(places.items(), enumerate(DEPENDENCIES)):
-            if np.isnan(u[:, d]).any() or np.isnan(v[:, d]).any(): continue
+            if np.isnan(u[:, d]).any() or np.isnan(v[:, d]).any():
+                continue
             same, chance = _same_largest(u, v)
-            rows.append({"a": a, "b": b, "block": block, "dependency": dependency,
-                         **vars(rank_correlation(u[:, d], v[:, d], draws, seed)),
-                         "apart": np.abs(u[:, d] - v[:, d]).mean(), "same largest": same, "by chance": chance})
+            rows.append(
+                {
+                    "a": a,
+                    "b": b,
+                    "block": block,
+                    "dependency": dependency,
+                    **vars(rank_correlation(u[:, d], v[:, d], draws, seed)),
+                    "apart": np.abs(u[:, d] - v[:, d]).mean(),
+                    "same largest": same,
+                    "by chance": chance,
+                }
+            )
     return pd.DataFrame(rows).round(3)

@@ -22,63 +22,79 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..networks.backbones import eval_mode, list_models, sda_blocks
-from ..networks.blocks import DEPENDENCIES, SDA, resize
 from ..data.datasets import ClipDataset, Record
-from ..testing.evaluate import DAMAGED
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
+from ..networks.backbones import eval_mode, list_models, sda_blocks
+from ..networks.blocks import DEPENDENCIES, SDA, resize
+from ..testing.evaluate import DAMAGED
 
 # %% ../../nbs/explaining/57_trace.ipynb #a9e85ab2
 ClassMeans = namedtuple("ClassMeans", "means class_names counts")  # [K,4], K names, K numbers of videos
-StageMeans = namedtuple("StageMeans", "means low high stages n")    # [S,4] three times, S names, videos
+StageMeans = namedtuple("StageMeans", "means low high stages n")  # [S,4] three times, S names, videos
 
 # %% ../../nbs/explaining/57_trace.ipynb #fb3ecc76
 def _traced_blocks(model: nn.Module) -> dict[str, SDA]:
-    "The SDA blocks of a model by name; a model without any is refused."
+    """The SDA blocks of a model by name; a model without any is refused."""
     blocks = sda_blocks(model)
     if not blocks:
         name = getattr(model, "name", type(model).__name__)
-        raise ValueError(f"{name} has no SDA blocks, so there is no selection to trace; models that have them: "
-                         f"{', '.join(list_models('sda_*'))}")
+        raise ValueError(
+            f"{name} has no SDA blocks, so there is no selection to trace; models that have them: "
+            f"{', '.join(list_models('sda_*'))}"
+        )
     return blocks
 
 # %% ../../nbs/explaining/57_trace.ipynb #19b43cd8
-def _full_norm(
-    response: Tensor,             # un-broadcast response [B,r,1|T,1|h|H,1|w|W]
-    size: tuple[int, int, int],   # T, H, W that it counts at
-) -> Tensor:                      # [B], Euclidean norm over r, T, H, W
-    "Norm of a response as it counts: spread over time, resized in space."
+def _full_norm(response: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Norm of a response as it counts: spread over time, resized in space."""
     T, H, W = size
     y = response.float()
-    if y.shape[-2:] not in ((1, 1), (H, W)): y = resize(y, (H, W))
+    if y.shape[-2:] not in ((1, 1), (H, W)):
+        y = resize(y, (H, W))
     repeats = (T // y.shape[2]) * (H // y.shape[3]) * (W // y.shape[4])
-    return torch.linalg.vector_norm(y.flatten(1), dim=1) * repeats ** .5
+    return torch.linalg.vector_norm(y.flatten(1), dim=1) * repeats**0.5
 
 # %% ../../nbs/explaining/57_trace.ipynb #958d16cc
 class _Listener:
-    "Hooks on one SDA block; after every forward pass one dict of arrays per batch."
+    """Hooks on one SDA block; after every forward pass one dict of arrays per batch."""
 
     def __init__(self, block: SDA, responses: bool):
-        self.block, self.responses, self.now, self.batches = block, responses, {}, []
+        self.block = block
+        self.responses = responses
+        self.now = {}
+        self.batches = []
 
     def hooks(self) -> list:
-        "Register everything; the handles to remove."
-        branches = [branch.register_forward_hook(self._on_branch(name)) for name, branch in self.block.branches.items()]
-        return [self.block.register_forward_pre_hook(self._on_input, with_kwargs=True), *branches,
-                self.block.attention.register_forward_hook(self._on_attention),
-                self.block.up_norm.register_forward_hook(self._on_gate),
-                self.block.register_forward_hook(self._on_output)]
+        """Register everything; the handles to remove."""
+        branches = [
+            branch.register_forward_hook(self._on_branch(name))
+            for name, branch in self.block.branches.items()
+        ]
+        return [
+            self.block.register_forward_pre_hook(self._on_input, with_kwargs=True),
+            *branches,
+            self.block.attention.register_forward_hook(self._on_attention),
+            self.block.up_norm.register_forward_hook(self._on_gate),
+            self.block.register_forward_hook(self._on_output),
+        ]
 
     def _on_input(self, block: SDA, args: tuple, kwargs: dict) -> None:
         x = args[0]
         T = (args[1] if len(args) > 1 else kwargs.get("num_frames")) or block.num_frames
-        self.now = {"clips": len(x) // T, "size": (block.split or T, *x.shape[-2:]), "norms": {}, "responses": {}}
+        self.now = {
+            "clips": len(x) // T,
+            "size": (block.split or T, *x.shape[-2:]),
+            "norms": {},
+            "responses": {},
+        }
 
     def _on_branch(self, name: str):
         def hook(branch: nn.Module, args: tuple, response: Tensor) -> None:
             self.now["norms"][name] = _full_norm(response.detach(), self.now["size"])
-            if self.responses: self.now["responses"][name] = _seen(response.detach(), name)
+            if self.responses:
+                self.now["responses"][name] = _seen(response.detach(), name)
+
         return hook
 
     def _on_attention(self, attention: nn.Module, args: tuple, weights: Tensor) -> None:
@@ -92,34 +108,46 @@ class _Listener:
 
 # %% ../../nbs/explaining/57_trace.ipynb #886608f9
 def _scores(attention: nn.Module, keys: Tensor) -> Tensor:
-    "Scores before the softmax [B,M]; NaN for an attention without a query."
+    """Scores before the softmax [B,M]; NaN for an attention without a query."""
     query = getattr(attention, "query", None)
-    if query is None: return torch.full(keys.shape[:2], float("nan"))
+    if query is None:
+        return torch.full(keys.shape[:2], float("nan"))
     return (keys * query.detach()).sum(-1) / attention.temperature
 
 
 def _seen(response: Tensor, name: str) -> np.ndarray:
-    "What can be looked at: LST [B,r], LT [B,H,W], LS [B,T], S122 [B,T,h,w]."
+    """What can be looked at: LST [B,r], LT [B,H,W], LS [B,T], S122 [B,T,h,w]."""
     y = response.float().cpu()
-    return (y.flatten(1) if name == "LST" else y.mean(1).squeeze(1) if name == "LT" else
-            y.mean(1).flatten(1) if name == "LS" else y.mean(1)).numpy()
+    return (
+        y.flatten(1)
+        if name == "LST"
+        else y.mean(1).squeeze(1)
+        if name == "LT"
+        else y.mean(1).flatten(1)
+        if name == "LS"
+        else y.mean(1)
+    ).numpy()
 
 # %% ../../nbs/explaining/57_trace.ipynb #3083f28d
 def _columns(values: Tensor, names: Sequence[str]) -> np.ndarray:
-    "Values [B,M] of a block's own dependencies in the fixed four columns, NaN where one is absent."
+    """Values [B,M] of a block's own dependencies in the fixed four columns, NaN where one is absent."""
     table = np.full((len(values), len(DEPENDENCIES)), np.nan, np.float32)
     table[:, [DEPENDENCIES.index(name) for name in names]] = values.float().cpu().numpy()
     return table
 
 
 def _rows(seen: dict, names: Sequence[str], responses: bool) -> dict:
-    "What one block did with one batch: arrays [clips, parts, ...], parts > 1 under `split`."
+    """What one block did with one batch: arrays [clips, parts, ...], parts > 1 under `split`."""
     parts = len(seen["weights"]) // seen["clips"]
     gate = seen["gate"].reshape(len(seen["weights"]), -1)
     norms = torch.stack([seen["norms"][name] for name in names], 1)
-    flat = {"weights": _columns(seen["weights"], names), "scores": _columns(seen["scores"], names),
-            "response_norm": _columns(norms, names), "gate_mean": gate.mean(1).cpu().numpy(),
-            "gate_std": gate.std(1, correction=0).cpu().numpy()}
+    flat = {
+        "weights": _columns(seen["weights"], names),
+        "scores": _columns(seen["scores"], names),
+        "response_norm": _columns(norms, names),
+        "gate_mean": gate.mean(1).cpu().numpy(),
+        "gate_std": gate.std(1, correction=0).cpu().numpy(),
+    }
     if responses:
         flat |= {f"response/{name}": value for name, value in seen["responses"].items()}
         maps = seen["gate"].mean(1).cpu().numpy()
@@ -128,11 +156,11 @@ def _rows(seen: dict, names: Sequence[str], responses: bool) -> dict:
 
 # %% ../../nbs/explaining/57_trace.ipynb #1cc38f12
 class Tracer:
-    "Records what the SDA blocks of a model do with every clip that runs through it inside `with`."
+    """Records what the SDA blocks of a model do with every clip that runs through it inside `with`."""
 
     def __init__(
         self,
-        model: nn.Module,         # network with SDA blocks; ValueError for one without
+        model: nn.Module,  # network with SDA blocks; ValueError for one without
         responses: bool = False,  # also keep the responses and the gate maps (for a few clips, not for datasets)
     ):
         self.model = model
@@ -140,56 +168,68 @@ class Tracer:
         self.handles = []
 
     def __enter__(self) -> "Tracer":
-        if self.handles: raise RuntimeError("this tracer is open already; make a second Tracer(model)")
-        for listener in self.listeners.values(): self.handles += listener.hooks()
+        if self.handles:
+            raise RuntimeError("this tracer is open already; make a second Tracer(model)")
+        for listener in self.listeners.values():
+            self.handles += listener.hooks()
         return self
 
     def __exit__(self, *error: object) -> None:
-        for handle in self.handles: handle.remove()
+        for handle in self.handles:
+            handle.remove()
         self.handles = []
-        for listener in self.listeners.values(): listener.now = {}
+        for listener in self.listeners.values():
+            listener.now = {}
 
     def take(self) -> dict[str, dict[str, np.ndarray]]:  # block -> name -> array [clips, parts, ...]
-        "What was recorded since the last call, and forget it."
+        """What was recorded since the last call, and forget it."""
         taken = {name: _joined(name, listener.batches) for name, listener in self.listeners.items()}
-        for listener in self.listeners.values(): listener.batches = []
+        for listener in self.listeners.values():
+            listener.batches = []
         if len({len(rows["weights"]) for rows in taken.values()}) > 1:
             raise RuntimeError("a forward pass broke off between two blocks; trace these clips again")
         return taken
 
 
 def _joined(block: str, batches: list[dict]) -> dict[str, np.ndarray]:
-    "The batches of one block as one; nothing recorded and clips of different lengths are refused."
-    if not batches: raise ValueError(f"block {block} recorded nothing: run clips inside `with Tracer(model)`")
+    """The batches of one block as one; nothing recorded and clips of different lengths are refused."""
+    if not batches:
+        raise ValueError(f"block {block} recorded nothing: run clips inside `with Tracer(model)`")
     for key in batches[0]:
         shapes = sorted({batch[key].shape[1:] for batch in batches})
-        if len(shapes) > 1: raise ValueError(f"clips of different sizes do not fit one trace: {key} of {block} has the "
-                                             f"shapes {' and '.join(map(str, shapes))}; trace them one by one")
+        if len(shapes) > 1:
+            raise ValueError(
+                f"clips of different sizes do not fit one trace: {key} of {block} has the "
+                f"shapes {' and '.join(map(str, shapes))}; trace them one by one"
+            )
     return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 # %% ../../nbs/explaining/57_trace.ipynb #ce5b497d
 @dataclass(frozen=True, eq=False)
 class TraceArrays:
-    "The arrays of a trace, with names: N rows (clips or views), R blocks, 4 dependencies, K classes."
+    """The arrays of a trace, with names: N rows (clips or views), R blocks, 4 dependencies, K classes."""
 
-    weights: np.ndarray        # selection weights [N,R,4]; rows sum to 1, NaN where the model lacks a dependency
-    scores: np.ndarray         # before the softmax [N,R,4]; NaN for uniform averaging
+    weights: np.ndarray  # selection weights [N,R,4]; rows sum to 1, NaN where the model lacks a dependency
+    scores: np.ndarray  # before the softmax [N,R,4]; NaN for uniform averaging
     response_norm: np.ndarray  # norm of every response at full size [N,R,4], comparable within a block
-    gate_mean: np.ndarray      # mean of the gate [N,R], in 0..1
-    gate_std: np.ndarray       # standard deviation of the gate over channels, time and space [N,R]
-    logits: np.ndarray         # [N,K]
-    videos: list[str]          # video id of every row
-    views: list[int]           # view of the video, 0 unless several were tested
-    labels: list[int] | None   # true class of every row, if known
-    blocks: list[str]          # R block names; under split=8 "layer1.0[0:8]" and "layer1.0[8:16]"
-    class_names: list[str]     # K names, empty if unknown
-    model: str                 # model name
-    fingerprint: str           # of the model's parameters, see `fingerprint`
-    responses: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # block -> dependency, "gate" -> [N,...]
+    gate_mean: np.ndarray  # mean of the gate [N,R], in 0..1
+    gate_std: np.ndarray  # standard deviation of the gate over channels, time and space [N,R]
+    logits: np.ndarray  # [N,K]
+    videos: list[str]  # video id of every row
+    views: list[int]  # view of the video, 0 unless several were tested
+    labels: list[int] | None  # true class of every row, if known
+    blocks: list[str]  # R block names; under split=8 "layer1.0[0:8]" and "layer1.0[8:16]"
+    class_names: list[str]  # K names, empty if unknown
+    model: str  # model name
+    fingerprint: str  # of the model's parameters, see `fingerprint`
+    responses: dict[str, dict[str, np.ndarray]] = field(
+        default_factory=dict
+    )  # block -> dependency, "gate" -> [N,...]
     dependencies: tuple[str, ...] = DEPENDENCIES  # the columns, always these four
 
     def __post_init__(self):
-        N, R = len(self.videos), len(self.blocks)
+        N = len(self.videos)
+        R = len(self.blocks)
         wanted = {name: (N, R, 4) for name in ("weights", "scores", "response_norm")}
         wanted |= {"gate_mean": (N, R), "gate_std": (N, R), "logits": (N, self.logits.shape[-1])}
         for name, shape in wanted.items():
@@ -200,20 +240,24 @@ class TraceArrays:
         if len(set(zip(self.videos, self.views, strict=True))) < N:
             raise ValueError("two rows have the same video and view; give every video its own id")
 
-    def __len__(self) -> int: return len(self.videos)
+    def __len__(self) -> int:
+        return len(self.videos)
 
     def __repr__(self) -> str:
         own = len({block.split("[")[0] for block in self.blocks})
-        rows = f"{own} blocks" if own == len(self.blocks) else \
-            f"{own} blocks with {len(self.blocks) // own} rows each (split in time)"
+        rows = (
+            f"{own} blocks"
+            if own == len(self.blocks)
+            else f"{own} blocks with {len(self.blocks) // own} rows each (split in time)"
+        )
         views = f" of {len(set(self.videos))} videos" * (len(set(self.videos)) < len(self))
         return f"Trace of {len(self)} {'views' if views else 'clips'}{views}, {rows}, {self.model} ({self.fingerprint})"
 
 # %% ../../nbs/explaining/57_trace.ipynb #14a5f6fd
 def fingerprint(
     model: nn.Module,  # any network
-) -> str:              # sixteen hexadecimal digits
-    "A short hash of all parameters and buffers with their names."
+) -> str:  # sixteen hexadecimal digits
+    """A short hash of all parameters and buffers with their names."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode())
@@ -222,45 +266,49 @@ def fingerprint(
 
 
 def check_model(
-    trace: TraceArrays,              # a trace, perhaps from a file
+    trace: TraceArrays,  # a trace, perhaps from a file
     other: TraceArrays | nn.Module,  # another trace, or a network
 ) -> None:
-    "Raise ValueError when the trace does not belong to this model."
+    """Raise ValueError when the trace does not belong to this model."""
     theirs = other.fingerprint if isinstance(other, TraceArrays) else fingerprint(other)
     if theirs != trace.fingerprint:
         name = other.model if isinstance(other, TraceArrays) else getattr(other, "name", type(other).__name__)
-        raise ValueError(f"this trace is of {trace.model} ({trace.fingerprint}), not of {name} ({theirs}): "
-                         "block by block they mean different things; trace the clips again with the model in hand")
+        raise ValueError(
+            f"this trace is of {trace.model} ({trace.fingerprint}), not of {name} ({theirs}): "
+            "block by block they mean different things; trace the clips again with the model in hand"
+        )
 
 # %% ../../nbs/explaining/57_trace.ipynb #934d3873
 def entropy(
     weights: np.ndarray,  # [...,M], NaN where a dependency is absent
-) -> np.ndarray:          # [...] in 0..1; 0 where there is only one dependency
-    "Entropy of a selection, divided by the entropy of a uniform one."
-    w, present = np.nan_to_num(weights), (~np.isnan(weights)).sum(-1)
+) -> np.ndarray:  # [...] in 0..1; 0 where there is only one dependency
+    """Entropy of a selection, divided by the entropy of a uniform one."""
+    w = np.nan_to_num(weights)
+    present = (~np.isnan(weights)).sum(-1)
     spread = -(w * np.log(np.where(w > 0, w, 1))).sum(-1)
-    return np.where(present > 1, spread / np.log(np.maximum(present, 2)), 0.)
+    return np.where(present > 1, spread / np.log(np.maximum(present, 2)), 0.0)
 
 
 def contribution(
-    weights: np.ndarray,        # [...,M]
+    weights: np.ndarray,  # [...,M]
     response_norm: np.ndarray,  # [...,M]
-) -> np.ndarray:                # [...,M], sums to 1; says how much was added, not what it changed
-    "Each weighted response's norm as a fraction of them all."
+) -> np.ndarray:  # [...,M], sums to 1; says how much was added, not what it changed
+    """Each weighted response's norm as a fraction of them all."""
     share = weights * response_norm
     total = np.nansum(share, -1, keepdims=True)
     return share / np.where(total > 0, total, 1)
 
 # %% ../../nbs/explaining/57_trace.ipynb #b66021df
 def _stage(block: str) -> str:
-    "The stage of a block name: layer2 of layer2.3 and of layer2.3[0:8]."
+    """The stage of a block name: layer2 of layer2.3 and of layer2.3[0:8]."""
     return block.split(".")[0].split("[")[0]
 
 
 def _per_video(trace: TraceArrays, values: np.ndarray) -> np.ndarray:
-    "Rows [N,...] averaged over the views of every video, in order of first appearance."
+    """Rows [N,...] averaged over the views of every video, in order of first appearance."""
     order = {video: i for i, video in enumerate(dict.fromkeys(trace.videos))}
-    total, count = np.zeros((len(order), *values.shape[1:])), np.zeros(len(order))
+    total = np.zeros((len(order), *values.shape[1:]))
+    count = np.zeros(len(order))
     rows = [order[video] for video in trace.videos]
     np.add.at(total, rows, values)
     np.add.at(count, rows, 1)
@@ -270,36 +318,46 @@ def _per_video(trace: TraceArrays, values: np.ndarray) -> np.ndarray:
 def stage_weights(
     trace: TraceArrays,  # any trace
 ) -> tuple[np.ndarray, list[str]]:  # mean over the blocks of every stage [videos,S,4], and S stage names
-    "Selection per stage and video."
+    """Selection per stage and video."""
     stages = list(dict.fromkeys(map(_stage, trace.blocks)))
-    member = np.array([[_stage(block) == stage for block in trace.blocks] for stage in stages], float)  # [S,R]
+    member = np.array(
+        [[_stage(block) == stage for block in trace.blocks] for stage in stages], float
+    )  # [S,R]
     mean = np.einsum("sr,nrm->nsm", member / member.sum(1, keepdims=True), trace.weights)
     return _per_video(trace, mean), stages
 
 # %% ../../nbs/explaining/57_trace.ipynb #0c8a4bb0
 def by_stage(
     trace: TraceArrays,  # any trace
-    draws: int = 1000,   # bootstrap samples
-    seed: int = 0,       # of the bootstrap
-) -> StageMeans:         # for `fig_selection_by_stage(*...)`
-    "Mean selection of every stage with a 95 % bootstrap interval over videos."
+    draws: int = 1000,  # bootstrap samples
+    seed: int = 0,  # of the bootstrap
+) -> StageMeans:  # for `fig_selection_by_stage(*...)`
+    """Mean selection of every stage with a 95 % bootstrap interval over videos."""
     values, stages = stage_weights(trace)
     n = len(values)
-    picks = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n  # [draws,n], rows sum to 1
+    picks = (
+        np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n
+    )  # [draws,n], rows sum to 1
     low, high = np.percentile(np.einsum("dn,nsm->dsm", picks, values), [2.5, 97.5], axis=0)
     return StageMeans(values.mean(0), low, high, stages, n)
 
 
 def by_class(
-    trace: TraceArrays,        # trace with labels
+    trace: TraceArrays,  # trace with labels
     stage: str | None = None,  # one stage such as "layer3", or the mean over all blocks
-) -> ClassMeans:               # for `fig_selection_by_class(*...)`; NaN for a class without videos
-    "Mean selection of every true class."
-    if trace.labels is None: raise ValueError("this trace has no labels; give trace_clips labels=, or a ClipDataset")
-    values, stages = stage_weights(replace(trace, blocks=list(trace.blocks) if stage else ["all"] * len(trace.blocks)))
-    if stage is not None and stage not in stages: raise ValueError(f"no stage {stage!r}; there are {', '.join(stages)}")
+) -> ClassMeans:  # for `fig_selection_by_class(*...)`; NaN for a class without videos
+    """Mean selection of every true class."""
+    if trace.labels is None:
+        raise ValueError("this trace has no labels; give trace_clips labels=, or a ClipDataset")
+    values, stages = stage_weights(
+        replace(trace, blocks=list(trace.blocks) if stage else ["all"] * len(trace.blocks))
+    )
+    if stage is not None and stage not in stages:
+        raise ValueError(f"no stage {stage!r}; there are {', '.join(stages)}")
     values = values[:, stages.index(stage) if stage else 0]
-    labels = np.array([dict(zip(trace.videos, trace.labels, strict=True))[v] for v in dict.fromkeys(trace.videos)])
+    labels = np.array(
+        [dict(zip(trace.videos, trace.labels, strict=True))[v] for v in dict.fromkeys(trace.videos)]
+    )
     names = trace.class_names or [f"class {k}" for k in range(trace.logits.shape[1])]
     counts = [int((labels == k).sum()) for k in range(len(names))]
     means = np.stack([values[labels == k].mean(0) if n else np.full(4, np.nan) for k, n in enumerate(counts)])
@@ -308,8 +366,8 @@ def by_class(
 # %% ../../nbs/explaining/57_trace.ipynb #b8f61ad6
 def tidy(
     trace: TraceArrays,  # any trace
-) -> pd.DataFrame:       # one row per (video, view, block, dependency) that the model has
-    "The trace as a long table."
+) -> pd.DataFrame:  # one row per (video, view, block, dependency) that the model has
+    """The trace as a long table."""
     N, R, M = trace.weights.shape
     names = trace.class_names or [f"class {k}" for k in range(trace.logits.shape[1])]
     best = [names[k] for k in trace.logits.argmax(1)]
@@ -319,12 +377,22 @@ def tidy(
     table["block"] = np.tile(np.repeat(trace.blocks, M), N)
     table["stage"] = np.tile(np.repeat([_stage(block) for block in trace.blocks], M), N)
     table["dependency"] = np.tile(trace.dependencies, N * R)
-    numbers = {"score": trace.scores, "weight": trace.weights, "response_norm": trace.response_norm,
-               "share_norm": trace.weights * trace.response_norm,
-               "contribution": contribution(trace.weights, trace.response_norm)}
+    numbers = {
+        "score": trace.scores,
+        "weight": trace.weights,
+        "response_norm": trace.response_norm,
+        "share_norm": trace.weights * trace.response_norm,
+        "contribution": contribution(trace.weights, trace.response_norm),
+    }
     table |= {key: values.reshape(-1) for key, values in numbers.items()}
-    table |= {key: np.repeat(values.reshape(-1), M) for key, values in
-              {"entropy": entropy(trace.weights), "gate_mean": trace.gate_mean, "gate_std": trace.gate_std}.items()}
+    table |= {
+        key: np.repeat(values.reshape(-1), M)
+        for key, values in {
+            "entropy": entropy(trace.weights),
+            "gate_mean": trace.gate_mean,
+            "gate_std": trace.gate_std,
+        }.items()
+    }
     frame = pd.DataFrame(table).astype({"view": int})
     frame = frame[frame.weight.notna()].reset_index(drop=True)
     for name in ("block", "stage", "dependency"):  # tables keep the order of the network, not of the alphabet
@@ -336,30 +404,29 @@ _ARRAYS = ("weights", "scores", "response_norm", "gate_mean", "gate_std", "logit
 _NAMES = ("videos", "views", "labels", "blocks", "class_names", "model", "fingerprint")
 
 
-def _save_trace(
-    trace: TraceArrays,  # any trace
-    path: str | Path,    # file to write, ending in .npz; an existing one is replaced
-) -> Path:               # that file
-    "Write a trace as plain arrays and JSON."
+def _save_trace(trace: TraceArrays, path: str | Path) -> Path:
+    """Write a trace as plain arrays and JSON."""
     path = Path(path)
-    if path.suffix != ".npz": raise ValueError(f"{path} should end in .npz")
+    if path.suffix != ".npz":
+        raise ValueError(f"{path} should end in .npz")
     arrays = {name: getattr(trace, name) for name in _ARRAYS}
     arrays |= {f"response/{b}/{name}": v for b, parts in trace.responses.items() for name, v in parts.items()}
     names = json.dumps({"format": "sda trace 1", **{name: getattr(trace, name) for name in _NAMES}})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file: np.savez_compressed(file, names=np.array(names), **arrays)
+    with open(path, "wb") as file:
+        np.savez_compressed(file, names=np.array(names), **arrays)
     return path
 
 
-def _load_trace(
-    path: str | Path,  # file written by `_save_trace`
-) -> dict:             # the fields of a trace
-    "Read the fields of a trace; nothing is unpickled."
-    if not Path(path).is_file(): raise FileNotFoundError(f"no trace file at {path}; Trace.save writes one")
+def _load_trace(path: str | Path) -> dict:
+    """Read the fields of a trace; nothing is unpickled."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no trace file at {path}; Trace.save writes one")
     try:
         with np.load(path, allow_pickle=False) as file:
             names = json.loads(str(file["names"]))
-            if names.pop("format") != "sda trace 1": raise KeyError("format")
+            if names.pop("format") != "sda trace 1":
+                raise KeyError("format")
             values = {name: file[name] for name in _ARRAYS} | {"responses": {}}
             for key in file.files:
                 if key.startswith("response/"):
@@ -371,70 +438,75 @@ def _load_trace(
 
 # %% ../../nbs/explaining/57_trace.ipynb #ac976f7b
 class Trace(TraceArrays):
-    "Arrays with names, and what can be asked of them. See `TraceArrays` for the fields."
+    """Arrays with names, and what can be asked of them. See `TraceArrays` for the fields."""
 
     def entropy(self) -> np.ndarray:
-        "How undecided every block was [N,R]: 1 uniform, 0 one dependency alone."
+        """How undecided every block was [N,R]: 1 uniform, 0 one dependency alone."""
         return entropy(self.weights)
 
     @property
     def share_norm(self) -> np.ndarray:
-        "Weight times norm of the response [N,R,4]."
+        """Weight times norm of the response [N,R,4]."""
         return self.weights * self.response_norm
 
     def contribution(self) -> np.ndarray:
-        "Each share as a fraction of its block's four [N,R,4]."
+        """Each share as a fraction of its block's four [N,R,4]."""
         return contribution(self.weights, self.response_norm)
 
     def by_stage(self) -> StageMeans:
-        "Mean per stage with intervals, for `fig_selection_by_stage`."
+        """Mean per stage with intervals, for `fig_selection_by_stage`."""
         return by_stage(self)
 
     def by_class(self, stage: str | None = None) -> ClassMeans:
-        "Mean per true class, for `fig_selection_by_class`."
+        """Mean per true class, for `fig_selection_by_class`."""
         return by_class(self, stage)
 
     def frame(self) -> pd.DataFrame:
-        "Long table keyed by video, view, block and dependency."
+        """Long table keyed by video, view, block and dependency."""
         return tidy(self)
 
     def save(self, path: str | Path) -> Path:
-        "Write an .npz file."
+        """Write an .npz file."""
         return _save_trace(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
-        "Read an .npz file."
+        """Read an .npz file."""
         return cls(**_load_trace(path))
 
 # %% ../../nbs/explaining/57_trace.ipynb #7486e47a
 def find_rows(
     trace: TraceArrays,  # any trace
-    video: str,          # video id
-) -> list[int]:          # its rows, one per view
-    "The rows of a video."
+    video: str,  # video id
+) -> list[int]:  # its rows, one per view
+    """The rows of a video."""
     rows = [i for i, name in enumerate(trace.videos) if name == video]
-    if rows: return rows
-    near = difflib.get_close_matches(video, trace.videos, n=3, cutoff=.5) or trace.videos[:3]
+    if rows:
+        return rows
+    near = difflib.get_close_matches(video, trace.videos, n=3, cutoff=0.5) or trace.videos[:3]
     raise ValueError(f"the trace has no video {video!r}; nearest: {', '.join(near)}")
 
 
 def responses_of(
     trace: TraceArrays,  # trace made with responses=True
-    row: int,            # which row
-    block: str,          # block name
+    row: int,  # which row
+    block: str,  # block name
 ) -> dict[str, np.ndarray]:  # dependency -> LST [r], LT [H,W], LS [T], S122 [T,h,w]; and "gate" [T,H,W]
-    "The responses of one block on one clip, for `fig_responses`."
-    if not trace.responses: raise ValueError("this trace kept no responses; use trace_clips(..., responses=True)")
-    if block not in trace.responses: raise ValueError(f"no block {block!r}; there are {', '.join(trace.responses)}")
+    """The responses of one block on one clip, for `fig_responses`."""
+    if not trace.responses:
+        raise ValueError("this trace kept no responses; use trace_clips(..., responses=True)")
+    if block not in trace.responses:
+        raise ValueError(f"no block {block!r}; there are {', '.join(trace.responses)}")
     return {name: values[row] for name, values in trace.responses[block].items()}
 
 # %% ../../nbs/explaining/57_trace.ipynb #6dbed05f
 def _tensor_items(clips: Tensor, videos: Sequence[str] | None, labels: Sequence[int] | None) -> list[dict]:
-    "Clips of a tensor as dicts with clip, id and label (or None)."
+    """Clips of a tensor as dicts with clip, id and label (or None)."""
     if clips.ndim not in (5, 6) or clips.shape[-3] != 3:
-        raise ValueError(f"clips must be [N, T, 3, H, W] or [N, views, T, 3, H, W], got {list(clips.shape)}; "
-                         "a single clip is clip[None]")
+        raise ValueError(
+            f"clips must be [N, T, 3, H, W] or [N, views, T, 3, H, W], got {list(clips.shape)}; "
+            "a single clip is clip[None]"
+        )
     videos = [f"clip-{i}" for i in range(len(clips))] if videos is None else [str(video) for video in videos]
     labels = [None] * len(clips) if labels is None else [int(label) for label in labels]
     if not len(clips) == len(videos) == len(labels):
@@ -443,63 +515,82 @@ def _tensor_items(clips: Tensor, videos: Sequence[str] | None, labels: Sequence[
 
 
 class _Unlabelled:
-    "A dataset whose labels are not known."
+    """A dataset whose labels are not known."""
 
-    def __init__(self, dataset: ClipDataset): self.dataset = dataset
+    def __init__(self, dataset: ClipDataset):
+        self.dataset = dataset
 
-    def __len__(self) -> int: return len(self.dataset)
+    def __len__(self) -> int:
+        return len(self.dataset)
 
-    def __getitem__(self, index: int) -> dict: return {**self.dataset[index], "label": None}
+    def __getitem__(self, index: int) -> dict:
+        return {**self.dataset[index], "label": None}
 
 
 def _path_items(model: nn.Module, paths: Sequence[str | Path]) -> _Unlabelled:
-    "Video files as the model's card wants them, without labels."
+    """Video files as the model's card wants them, without labels."""
     card = getattr(model, "card", None)
-    if card is None: raise ValueError("paths need a model with a card that says how to sample and transform them: "
-                                      "load it with load_model, or give a ClipDataset")
+    if card is None:
+        raise ValueError(
+            "paths need a model with a card that says how to sample and transform them: "
+            "load it with load_model, or give a ClipDataset"
+        )
     records = [Record(str(path), str(path), 0) for path in paths]
-    sampling, transform = Sampling.from_dict(card.sampling), TransformConfig.from_dict(card.transform)
+    sampling = Sampling.from_dict(card.sampling)
+    transform = TransformConfig.from_dict(card.transform)
     return _Unlabelled(ClipDataset(records, card.class_names, sampling, transform))
 
 # %% ../../nbs/explaining/57_trace.ipynb #9a3969c6
 def _items(
-    model: nn.Module, clips: object, videos: Sequence[str] | None, labels: Sequence[int] | None,
+    model: nn.Module, clips: object, videos: Sequence[str] | None, labels: Sequence[int] | None
 ) -> Sequence[dict]:
-    "Anything traceable as a sequence of dicts with clip, id and label (or None)."
-    if isinstance(clips, (str, Path)): raise ValueError(f"give a list of paths, e.g. [{str(clips)!r}]")
-    if not len(clips): raise ValueError("there are no clips to trace")
-    if isinstance(clips, Tensor): return _tensor_items(clips, videos, labels)
-    if videos is not None or labels is not None: raise ValueError("videos= and labels= go with a tensor of clips only")
-    if isinstance(clips, Sequence) and isinstance(clips[0], (str, Path)): return _path_items(model, clips)
-    if getattr(clips, "train", False): raise ValueError("training clips are random; open the dataset with train=False")
+    """Anything traceable as a sequence of dicts with clip, id and label (or None)."""
+    if isinstance(clips, (str, Path)):
+        raise ValueError(f"give a list of paths, e.g. [{str(clips)!r}]")
+    if not len(clips):
+        raise ValueError("there are no clips to trace")
+    if isinstance(clips, Tensor):
+        return _tensor_items(clips, videos, labels)
+    if videos is not None or labels is not None:
+        raise ValueError("videos= and labels= go with a tensor of clips only")
+    if isinstance(clips, Sequence) and isinstance(clips[0], (str, Path)):
+        return _path_items(model, clips)
+    if getattr(clips, "train", False):
+        raise ValueError("training clips are random; open the dataset with train=False")
     return clips
 
 
 def _batches(items: Sequence[dict], size: int, progress: bool) -> Iterator[list[tuple]]:
-    "Lists of (clip [T,3,H,W], id, view, label); clips of one list have one shape."
+    """Lists of (clip [T,3,H,W], id, view, label); clips of one list have one shape."""
     batch = []
     for i in tqdm(range(len(items)), desc="trace", unit="clip", disable=not progress):
         item = items[i]  # decodes the clip: once
-        clip, video, label = item["clip"], item["id"], item["label"]
+        clip = item["clip"]
+        video = item["id"]
+        label = item["label"]
         for view, one in enumerate(clip if clip.ndim == 5 else [clip]):
             if batch and (len(batch) >= size or batch[0][0].shape != one.shape):
                 yield batch
                 batch = []
             batch.append((one, video, view, label))
-    if batch: yield batch
+    if batch:
+        yield batch
 
 # %% ../../nbs/explaining/57_trace.ipynb #640ad2b5
 def _run(model: nn.Module, batch: list[tuple]) -> np.ndarray:
-    "Logits [b,K] of a batch; a clip whose logits are not finite is named."
+    """Logits [b,K] of a batch; a clip whose logits are not finite is named."""
     like = next(model.parameters())
-    logits = model(torch.stack([clip for clip, *_ in batch]).to(like.device, like.dtype)).float().cpu().numpy()
+    logits = (
+        model(torch.stack([clip for clip, *_ in batch]).to(like.device, like.dtype)).float().cpu().numpy()
+    )
     broken = [video for (_, video, *_), row in zip(batch, logits, strict=True) if not np.isfinite(row).all()]
-    if broken: raise ValueError(f"the logits of {broken[0]} are not finite: check its frames and the model's file")
+    if broken:
+        raise ValueError(f"the logits of {broken[0]} are not finite: check its frames and the model's file")
     return logits
 
 # %% ../../nbs/explaining/57_trace.ipynb #b1474b79
 def _assemble(seen: dict[str, dict[str, np.ndarray]], blocks: dict[str, SDA]) -> dict:
-    "Fields of a trace from what the tracer took."
+    """Fields of a trace from what the tracer took."""
     values = {"blocks": [], "responses": {}}
     names = ("weights", "scores", "response_norm", "gate_mean", "gate_std")
     for block, arrays in seen.items():
@@ -509,43 +600,65 @@ def _assemble(seen: dict[str, dict[str, np.ndarray]], blocks: dict[str, SDA]) ->
             row = block if parts == 1 else f"{block}[{p * step}:{(p + 1) * step}]"
             values["blocks"].append(row)
             kept = {key.split("/")[1]: value[:, p] for key, value in arrays.items() if "/" in key}
-            if kept: values["responses"][row] = kept
+            if kept:
+                values["responses"][row] = kept
     return values | {name: np.concatenate([arrays[name] for arrays in seen.values()], 1) for name in names}
 
 # %% ../../nbs/explaining/57_trace.ipynb #0b788e05
 def trace_clips(
-    model: nn.Module,                       # network with SDA blocks, on any device; its mode is kept
-    clips: Tensor | ClipDataset | Sequence[str | Path],  # [N,T,3,H,W], [N,views,T,3,H,W], test dataset, or paths
-    batch_size: int = 8,                    # clips at a time; bounds the memory
-    responses: bool = False,                # keep responses and gate maps too (for a few clips)
-    videos: Sequence[str] | None = None,    # ids of a tensor's clips; clip-0, clip-1, ... if left out
-    labels: Sequence[int] | None = None,    # true classes of a tensor's clips
-    progress: bool = False,                 # show a bar
-) -> Trace:                                 # one row per clip, or per view
-    "Run clips through the model once and write down every selection."
-    items, rows, logits = _items(model, clips, videos, labels), [], []
+    model: nn.Module,  # network with SDA blocks, on any device; its mode is kept
+    clips: Tensor
+    | ClipDataset
+    | Sequence[str | Path],  # [N,T,3,H,W], [N,views,T,3,H,W], test dataset, or paths
+    batch_size: int = 8,  # clips at a time; bounds the memory
+    responses: bool = False,  # keep responses and gate maps too (for a few clips)
+    videos: Sequence[str] | None = None,  # ids of a tensor's clips; clip-0, clip-1, ... if left out
+    labels: Sequence[int] | None = None,  # true classes of a tensor's clips
+    progress: bool = False,  # show a bar
+) -> Trace:  # one row per clip, or per view
+    """Run clips through the model once and write down every selection."""
+    items = _items(model, clips, videos, labels)
+    rows = []
+    logits = []
     with eval_mode(model), torch.no_grad(), Tracer(model, responses) as tracer:
         for batch in _batches(items, batch_size, progress):
             logits.append(_run(model, batch))
             rows += [row[1:] for row in batch]
         values = _assemble(tracer.take(), sda_blocks(model))
-    names = getattr(clips, "class_names", None) or getattr(getattr(model, "card", None), "class_names", None) or []
-    logits, (ids, views, classes) = np.concatenate(logits), (list(column) for column in zip(*rows, strict=True))
+    names = (
+        getattr(clips, "class_names", None)
+        or getattr(getattr(model, "card", None), "class_names", None)
+        or []
+    )
+    logits = np.concatenate(logits)
+    (ids, views, classes) = (list(column) for column in zip(*rows, strict=True))
     known = None if any(label is None for label in classes) else [int(label) for label in classes]
     if known and not 0 <= min(known) <= max(known) < logits.shape[1]:
-        raise ValueError(f"labels reach from {min(known)} to {max(known)}, the model has {logits.shape[1]} classes")
-    return Trace(logits=logits, videos=ids, views=views, labels=known, class_names=list(names),
-                 model=getattr(model, "name", type(model).__name__), fingerprint=fingerprint(model), **values)
+        raise ValueError(
+            f"labels reach from {min(known)} to {max(known)}, the model has {logits.shape[1]} classes"
+        )
+    return Trace(
+        logits=logits,
+        videos=ids,
+        views=views,
+        labels=known,
+        class_names=list(names),
+        model=getattr(model, "name", type(model).__name__),
+        fingerprint=fingerprint(model),
+        **values,
+    )
 
 # %% ../../nbs/explaining/57_trace.ipynb #1c3c25a0
 def compare(
-    a: Trace,                        # one trace
-    b: Trace,                        # another, of the same model unless allowed
+    a: Trace,  # one trace
+    b: Trace,  # another, of the same model unless allowed
     allow_other_model: bool = False,  # compare two checkpoints all the same
-) -> pd.DataFrame:                   # video, view, block, dependency, weight_a, weight_b, difference (b - a)
-    "Weights of the videos and blocks that both traces have."
-    if not allow_other_model: check_model(a, b)
+) -> pd.DataFrame:  # video, view, block, dependency, weight_a, weight_b, difference (b - a)
+    """Weights of the videos and blocks that both traces have."""
+    if not allow_other_model:
+        check_model(a, b)
     keys = ["video", "view", "block", "dependency"]
     both = a.frame()[[*keys, "weight"]].merge(b.frame()[[*keys, "weight"]], on=keys, suffixes=("_a", "_b"))
-    if both.empty: raise ValueError("the two traces share no video and block; trace the same clips with both")
+    if both.empty:
+        raise ValueError("the two traces share no video and block; trace the same clips with both")
     return both.assign(difference=both.weight_b - both.weight_a)

@@ -17,6 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..data.video import unknown_name
+from .cam import METHODS, clip_cam
+from .effects import KnockOuts, knock_out_map, weight_against_effect
 from sda.explaining.faithfulness import (
     control_maps,
     curve_areas,
@@ -28,13 +31,9 @@ from sda.explaining.faithfulness import (
     randomisation,
     seed_agreement,
 )
-
-from ..networks.backbones import VideoNet, list_models, sda_blocks
-from .cam import METHODS, clip_cam
-from .effects import KnockOuts, knock_out_map, weight_against_effect
-from ..figures.plots import FONT, new_figure
 from .trace import Trace
-from ..data.video import unknown_name
+from ..figures.plots import FONT, new_figure
+from ..networks.backbones import VideoNet, list_models, sda_blocks
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #35f59b43
 _MAP = inspect.signature(clip_cam).parameters  # the map that sda.explaining.cam recommends
@@ -50,92 +49,106 @@ QUESTIONS = {  # question -> unit of its numbers
 # %% ../../nbs/explaining/62_verdicts.ipynb #27be4ade
 @dataclass(frozen=True, eq=False)
 class Trial:
-    "A network and some clips whose pictures are to be judged."
+    """A network and some clips whose pictures are to be judged."""
 
-    model: VideoNet                  # the network
-    clips: Tensor                    # [N,T,3,H,W], N >= 3
-    labels: Sequence[int]            # class that is read for every clip: the true one, or the answer
-    trace: Trace | None = None       # what it selected for these clips, one row each
-    other: Trace | None = None       # what another checkpoint selected for them
-    masks: dict[str, np.ndarray] | None = None  # "object", "evidence": bool [N,T,H,W], see `sda.explaining.faithfulness.truth_masks`
-    layer: str = _MAP["layer"].default    # of the map
+    model: VideoNet  # the network
+    clips: Tensor  # [N,T,3,H,W], N >= 3
+    labels: Sequence[int]  # class that is read for every clip: the true one, or the answer
+    trace: Trace | None = None  # what it selected for these clips, one row each
+    other: Trace | None = None  # what another checkpoint selected for them
+    masks: dict[str, np.ndarray] | None = (
+        None  # "object", "evidence": bool [N,T,H,W], see `sda.explaining.faithfulness.truth_masks`
+    )
+    layer: str = _MAP["layer"].default  # of the map
     method: str = _MAP["method"].default  # of the map, key of sda.explaining.cam.METHODS
-    draws: int = 2                   # random orders of deletion and insertion
-    steps: int = 5                   # how many times something is deleted
-    together: int = 4                # clips at a time, so that nobody waits long for a step
+    draws: int = 2  # random orders of deletion and insertion
+    steps: int = 5  # how many times something is deleted
+    together: int = 4  # clips at a time, so that nobody waits long for a step
 
     def __post_init__(self):
         if len(self.clips) < 3:
             raise ValueError(f"{len(self.clips)} clips are too few to measure agreement; loosen the filters")
-        if len(self.labels) != len(self.clips): raise ValueError(f"{len(self.labels)} labels for {len(self.clips)} clips")
-        if self.method not in METHODS: raise ValueError(unknown_name("method", self.method, list(METHODS)))
+        if len(self.labels) != len(self.clips):
+            raise ValueError(f"{len(self.labels)} labels for {len(self.clips)} clips")
+        if self.method not in METHODS:
+            raise ValueError(unknown_name("method", self.method, list(METHODS)))
 
     @cached_property
     def how(self) -> dict[str, str]:
-        "Layer and method of the maps that are judged; `instead` says when it is not the method that was asked for."
-        return {"layer": self.layer, "method": self.method if METHODS[self.method] else _MAP["method"].default}
+        """Layer and method of the maps that are judged; `instead` says when it is not the method that was asked for."""
+        return {
+            "layer": self.layer,
+            "method": self.method if METHODS[self.method] else _MAP["method"].default,
+        }
 
     @property
     def instead(self) -> str:
-        "What every verdict about maps says when they are not those that were asked for; else nothing."
+        """What every verdict about maps says when they are not those that were asked for; else nothing."""
         used = self.how["method"]
-        return "" if used == self.method else f" Measured on maps of {used}: those of {self.method} would take minutes."
+        return (
+            ""
+            if used == self.method
+            else f" Measured on maps of {used}: those of {self.method} would take minutes."
+        )
 
     @property
     def name(self) -> str:
-        "What tables and pictures call the map."
+        """What tables and pictures call the map."""
         return f"map of {self.how['method']}" if self.instead else "this map"
 
     @cached_property
     def maps(self) -> np.ndarray:
-        "The maps that are judged [N,T,h,w]."
+        """The maps that are judged [N,T,h,w]."""
         return maps_of(self.model, self.clips, [int(k) for k in self.labels], **self.how)
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #57a677f7
 @dataclass(frozen=True)
 class Finding:
-    "One number about some clips."
+    """One number about some clips."""
 
-    question: str          # key of QUESTIONS
-    what: str              # what was measured
-    value: float           # see QUESTIONS for its unit
-    low: float             # 95 % bootstrap interval over clips, NaN where there is none
+    question: str  # key of QUESTIONS
+    what: str  # what was measured
+    value: float  # see QUESTIONS for its unit
+    low: float  # 95 % bootstrap interval over clips, NaN where there is none
     high: float
-    n: int                 # clips
+    n: int  # clips
     control: bool = False  # whether it is there to be compared with
-
 
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    "What is known so far about how far some clips' pictures can be trusted."
+    """What is known so far about how far some clips' pictures can be trusted."""
 
-    n: int                                       # clips
+    n: int  # clips
     findings: tuple[Finding, ...] = ()
-    words: dict[str, str] = field(default_factory=dict)    # question -> verdict in a sentence
+    words: dict[str, str] = field(default_factory=dict)  # question -> verdict in a sentence
     missing: dict[str, str] = field(default_factory=dict)  # question -> why it cannot be answered
-    curves: tuple[pd.DataFrame, ...] = ()        # deletion and insertion, see sda.explaining.faithfulness
+    curves: tuple[pd.DataFrame, ...] = ()  # deletion and insertion, see sda.explaining.faithfulness
 
     def table(self) -> pd.DataFrame:
-        "One row per number."
+        """One row per number."""
         return pd.DataFrame([vars(f) for f in self.findings], columns=list(Finding.__dataclass_fields__))
 
     def lines(self) -> list[str]:
-        "The verdicts, and what could not be measured, in plain sentences."
+        """The verdicts, and what could not be measured, in plain sentences."""
         return [*self.words.values(), *(f"Not measured: {why}." for why in self.missing.values())]
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #9b54b746
 def agreement(
-    trace: Trace,        # of N clips, one row each
+    trace: Trace,  # of N clips, one row each
     effects: KnockOuts,  # of the same clips, see sda.explaining.effects
 ) -> tuple[list[Finding], str]:  # findings and a plain sentence
-    "How far tables of weights and of contributions can be read as tables of effects."
-    table, found, said = weight_against_effect(trace, effects), [], []
+    """How far tables of weights and of contributions can be read as tables of effects."""
+    table = weight_against_effect(trace, effects)
+    found = []
+    said = []
     for name in ("weight", "contribution"):
         rho, low, high, n = table.loc[(name, "within clips")]
         found.append(Finding("selection", name, rho, low, high, int(n)))
-        verdict = "does not tell" if not low > 0 else "tells little about" if rho < .5 else "goes with"
-        said.append(f"{name.capitalize()} {verdict} effect: rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}]")
+        verdict = "does not tell" if not low > 0 else "tells little about" if rho < 0.5 else "goes with"
+        said.append(
+            f"{name.capitalize()} {verdict} effect: rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}]"
+        )
     return found, f"{'. '.join(said)}, n = {int(n)} clips; the four dependencies are ranked within each clip."
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #4a32ae61
@@ -143,34 +156,50 @@ Answer = tuple[list[Finding], str, list[pd.DataFrame]]  # findings, verdict, cur
 
 
 def no_blocks(name: str) -> str:  # of a model
-    "What to say of a network without SDA blocks."
+    """What to say of a network without SDA blocks."""
     names = list_models("sda_*")
-    return (f"{name} has no SDA blocks, so it selects nothing; networks whose names begin with sda_ do, such as "
-            f"sda_tsn_tiny and {names[0]} (list_models names all {len(names)})")
+    return (
+        f"{name} has no SDA blocks, so it selects nothing; networks whose names begin with sda_ do, such as "
+        f"sda_tsn_tiny and {names[0]} (list_models names all {len(names)})"
+    )
 
 
 def _selection(trial: Trial) -> Iterator[str]:
-    "Weight and contribution against the effect of leaving a dependency out, block by block."
-    if not sda_blocks(trial.model): raise ValueError(no_blocks(trial.model.name))
-    if trial.trace is None: raise ValueError("what the network selected is not known; give trace=, see sda.explaining.trace.trace_clips")
+    """Weight and contribution against the effect of leaving a dependency out, block by block."""
+    if not sda_blocks(trial.model):
+        raise ValueError(no_blocks(trial.model.name))
+    if trial.trace is None:
+        raise ValueError(
+            "what the network selected is not known; give trace=, see sda.explaining.trace.trace_clips"
+        )
     parts = []
     for block in sda_blocks(trial.model):
         yield f"leaving out every dependency of {block}"
         parts.append(knock_out_map(trial.model, trial.clips, list(trial.labels), at=[block]))
-    effects = replace(parts[0], effect=np.concatenate([p.effect for p in parts], 1),
-                      blocks=[p.blocks[0] for p in parts])
+    effects = replace(
+        parts[0], effect=np.concatenate([p.effect for p in parts], 1), blocks=[p.blocks[0] for p in parts]
+    )
     return *agreement(trial.trace, effects), []
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #c9d85c18
 def _removal(trial: Trial, over: str) -> Iterator[str]:
-    "Deletion and insertion over space or over frames, against random orders and the centre."
+    """Deletion and insertion over space or over frames, against random orders and the centre."""
     yield f"maps of {len(trial.clips)} clips"
-    parts, N = [], len(trial.maps)
+    parts = []
+    N = len(trial.maps)
     for start in range(0, N, trial.together):
         some = slice(start, start + trial.together)
         yield f"deletion and insertion over {over}, clips {start + 1} to {min(start + trial.together, N)} of {N}"
-        part = deletion_insertion(trial.model, trial.clips[some], trial.maps[some], over, trial.steps,
-                                  list(trial.labels)[some], trial.draws, seed=start)
+        part = deletion_insertion(
+            trial.model,
+            trial.clips[some],
+            trial.maps[some],
+            over,
+            trial.steps,
+            list(trial.labels)[some],
+            trial.draws,
+            seed=start,
+        )
         parts.append(part.assign(clip=part["clip"] + start))
     curves = pd.concat(parts, ignore_index=True)
     rows = curve_areas(curves).loc[["map", "centre"], ["beyond random", "low", "high", "n"]]
@@ -180,42 +209,69 @@ def _removal(trial: Trial, over: str) -> Iterator[str]:
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #3f954e5d
 def _learnt(trial: Trial) -> Iterator[str]:
-    "The map against itself under random weights."
+    """The map against itself under random weights."""
     yield "scrambling the network from the top"
     rows = randomisation(trial.model, trial.clips, [int(k) for k in trial.labels], **trial.how)
     rows = rows.loc[["classifier", rows.index[len(rows) // 2], "stem"]]
-    found = [Finding("learnt", f"random down to {part}", *row[:3], int(row["n"])) for part, row in rows.iterrows()]
+    found = [
+        Finding("learnt", f"random down to {part}", *row[:3], int(row["n"])) for part, row in rows.iterrows()
+    ]
     last = found[-1]
-    if not last.n: return found, "The scrambled network's maps have no contrast: no verdict." + trial.instead, []
-    verdict = "hardly depends" if last.value > .6 else "depends only in part" if last.high > .3 else "depends"
-    return found, (f"The map {verdict} on what the network has learnt: rank correlation {last.value:+.2f} "
-                   f"[{last.low:+.2f}, {last.high:+.2f}] with the map of random weights, n = {last.n}.{trial.instead}"), []
+    if not last.n:
+        return found, "The scrambled network's maps have no contrast: no verdict." + trial.instead, []
+    verdict = (
+        "hardly depends" if last.value > 0.6 else "depends only in part" if last.high > 0.3 else "depends"
+    )
+    return (
+        found,
+        (
+            f"The map {verdict} on what the network has learnt: rank correlation {last.value:+.2f} "
+            f"[{last.low:+.2f}, {last.high:+.2f}] with the map of random weights, n = {last.n}.{trial.instead}"
+        ),
+        [],
+    )
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #6e809220
 def _truth(trial: Trial) -> Iterator[str]:
-    "The pointing game, where masks are known."
-    if trial.masks is None: raise ValueError("nobody knows where the evidence lies in these clips; Moves has masks")
+    """The pointing game, where masks are known."""
+    if trial.masks is None:
+        raise ValueError("nobody knows where the evidence lies in these clips; Moves has masks")
     yield "pointing at the object and at the evidence"
     maps = control_maps(trial.model, trial.clips, [int(k) for k in trial.labels], **trial.how)
-    table, found, said = pointing_table(maps, trial.masks), [], []
+    table = pointing_table(maps, trial.masks)
+    found = []
+    said = []
     for name in trial.masks:
         rows = table.loc[name]
         for kind in ("map", "random weights", "another clip", "centre"):
             row = rows.loc[kind]
-            found.append(Finding("truth", f"{name}: {trial.name if kind == 'map' else kind}", row["point"],
-                                 row["point low"], row["point high"], int(row["n"]), kind != "map"))
-        area, mine = rows.loc["map", "area"], rows.loc["map"]
+            found.append(
+                Finding(
+                    "truth",
+                    f"{name}: {trial.name if kind == 'map' else kind}",
+                    row["point"],
+                    row["point low"],
+                    row["point high"],
+                    int(row["n"]),
+                    kind != "map",
+                )
+            )
+        area = rows.loc["map", "area"]
+        mine = rows.loc["map"]
         found.append(Finding("truth", f"{name}: by area alone", area, np.nan, np.nan, int(mine["n"]), True))
         rival = max(area, *(rows.loc[kind, "point"] for kind in ("random weights", "another clip", "centre")))
         verdict = "more often" if mine["point low"] > rival else "no more often, as far as these clips tell,"
-        said.append(f"It points at the {name} in {mine['point']:.2f} [{mine['point low']:.2f}, {mine['point high']:.2f}] "
-                    f"of {int(mine['n'])} clips, {verdict} than the best control ({rival:.2f})")
+        said.append(
+            f"It points at the {name} in {mine['point']:.2f} [{mine['point low']:.2f}, {mine['point high']:.2f}] "
+            f"of {int(mine['n'])} clips, {verdict} than the best control ({rival:.2f})"
+        )
     return found, ". ".join(said) + "." + trial.instead, []
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #119df4c6
 def _seeds(trial: Trial) -> Iterator[str]:
-    "Weights of two checkpoints on the same clips."
-    if trial.other is None: raise ValueError("agreement of trainings needs a checkpoint B")
+    """Weights of two checkpoints on the same clips."""
+    if trial.other is None:
+        raise ValueError("agreement of trainings needs a checkpoint B")
     if trial.trace is None or not trial.trace.blocks or not trial.other.blocks:
         raise ValueError("agreement of trainings needs SDA blocks in both checkpoints")
     yield "comparing the selections of both checkpoints"
@@ -225,54 +281,79 @@ def _seeds(trial: Trial) -> Iterator[str]:
     agree = [f.what for f in found if f.low > 0]
     first = rows.iloc[0]
     verdict = f"agree about {', '.join(agree)}" if agree else "do not agree about any dependency"
-    return found, (f"The two trainings {verdict} (interval above 0), n = {found[0].n}; their largest mean weight is on "
-                   f"the same dependency in {first['same largest']:.2f} of the clips, by chance in {first['by chance']:.2f}."), []
+    return (
+        found,
+        (
+            f"The two trainings {verdict} (interval above 0), n = {found[0].n}; their largest mean weight is on "
+            f"the same dependency in {first['same largest']:.2f} of the clips, by chance in {first['by chance']:.2f}."
+        ),
+        [],
+    )
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #c237c507
 _TRIALS: dict[str, Callable[[Trial], Iterator[str]]] = {
-    "selection": _selection, "space": lambda trial: _removal(trial, "space"),
-    "frames": lambda trial: _removal(trial, "frames"), "learnt": _learnt, "truth": _truth, "seeds": _seeds}
+    "selection": _selection,
+    "space": lambda trial: _removal(trial, "space"),
+    "frames": lambda trial: _removal(trial, "frames"),
+    "learnt": _learnt,
+    "truth": _truth,
+    "seeds": _seeds,
+}
 
 
 def judge(
     trial: Trial,  # clips and what is known of them
 ) -> Iterator[tuple[str, Verdicts]]:  # what is done next, and the verdicts so far; at last "" and all of them
-    "Ask every question, a step at a time."
+    """Ask every question, a step at a time."""
     now = Verdicts(len(trial.clips))
     for question, ask in _TRIALS.items():
         steps = ask(trial)
         try:
-            while True: yield next(steps), now
-        except StopIteration as end: found, words, curves = end.value
+            while True:
+                yield next(steps), now
+        except StopIteration as end:
+            found, words, curves = end.value
         except ValueError as err:
             now = replace(now, missing={**now.missing, question: str(err)})
             continue
-        now = replace(now, findings=(*now.findings, *found), words={**now.words, question: words},
-                      curves=(*now.curves, *curves))
+        now = replace(
+            now,
+            findings=(*now.findings, *found),
+            words={**now.words, question: words},
+            curves=(*now.curves, *curves),
+        )
     yield "", now
 
 
 def finished(
     steps: Iterator[tuple[str, Verdicts]],  # from `judge`
-) -> Verdicts:                              # all of them
-    "Run to the end, for scripts."
+) -> Verdicts:  # all of them
+    """Run to the end, for scripts."""
     *_, (_, verdicts) = steps
     return verdicts
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #022d16f4
 def _draw_findings(axes: object, found: Sequence[Finding], unit: str) -> None:
-    "Points with intervals, controls grey."
+    """Points with intervals, controls grey."""
     for y, one in enumerate(found):
         colour = "#777777" if one.control else "#D55E00"
-        if np.isfinite(one.low): axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2.5, alpha=.55)
-        axes.plot([one.value], [y], "D" if one.control else "o", color=colour, markersize=5 if one.control else 7)
+        if np.isfinite(one.low):
+            axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2.5, alpha=0.55)
+        axes.plot(
+            [one.value], [y], "D" if one.control else "o", color=colour, markersize=5 if one.control else 7
+        )
         if np.isfinite(one.value):
-            axes.annotate(f"{one.value:.2f}" if unit.startswith("share") else f"{one.value:+.2f}", (1.01, y),
-                          xycoords=("axes fraction", "data"), va="center", fontsize=FONT - 1)
+            axes.annotate(
+                f"{one.value:.2f}" if unit.startswith("share") else f"{one.value:+.2f}",
+                (1.01, y),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=FONT - 1,
+            )
     axes.set_yticks(range(len(found)), [f"{one.what} (n = {one.n})" for one in found], fontsize=FONT - 1)
-    axes.set_ylim(len(found) - .5, -.5)
+    axes.set_ylim(len(found) - 0.5, -0.5)
     share = unit.startswith("share")
-    axes.set(xlim=(-.03, 1.03) if share else (-1.05, 1.05), xticks=(0, .5, 1) if share else (-1, 0, 1))
+    axes.set(xlim=(-0.03, 1.03) if share else (-1.05, 1.05), xticks=(0, 0.5, 1) if share else (-1, 0, 1))
     axes.tick_params(labelsize=FONT - 1)
     axes.set_title(unit, fontsize=FONT, loc="left")
     axes.axvline(0, color="grey", linewidth=1, zorder=0)
@@ -282,14 +363,15 @@ def _draw_findings(axes: object, found: Sequence[Finding], unit: str) -> None:
 
 def fig_verdicts(
     verdicts: Verdicts,  # perhaps not all of them yet
-    title: str = "",     # line above
-) -> Figure:             # one axis per question
-    "Every number with its interval and what it has to be compared with."
+    title: str = "",  # line above
+) -> Figure:  # one axis per question
+    """Every number with its interval and what it has to be compared with."""
     groups = {q: [f for f in verdicts.findings if f.question == q] for q in QUESTIONS}
     groups = {q: found for q, found in groups.items() if found}
-    if not groups: raise ValueError("nothing was measured yet")
+    if not groups:
+        raise ValueError("nothing was measured yet")
     rows = [len(found) for found in groups.values()]
-    figure = new_figure(7.2, .56 * len(groups) + .2 * sum(rows) + .3 * bool(title), title)
+    figure = new_figure(7.2, 0.56 * len(groups) + 0.2 * sum(rows) + 0.3 * bool(title), title)
     places = figure.subplots(len(groups), 1, squeeze=False, height_ratios=rows)[:, 0]
     for axes, (question, found) in zip(places, groups.items(), strict=True):
         _draw_findings(axes, found, QUESTIONS[question])
@@ -299,8 +381,9 @@ def fig_verdicts(
 def fig_trial_curves(
     verdicts: Verdicts,  # with the curves of at least one trial
     over: str = "space",  # or "frames"
-) -> Figure:             # deletion and insertion
-    "Deletion and insertion curves of these clips."
+) -> Figure:  # deletion and insertion
+    """Deletion and insertion curves of these clips."""
     known = {curves.over.iloc[0]: curves for curves in verdicts.curves}
-    if over not in known: raise ValueError(f"no curve over {over} was measured yet")
+    if over not in known:
+        raise ValueError(f"no curve over {over} was measured yet")
     return fig_curves(known[over], f"over {over}")

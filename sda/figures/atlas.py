@@ -17,202 +17,272 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image as Picture
 
-from ..networks.blocks import DEPENDENCIES
 from .plots import COLOURS, FONT, as_images, draw_heat, name_cells, new_figure, stage_of
+from ..networks.blocks import DEPENDENCIES
 
 # %% ../../nbs/figures/67_atlas.ipynb #06cbe544
-_GROUPS = ("#000000", "#D55E00", "#56B4E9", "#882255", "#999933", "#888888")  # none of them means a dependency
+_GROUPS = (
+    "#000000",
+    "#D55E00",
+    "#56B4E9",
+    "#882255",
+    "#999933",
+    "#888888",
+)  # none of them means a dependency
 
 
 def _starts(blocks: Sequence[str]) -> list[int]:
-    "The places where a new stage begins."
+    """The places where a new stage begins."""
     return [r for r in range(1, len(blocks)) if stage_of(blocks[r]) != stage_of(blocks[r - 1])]
 
 
 def fig_depth(
-    values: ArrayLike,                           # a quantity of every clip and block [N,R,4], e.g. weights
-    blocks: Sequence[str],                       # R block names from the input to the output
+    values: ArrayLike,  # a quantity of every clip and block [N,R,4], e.g. weights
+    blocks: Sequence[str],  # R block names from the input to the output
     dependencies: Sequence[str] = DEPENDENCIES,  # names of the four
-    title: str = "Depth profile",                # line above
-    label: str = "selection weight",             # what the quantity is
-    level: float | None = .25,                   # dashed line: no preference; None for none
-) -> Figure:                                     # one panel per dependency
-    "How a quantity changes with depth, and how much clips differ."
+    title: str = "Depth profile",  # line above
+    label: str = "selection weight",  # what the quantity is
+    level: float | None = 0.25,  # dashed line: no preference; None for none
+) -> Figure:  # one panel per dependency
+    """How a quantity changes with depth, and how much clips differ."""
     values = np.asarray(values, float)
     if values.ndim != 3 or values.shape[1:] != (len(blocks), len(dependencies)) or not len(values):
-        raise ValueError(f"values of shape {list(values.shape)} are not [clips, {len(blocks)}, {len(dependencies)}]")
+        raise ValueError(
+            f"values of shape {list(values.shape)} are not [clips, {len(blocks)}, {len(dependencies)}]"
+        )
     low, middle, high = np.percentile(values, [10, 50, 90], axis=0)
-    figure, x = new_figure(9.8, 2.9, title), np.arange(len(blocks))
+    figure = new_figure(9.8, 2.9, title)
+    x = np.arange(len(blocks))
     places = figure.subplots(1, len(dependencies), sharey=True, squeeze=False)[0]
     for m, (axes, name) in enumerate(zip(places, dependencies, strict=True)):
         colour = COLOURS.get(name)
-        if level is not None: axes.axhline(level, color="grey", linestyle="--", linewidth=1)
-        axes.fill_between(x, low[:, m], high[:, m], color=colour, alpha=.25, linewidth=0)
+        if level is not None:
+            axes.axhline(level, color="grey", linestyle="--", linewidth=1)
+        axes.fill_between(x, low[:, m], high[:, m], color=colour, alpha=0.25, linewidth=0)
         axes.plot(x, middle[:, m], color=colour, marker="osD^"[m % 4], markersize=5)
-        for r in _starts(blocks): axes.axvline(r - .5, color="#BBBBBB", linewidth=1)
+        for r in _starts(blocks):
+            axes.axvline(r - 0.5, color="#BBBBBB", linewidth=1)
         axes.set_title(name, color=colour, fontsize=FONT + 1, fontweight="bold")
         starts = [0, *_starts(blocks)]
-        axes.set_xticks(starts, [stage_of(blocks[r]) for r in starts], fontsize=FONT - 1, rotation=30, ha="right")
+        axes.set_xticks(
+            starts, [stage_of(blocks[r]) for r in starts], fontsize=FONT - 1, rotation=30, ha="right"
+        )
     places[0].set_ylabel(label, fontsize=FONT)
-    figure.supxlabel(f"block, input at the left; line: median, band: middle 80 % of n = {len(values)} clips",
-                     fontsize=FONT - 1)
+    figure.supxlabel(
+        f"block, input at the left; line: median, band: middle 80 % of n = {len(values)} clips",
+        fontsize=FONT - 1,
+    )
     return figure
 
 # %% ../../nbs/figures/67_atlas.ipynb #b83b5ec7
 def class_intervals(
-    values: ArrayLike,      # a quantity of every clip and stage [N,S,4], e.g. from `stage_weights`
+    values: ArrayLike,  # a quantity of every clip and stage [N,S,4], e.g. from `stage_weights`
     labels: Sequence[int],  # true class of every clip, 0..K-1
-    num_classes: int,       # K
-    draws: int = 500,       # bootstrap samples of clips
-    seed: int = 0,          # of the bootstrap
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:  # means, low, high [K,S,4], NaN without clips; K counts
-    "Mean of every class with a 95 % bootstrap interval over its clips."
-    values, labels, rng = np.asarray(values, float), np.asarray(labels), np.random.default_rng(seed)
-    if len(values) != len(labels): raise ValueError(f"{len(labels)} labels for {len(values)} clips")
+    num_classes: int,  # K
+    draws: int = 500,  # bootstrap samples of clips
+    seed: int = 0,  # of the bootstrap
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray, list[int]
+]:  # means, low, high [K,S,4], NaN without clips; K counts
+    """Mean of every class with a 95 % bootstrap interval over its clips."""
+    values = np.asarray(values, float)
+    labels = np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    if len(values) != len(labels):
+        raise ValueError(f"{len(labels)} labels for {len(values)} clips")
     means, low, high = np.full((3, num_classes, *values.shape[1:]), np.nan)
     for k in range(num_classes):
         mine = values[labels == k]
-        if not len(mine): continue
+        if not len(mine):
+            continue
         drawn = mine[rng.integers(0, len(mine), (draws, len(mine)))].mean(1)
         means[k], (low[k], high[k]) = mine.mean(0), np.percentile(drawn, [2.5, 97.5], axis=0)
     return means, low, high, np.bincount(labels, minlength=num_classes).tolist()
 
 # %% ../../nbs/figures/67_atlas.ipynb #9d67d980
 def fig_class_stages(
-    means: ArrayLike,                            # [K,S,4]
-    low: ArrayLike,                              # lower ends of the intervals [K,S,4]
-    high: ArrayLike,                             # upper ends [K,S,4]
-    counts: Sequence[int],                       # clips of every class
-    class_names: Sequence[str],                  # K names
-    stages: Sequence[str],                       # S names
+    means: ArrayLike,  # [K,S,4]
+    low: ArrayLike,  # lower ends of the intervals [K,S,4]
+    high: ArrayLike,  # upper ends [K,S,4]
+    counts: Sequence[int],  # clips of every class
+    class_names: Sequence[str],  # K names
+    stages: Sequence[str],  # S names
     dependencies: Sequence[str] = DEPENDENCIES,  # names of the four
     title: str = "Selection by class and stage",  # line above
-) -> Figure:                                     # one panel per stage
-    "Mean selection of every class in every stage, with intervals."
+) -> Figure:  # one panel per stage
+    """Mean selection of every class in every stage, with intervals."""
     means, low, high = (np.asarray(v, float) for v in (means, low, high))
     if {v.shape for v in (means, low, high)} != {(len(class_names), len(stages), len(dependencies))}:
-        raise ValueError(f"means of shape {list(means.shape)} do not fit {len(class_names)} classes and "
-                         f"{len(stages)} stages")
-    figure, y = new_figure(2.6 + 2.1 * len(stages), 1.3 + .3 * len(class_names), title), np.arange(len(class_names))
+        raise ValueError(
+            f"means of shape {list(means.shape)} do not fit {len(class_names)} classes and "
+            f"{len(stages)} stages"
+        )
+    figure = new_figure(2.6 + 2.1 * len(stages), 1.3 + 0.3 * len(class_names), title)
+    y = np.arange(len(class_names))
     places = figure.subplots(1, len(stages), sharex=True, sharey=True, squeeze=False)[0]
     for s, (axes, stage) in enumerate(zip(places, stages, strict=True)):
-        axes.axvline(.25, color="grey", linestyle="--", linewidth=1)
-        for row in y[::2]: axes.axhspan(row - .5, row + .5, color="#F2F2F2", zorder=0)
+        axes.axvline(0.25, color="grey", linestyle="--", linewidth=1)
+        for row in y[::2]:
+            axes.axhspan(row - 0.5, row + 0.5, color="#F2F2F2", zorder=0)
         for m, name in enumerate(dependencies):
-            at, error = y + .17 * (m - 1.5), np.abs([means[:, s, m] - low[:, s, m], high[:, s, m] - means[:, s, m]])
-            axes.errorbar(means[:, s, m], at, xerr=error, linestyle="", marker="osD^"[m % 4], markersize=4,
-                          color=COLOURS.get(name), label=name)
+            at = y + 0.17 * (m - 1.5)
+            error = np.abs([means[:, s, m] - low[:, s, m], high[:, s, m] - means[:, s, m]])
+            axes.errorbar(
+                means[:, s, m],
+                at,
+                xerr=error,
+                linestyle="",
+                marker="osD^"[m % 4],
+                markersize=4,
+                color=COLOURS.get(name),
+                label=name,
+            )
         axes.set_title(stage, fontsize=FONT)
     names = [f"{name[:40]} (n={n})" for name, n in zip(class_names, counts, strict=True)]
     places[0].set_yticks(y, names, fontsize=FONT - 1)
-    places[0].set(ylim=(len(y) - .5, -.5), xlim=(0, max(.5, np.nanmax(high, initial=0) * 1.05)))
+    places[0].set(ylim=(len(y) - 0.5, -0.5), xlim=(0, max(0.5, np.nanmax(high, initial=0) * 1.05)))
     figure.supxlabel("mean selection weight; bars: 95 % intervals over clips", fontsize=FONT - 1)
-    figure.legend(*places[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=FONT - 1,
-                  frameon=False)
+    figure.legend(
+        *places[0].get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=4,
+        fontsize=FONT - 1,
+        frameon=False,
+    )
     return figure
 
 # %% ../../nbs/figures/67_atlas.ipynb #54eca3d7
 def selection_map(
     weights: ArrayLike,  # [N,R,4], NaN where a dependency is absent
 ) -> tuple[np.ndarray, np.ndarray]:  # positions [N,2], and the share of the variance that each axis holds [2]
-    "Clips by the two principal components of their selections."
+    """Clips by the two principal components of their selections."""
     flat = np.asarray(weights, float).reshape(len(weights), -1)
     flat = flat[:, ~np.isnan(flat).any(0)]
-    if len(flat) < 3: raise ValueError(f"a map needs at least 3 clips, there are {len(flat)}")
+    if len(flat) < 3:
+        raise ValueError(f"a map needs at least 3 clips, there are {len(flat)}")
     flat = flat - flat.mean(0)
     places, size, axes = np.linalg.svd(flat, full_matrices=False)
     sign = np.where(axes[:2].sum(1) < 0, -1, 1)  # the same map on every machine
-    return places[:, :2] * size[:2] * sign, size[:2] ** 2 / max((size ** 2).sum(), 1e-30)
+    return places[:, :2] * size[:2] * sign, size[:2] ** 2 / max((size**2).sum(), 1e-30)
 
 # %% ../../nbs/figures/67_atlas.ipynb #e07bbea6
 def fig_map(
-    places: ArrayLike,            # positions [N,2], from `selection_map`
-    held: Sequence[float],        # share of the variance of both axes
-    groups: Sequence[str],        # group of every clip, e.g. what its class needs
+    places: ArrayLike,  # positions [N,2], from `selection_map`
+    held: Sequence[float],  # share of the variance of both axes
+    groups: Sequence[str],  # group of every clip, e.g. what its class needs
     title: str = "Clips by selection",  # line above
-) -> Figure:                      # scatter plot
-    "A map of clips, marked by group."
-    places, groups = np.asarray(places, float), np.asarray(groups)
-    if len(places) != len(groups): raise ValueError(f"{len(groups)} groups for {len(places)} clips")
+) -> Figure:  # scatter plot
+    """A map of clips, marked by group."""
+    places = np.asarray(places, float)
+    groups = np.asarray(groups)
+    if len(places) != len(groups):
+        raise ValueError(f"{len(groups)} groups for {len(places)} clips")
     names = list(dict.fromkeys(groups.tolist()))
-    if len(names) > len(_GROUPS): raise ValueError(f"{len(names)} groups cannot be told apart by eye; give at most "
-                                                   f"{len(_GROUPS)}")
+    if len(names) > len(_GROUPS):
+        raise ValueError(f"{len(names)} groups cannot be told apart by eye; give at most {len(_GROUPS)}")
     figure = new_figure(6.4, 4.2, title)
     axes = figure.subplots()
     for name, colour, marker in zip(names, _GROUPS, "osD^vX", strict=False):
         mine = places[groups == name]
-        axes.scatter(*mine.T, s=22, marker=marker, facecolors="none", edgecolors=colour, linewidths=1.1,
-                     label=f"{name} (n={len(mine)})")
+        axes.scatter(
+            *mine.T,
+            s=22,
+            marker=marker,
+            facecolors="none",
+            edgecolors=colour,
+            linewidths=1.1,
+            label=f"{name} (n={len(mine)})",
+        )
     axes.set_xlabel(f"first component, {100 * held[0]:.0f} % of the variance", fontsize=FONT)
     axes.set_ylabel(f"second component, {100 * held[1]:.0f} %", fontsize=FONT)
-    axes.legend(loc="center left", bbox_to_anchor=(1, .5), fontsize=FONT, frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=FONT, frameon=False)
     return figure
 
 # %% ../../nbs/figures/67_atlas.ipynb #fe0ec803
 def nearest_clips(
     weights: ArrayLike,  # [N,R,4], NaN where a dependency is absent
-    index: int,          # the clip that is asked about
-    k: int = 5,          # how many neighbours
+    index: int,  # the clip that is asked about
+    k: int = 5,  # how many neighbours
 ) -> tuple[list[int], list[float]]:  # the nearest clips, nearest first, and their distances in 0..1
-    "The clips whose selection is most like that of one clip."
+    """The clips whose selection is most like that of one clip."""
     weights = np.nan_to_num(np.asarray(weights, float))
-    if not -len(weights) <= index < len(weights): raise ValueError(f"there is no clip {index} among {len(weights)}")
+    if not -len(weights) <= index < len(weights):
+        raise ValueError(f"there is no clip {index} among {len(weights)}")
     distance = np.abs(weights - weights[index]).sum(-1).mean(-1) / 2
     distance[index] = np.inf
-    order = np.argsort(distance, kind="stable")[:min(k, len(weights) - 1)]
+    order = np.argsort(distance, kind="stable")[: min(k, len(weights) - 1)]
     return order.tolist(), distance[order].tolist()
 
 
 def fig_contact_sheet(
     clips: Sequence[ArrayLike],  # N clips [T,H,W,3], uint8 or float in 0..1; sizes and lengths may differ
-    captions: Sequence[str],     # N lines
-    title: str = "",             # line above
-    columns: int = 3,            # clips per row
-) -> Figure:                     # first, middle and last frame of every clip
-    "Many clips at a glance."
+    captions: Sequence[str],  # N lines
+    title: str = "",  # line above
+    columns: int = 3,  # clips per row
+) -> Figure:  # first, middle and last frame of every clip
+    """Many clips at a glance."""
     if not len(clips) or len(clips) != len(captions):
         raise ValueError(f"{len(captions)} captions for {len(clips)} clips")
     columns = min(columns, len(clips))
     rows = -(-len(clips) // columns)
-    figure = new_figure(3.2 * columns, 1.27 * rows + (.3 if title else .05), title)
+    figure = new_figure(3.2 * columns, 1.27 * rows + (0.3 if title else 0.05), title)
     places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places: axes.set_axis_off()
+    for axes in places:
+        axes.set_axis_off()
     for axes, clip, caption in zip(places, clips, captions, strict=False):
         images = as_images(clip)
         three = images[[0, len(images) // 2, len(images) - 1]]
-        axes.imshow(np.concatenate(list(np.pad(three, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)), 1))
+        axes.imshow(
+            np.concatenate(list(np.pad(three, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)), 1)
+        )
         axes.set_title(caption if len(caption) < 44 else caption[:42] + "…", fontsize=FONT - 1)
     return figure
 
 # %% ../../nbs/figures/67_atlas.ipynb #eb24cf7f
 def confused_pairs(
-    weights: ArrayLike,          # [N,4], e.g. the mean over blocks
-    labels: Sequence[int],       # true classes [N]
-    answers: Sequence[int],      # answered classes [N]
+    weights: ArrayLike,  # [N,4], e.g. the mean over blocks
+    labels: Sequence[int],  # true classes [N]
+    answers: Sequence[int],  # answered classes [N]
     class_names: Sequence[str],  # K names
-    k: int = 8,                  # how many pairs
-) -> pd.DataFrame:               # true, answer, wrong, right (clips), and a difference per dependency
-    "The most frequent confusions, and what the mistaken clips select more or less than the others of their class."
-    weights, labels, answers = np.asarray(weights, float), np.asarray(labels), np.asarray(answers)
+    k: int = 8,  # how many pairs
+) -> pd.DataFrame:  # true, answer, wrong, right (clips), and a difference per dependency
+    """The most frequent confusions, and what the mistaken clips select more or less than the others of their class."""
+    weights = np.asarray(weights, float)
+    labels = np.asarray(labels)
+    answers = np.asarray(answers)
     if not len(weights) == len(labels) == len(answers):
         raise ValueError(f"{len(labels)} labels and {len(answers)} answers for {len(weights)} clips")
     rows = []
-    for a, b in dict.fromkeys(zip(labels[labels != answers].tolist(), answers[labels != answers].tolist(), strict=True)):
-        wrong, right = (labels == a) & (answers == b), (labels == a) & (answers == a)
-        change = weights[wrong].mean(0) - weights[right].mean(0) if right.any() else np.full(len(DEPENDENCIES), np.nan)
+    for a, b in dict.fromkeys(
+        zip(labels[labels != answers].tolist(), answers[labels != answers].tolist(), strict=True)
+    ):
+        wrong = (labels == a) & (answers == b)
+        right = (labels == a) & (answers == a)
+        change = (
+            weights[wrong].mean(0) - weights[right].mean(0)
+            if right.any()
+            else np.full(len(DEPENDENCIES), np.nan)
+        )
         rows.append([class_names[a], class_names[b], int(wrong.sum()), int(right.sum()), *change])
     table = pd.DataFrame(rows, columns=["true", "answer", "wrong", "right", *DEPENDENCIES])
     return table.sort_values("wrong", ascending=False, kind="stable", ignore_index=True).head(k)
 
 # %% ../../nbs/figures/67_atlas.ipynb #9490afbc
 def _draw_differences(axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> object:
-    "Signed numbers, white at 0, on a scale of .1, .25, .5 or 1."
+    """Signed numbers, white at 0, on a scale of .1, .25, .5 or 1."""
     largest = np.nanmax(np.abs(values), initial=0)
-    top = next((step for step in (.1, .25, .5, 1.) if largest <= step), largest)
+    top = next((step for step in (0.1, 0.25, 0.5, 1.0) if largest <= step), largest)
     shown = axes.imshow(values, cmap="PRGn", vmin=-top, vmax=top, aspect="auto")
     for (r, m), value in np.ndenumerate(values):
-        axes.text(m, r, "–" if np.isnan(value) else f"{round(value, 2) + 0.:+.2f}", ha="center", va="center",
-                  fontsize=FONT - 1, color="white" if abs(value) > .65 * top else "black")
+        axes.text(
+            m,
+            r,
+            "–" if np.isnan(value) else f"{round(value, 2) + 0.0:+.2f}",
+            ha="center",
+            va="center",
+            fontsize=FONT - 1,
+            color="white" if abs(value) > 0.65 * top else "black",
+        )
     name_cells(axes, rows, columns)
     return shown
 
@@ -220,62 +290,80 @@ def _draw_differences(axes, values: np.ndarray, rows: Sequence[str], columns: Se
 def fig_confusions(
     pairs: pd.DataFrame,  # from `confused_pairs`
     title: str = "Confused pairs: weight of the mistaken clips minus that of the others",  # line above
-) -> Figure:              # table of differences
-    "What mistaken clips select more or less than the clips of their class that were not mistaken."
-    if pairs.empty: raise ValueError("there are no confusions to draw: every answer is right")
+) -> Figure:  # table of differences
+    """What mistaken clips select more or less than the clips of their class that were not mistaken."""
+    if pairs.empty:
+        raise ValueError("there are no confusions to draw: every answer is right")
     rows = [f"{r.true} → {r.answer} ({r.wrong} against {r.right})" for r in pairs.itertuples()]
-    figure = new_figure(3.6 + .072 * max(map(len, rows)), 1.2 + .3 * len(rows), title)
+    figure = new_figure(3.6 + 0.072 * max(map(len, rows)), 1.2 + 0.3 * len(rows), title)
     axes = figure.subplots()
-    bar = figure.colorbar(_draw_differences(axes, pairs[list(DEPENDENCIES)].to_numpy(float), rows, DEPENDENCIES), ax=axes)
+    bar = figure.colorbar(
+        _draw_differences(axes, pairs[list(DEPENDENCIES)].to_numpy(float), rows, DEPENDENCIES), ax=axes
+    )
     bar.set_label("difference of mean weight", fontsize=FONT - 1)
     return figure
 
 # %% ../../nbs/figures/67_atlas.ipynb #bfef6fb5
 def fig_difference(
-    a: ArrayLike,                # weights [R,4] of one clip or checkpoint
-    b: ArrayLike,                # of the other
-    blocks: Sequence[str],       # R block names
+    a: ArrayLike,  # weights [R,4] of one clip or checkpoint
+    b: ArrayLike,  # of the other
+    blocks: Sequence[str],  # R block names
     names: tuple[str, str] = ("A", "B"),  # what they are
     dependencies: Sequence[str] = DEPENDENCIES,  # column names
-    title: str = "",             # line above
-) -> Figure:                     # three tables
-    "Two selections side by side, and what the second has more."
+    title: str = "",  # line above
+) -> Figure:  # three tables
+    """Two selections side by side, and what the second has more."""
     a, b = (np.asarray(v, float) for v in (a, b))
     if a.shape != b.shape or a.shape != (len(blocks), len(dependencies)):
-        raise ValueError(f"selections of shapes {list(a.shape)} and {list(b.shape)} do not fit {len(blocks)} blocks; "
-                         "two networks can be compared block by block only where they have the same blocks")
-    figure = new_figure(10.6, 1.6 + .27 * max(len(blocks), 4), title)
-    places, top = figure.subplots(1, 3), .5 if np.nanmax([a, b], initial=0) <= .5 else 1.
+        raise ValueError(
+            f"selections of shapes {list(a.shape)} and {list(b.shape)} do not fit {len(blocks)} blocks; "
+            "two networks can be compared block by block only where they have the same blocks"
+        )
+    figure = new_figure(10.6, 1.6 + 0.27 * max(len(blocks), 4), title)
+    places = figure.subplots(1, 3)
+    top = 0.5 if np.nanmax([a, b], initial=0) <= 0.5 else 1.0
     said = (names[0], names[1], "second minus first")
     for axes, values, name in zip(places, (a, b, b - a), said, strict=True):
         rows = blocks if axes is places[0] else [""] * len(blocks)
-        if name == said[2]: mark, ticks = _draw_differences(axes, values, rows, dependencies), None
-        else: mark, ticks = draw_heat(axes, values, rows, dependencies, top), [0, .25, top]
+        if name == said[2]:
+            mark = _draw_differences(axes, values, rows, dependencies)
+            ticks = None
+        else:
+            mark = draw_heat(axes, values, rows, dependencies, top)
+            ticks = [0, 0.25, top]
         axes.set_title(name if len(name) < 40 else name[:38] + "…", fontsize=FONT + 1)
-        for r in _starts(blocks) if len(_starts(blocks)) < len(blocks) - 1 else (): axes.axhline(r - .5, color="black")
-        bar = figure.colorbar(mark, ax=axes, orientation="horizontal", fraction=.07, aspect=28, pad=.03, ticks=ticks)
+        for r in _starts(blocks) if len(_starts(blocks)) < len(blocks) - 1 else ():
+            axes.axhline(r - 0.5, color="black")
+        bar = figure.colorbar(
+            mark, ax=axes, orientation="horizontal", fraction=0.07, aspect=28, pad=0.03, ticks=ticks
+        )
         bar.set_label("weight (rows sum to 1)" if ticks else "difference (rows sum to 0)", fontsize=FONT - 1)
     return figure
 
 # %% ../../nbs/figures/67_atlas.ipynb #66acab41
 def animation(
-    frames: ArrayLike,              # [T,H,W,3], uint8 or float in 0..1
+    frames: ArrayLike,  # [T,H,W,3], uint8 or float in 0..1
     maps: ArrayLike | None = None,  # evidence [T,H,W] in 0..1, drawn beside the frames
-    seconds: float = .25,           # per frame
-    height: int = 160,              # of the picture, pixels
-    opacity: float = .6,            # of the map over the frame
-) -> bytes:                         # content of a GIF file that repeats
-    "A short animation of a clip, with its map beside it."
+    seconds: float = 0.25,  # per frame
+    height: int = 160,  # of the picture, pixels
+    opacity: float = 0.6,  # of the map over the frame
+) -> bytes:  # content of a GIF file that repeats
+    """A short animation of a clip, with its map beside it."""
     images = as_images(frames)
-    if not seconds > 0: raise ValueError(f"a frame must last longer than {seconds} seconds")
+    if not seconds > 0:
+        raise ValueError(f"a frame must last longer than {seconds} seconds")
     if maps is not None:
         maps = np.asarray(maps, float)
         if maps.shape != images.shape[:3]:
             raise ValueError(f"maps of shape {list(maps.shape)} do not fit frames {list(images.shape[:3])}")
         colours = colormaps["inferno"](np.clip(maps, 0, 1))[..., :3] * 255
-        images = np.concatenate([images, (colours * opacity + images * (1 - opacity)).round().astype(np.uint8)], 2)
+        images = np.concatenate(
+            [images, (colours * opacity + images * (1 - opacity)).round().astype(np.uint8)], 2
+        )
     size = round(images.shape[2] * height / images.shape[1]), height
     pictures = [Picture.fromarray(image).resize(size, Picture.Resampling.NEAREST) for image in images]
     buffer = io.BytesIO()
-    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 * seconds), loop=0)
+    pictures[0].save(
+        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 * seconds), loop=0
+    )
     return buffer.getvalue()

@@ -26,25 +26,31 @@ from PIL import Image as Picture
 from ..networks.blocks import DEPENDENCIES
 
 # %% ../../nbs/figures/66_plots.ipynb #d4906d31
-COLOURS = {"LST": "#0072B2", "LT": "#E69F00", "LS": "#009E73", "S122": "#CC79A7"}  # Okabe-Ito, one per dependency
+COLOURS = {
+    "LST": "#0072B2",
+    "LT": "#E69F00",
+    "LS": "#009E73",
+    "S122": "#CC79A7",
+}  # Okabe-Ito, one per dependency
 FONT = 10  # points; at 80 dots per inch a letter is about 11 pixels high
-DPI = 80   # of every PNG unless the caller asks for more
+DPI = 80  # of every PNG unless the caller asks for more
 
 # %% ../../nbs/figures/66_plots.ipynb #c752cb46
 def _wrapped(text: str, width: float) -> str:
-    "Text in lines that fit a figure of this width in inches."
+    """Text in lines that fit a figure of this width in inches."""
     return textwrap.fill(text, max(int(width * 10), 12), break_long_words=True)
 
 
 def new_figure(
-    width: float,   # inches
+    width: float,  # inches
     height: float,  # inches
     title: str = "",  # the line above everything
 ) -> Figure:  # empty figure with a canvas of its own, laid out so that nothing overlaps
-    "A figure that pyplot does not know about."
+    """A figure that pyplot does not know about."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    if title: figure.suptitle(_wrapped(title, width), fontsize=FONT + 1)
+    if title:
+        figure.suptitle(_wrapped(title, width), fontsize=FONT + 1)
     return figure
 
 
@@ -52,39 +58,49 @@ def to_png(
     figure: Figure,  # any figure of this module
     dpi: int = DPI,  # dots per inch: 80 on a screen, 200 in print
     colours: int | None = None,  # at most so many, 2 to 256, for a smaller file; None keeps all
-) -> bytes:          # PNG file content, equal for equal figures
-    "The figure as the bytes of a PNG file."
-    for text in figure.findobj(Text): text.set_parse_math(False)  # a class called $x$ keeps its name
+) -> bytes:  # PNG file content, equal for equal figures
+    """The figure as the bytes of a PNG file."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class called $x$ keeps its name
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})  # no version stamp: same bytes again
-    if colours is None: return buffer.getvalue()
-    if not 2 <= colours <= 256: raise ValueError(f"a table of colours has 2 to 256 of them, not {colours}")
+    figure.savefig(
+        buffer, format="png", dpi=dpi, metadata={"Software": None}
+    )  # no version stamp: same bytes again
+    if colours is None:
+        return buffer.getvalue()
+    if not 2 <= colours <= 256:
+        raise ValueError(f"a table of colours has 2 to 256 of them, not {colours}")
     small = io.BytesIO()
-    Picture.open(buffer).convert("RGB").quantize(colours, Picture.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
+    Picture.open(buffer).convert("RGB").quantize(colours, Picture.Quantize.FASTOCTREE).save(
+        small, "PNG", optimize=True
+    )
     return small.getvalue()
 
 # %% ../../nbs/figures/66_plots.ipynb #d94fb3d7
 def as_images(
     frames: ArrayLike,  # [T,H,W,3], uint8 or float in 0..1
-) -> np.ndarray:        # uint8 [T,H,W,3]
-    "The frames as bytes; anything that is not a picture is refused."
+) -> np.ndarray:  # uint8 [T,H,W,3]
+    """The frames as bytes; anything that is not a picture is refused."""
     images = np.asarray(frames)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise ValueError(f"frames must be [T, H, W, 3], got {list(images.shape)}; "
-                         "a model's input [T, 3, h, w] goes through sda.data.transforms.denormalise first")
-    if images.dtype == np.uint8: return images
+        raise ValueError(
+            f"frames must be [T, H, W, 3], got {list(images.shape)}; "
+            "a model's input [T, 3, h, w] goes through sda.data.transforms.denormalise first"
+        )
+    if images.dtype == np.uint8:
+        return images
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        raise ValueError("float frames must lie between 0 and 1; a normalised clip goes through "
-                         "sda.data.transforms.denormalise first")
+        raise ValueError(
+            "float frames must lie between 0 and 1; a normalised clip goes through "
+            "sda.data.transforms.denormalise first"
+        )
     return (images * 255).round().astype(np.uint8)
 
 # %% ../../nbs/figures/66_plots.ipynb #b8e7c06e
 def _frame_labels(
-    count: int,                             # number of frames T
-    indices: Sequence[int] | None = None,   # position of each frame in the file, 0-based
-    times: Sequence[float] | None = None,   # seconds from the start of the file
-) -> list[str]:                             # T captions
-    "One short caption per frame: its index and, if known, its time."
+    count: int, indices: Sequence[int] | None = None, times: Sequence[float] | None = None
+) -> list[str]:
+    """One short caption per frame: its index and, if known, its time."""
     for name, values in (("indices", indices), ("times", times)):
         if values is not None and len(values) != count:
             raise ValueError(f"{len(values)} {name} for {count} frames")
@@ -92,125 +108,120 @@ def _frame_labels(
     return names if times is None else [f"{name}\n{t:.2f} s" for name, t in zip(names, times, strict=True)]
 
 
-def _draw_frame(
-    axes: Axes,          # place for one frame
-    image: np.ndarray,   # uint8 [H,W,3]
-    caption: str = "",   # line above the frame
-) -> None:
-    "One frame without ticks."
+def _draw_frame(axes: Axes, image: np.ndarray, caption: str = "") -> None:
+    """One frame without ticks."""
     axes.imshow(image, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
-    if caption: axes.set_title(caption, fontsize=FONT - 1)
+    if caption:
+        axes.set_title(caption, fontsize=FONT - 1)
 
 # %% ../../nbs/figures/66_plots.ipynb #57351d92
 def fig_clip(
-    frames: ArrayLike,                     # sampled frames [T,H,W,3], uint8 or float in 0..1
+    frames: ArrayLike,  # sampled frames [T,H,W,3], uint8 or float in 0..1
     indices: Sequence[int] | None = None,  # index of each frame in the file
     times: Sequence[float] | None = None,  # its time in seconds
-    title: str = "",                       # e.g. id and class of the clip
-    columns: int = 8,                      # frames per row
-) -> Figure:                               # strip of frames
-    "The frames that the model was given."
+    title: str = "",  # e.g. id and class of the clip
+    columns: int = 8,  # frames per row
+) -> Figure:  # strip of frames
+    """The frames that the model was given."""
     images = as_images(frames)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     captions = _frame_labels(len(images), indices, times)
-    space = .25 + (.2 if times is not None else 0)
-    figure = new_figure(max(9.5 * columns / 8, 2), (9.5 / 8 + space) * rows + (.3 if title else .05), title)
+    space = 0.25 + (0.2 if times is not None else 0)
+    figure = new_figure(max(9.5 * columns / 8, 2), (9.5 / 8 + space) * rows + (0.3 if title else 0.05), title)
     places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places[len(images):]: axes.set_axis_off()
-    for axes, image, caption in zip(places, images, captions, strict=False): _draw_frame(axes, image, caption)
+    for axes in places[len(images) :]:
+        axes.set_axis_off()
+    for axes, image, caption in zip(places, images, captions, strict=False):
+        _draw_frame(axes, image, caption)
     return figure
 
 # %% ../../nbs/figures/66_plots.ipynb #1890c65d
 def stage_of(
     block: str,  # block name such as "layer2.3" or "layer2.3[0:8]"
-) -> str:        # its stage, "layer2"
-    "The stage in a block's name; the whole name where it has none."
+) -> str:  # its stage, "layer2"
+    """The stage in a block's name; the whole name where it has none."""
     found = re.match(r"[^.\[]+", block)
     return found.group() if found else block
 
 
 def _stage_starts(blocks: Sequence[str]) -> list[int]:
-    "The rows in front of which a new stage begins."
+    """The rows in front of which a new stage begins."""
     return [r for r in range(1, len(blocks)) if stage_of(blocks[r]) != stage_of(blocks[r - 1])]
 
 
 def _part_stages(axes: Axes, blocks: Sequence[str]) -> None:
-    "A line between the stages, unless every block is a stage of its own."
+    """A line between the stages, unless every block is a stage of its own."""
     starts = _stage_starts(blocks)
     if len(starts) < len(blocks) - 1:
-        for r in starts: axes.axhline(r - .5, color="black", linewidth=1.5)
+        for r in starts:
+            axes.axhline(r - 0.5, color="black", linewidth=1.5)
 
 
 def name_cells(
-    axes: Axes,                    # of a table drawn with imshow
-    rows: Sequence[str],           # R row names
-    columns: Sequence[str],        # M dependency names, in their colours
+    axes: Axes,  # of a table drawn with imshow
+    rows: Sequence[str],  # R row names
+    columns: Sequence[str],  # M dependency names, in their colours
 ) -> None:
-    "Names of rows on the left and of dependencies above a table."
+    """Names of rows on the left and of dependencies above a table."""
     axes.set_yticks(range(len(rows)), rows, fontsize=FONT - 1)
     axes.set_xticks(range(len(columns)), columns, fontsize=FONT, fontweight="bold")
     axes.xaxis.tick_top()
-    for tick, name in zip(axes.get_xticklabels(), columns, strict=True): tick.set_color(COLOURS.get(name, "black"))
+    for tick, name in zip(axes.get_xticklabels(), columns, strict=True):
+        tick.set_color(COLOURS.get(name, "black"))
     axes.tick_params(length=0)
 
 # %% ../../nbs/figures/66_plots.ipynb #776c7696
 def draw_heat(
-    axes: Axes,                    # where to draw
-    values: np.ndarray,            # weights [R,M], NaN where a dependency is absent
-    rows: Sequence[str],           # R row names
-    columns: Sequence[str],        # M dependency names
-    top: float = .5,               # end of the colours unless a value is larger; then it is 1
-) -> object:                       # mappable for a colour bar
-    "A table of weights with numbers in its cells, diverging around the uniform weight."
-    top = top if np.nanmax(values, initial=0) <= top else 1.
-    shown = axes.imshow(values, cmap="PuOr_r", norm=TwoSlopeNorm(.25, 0, top), aspect="auto")
+    axes: Axes,  # where to draw
+    values: np.ndarray,  # weights [R,M], NaN where a dependency is absent
+    rows: Sequence[str],  # R row names
+    columns: Sequence[str],  # M dependency names
+    top: float = 0.5,  # end of the colours unless a value is larger; then it is 1
+) -> object:  # mappable for a colour bar
+    """A table of weights with numbers in its cells, diverging around the uniform weight."""
+    top = top if np.nanmax(values, initial=0) <= top else 1.0
+    shown = axes.imshow(values, cmap="PuOr_r", norm=TwoSlopeNorm(0.25, 0, top), aspect="auto")
     for (r, m), value in np.ndenumerate(values):
-        far = value < .08 or value > .25 + .7 * (top - .25)  # dark cell: white number
+        far = value < 0.08 or value > 0.25 + 0.7 * (top - 0.25)  # dark cell: white number
         text = "–" if np.isnan(value) else f"{value:.2f}"
         axes.text(m, r, text, ha="center", va="center", fontsize=FONT - 1, color="white" if far else "black")
     name_cells(axes, rows, columns)
     return shown
 
 # %% ../../nbs/figures/66_plots.ipynb #63dee575
-def _check_table(
-    values: ArrayLike,        # numbers [R,M]
-    rows: Sequence[str],      # R names
-    columns: Sequence[str],   # M names
-) -> np.ndarray:              # float [R,M]
-    "The values as a table whose names fit."
+def _check_table(values: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    """The values as a table whose names fit."""
     table = np.asarray(values, float)
     if table.ndim != 2 or table.shape != (len(rows), len(columns)) or not len(rows):
-        raise ValueError(f"values of shape {list(table.shape)} do not fit {len(rows)} rows x {len(columns)} columns "
-                         f"({', '.join(columns)})")
+        raise ValueError(
+            f"values of shape {list(table.shape)} do not fit {len(rows)} rows x {len(columns)} columns "
+            f"({', '.join(columns)})"
+        )
     return table
 
 
 def _heat_figure(
-    values: np.ndarray,       # weights [R,M]
-    rows: Sequence[str],      # R row names
-    columns: Sequence[str],   # M dependency names
-    title: str,               # line above the table
-    label: str,               # what a number is, with n where it is a mean
-) -> Figure:                  # table with a colour bar
-    "A heat table with its colour bar."
-    figure = new_figure(2.6 + .75 * len(columns), .9 + .27 * max(len(rows), 5), title)
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, label: str
+) -> Figure:
+    """A heat table with its colour bar."""
+    figure = new_figure(2.6 + 0.75 * len(columns), 0.9 + 0.27 * max(len(rows), 5), title)
     axes = figure.subplots()
-    bar = figure.colorbar(draw_heat(axes, values, rows, columns), ax=axes, fraction=.08, aspect=18)
+    bar = figure.colorbar(draw_heat(axes, values, rows, columns), ax=axes, fraction=0.08, aspect=18)
     bar.set_label(label, fontsize=FONT - 1)
-    bar.set_ticks([0, .25, bar.vmax], labels=["0", ".25 = uniform", f"{bar.vmax:g}"], fontsize=FONT - 1)
+    bar.set_ticks([0, 0.25, bar.vmax], labels=["0", ".25 = uniform", f"{bar.vmax:g}"], fontsize=FONT - 1)
     return figure
 
 # %% ../../nbs/figures/66_plots.ipynb #2ad8461e
 def fig_selection(
-    weights: ArrayLike,                          # selection weights [blocks,4] of one clip, or a mean over clips
-    blocks: Sequence[str],                       # block names from the input to the output
+    weights: ArrayLike,  # selection weights [blocks,4] of one clip, or a mean over clips
+    blocks: Sequence[str],  # block names from the input to the output
     dependencies: Sequence[str] = DEPENDENCIES,  # column names
-    title: str = "",                             # e.g. id and class of the clip
+    title: str = "",  # e.g. id and class of the clip
     label: str = "weight (rows sum to 1)",  # what a number is; say n when it is a mean
-) -> Figure:                                     # heat strip, blocks x dependencies
-    "Which dependencies each block selected."
+) -> Figure:  # heat strip, blocks x dependencies
+    """Which dependencies each block selected."""
     table = _check_table(weights, blocks, dependencies)
     figure = _heat_figure(table, blocks, dependencies, title, label)
     _part_stages(figure.axes[0], blocks)
@@ -219,73 +230,83 @@ def fig_selection(
 
 # %% ../../nbs/figures/66_plots.ipynb #5b858b5d
 def fig_selection_by_class(
-    means: ArrayLike,                            # mean weights [K,4], NaN rows where a class has no clip
-    class_names: Sequence[str],                  # K names
-    counts: Sequence[int],                       # clips per class
+    means: ArrayLike,  # mean weights [K,4], NaN rows where a class has no clip
+    class_names: Sequence[str],  # K names
+    counts: Sequence[int],  # clips per class
     dependencies: Sequence[str] = DEPENDENCIES,  # column names
-    title: str = "Selection by class",           # line above the table
-) -> Figure:                                     # heat table, classes x dependencies
-    "Mean selection of every class, with the number of clips behind it."
+    title: str = "Selection by class",  # line above the table
+) -> Figure:  # heat table, classes x dependencies
+    """Mean selection of every class, with the number of clips behind it."""
     table = _check_table(means, class_names, dependencies)
-    if len(counts) != len(table): raise ValueError(f"{len(counts)} counts for {len(table)} classes")
+    if len(counts) != len(table):
+        raise ValueError(f"{len(counts)} counts for {len(table)} classes")
     rows = [f"{name}  (n={n})" for name, n in zip(class_names, counts, strict=True)]
     figure = _heat_figure(table, rows, dependencies, title, f"mean weight, n = {sum(counts)} clips")
-    figure.set_figwidth(figure.get_figwidth() + .075 * max(map(len, rows)))
+    figure.set_figwidth(figure.get_figwidth() + 0.075 * max(map(len, rows)))
     return figure
 
 # %% ../../nbs/figures/66_plots.ipynb #9b2320bb
 def fig_selection_by_stage(
-    means: ArrayLike,                            # mean weights [S,4]
-    low: ArrayLike,                              # lower ends of the intervals [S,4]
-    high: ArrayLike,                             # upper ends [S,4]
-    stages: Sequence[str],                       # S stage names
-    n: int,                                      # clips behind the means
+    means: ArrayLike,  # mean weights [S,4]
+    low: ArrayLike,  # lower ends of the intervals [S,4]
+    high: ArrayLike,  # upper ends [S,4]
+    stages: Sequence[str],  # S stage names
+    n: int,  # clips behind the means
     dependencies: Sequence[str] = DEPENDENCIES,  # column names
-    title: str = "Selection by stage",           # line above
-) -> Figure:                                     # one line per dependency, with intervals
-    "Mean selection from the first stage to the last."
+    title: str = "Selection by stage",  # line above
+) -> Figure:  # one line per dependency, with intervals
+    """Mean selection from the first stage to the last."""
     means, low, high = (_check_table(values, stages, dependencies) for values in (means, low, high))
     figure = new_figure(5.6, 3.2, title)
     axes = figure.subplots()
-    axes.axhline(.25, color="grey", linestyle="--", linewidth=1, zorder=0)
+    axes.axhline(0.25, color="grey", linestyle="--", linewidth=1, zorder=0)
     for m, name in enumerate(dependencies):
-        x = np.arange(len(stages)) + .08 * (m - (len(dependencies) - 1) / 2)  # side by side, not on top
+        x = np.arange(len(stages)) + 0.08 * (m - (len(dependencies) - 1) / 2)  # side by side, not on top
         error = np.abs(np.stack([means[:, m] - low[:, m], high[:, m] - means[:, m]]))
-        axes.errorbar(x, means[:, m], error, color=COLOURS.get(name), marker="osD^"[m % 4], capsize=3, label=name)
+        axes.errorbar(
+            x, means[:, m], error, color=COLOURS.get(name), marker="osD^"[m % 4], capsize=3, label=name
+        )
     axes.set_xticks(range(len(stages)), stages, fontsize=FONT)
-    axes.set_ylim(0, max(.5, np.nanmax(high, initial=0) * 1.05))
+    axes.set_ylim(0, max(0.5, np.nanmax(high, initial=0) * 1.05))
     axes.set_ylabel(f"mean selection weight (n = {n} clips)", fontsize=FONT - 1)
-    axes.legend(loc="center left", bbox_to_anchor=(1, .5), fontsize=FONT, frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=FONT, frameon=False)
     return figure
 
 # %% ../../nbs/figures/66_plots.ipynb #21bbec05
 def fig_cam_strip(
-    frames: ArrayLike,                     # frames [T,H,W,3], uint8 or float in 0..1
-    maps: ArrayLike,                       # scaled maps [T,H,W] in 0..1
-    raw_range: tuple[float, float],        # smallest and largest raw value of the clip's maps
-    title: str = "",                       # target and layer
-    note: str = "",                        # remark in words, e.g. "no positive evidence"
-    scale: str = "clip",                   # what 1 stands for: largest of the clip, of each frame, or shared
+    frames: ArrayLike,  # frames [T,H,W,3], uint8 or float in 0..1
+    maps: ArrayLike,  # scaled maps [T,H,W] in 0..1
+    raw_range: tuple[float, float],  # smallest and largest raw value of the clip's maps
+    title: str = "",  # target and layer
+    note: str = "",  # remark in words, e.g. "no positive evidence"
+    scale: str = "clip",  # what 1 stands for: largest of the clip, of each frame, or shared
     indices: Sequence[int] | None = None,  # index of each frame in the file
-    opacity: float = .6,                   # of the map over the frame
-) -> Figure:                               # frames above, overlays below, colour bar
-    "Evidence for a class on every frame of a clip."
-    images, maps = as_images(frames), np.asarray(maps, float)
+    opacity: float = 0.6,  # of the map over the frame
+) -> Figure:  # frames above, overlays below, colour bar
+    """Evidence for a class on every frame of a clip."""
+    images = as_images(frames)
+    maps = np.asarray(maps, float)
     if maps.shape != images.shape[:3]:
         raise ValueError(f"maps of shape {list(maps.shape)} do not fit frames {list(images.shape[:3])}")
-    columns, captions = min(8, len(images)), _frame_labels(len(images), indices)
+    columns = min(8, len(images))
+    captions = _frame_labels(len(images), indices)
     rows = -(-len(images) // columns)
-    figure = new_figure(max(9.5 * columns / 8, 2.5) + 1, 2.75 * rows + .6, title)
+    figure = new_figure(max(9.5 * columns / 8, 2.5) + 1, 2.75 * rows + 0.6, title)
     places = figure.subplots(2 * rows, columns, squeeze=False)
-    for axes in places.ravel(): axes.set_axis_off()
+    for axes in places.ravel():
+        axes.set_axis_off()
     for t, image in enumerate(images):
         r, c = divmod(t, columns)
         _draw_frame(places[2 * r, c], image, captions[t])
         _draw_frame(places[2 * r + 1, c], image)
         shown = places[2 * r + 1, c].imshow(maps[t], cmap="inferno", vmin=0, vmax=1, alpha=opacity)
-    bar = figure.colorbar(shown, ax=places, fraction=.03, ticks=[0, .5, 1])
-    bar.set_label({"clip": "share of the clip's maximum", "frame": "share of each frame's maximum"}.get(
-        scale, "share of the shared maximum"), fontsize=FONT - 1)
+    bar = figure.colorbar(shown, ax=places, fraction=0.03, ticks=[0, 0.5, 1])
+    bar.set_label(
+        {"clip": "share of the clip's maximum", "frame": "share of each frame's maximum"}.get(
+            scale, "share of the shared maximum"
+        ),
+        fontsize=FONT - 1,
+    )
     words = f"raw values {raw_range[0]:.3g} to {raw_range[1]:.3g}" + (f"; {note}" if note else "")
     figure.supxlabel(_wrapped(words, figure.get_figwidth()), fontsize=FONT)
     return figure
@@ -293,22 +314,26 @@ def fig_cam_strip(
 # %% ../../nbs/figures/66_plots.ipynb #28662a66
 def fig_top_k(
     class_names: Sequence[str],  # K names
-    probabilities: ArrayLike,    # K numbers in 0..1
-    true: str | None = None,     # name of the true class
-    k: int = 5,                  # bars
-    title: str = "",             # e.g. the clip's id
-) -> Figure:                     # horizontal bars, most probable at the top
-    "The most probable classes of one clip."
+    probabilities: ArrayLike,  # K numbers in 0..1
+    true: str | None = None,  # name of the true class
+    k: int = 5,  # bars
+    title: str = "",  # e.g. the clip's id
+) -> Figure:  # horizontal bars, most probable at the top
+    """The most probable classes of one clip."""
     values = np.asarray(probabilities, float)
     if values.shape != (len(class_names),):
         raise ValueError(f"probabilities of shape {list(values.shape)} for {len(class_names)} classes")
-    if true is not None and true not in class_names: raise ValueError(f"true class {true!r} is not one of the classes")
+    if true is not None and true not in class_names:
+        raise ValueError(f"true class {true!r} is not one of the classes")
     shown = list(np.argsort(-values, kind="stable")[:k])
-    if true is not None and class_names.index(true) not in shown: shown.append(class_names.index(true))
-    figure = new_figure(6.2, .7 + .32 * len(shown), title)
+    if true is not None and class_names.index(true) not in shown:
+        shown.append(class_names.index(true))
+    figure = new_figure(6.2, 0.7 + 0.32 * len(shown), title)
     axes = figure.subplots()
     names = [class_names[i] + ("  (true)" if class_names[i] == true else "") for i in shown]
-    bars = axes.barh(names, values[shown], color=["#D55E00" if class_names[i] == true else "#999999" for i in shown])
+    bars = axes.barh(
+        names, values[shown], color=["#D55E00" if class_names[i] == true else "#999999" for i in shown]
+    )
     axes.bar_label(bars, [f"{v:.2f}" for v in values[shown]], padding=3, fontsize=FONT)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.12), xlabel="probability")
@@ -316,89 +341,99 @@ def fig_top_k(
     return figure
 
 # %% ../../nbs/figures/66_plots.ipynb #c048870a
-def _draw_response(
-    figure: object,       # subfigure
-    name: str,            # dependency
-    response: ArrayLike,  # LST [r] · LT [H,W] · LS [T] · S122 [T,h,w]
-    top: float,           # end of the colour scale of this response
-) -> None:
-    "One response in the form that fits it."
-    values, colour = np.asarray(response, float), COLOURS.get(name)
+def _draw_response(figure: object, name: str, response: ArrayLike, top: float) -> None:
+    """One response in the form that fits it."""
+    values = np.asarray(response, float)
+    colour = COLOURS.get(name)
     figure.suptitle(name, color=colour, fontsize=FONT + 1, fontweight="bold")
     grid = figure.subplots(1, len(values) if values.ndim == 3 else 1, squeeze=False)[0]
     for t, axes in enumerate(grid):
-        if values.ndim == 1 and name == "LS": axes.plot(values, color=colour, marker="o")
-        elif values.ndim == 1: axes.bar(range(len(values)), values, color=colour)
+        if values.ndim == 1 and name == "LS":
+            axes.plot(values, color=colour, marker="o")
+        elif values.ndim == 1:
+            axes.bar(range(len(values)), values, color=colour)
         else:
             axes.imshow(values if values.ndim == 2 else values[t], cmap="viridis", vmin=0, vmax=top)
             axes.set(xticks=[], yticks=[])
-            if values.ndim == 3: axes.set_title(f"t = {t}", fontsize=FONT - 1)
-        if values.ndim == 1: axes.set_xlabel("time t" if name == "LS" else "channel", fontsize=FONT - 1)
-        if values.ndim == 1: axes.set_ylabel("response", fontsize=FONT - 1)
+            if values.ndim == 3:
+                axes.set_title(f"t = {t}", fontsize=FONT - 1)
+        if values.ndim == 1:
+            axes.set_xlabel("time t" if name == "LS" else "channel", fontsize=FONT - 1)
+        if values.ndim == 1:
+            axes.set_ylabel("response", fontsize=FONT - 1)
 
 
 def fig_responses(
     responses: Mapping[str, ArrayLike],  # dependency -> response of one block and clip
-    title: str = "",                     # clip and block
-) -> Figure:                             # LST bars and LT map and LS curve above, S122 strip below
-    "The four responses of one block on one clip, averaged over channels where they are maps or curves."
+    title: str = "",  # clip and block
+) -> Figure:  # LST bars and LT map and LS curve above, S122 strip below
+    """The four responses of one block on one clip, averaged over channels where they are maps or curves."""
     figure = new_figure(9.5, 4.7 if "S122" in responses else 2.7, title)
     upper = [name for name in DEPENDENCIES if name in responses and name != "S122"]
     rows = [row for row in (upper, ["S122"] if "S122" in responses else []) if row]
-    if not rows: raise ValueError(f"no responses to draw; they are keyed by {', '.join(DEPENDENCIES)}")
-    strips = np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=[1.3, 1][:len(rows)]))
+    if not rows:
+        raise ValueError(f"no responses to draw; they are keyed by {', '.join(DEPENDENCIES)}")
+    strips = np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=[1.3, 1][: len(rows)]))
     for row, strip in zip(rows, strips, strict=True):
         for name, place in zip(row, np.atleast_1d(strip.subfigures(1, len(row))), strict=True):
             _draw_response(place, name, responses[name], max(float(np.max(responses[name])), 1e-12))
     return figure
 
 # %% ../../nbs/figures/66_plots.ipynb #f9d097ec
-_STEPS = (.1, .25, .5, 1.)  # ends of an effect's scale: few and round, so that pictures can be compared
+_STEPS = (0.1, 0.25, 0.5, 1.0)  # ends of an effect's scale: few and round, so that pictures can be compared
 
 
-def _draw_effects(
-    axes: Axes,              # where to draw
-    values: np.ndarray,      # effects [R,M], NaN where a dependency is absent
-    columns: Sequence[str],  # M dependency names
-) -> object:                 # mappable for a colour bar
-    "A table of effects, white at 0, red where leaving out hurts, blue where it helps."
+def _draw_effects(axes: Axes, values: np.ndarray, columns: Sequence[str]) -> object:
+    """A table of effects, white at 0, red where leaving out hurts, blue where it helps."""
     largest = np.nanmax(np.abs(values), initial=0)
     top = next((step for step in _STEPS if largest <= step), largest)
     shown = axes.imshow(values, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
     for (r, m), value in np.ndenumerate(values):
-        text = "–" if np.isnan(value) else f"{value + 0.:+.2f}"
-        axes.text(m, r, "0.00" if text in ("+0.00", "-0.00") else text, ha="center", va="center", fontsize=FONT - 1,
-                  color="white" if abs(value) > .65 * top else "black")
+        text = "–" if np.isnan(value) else f"{value + 0.0:+.2f}"
+        axes.text(
+            m,
+            r,
+            "0.00" if text in ("+0.00", "-0.00") else text,
+            ha="center",
+            va="center",
+            fontsize=FONT - 1,
+            color="white" if abs(value) > 0.65 * top else "black",
+        )
     axes.set_xticks(range(len(columns)), columns, fontsize=FONT, fontweight="bold")
     axes.xaxis.tick_top()
-    for tick, name in zip(axes.get_xticklabels(), columns, strict=True): tick.set_color(COLOURS.get(name, "black"))
+    for tick, name in zip(axes.get_xticklabels(), columns, strict=True):
+        tick.set_color(COLOURS.get(name, "black"))
     axes.tick_params(length=0)
     return shown
 
 
 def _outline_largest(axes: Axes, values: np.ndarray) -> None:
-    "A frame around the largest cell of every row; none where the row is flat."
+    """A frame around the largest cell of every row; none where the row is flat."""
     for r, row in enumerate(values):
-        if np.isnan(row).all() or np.nanmax(row) - np.nanmin(row) < 5e-3: continue
-        axes.add_patch(Rectangle((np.nanargmax(row) - .46, r - .42), .92, .84, fill=False, linewidth=2.2))
+        if np.isnan(row).all() or np.nanmax(row) - np.nanmin(row) < 5e-3:
+            continue
+        axes.add_patch(Rectangle((np.nanargmax(row) - 0.46, r - 0.42), 0.92, 0.84, fill=False, linewidth=2.2))
 
 # %% ../../nbs/figures/66_plots.ipynb #307c2929
 def fig_triptych(
-    weights: ArrayLike,                          # selection weights [R,4]
-    contributions: ArrayLike,                    # share of each response in the sum [R,4]
-    effects: ArrayLike,                          # fall of the reading when left out [R,4]
-    blocks: Sequence[str],                       # R block names, or stages, from the input to the output
+    weights: ArrayLike,  # selection weights [R,4]
+    contributions: ArrayLike,  # share of each response in the sum [R,4]
+    effects: ArrayLike,  # fall of the reading when left out [R,4]
+    blocks: Sequence[str],  # R block names, or stages, from the input to the output
     dependencies: Sequence[str] = DEPENDENCIES,  # column names
-    title: str = "",                             # clip and class
-    reading: str = "probability",                # what the effect is a fall of; say n when it is a mean
-) -> Figure:                                     # three tables
-    "What was selected, how much of the sum it made up, and what the answer loses without it."
+    title: str = "",  # clip and class
+    reading: str = "probability",  # what the effect is a fall of; say n when it is a mean
+) -> Figure:  # three tables
+    """What was selected, how much of the sum it made up, and what the answer loses without it."""
     tables = [_check_table(values, blocks, dependencies) for values in (weights, contributions, effects)]
-    figure = new_figure(10.6, 1.75 + .27 * max(len(blocks), 4), title)
+    figure = new_figure(10.6, 1.75 + 0.27 * max(len(blocks), 4), title)
     places = figure.subplots(1, 3, sharey=True)
     names = ("weight", "contribution", "effect")
-    top = .5 if np.nanmax(tables[:2], initial=0) <= .5 else 1.
-    marks = [draw_heat(axes, table, blocks, dependencies, top) for axes, table in zip(places, tables[:2], strict=False)]
+    top = 0.5 if np.nanmax(tables[:2], initial=0) <= 0.5 else 1.0
+    marks = [
+        draw_heat(axes, table, blocks, dependencies, top)
+        for axes, table in zip(places, tables[:2], strict=False)
+    ]
     marks.append(_draw_effects(places[2], tables[2], dependencies))
     says = ("rows sum to 1", "rows sum to 1", f"fall of the {reading} when left out")
     for axes, table, name, mark, words in zip(places, tables, names, marks, says, strict=True):
@@ -406,42 +441,61 @@ def fig_triptych(
         _part_stages(axes, blocks)
         axes.set_title(name, fontsize=FONT + 1)
         low, top = mark.get_clim()
-        ticks = {low: f"{low:g}", 0: "0", top: f"{top:g}"} if low < 0 else {0: "0", .25: ".25 = uniform", top: f"{top:g}"}
-        bar = figure.colorbar(mark, ax=axes, orientation="horizontal", fraction=.07, aspect=28, pad=.03)
+        ticks = (
+            {low: f"{low:g}", 0: "0", top: f"{top:g}"}
+            if low < 0
+            else {0: "0", 0.25: ".25 = uniform", top: f"{top:g}"}
+        )
+        bar = figure.colorbar(mark, ax=axes, orientation="horizontal", fraction=0.07, aspect=28, pad=0.03)
         bar.set_ticks(list(ticks), labels=list(ticks.values()), fontsize=FONT - 1)
         bar.set_label(words, fontsize=FONT - 1)
     return figure
 
 # %% ../../nbs/figures/66_plots.ipynb #ff92449b
 def fig_interventions(
-    names: Sequence[str],        # what was done, I times
-    changes: ArrayLike,          # change of the reading [I]
-    low: ArrayLike,              # smallest change among the random draws [I], NaN without draws
-    mean: ArrayLike,             # their mean [I]
-    high: ArrayLike,             # largest [I]
-    draws: int,                  # how many draws
-    title: str = "",             # clip and class
+    names: Sequence[str],  # what was done, I times
+    changes: ArrayLike,  # change of the reading [I]
+    low: ArrayLike,  # smallest change among the random draws [I], NaN without draws
+    mean: ArrayLike,  # their mean [I]
+    high: ArrayLike,  # largest [I]
+    draws: int,  # how many draws
+    title: str = "",  # clip and class
     reading: str = "probability of the answer",  # what changes; say n when it is a mean
-) -> Figure:                     # one row per intervention
-    "Interventions and their random controls."
+) -> Figure:  # one row per intervention
+    """Interventions and their random controls."""
     changes, low, mean, high = (np.asarray(v, float) for v in (changes, low, mean, high))
     if not len(names) or {v.shape for v in (changes, low, mean, high)} != {(len(names),)}:
-        raise ValueError(f"changes, low, mean and high must have one number for each of the {len(names)} interventions")
-    figure = new_figure(8.2, 1.15 + .33 * len(names), title)
-    axes, y = figure.subplots(), np.arange(len(names))
+        raise ValueError(
+            f"changes, low, mean and high must have one number for each of the {len(names)} interventions"
+        )
+    figure = new_figure(8.2, 1.15 + 0.33 * len(names), title)
+    axes = figure.subplots()
+    y = np.arange(len(names))
     axes.axvline(0, color="grey", linewidth=1, zorder=0)
-    band = axes.barh(y, high - low, left=low, height=.55, color="#CCCCCC")
-    tick, = axes.plot(mean, y, "|", color="#666666", markersize=13, markeredgewidth=2)
-    dot, = axes.plot(changes, y, "o", color="#D55E00", markersize=9)
+    band = axes.barh(y, high - low, left=low, height=0.55, color="#CCCCCC")
+    (tick,) = axes.plot(mean, y, "|", color="#666666", markersize=13, markeredgewidth=2)
+    (dot,) = axes.plot(changes, y, "o", color="#D55E00", markersize=9)
     for row, value in zip(y, changes, strict=True):
-        axes.annotate(f"{round(value, 2) + 0.:+.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=FONT)
+        axes.annotate(
+            f"{round(value, 2) + 0.0:+.2f}",
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=FONT,
+        )
     axes.set_yticks(y, [_wrapped(name, 3.4) for name in names], fontsize=FONT)
     axes.invert_yaxis()
-    ends = np.nanmin([-.1, *changes, *low]), np.nanmax([.1, *changes, *high])
-    axes.set_xlim(ends[0] - .06, ends[1] + .06)
+    ends = np.nanmin([-0.1, *changes, *low]), np.nanmax([0.1, *changes, *high])
+    axes.set_xlim(ends[0] - 0.06, ends[1] + 0.06)
     axes.set_xlabel(f"change of the {reading}", fontsize=FONT)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    figure.legend([dot, band, tick], ["this intervention", f"the same at random, {draws} draws: range", "their mean"],
-                  loc="outside lower center", ncols=3, fontsize=FONT - 1, frameon=False)
+    figure.legend(
+        [dot, band, tick],
+        ["this intervention", f"the same at random, {draws} draws: range", "their mean"],
+        loc="outside lower center",
+        ncols=3,
+        fontsize=FONT - 1,
+        frameon=False,
+    )
     return figure

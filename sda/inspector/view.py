@@ -16,6 +16,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..explaining.cam import METHODS
+from ..explaining.verdicts import Verdicts
+from ..figures.plots import stage_of
 from sda.inspector.session import (
     ACTIONS,
     BESIDE,
@@ -30,182 +33,270 @@ from sda.inspector.session import (
     VIEWS,
     Inspector,
 )
-
 from ..networks.blocks import DEPENDENCIES
-from ..explaining.cam import METHODS
-from ..figures.plots import stage_of
-from ..explaining.verdicts import Verdicts
 
 # %% ../../nbs/inspector/71_view.ipynb #aeb272a3
 log = logging.getLogger(__name__)
 
 # %% ../../nbs/inspector/71_view.ipynb #a24cf8d1
 def _widgets() -> Any:
-    "The widget package; only the panel needs it."
+    """The widget package; only the panel needs it."""
     try:
         import ipywidgets
-    except ImportError as err: raise ImportError("the panel needs ipywidgets: pip install ipywidgets") from err
+    except ImportError as err:
+        raise ImportError("the panel needs ipywidgets: pip install ipywidgets") from err
     return ipywidgets
 
 
 def guarded(method: Callable) -> Callable:
-    "Say that work is going on, show errors in words, raise them when strict."
+    """Say that work is going on, show errors in words, raise them when strict."""
+
     @wraps(method)
     def run(self: "InspectorView", *args: object, **options: object) -> object:
         outermost, result = not self.busy, None
-        if outermost: self.busy, self.wrong = True, ""
+        if outermost:
+            self.busy, self.wrong = True, ""
         try:
-            if outermost: self.say("working …")
+            if outermost:
+                self.say("working …")
             result = method(self, *args, **options)
         except Exception as err:
             log.debug("in the inspector", exc_info=True)
             self.wrong = str(err) or type(err).__name__
-            if self.inspector.strict: raise
+            if self.inspector.strict:
+                raise
         finally:
             if outermost:
                 self.busy = False
                 self.say(self.wrong or (result if isinstance(result, str) else ""), error=bool(self.wrong))
         return result
+
     return run
 
 # %% ../../nbs/inspector/71_view.ipynb #686b3c0f
 def _told(text: str, error: bool = False) -> str:
-    "A sentence as HTML; nothing in it is code."
+    """A sentence as HTML; nothing in it is code."""
     colour = "#B00020" if error else "#444444"
     return f'<span style="color:{colour};line-height:1.4">{html.escape(text)}</span>' if text else ""
 
 
 def log_html(rows: Sequence[dict]) -> str:
-    "Interventions and what they did, the last one on top."
-    if not rows: return _told("Nothing was changed yet.")
+    """Interventions and what they did, the last one on top."""
+    if not rows:
+        return _told("Nothing was changed yet.")
     frame = pd.DataFrame(rows[::-1])
-    text = frame.to_html(index=False, border=0, float_format=lambda v: f"{v:+.3f}", na_rep="–", justify="left")
+    text = frame.to_html(
+        index=False, border=0, float_format=lambda v: f"{v:+.3f}", na_rep="–", justify="left"
+    )
     return f'<div style="overflow-x:auto;max-height:240px">{text}</div>'
 
 
 def verdicts_html(verdicts: Verdicts | None) -> str:
-    "What is known so far about how far the pictures can be trusted."
-    if verdicts is None or not verdicts.lines(): return _told("Nothing was measured yet.")
-    said = "".join(f'<li style="line-height:1.4">{html.escape(words)}</li>' for words in verdicts.words.values())
-    lost = "".join(f'<li style="line-height:1.4;color:#666666">Not measured: {html.escape(why)}.</li>'
-                   for why in verdicts.missing.values())
+    """What is known so far about how far the pictures can be trusted."""
+    if verdicts is None or not verdicts.lines():
+        return _told("Nothing was measured yet.")
+    said = "".join(
+        f'<li style="line-height:1.4">{html.escape(words)}</li>' for words in verdicts.words.values()
+    )
+    lost = "".join(
+        f'<li style="line-height:1.4;color:#666666">Not measured: {html.escape(why)}.</li>'
+        for why in verdicts.missing.values()
+    )
     return f'<ul style="margin:0;max-width:60em">{said}{lost}</ul>'
 
 # %% ../../nbs/inspector/71_view.ipynb #42485eba
 def _toggles(w: Any, options: Sequence, words: str, width: str) -> Any:
-    "Buttons of which one is down, with their name on the same line."
-    line = w.Layout(width="auto", display="flex", align_items="baseline")  # the widget's own style stacks them
-    return w.ToggleButtons(options=options, description=words, layout=line,
-                           style={"button_width": width, "description_width": "initial"})
+    """Buttons of which one is down, with their name on the same line."""
+    line = w.Layout(
+        width="auto", display="flex", align_items="baseline"
+    )  # the widget's own style stacks them
+    return w.ToggleButtons(
+        options=options,
+        description=words,
+        layout=line,
+        style={"button_width": width, "description_width": "initial"},
+    )
 
 
 class _Choosing:
-    "The controls by name; part of `InspectorView`."
+    """The controls by name; part of `InspectorView`."""
 
     def _bar(self, w: Any, ins: Inspector) -> dict:
-        "Choosing a clip."
-        names, wide = [("any", ""), *((n, n) for n in ins.provider.class_names)], w.Layout(width="330px")
+        """Choosing a clip."""
+        names = [("any", ""), *((n, n) for n in ins.provider.class_names)]
+        wide = w.Layout(width="330px")
         orders = [s for s in SORTS if s in ("list", "effect") or s in ins.table]
         late = {"continuous_update": False}  # a change counts when the mouse is released
-        bar = {"clip_id": w.Combobox(options=ins.provider.ids(), description="clip", layout=wide, **late),
-               "true": w.Dropdown(options=names, description="true", layout=wide),
-               "predicted": w.Dropdown(options=names, description="answered", layout=wide),
-               "outcome": _toggles(w, OUTCOMES, "outcome", "70px"),
-               "dominant": w.Dropdown(options=[("any", ""), *((d, d) for d in DEPENDENCIES)], description="largest"),
-               "sort": w.Dropdown(options=orders, description="order")}
+        bar = {
+            "clip_id": w.Combobox(options=ins.provider.ids(), description="clip", layout=wide, **late),
+            "true": w.Dropdown(options=names, description="true", layout=wide),
+            "predicted": w.Dropdown(options=names, description="answered", layout=wide),
+            "outcome": _toggles(w, OUTCOMES, "outcome", "70px"),
+            "dominant": w.Dropdown(
+                options=[("any", ""), *((d, d) for d in DEPENDENCIES)], description="largest"
+            ),
+            "sort": w.Dropdown(options=orders, description="order"),
+        }
         for name in ("confidence", "entropy"):
-            bar[name] = w.FloatRangeSlider(value=(0, 1), min=0, max=1, step=.005, description=name,
-                                           readout_format=".3f", **late)
-        words = {"previous": "◀ Previous", "next": "Next ▶", "random": "Random", "reset": "Reset", "cancel": "Cancel"}
+            bar[name] = w.FloatRangeSlider(
+                value=(0, 1), min=0, max=1, step=0.005, description=name, readout_format=".3f", **late
+            )
+        words = {
+            "previous": "◀ Previous",
+            "next": "Next ▶",
+            "random": "Random",
+            "reset": "Reset",
+            "cancel": "Cancel",
+        }
         return bar | self._data(w, ins) | self._buttons(w, words)
 
     def _data(self, w: Any, ins: Inspector) -> dict:
-        "What is looked into."
-        where, wide = getattr(ins.provider, "where", {}), w.Layout(width="480px")
+        """What is looked into."""
+        where = getattr(ins.provider, "where", {})
+        wide = w.Layout(width="480px")
         names = {"root": "dataset", "split": "split", "checkpoint": "checkpoint A", "other": "checkpoint B"}
-        made = {name: w.Text(value=str(where.get(name, "")), description=text, layout=wide,
-                             style={"description_width": "95px"}) for name, text in names.items()}
+        made = {
+            name: w.Text(
+                value=str(where.get(name, "")),
+                description=text,
+                layout=wide,
+                style={"description_width": "95px"},
+            )
+            for name, text in names.items()
+        }
         return made | self._buttons(w, {"open data": "Open"})
 
     def _buttons(self, w: Any, words: dict[str, str]) -> dict:
-        "Buttons that call the method of their name."
-        made = {name: w.Button(description=text, layout=w.Layout(width="auto")) for name, text in words.items()}
-        for name, button in made.items(): button.on_click(lambda _, name=name: self.click(name))
+        """Buttons that call the method of their name."""
+        made = {
+            name: w.Button(description=text, layout=w.Layout(width="auto")) for name, text in words.items()
+        }
+        for name, button in made.items():
+            button.on_click(lambda _, name=name: self.click(name))
         return made
 
 # %% ../../nbs/inspector/71_view.ipynb #c42ae284
 class _Looking(_Choosing):
-    "Controls of the pictures."
+    """Controls of the pictures."""
 
     def _looks(self, w: Any, ins: Inspector) -> dict:
-        "How the clip and its selection are drawn."
+        """How the clip and its selection are drawn."""
         short = w.Layout(width="250px")
         layers = [(text, name) for name, text in ins.provider.layers().items()]
-        if ins.state.layer not in dict(layers).values(): layers.append((ins.state.layer, ins.state.layer))
+        if ins.state.layer not in dict(layers).values():
+            layers.append((ins.state.layer, ins.state.layer))
         frames = len(ins.provider.seen(ins.state.clip_id or ins.table.video[0]).frames)
         scales = [("per clip", "clip"), ("per frame", "frame"), ("shared with B", "shared")]
         play = w.Play(min=0, max=frames - 1, interval=400, description="play")
         slider = w.IntSlider(min=0, max=frames - 1, description="frame")
         play.link = w.jslink((play, "value"), (slider, "value"))
-        return {"overlay": w.Dropdown(options=OVERLAYS, description="overlay", layout=short),
-                "layer": w.Dropdown(options=layers, description="layer", layout=short),
-                "target": w.Dropdown(options=TARGETS, description="evidence for", layout=short,
-                                     style={"description_width": "initial"}),
-                "method": w.Dropdown(options=list(METHODS), description="method", layout=short),
-                "scale": _toggles(w, scales, "scale", "125px"),
-                "opacity": w.FloatSlider(min=0, max=1, step=.05, description="opacity", continuous_update=False),
-                "play": play, "frame": slider,
-                "view": _toggles(w, VIEWS, "selection", "145px")}
+        return {
+            "overlay": w.Dropdown(options=OVERLAYS, description="overlay", layout=short),
+            "layer": w.Dropdown(options=layers, description="layer", layout=short),
+            "target": w.Dropdown(
+                options=TARGETS,
+                description="evidence for",
+                layout=short,
+                style={"description_width": "initial"},
+            ),
+            "method": w.Dropdown(options=list(METHODS), description="method", layout=short),
+            "scale": _toggles(w, scales, "scale", "125px"),
+            "opacity": w.FloatSlider(min=0, max=1, step=0.05, description="opacity", continuous_update=False),
+            "play": play,
+            "frame": slider,
+            "view": _toggles(w, VIEWS, "selection", "145px"),
+        }
 
 # %% ../../nbs/inspector/71_view.ipynb #b40b890a
 class _Changing(_Looking):
-    "Controls of what is done to a clip."
+    """Controls of what is done to a clip."""
 
     def _changes(self, w: Any, ins: Inspector) -> dict:
-        "Interventions and comparisons."
+        """Interventions and comparisons."""
         blocks = list(dict.fromkeys(b.split("[")[0] for b in ins.provider.trace.blocks))
         scopes = ["all", *dict.fromkeys(stage_of(b) for b in blocks), *blocks]
         late = {"continuous_update": False}
-        sliders = {f"weight {d}": w.FloatSlider(min=0, max=1, step=.01, value=.25, description=d, **late)
-                   for d in DEPENDENCIES}
-        for slider in sliders.values(): slider.observe(self._on_weights, names="value")
-        made = {"scope": w.Dropdown(options=scopes, description="where"),
-                "action": w.Dropdown(options=ACTIONS, description="what"), **sliders,
-                "compare_id": w.Combobox(options=["", *ins.provider.ids()], description="clip B", **late,
-                                         layout=w.Layout(width="330px")),
-                "compare": _toggles(w, COMPARE if ins.provider.other else COMPARE[:1], "beside", "100px"),
-                "most": w.Dropdown(options=(6, 12, 30, 60), value=12, description="clips at most",
-                                   style={"description_width": "initial"})}
-        words = {"run": "Change it", "run all": "Change all that fit", "undo": "Undo", "swap": "Swap A and B",
-                 "trust": "Measure over these clips",
-                 "most different": "Same class, most different", "most alike": "Other class, most alike"}
+        sliders = {
+            f"weight {d}": w.FloatSlider(min=0, max=1, step=0.01, value=0.25, description=d, **late)
+            for d in DEPENDENCIES
+        }
+        for slider in sliders.values():
+            slider.observe(self._on_weights, names="value")
+        made = {
+            "scope": w.Dropdown(options=scopes, description="where"),
+            "action": w.Dropdown(options=ACTIONS, description="what"),
+            **sliders,
+            "compare_id": w.Combobox(
+                options=["", *ins.provider.ids()],
+                description="clip B",
+                **late,
+                layout=w.Layout(width="330px"),
+            ),
+            "compare": _toggles(w, COMPARE if ins.provider.other else COMPARE[:1], "beside", "100px"),
+            "most": w.Dropdown(
+                options=(6, 12, 30, 60),
+                value=12,
+                description="clips at most",
+                style={"description_width": "initial"},
+            ),
+        }
+        words = {
+            "run": "Change it",
+            "run all": "Change all that fit",
+            "undo": "Undo",
+            "swap": "Swap A and B",
+            "trust": "Measure over these clips",
+            "most different": "Same class, most different",
+            "most alike": "Other class, most alike",
+        }
         return made | self._buttons(w, words)
 
 # %% ../../nbs/inspector/71_view.ipynb #9595e951
 class _Controls(_Changing):
-    "All controls."
+    """All controls."""
 
     def _keeping(self, w: Any) -> dict:
-        "Files, code and clips of one's own."
-        made = {"panel": w.Dropdown(options=[*PANELS, *MEASURED], description="panel"),
-                "folder": w.Text(value="inspector", description="folder"),
-                "text": w.Textarea(description="text", layout=w.Layout(width="95%", height="150px")),
-                "path": w.Text(description="path", placeholder="of a video or a folder of frames"),
-                "upload": w.FileUpload(accept="video/*", multiple=False, description="Upload (up to 8 MB)",
-                                       layout=w.Layout(width="auto"))}
+        """Files, code and clips of one's own."""
+        made = {
+            "panel": w.Dropdown(options=[*PANELS, *MEASURED], description="panel"),
+            "folder": w.Text(value="inspector", description="folder"),
+            "text": w.Textarea(description="text", layout=w.Layout(width="95%", height="150px")),
+            "path": w.Text(description="path", placeholder="of a video or a folder of frames"),
+            "upload": w.FileUpload(
+                accept="video/*",
+                multiple=False,
+                description="Upload (up to 8 MB)",
+                layout=w.Layout(width="auto"),
+            ),
+        }
         made["upload"].observe(self._on_upload, names="value")
-        words = {"png": "Save PNG", "svg": "Save SVG", "pin": "Pin", "sheet": "Save sheet", "code": "Copy as code",
-                 "state": "Show state", "load": "Load state", "open": "Open path"}
+        words = {
+            "png": "Save PNG",
+            "svg": "Save SVG",
+            "pin": "Pin",
+            "sheet": "Save sheet",
+            "code": "Copy as code",
+            "state": "Show state",
+            "load": "Load state",
+            "open": "Open path",
+        }
         return made | self._buttons(w, words)
 
 # %% ../../nbs/inspector/71_view.ipynb #5f6b75e3
 class _Doing:
-    "What the buttons of the bar and of the changes do; each is one call, guarded by `press`."
+    """What the buttons of the bar and of the changes do; each is one call, guarded by `press`."""
 
-    def do_next(self) -> None: self.inspector.move(+1)
-    def do_previous(self) -> None: self.inspector.move(-1)
-    def do_random(self) -> None: self.inspector.move(0)
-    def do_swap(self) -> None: self.inspector.swap()
+    def do_next(self) -> None:
+        self.inspector.move(+1)
+
+    def do_previous(self) -> None:
+        self.inspector.move(-1)
+
+    def do_random(self) -> None:
+        self.inspector.move(0)
+
+    def do_swap(self) -> None:
+        self.inspector.swap()
 
     def do_reset(self) -> None:
         self.inspector.reset()
@@ -223,264 +314,360 @@ class _Doing:
         self.shown["log"].value = log_html(self.inspector.log)
         self._put("log", self.inspector.png("log") if self.inspector.log else b"")
 
-    def _preset(self, kind: str) -> None: self.inspector.preset(kind)
-    def do_most_different(self) -> None: self._preset(PRESETS[0])
-    def do_most_alike(self) -> None: self._preset(PRESETS[1])
+    def _preset(self, kind: str) -> None:
+        self.inspector.preset(kind)
+
+    def do_most_different(self) -> None:
+        self._preset(PRESETS[0])
+
+    def do_most_alike(self) -> None:
+        self._preset(PRESETS[1])
 
 # %% ../../nbs/inspector/71_view.ipynb #a0e82525
 class _Handlers(_Doing):
-    "What all buttons do."
+    """What all buttons do."""
 
     def _save(self, panel: str, kind: str) -> str:
         return f"saved {self.inspector.save(self.controls['folder'].value, panel, kind)} and what it shows"
 
-    def do_png(self) -> str: return self._save(self.controls["panel"].value, "png")
-    def do_svg(self) -> str: return self._save(self.controls["panel"].value, "svg")
-    def do_sheet(self) -> str: return self._save("sheet", "png")
+    def do_png(self) -> str:
+        return self._save(self.controls["panel"].value, "png")
+
+    def do_svg(self) -> str:
+        return self._save(self.controls["panel"].value, "svg")
+
+    def do_sheet(self) -> str:
+        return self._save("sheet", "png")
 
     def do_pin(self) -> str:
         count = self.inspector.pin(self.controls["panel"].value)
-        self.shown["pins"].children = [self.widgets.Image(value=one, format="png") for one in self.inspector.pins]
+        self.shown["pins"].children = [
+            self.widgets.Image(value=one, format="png") for one in self.inspector.pins
+        ]
         return f"{count} pinned"
 
-    def do_code(self) -> None: self.controls["text"].value = self.inspector.code(self.controls["panel"].value)
-    def do_state(self) -> None: self.controls["text"].value = self.inspector.state.to_json()
+    def do_code(self) -> None:
+        self.controls["text"].value = self.inspector.code(self.controls["panel"].value)
+
+    def do_state(self) -> None:
+        self.controls["text"].value = self.inspector.state.to_json()
 
     def do_load(self) -> None:
         self.inspector.state.load_json(self.controls["text"].value)
         self.pull()
 
-    def do_open(self) -> None: self._added(self.inspector.provider.add_path(self.controls["path"].value))
+    def do_open(self) -> None:
+        self._added(self.inspector.provider.add_path(self.controls["path"].value))
 
     def do_open_data(self) -> str:
         self.inspector.open(*(self.controls[name].value for name in ("root", "checkpoint", "split", "other")))
         return f"looking into {self.inspector.provider.name} and {len(self.inspector.table)} clips"
 
     def _added(self, clip_id: str) -> None:
-        for name in ("clip_id", "compare_id"): self.controls[name].options = self.inspector.provider.ids()
+        for name in ("clip_id", "compare_id"):
+            self.controls[name].options = self.inspector.provider.ids()
         self.inspector.choose(clip_id)
 
 # %% ../../nbs/inspector/71_view.ipynb #73ff1f9d
 class _Working(_Handlers):
-    "Work in steps."
+    """Work in steps."""
 
     JOBS = ("run all", "trust")
     working = stopped = False
 
     def do_cancel(self) -> str:
-        if not self.working: raise ValueError("there is nothing to cancel")
+        if not self.working:
+            raise ValueError("there is nothing to cancel")
         self.stopped = True
         return "stopping after this step …"
 
-    def do_run_all(self) -> str: return _finished(self._work("run all"))
-    def do_trust(self) -> str: return _finished(self._work("trust"))
+    def do_run_all(self) -> str:
+        return _finished(self._work("run all"))
+
+    def do_trust(self) -> str:
+        return _finished(self._work("trust"))
 
     def _work(self, name: str) -> Iterator[None]:
-        "Take the steps of a job and show what is known; its last words are returned."
-        if self.working: raise ValueError("still measuring; wait, or press Cancel")
-        self.working, self.stopped, self.controls["cancel"].disabled = True, False, False
-        ins, trust = self.inspector, name == "trust"
+        """Take the steps of a job and show what is known; its last words are returned."""
+        if self.working:
+            raise ValueError("still measuring; wait, or press Cancel")
+        self.working = True
+        self.stopped = False
+        self.controls["cancel"].disabled = False
+        ins = self.inspector
+        trust = name == "trust"
         try:
             for words in ins.judging(self.controls["most"].value) if trust else ins.running(everywhere=True):
-                if trust: self.shown["trust"].value = verdicts_html(ins.judged)
+                if trust:
+                    self.shown["trust"].value = verdicts_html(ins.judged)
                 self.say(f"working … {words}")
                 yield
-                if self.stopped: return "stopped; " + ("what was measured so far is shown" if trust else "nothing was changed")
+                if self.stopped:
+                    return "stopped; " + (
+                        "what was measured so far is shown" if trust else "nothing was changed"
+                    )
         finally:
-            self.working, self.controls["cancel"].disabled = False, True
+            self.working = False
+            self.controls["cancel"].disabled = True
             self._show_trust() if trust else self._show_log()
         return "" if trust else "the clips can now be put in order of this effect"
 
     def _show_trust(self) -> None:
-        "Verdicts in words and pictures, as far as they are known."
+        """Verdicts in words and pictures, as far as they are known."""
         judged = self.inspector.judged
         self.shown["trust"].value = verdicts_html(judged)
         for panel in (p for p in MEASURED if p != "log"):
-            known = judged is not None and (judged.findings if panel == "trust" else
-                                            panel.removeprefix("curves over ") in {c.over.iloc[0] for c in judged.curves})
+            known = judged is not None and (
+                judged.findings
+                if panel == "trust"
+                else panel.removeprefix("curves over ") in {c.over.iloc[0] for c in judged.curves}
+            )
             self._put(panel, self.inspector.png(panel) if known else b"")
 
 
 def _finished(work: Iterator[None]) -> str:
-    "Take all steps; the last words."
+    """Take all steps; the last words."""
     while True:
-        try: next(work)
-        except StopIteration as end: return end.value
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 # %% ../../nbs/inspector/71_view.ipynb #e32d11c3
 class _Clicking(_Working):
-    "Clicks, which must not keep the kernel from listening."
+    """Clicks, which must not keep the kernel from listening."""
 
-    def click(self, name: str) -> None:  # name of a button in `controls`
-        "What the browser calls: long work becomes a task where an event loop runs."
-        try: loop = asyncio.get_running_loop() if name in self.JOBS else None
-        except RuntimeError: loop = None
-        if loop is None or self.working: self.press(name)
-        else: self.task = loop.create_task(self._in_background(name))
+    def click(self, name: str) -> None:
+        """What the browser calls: long work becomes a task where an event loop runs."""
+        try:
+            loop = asyncio.get_running_loop() if name in self.JOBS else None
+        except RuntimeError:
+            loop = None
+        if loop is None or self.working:
+            self.press(name)
+        else:
+            self.task = loop.create_task(self._in_background(name))
 
     async def _in_background(self, name: str) -> None:
-        "The steps of a job, with a breath between them."
-        work, words = self._work(name), ""
+        """The steps of a job, with a breath between them."""
+        work = self._work(name)
+        words = ""
         try:
             while True:
                 next(work)
-                await asyncio.sleep(.02)
-        except StopIteration as end: words = end.value
+                await asyncio.sleep(0.02)
+        except StopIteration as end:
+            words = end.value
         except Exception as err:
             log.debug("in the inspector", exc_info=True)
             self.wrong = str(err) or type(err).__name__
-            if self.inspector.strict: raise
-        finally: self.say(self.wrong or words, error=bool(self.wrong))
+            if self.inspector.strict:
+                raise
+        finally:
+            self.say(self.wrong or words, error=bool(self.wrong))
 
 # %% ../../nbs/inspector/71_view.ipynb #4467b616
 _FILTERS = ("true", "predicted", "outcome", "dominant", "sort", "confidence", "entropy")
-_LINKED = ("clip_id", "compare_id", "compare", "overlay", "layer", "target", "method", "scale", "opacity", "frame",
-           "view", "scope", "action")
+_LINKED = (
+    "clip_id",
+    "compare_id",
+    "compare",
+    "overlay",
+    "layer",
+    "target",
+    "method",
+    "scale",
+    "opacity",
+    "frame",
+    "view",
+    "scope",
+    "action",
+)
 
 
 class _Showing(_Controls, _Clicking):
-    "From the state to the controls and the pictures."
+    """From the state to the controls and the pictures."""
 
     def say(self, text: str, error: bool = False) -> None:
-        "One line about what is going on."
+        """One line about what is going on."""
         self.shown["status"].value = _told(text, error)
 
     def pull(self) -> None:
-        "Set every control to what the state says, without being told about it."
-        state, quiet, self.quiet = self.inspector.state, self.quiet, True
+        """Set every control to what the state says, without being told about it."""
+        state = self.inspector.state
+        quiet = self.quiet
+        self.quiet = True
         rest = {"outcome": "all", "sort": "list", "confidence": (0, 1), "entropy": (0, 1)}
         try:
-            for name in _LINKED: self.controls[name].value = getattr(state, name)
+            for name in _LINKED:
+                self.controls[name].value = getattr(state, name)
             for name in _FILTERS:
                 value = state.filters.get(name) or rest.get(name, "")
                 self.controls[name].value = tuple(value) if isinstance(value, list) else value
-            for d, value in zip(DEPENDENCIES, state.weights, strict=True): self.controls[f"weight {d}"].value = value
+            for d, value in zip(DEPENDENCIES, state.weights, strict=True):
+                self.controls[f"weight {d}"].value = value
             self.shown["count"].value = _told(self.inspector.count)
-        finally: self.quiet = quiet
+        finally:
+            self.quiet = quiet
 
 # %% ../../nbs/inspector/71_view.ipynb #3efa4cb9
 class _Drawing(_Showing):
-    "Pictures, and reasons why there are none."
+    """Pictures, and reasons why there are none."""
 
     def _redraw(self, panels: set[str]) -> None:
-        "Draw these panels; one that cannot be drawn says why and shows nothing."
+        """Draw these panels; one that cannot be drawn says why and shows nothing."""
         state, failed = self.inspector.state, None
         for panel in (p for p in PANELS if p in panels):
             try:
                 idle = panel in BESIDE and state.compare == "clip" and not state.compare_id
                 data, note = (b"", "") if idle else (self.inspector.png(panel), "")
-            except Exception as err: data, note, failed = b"", str(err) or type(err).__name__, err
+            except Exception as err:
+                data = b""
+                note = str(err) or type(err).__name__
+                failed = err
             self._put(panel, data, note)
-        if failed is not None and self.inspector.strict: raise failed
+        if failed is not None and self.inspector.strict:
+            raise failed
 
     def _put(self, panel: str, data: bytes, note: str = "") -> None:
-        "A picture, or the reason why there is none."
+        """A picture, or the reason why there is none."""
         self.notes[panel].value = _told(note, error=True)
-        self.images[panel].value, self.images[panel].layout.display = data, None if data else "none"
+        self.images[panel].value = data
+        self.images[panel].layout.display = None if data else "none"
 
 # %% ../../nbs/inspector/71_view.ipynb #2a79ee82
 class _Listening(_Drawing):
-    "What happens when a control is moved."
+    """What happens when a control is moved."""
 
     @guarded
-    def press(self, name: str) -> object:  # name of a button in `controls`
-        "What a click on this button does."
+    def press(self, name: str) -> object:
+        """What a click on this button does."""
         return getattr(self, "do_" + name.replace(" ", "_"))()
 
     @guarded
     def _on_control(self, change: dict) -> None:
-        "A control was moved: set its setting."
-        if self.quiet: return
+        """A control was moved: set its setting."""
+        if self.quiet:
+            return
         name = next(n for n in _LINKED if self.controls[n] is change["owner"])
-        if name == "clip_id": self.inspector.choose(change["new"])
-        else: setattr(self.inspector.state, name, change["new"])
+        if name == "clip_id":
+            self.inspector.choose(change["new"])
+        else:
+            setattr(self.inspector.state, name, change["new"])
 
     @guarded
     def _on_filter(self, change: dict) -> None:
-        "A filter was moved: search again."
-        if self.quiet: return
+        """A filter was moved: search again."""
+        if self.quiet:
+            return
         name = next(n for n in _FILTERS if self.controls[n] is change["owner"])
-        self.inspector.filter(**{name: list(change["new"]) if isinstance(change["new"], tuple) else change["new"]})
+        self.inspector.filter(
+            **{name: list(change["new"]) if isinstance(change["new"], tuple) else change["new"]}
+        )
 
     @guarded
     def _on_weights(self, change: dict) -> None:
-        "A slider was moved: these four weights, made to sum to 1 when they are used."
-        if self.quiet: return
+        """A slider was moved: these four weights, made to sum to 1 when they are used."""
+        if self.quiet:
+            return
         self.inspector.state.weights = [self.controls[f"weight {d}"].value for d in DEPENDENCIES]
         self.inspector.state.action = "my weights"
 
     @guarded
     def _on_upload(self, change: dict) -> None:
-        "A file arrived."
-        for file in change["new"]: self._added(self.inspector.provider.add(file["name"], bytes(file["content"])))
+        """A file arrived."""
+        for file in change["new"]:
+            self._added(self.inspector.provider.add(file["name"], bytes(file["content"])))
 
 # %% ../../nbs/inspector/71_view.ipynb #fe13ba32
 class _Made(_Listening):
-    "Making the widgets, once and again."
+    """Making the widgets, once and again."""
 
     def _make(self) -> None:
-        "Every widget anew, in the box that is on the page."
+        """Every widget anew, in the box that is on the page."""
         w, inspector = self.widgets, self.inspector
-        self.images = {name: w.Image(format="png", layout=w.Layout(max_width="100%", align_self="flex-start", display="none"))
-                       for name in (*PANELS, *MEASURED)}
-        for name, image in self.images.items(): image.add_class("sda-" + name.replace(" ", "-"))
+        self.images = {
+            name: w.Image(
+                format="png", layout=w.Layout(max_width="100%", align_self="flex-start", display="none")
+            )
+            for name in (*PANELS, *MEASURED)
+        }
+        for name, image in self.images.items():
+            image.add_class("sda-" + name.replace(" ", "-"))
         self.notes = {name: w.HTML() for name in self.images}
-        self.shown = {"status": w.HTML(), "count": w.HTML(), "log": w.HTML(log_html([])), "pins": w.VBox(),
-                      "trust": w.HTML(verdicts_html(None))}
+        self.shown = {
+            "status": w.HTML(),
+            "count": w.HTML(),
+            "log": w.HTML(log_html([])),
+            "pins": w.VBox(),
+            "trust": w.HTML(verdicts_html(None)),
+        }
         self.shown["status"].add_class("sda-status")
-        self.controls = {**self._bar(w, inspector), **self._looks(w, inspector), **self._changes(w, inspector),
-                         **self._keeping(w)}
+        self.controls = {
+            **self._bar(w, inspector),
+            **self._looks(w, inspector),
+            **self._changes(w, inspector),
+            **self._keeping(w),
+        }
         self.controls["cancel"].disabled = True
         self.pull()
-        for name in _LINKED: self.controls[name].observe(self._on_control, names="value")
-        for name in _FILTERS: self.controls[name].observe(self._on_filter, names="value")
+        for name in _LINKED:
+            self.controls[name].observe(self._on_control, names="value")
+        for name in _FILTERS:
+            self.controls[name].observe(self._on_filter, names="value")
         inspector.state.observe(self._on_state)
         self.box.children = _laid_out(w, self.controls, self.images, self.notes, self.shown)
         self._redraw(set(PANELS))
 
     def pause(self) -> None:
-        "Stop listening to the state, until `rebuild`."
+        """Stop listening to the state, until `rebuild`."""
         self.stopped = True  # whatever is being measured is of the old data
         self.inspector.state.unobserve(self._on_state)
 
     def rebuild(self) -> None:
-        "New controls for new data, in the same place."
+        """New controls for new data, in the same place."""
         old = _below(self.widgets.Widget, (self.box.children, self.controls["play"].link))
         self._make()
         _put_away(old)
 
     @guarded
     def _on_state(self, change: dict) -> None:
-        "A setting changed, wherever from: show it, redraw what depends on it."
-        if change["name"] not in self.inspector.state.names(): return
+        """A setting changed, wherever from: show it, redraw what depends on it."""
+        if change["name"] not in self.inspector.state.names():
+            return
         self.pull()
         self._redraw({panel for panel, (_, names) in PANELS.items() if change["name"] in names})
 
 # %% ../../nbs/inspector/71_view.ipynb #286f9747
 class InspectorView(_Made):
-    "The panel: widgets that show the state and set it."
+    """The panel: widgets that show the state and set it."""
 
     def __init__(
         self,
         inspector: Inspector,  # what to show
     ):
         self.widgets = _widgets()
-        self.inspector, self.quiet, self.busy, self.wrong = inspector, False, False, ""
+        self.inspector = inspector
+        self.quiet = False
+        self.busy = False
+        self.wrong = ""
         self.box = self.widgets.VBox()
         self._make()
 
     def close(self) -> None:
-        "Take every widget away and stop listening."
+        """Take every widget away and stop listening."""
         self.pause()
         _put_away(_below(self.widgets.Widget, (self.box, self.controls["play"].link)))
 
 # %% ../../nbs/inspector/71_view.ipynb #f7005639
 def _below(kind: type, top: Any) -> list:
-    "A widget and everything it holds: children, layouts, styles."
-    found, waiting = {}, [top]
+    """A widget and everything it holds: children, layouts, styles."""
+    found = {}
+    waiting = [top]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, (list, tuple)): waiting += one
+        if isinstance(one, (list, tuple)):
+            waiting += one
         elif isinstance(one, kind) and id(one) not in found:
             found[id(one)] = one
             waiting += [getattr(one, name) for name in one.keys]
@@ -488,33 +675,68 @@ def _below(kind: type, top: Any) -> list:
 
 
 def _put_away(widgets: Sequence[Any]) -> None:
-    "Close widgets and forget who listened to them."
+    """Close widgets and forget who listened to them."""
     for widget in widgets:
         widget.unobserve_all()
         widget.close()
 
 # %% ../../nbs/inspector/71_view.ipynb #60a9a0e5
 def _laid_out(w: Any, c: dict, images: dict, notes: dict, shown: dict) -> list:
-    "Everything in its place: the bar, the clip, what was selected, and tabs for the rest."
+    """Everything in its place: the bar, the clip, what was selected, and tabs for the rest."""
     wrap = w.Layout(flex_flow="row wrap")
-    def row(*names: str) -> Any: return w.HBox([c[n] for n in names], layout=wrap)
-    def panel(name: str) -> Any: return w.VBox([notes[name], images[name]])
-    def tab(*parts: Any) -> Any: return w.VBox(list(parts))
+
+    def row(*names: str) -> Any:
+        return w.HBox([c[n] for n in names], layout=wrap)
+
+    def panel(name: str) -> Any:
+        return w.VBox([notes[name], images[name]])
+
+    def tab(*parts: Any) -> Any:
+        return w.VBox(list(parts))
+
     named = [Path(c[n].value).stem for n in ("root", "split", "checkpoint", "other") if c[n].value]
-    data = w.Accordion([tab(row("root", "split"), row("checkpoint", "other", "open data"))],
-                       titles=[f"Data: {' · '.join(named) or 'in memory'}"], selected_index=None)
-    bar = tab(w.HBox([c["clip_id"], c["previous"], c["next"], c["random"], c["reset"], shown["count"]], layout=wrap),
-              row("true", "predicted", "outcome"), row("confidence", "entropy", "dominant", "sort"),
-              w.HBox([c["cancel"], shown["status"]]))
-    clip = tab(row("overlay", "layer", "target", "method"), row("scale", "opacity", "play", "frame"),
-               w.HBox([panel("strip"), panel("frame")], layout=wrap))
+    data = w.Accordion(
+        [tab(row("root", "split"), row("checkpoint", "other", "open data"))],
+        titles=[f"Data: {' · '.join(named) or 'in memory'}"],
+        selected_index=None,
+    )
+    bar = tab(
+        w.HBox(
+            [c["clip_id"], c["previous"], c["next"], c["random"], c["reset"], shown["count"]], layout=wrap
+        ),
+        row("true", "predicted", "outcome"),
+        row("confidence", "entropy", "dominant", "sort"),
+        w.HBox([c["cancel"], shown["status"]]),
+    )
+    clip = tab(
+        row("overlay", "layer", "target", "method"),
+        row("scale", "opacity", "play", "frame"),
+        w.HBox([panel("strip"), panel("frame")], layout=wrap),
+    )
     chosen = tab(row("view"), w.HBox([panel("selection"), panel("prediction")], layout=wrap))
-    tabs = w.Tab([tab(row("scope", "action", "run", "run all", "undo"), row(*(f"weight {d}" for d in DEPENDENCIES)),
-                      panel("log"), shown["log"]),
-                  tab(row("compare_id", "compare", "swap"), row("most different", "most alike"), panel("strip B"),
-                      w.HBox([panel("compare"), panel("prediction B")], layout=wrap)),
-                  tab(row("most", "trust"), shown["trust"], *map(panel, MEASURED[1:])),
-                  tab(row("panel", "folder", "png", "svg", "pin", "sheet"), row("code", "state", "load"), c["text"],
-                      row("upload", "path", "open"), shown["pins"])],
-                 titles=["Intervene", "Compare", "Trust", "Keep"])
+    tabs = w.Tab(
+        [
+            tab(
+                row("scope", "action", "run", "run all", "undo"),
+                row(*(f"weight {d}" for d in DEPENDENCIES)),
+                panel("log"),
+                shown["log"],
+            ),
+            tab(
+                row("compare_id", "compare", "swap"),
+                row("most different", "most alike"),
+                panel("strip B"),
+                w.HBox([panel("compare"), panel("prediction B")], layout=wrap),
+            ),
+            tab(row("most", "trust"), shown["trust"], *map(panel, MEASURED[1:])),
+            tab(
+                row("panel", "folder", "png", "svg", "pin", "sheet"),
+                row("code", "state", "load"),
+                c["text"],
+                row("upload", "path", "open"),
+                shown["pins"],
+            ),
+        ],
+        titles=["Intervene", "Compare", "Trust", "Keep"],
+    )
     return [data, bar, clip, chosen, tabs]

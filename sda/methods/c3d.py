@@ -9,24 +9,26 @@ __all__ = ['INFLATIONS', 'inflate_kernel', 'InflatedConv', 'c3d_places']
 import torch
 from torch import Tensor, nn
 
+from .gst import centre_tap
 from ..networks.backbones import Site, register_method
 from ..networks.blocks import fold_clips, unfold_clips
-from .gst import centre_tap
 
 # %% ../../nbs/methods/21_c3d.ipynb #b19298c5
 INFLATIONS = ("centre", "mean")
+
 
 def inflate_kernel(
     kernel: Tensor,  # 2-D convolution [out, in, 3, 3]
     how: str = "centre",  # one of `INFLATIONS`
 ) -> Tensor:  # 3-D convolution [out, in, 3, 3, 3]
-    "Give a 2-D kernel a time axis."
-    if how not in INFLATIONS: raise ValueError(f"a kernel is inflated by one of {INFLATIONS}, not by {how!r}")
+    """Give a 2-D kernel a time axis."""
+    if how not in INFLATIONS:
+        raise ValueError(f"a kernel is inflated by one of {INFLATIONS}, not by {how!r}")
     return centre_tap(kernel) if how == "centre" else kernel[:, :, None].expand(-1, -1, 3, -1, -1) / 3
 
 # %% ../../nbs/methods/21_c3d.ipynb #eee74bf4
 class InflatedConv(nn.Module):
-    "conv2 as a 3x3x3 convolution, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride]."
+    """conv2 as a 3x3x3 convolution, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride]."""
 
     def __init__(
         self,
@@ -36,7 +38,8 @@ class InflatedConv(nn.Module):
         inflate: str = "centre",  # one of `INFLATIONS`
     ):
         super().__init__()
-        self.num_frames, self.inflate = num_frames, inflate
+        self.num_frames = num_frames
+        self.inflate = inflate
         self.conv = nn.Conv3d(channels, channels, 3, (1, stride, stride), 1, bias=False)
         kernel = torch.empty_like(self.conv.weight[:, :, 0])
         self.load_conv2(nn.init.kaiming_normal_(kernel, mode="fan_out", nonlinearity="relu"))
@@ -46,7 +49,7 @@ class InflatedConv(nn.Module):
         self,
         weight: Tensor,  # of the replaced convolution, [P, P, 3, 3]
     ) -> None:
-        "Inflate it."
+        """Inflate it."""
         self.conv.weight.copy_(inflate_kernel(weight, self.inflate))
 
     def forward(
@@ -54,7 +57,7 @@ class InflatedConv(nn.Module):
         x: Tensor,  # folded frames, [B*T, P, H, W]
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # [B*T, P, H/stride, W/stride]
-        "Convolve space and time together."
+        """Convolve space and time together."""
         return fold_clips(self.conv(unfold_clips(x, num_frames or self.num_frames)))
 
 # %% ../../nbs/methods/21_c3d.ipynb #df58f6bd
@@ -63,5 +66,5 @@ def c3d_places(
     site: Site,  # where
     inflate: str = "centre",  # how a 2-D kernel becomes 3-D: "centre" starts as TSN, "mean" repeats it
 ) -> dict[str, nn.Module]:  # place `mix`
-    "ResNet with every 3x3 convolution inflated to 3x3x3."
+    """ResNet with every 3x3 convolution inflated to 3x3x3."""
     return {"mix": InflatedConv(site.planes, site.stride, site.num_frames, inflate)}

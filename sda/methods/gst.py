@@ -15,16 +15,17 @@ from ..networks.blocks import fold_clips, unfold_clips
 # %% ../../nbs/methods/11_gst.ipynb #b6971e64
 ALPHA, BETA = 4, 2  # GST, section 4
 
+
 def centre_tap(
     kernel: Tensor,  # 2-D convolution [out, in, 3, 3]
 ) -> Tensor:  # 3-D convolution [out, in, 3, 3, 3] that does the same to every frame
-    "Inflate a kernel so that it is blind to neighbouring frames."
+    """Inflate a kernel so that it is blind to neighbouring frames."""
     empty = torch.zeros_like(kernel)
     return torch.stack([empty, kernel, empty], 2)
 
 # %% ../../nbs/methods/11_gst.ipynb #3012f62d
 class GroupedConv(nn.Module):
-    "conv2 as a spatial and a spatio-temporal path, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride] (GST, section 3)."
+    """conv2 as a spatial and a spatio-temporal path, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride] (GST, section 3)."""
 
     def __init__(
         self,
@@ -37,33 +38,39 @@ class GroupedConv(nn.Module):
     ):
         super().__init__()
         if alpha < 2 or beta < 1 or channels % alpha or channels % beta:
-            raise ValueError(f"GST splits channels by alpha >= 2 and beta >= 1, not {channels} by {alpha} and {beta}")
-        self.num_frames, self.read, self.identity = num_frames, channels // beta, identity
+            raise ValueError(
+                f"GST splits channels by alpha >= 2 and beta >= 1, not {channels} by {alpha} and {beta}"
+            )
+        self.num_frames = num_frames
+        self.read = channels // beta
+        self.identity = identity
         out = channels // alpha
         self.spatial = nn.Conv2d(self.read, channels - out, 3, stride, 1, bias=False)
         self.temporal = nn.Conv3d(self.read, out, 3, (1, stride, stride), 1, bias=False)
         for conv in (self.spatial, self.temporal):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        if identity: self.temporal.weight.data = centre_tap(self.temporal.weight.data[:, :, 1] * 3 ** .5)
+        if identity:
+            self.temporal.weight.data = centre_tap(self.temporal.weight.data[:, :, 1] * 3**0.5)
 
     @torch.no_grad()
     def load_conv2(
         self,
         weight: Tensor,  # of the replaced convolution, [P, P, 3, 3]
     ) -> None:
-        "Take the slice that fits; the temporal path starts at random unless `identity`."
+        """Take the slice that fits; the temporal path starts at random unless `identity`."""
         out = self.spatial.out_channels
-        self.spatial.weight.copy_(weight[:out, :self.read])
-        if self.identity: self.temporal.weight.copy_(centre_tap(weight[out:, -self.read:]))
+        self.spatial.weight.copy_(weight[:out, : self.read])
+        if self.identity:
+            self.temporal.weight.copy_(centre_tap(weight[out:, -self.read :]))
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, P, H, W]
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # [B*T, P, H/stride, W/stride]
-        "Spatial outputs first, spatio-temporal ones behind them."
-        clips = unfold_clips(x[:, -self.read:], num_frames or self.num_frames)
-        return torch.cat([self.spatial(x[:, :self.read]), fold_clips(self.temporal(clips))], 1)
+        """Spatial outputs first, spatio-temporal ones behind them."""
+        clips = unfold_clips(x[:, -self.read :], num_frames or self.num_frames)
+        return torch.cat([self.spatial(x[:, : self.read]), fold_clips(self.temporal(clips))], 1)
 
 # %% ../../nbs/methods/11_gst.ipynb #ce33863f
 @register_method("gst")
@@ -73,5 +80,5 @@ def gst_places(
     beta: int = BETA,  # each path reads 1/beta of the inputs; 1 is GST-Large
     identity: bool = False,  # start blind to other frames
 ) -> dict[str, nn.Module]:  # place `mix`
-    "Grouped Spatial-Temporal aggregation (ICCV 2019), in every bottleneck."
+    """Grouped Spatial-Temporal aggregation (ICCV 2019), in every bottleneck."""
     return {"mix": GroupedConv(site.planes, site.stride, site.num_frames, alpha, beta, identity)}

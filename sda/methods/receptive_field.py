@@ -24,29 +24,34 @@ def toy_features(
     num_frames: int = 8,  # T
     size: int = 16,  # height and width
 ) -> Tensor:  # features [T, C, H, W] in 0 .. 1; column of the square's left edge = 2 + t
-    "One clip in which a 4x4 square moves right by one pixel per frame, the same in every channel."
+    """One clip in which a 4x4 square moves right by one pixel per frame, the same in every channel."""
     x = torch.zeros(num_frames, channels, size, size)
-    for t in range(num_frames): x[t, :, 6:10, (2 + t) % size:(2 + t) % size + 4] = 1
+    for t in range(num_frames):
+        x[t, :, 6:10, (2 + t) % size : (2 + t) % size + 4] = 1
     return x
 
 # %% ../../nbs/methods/22_receptive_field.ipynb #24eec718
 @torch.no_grad()
 def block_reach(
-    block: Callable[[Tensor, int], Tensor],  # called as block(x, num_frames); a module is put in eval mode meanwhile
+    block: Callable[
+        [Tensor, int], Tensor
+    ],  # called as block(x, num_frames); a module is put in eval mode meanwhile
     channels: int,  # C of its input
     num_frames: int = 8,  # T
     frame: int = 3,  # the frame that is changed
     size: int = 8,  # height and width of the features
 ) -> Tensor:  # [T, C'] largest absolute change of every output frame and channel
-    "Which output frames and channels change when one input frame does."
+    """Which output frames and channels change when one input frame does."""
     noise = torch.Generator().manual_seed(0)
     x = torch.rand(num_frames, channels, size, size, generator=noise)
     other = x.clone()
     other[frame] = torch.rand(channels, size, size, generator=noise)
     training = getattr(block, "training", False)
-    if training: block.eval()
+    if training:
+        block.eval()
     change = (block(x, num_frames) - block(other, num_frames)).abs().amax((2, 3))
-    if training: block.train()
+    if training:
+        block.train()
     return change
 
 # %% ../../nbs/methods/22_receptive_field.ipynb #67d30407
@@ -58,16 +63,18 @@ def stage_reach(
     size: int = 48,  # height and width of the clip
     **options,  # of the model
 ) -> Tensor:  # [stages, T] norm of the change after every stage, relative to the largest of the stage
-    "How far a change of one frame has spread after every stage of an untrained network."
+    """How far a change of one frame has spread after every stage of an untrained network."""
     noise = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = create_model(name, 5, num_frames, **options).eval()
     clips = torch.rand(1, num_frames, 3, size, size, generator=noise).repeat(2, 1, 1, 1, 1)
-    clips[1, frame] += .5 * torch.rand(3, size, size, generator=noise)
+    clips[1, frame] += 0.5 * torch.rand(3, size, size, generator=noise)
     rows = []
     for stage in net.stages:
-        getattr(net, stage).register_forward_hook(lambda m, args, y: rows.append(y.unflatten(0, (2, num_frames))))
+        getattr(net, stage).register_forward_hook(
+            lambda m, args, y: rows.append(y.unflatten(0, (2, num_frames)))
+        )
     net(clips)
     change = torch.stack([(y[0] - y[1]).flatten(1).norm(dim=1) for y in rows])
     return change / change.amax(1, keepdim=True)
@@ -79,42 +86,63 @@ def fig_block(
     frame: int = 3,  # the frame that is changed
     rows: Sequence[int] | None = None,  # output channels to show; eight spread evenly when None
 ) -> "Figure":  # reach over frames and channels, and the toy clip after the block
-    "The measured reach of one block, and what it does to a moving square."
+    """The measured reach of one block, and what it does to a moving square."""
     from matplotlib.figure import Figure
+
     T, C, size = x.shape[:3]
     change = block_reach(block, C, T, frame)
-    with torch.no_grad(): y = block(x, T)
+    with torch.no_grad():
+        y = block(x, T)
     rows = list(rows or torch.linspace(0, y.shape[1] - 1, min(8, y.shape[1])).long().tolist())
-    fig = Figure(figsize=(9, .33 * len(rows) + .9), dpi=80, layout="constrained")
+    fig = Figure(figsize=(9, 0.33 * len(rows) + 0.9), dpi=80, layout="constrained")
     left, right = fig.subplots(1, 2, width_ratios=(1, 2.4))
-    left.imshow((change / change.max()).clamp_min(1e-9).log10().T, vmin=-4, vmax=0, cmap="cividis", aspect="auto")
+    left.imshow(
+        (change / change.max()).clamp_min(1e-9).log10().T, vmin=-4, vmax=0, cmap="cividis", aspect="auto"
+    )
     left.yaxis.get_major_locator().set_params(integer=True)
-    left.set(xlabel="output frame", ylabel="channel", xticks=range(T), title=f"felt from frame {frame} (log scale)")
+    left.set(
+        xlabel="output frame", ylabel="channel", xticks=range(T), title=f"felt from frame {frame} (log scale)"
+    )
     # only the rows of pixels that the square crosses
-    strip = torch.cat([torch.cat([*y[:, c, size // 4:-size // 4]], dim=1) for c in rows])
-    high = strip.abs().max().item() or 1.
-    right.imshow(strip, cmap="cividis", vmin=min(0., strip.min().item()), vmax=high, aspect="auto")
-    half, tall = y.shape[-1], strip.shape[0] / len(rows)
-    for t in range(1, T): right.axvline(t * half - .5, color="white", lw=.8)
-    for c in range(1, len(rows)): right.axhline(c * tall - .5, color="white", lw=.8)
-    right.set(xticks=[(t + .5) * half for t in range(T)], xticklabels=range(T), xlabel="frame",
-              yticks=[(i + .5) * tall for i in range(len(rows))], yticklabels=rows, ylabel="channel",
-              title="the moving square after the block")
+    strip = torch.cat([torch.cat([*y[:, c, size // 4 : -size // 4]], dim=1) for c in rows])
+    high = strip.abs().max().item() or 1.0
+    right.imshow(strip, cmap="cividis", vmin=min(0.0, strip.min().item()), vmax=high, aspect="auto")
+    half = y.shape[-1]
+    tall = strip.shape[0] / len(rows)
+    for t in range(1, T):
+        right.axvline(t * half - 0.5, color="white", lw=0.8)
+    for c in range(1, len(rows)):
+        right.axhline(c * tall - 0.5, color="white", lw=0.8)
+    right.set(
+        xticks=[(t + 0.5) * half for t in range(T)],
+        xticklabels=range(T),
+        xlabel="frame",
+        yticks=[(i + 0.5) * tall for i in range(len(rows))],
+        yticklabels=rows,
+        ylabel="channel",
+        title="the moving square after the block",
+    )
     return fig
 
 # %% ../../nbs/methods/22_receptive_field.ipynb #303192f1
 def fig_stages(
     reach: dict[str, Tensor],  # title -> [stages, T], see `stage_reach`
 ) -> "Figure":  # one panel per network
-    "How far one frame's change spreads, stage by stage."
+    """How far one frame's change spreads, stage by stage."""
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(2.6 * len(reach) + .6, 2.1), dpi=80, layout="constrained")
+
+    fig = Figure(figsize=(2.6 * len(reach) + 0.6, 2.1), dpi=80, layout="constrained")
     axes = fig.subplots(1, len(reach), sharey=True, squeeze=False)[0]
     for ax, (title, change) in zip(axes, reach.items(), strict=True):
         stages, T = change.shape
         image = ax.imshow(change.clamp_min(1e-9).log10(), vmin=-6, vmax=0, cmap="cividis", aspect="auto")
-        ax.set(title=title, xlabel="frame", xticks=range(T), yticks=range(stages),
-               yticklabels=[f"layer{i + 1}" for i in range(stages)])
+        ax.set(
+            title=title,
+            xlabel="frame",
+            xticks=range(T),
+            yticks=range(stages),
+            yticklabels=[f"layer{i + 1}" for i in range(stages)],
+        )
     fig.colorbar(image, ax=axes, label="log10 relative change")
     return fig
 
@@ -124,19 +152,30 @@ def fig_flow(
     arrows: Sequence[tuple[str, str]],  # from text to text, as in `boxes`
     width: float = 9,  # of the figure in inches
 ) -> "Figure":  # orange: mixes frames; blue: frame by frame
-    "Boxes and arrows."
+    """Boxes and arrows."""
     from matplotlib.figure import Figure
+
     across, down = (max(at[i] for at in boxes.values()) + 1 for i in (0, 1))
-    fig = Figure(figsize=(width, .62 * down + .1), dpi=80)
+    fig = Figure(figsize=(width, 0.62 * down + 0.1), dpi=80)
     ax = fig.add_axes((0, 0, 1, 1))
     for text, (x, y) in boxes.items():
         style = dict(fc="#E69F00", ec="#7a5300") if text[0] == "*" else dict(fc="#dce6f0", ec="#48617d")
-        ax.text(x, -y, text.lstrip("*"), ha="center", va="center", size=8.5, bbox=dict(boxstyle="round,pad=.35", **style))
+        ax.text(
+            x,
+            -y,
+            text.lstrip("*"),
+            ha="center",
+            va="center",
+            size=8.5,
+            bbox=dict(boxstyle="round,pad=.35", **style),
+        )
     for start, end in arrows:
         x0, y0, x1, y1 = *boxes[start], *boxes[end]
-        style = dict(arrowstyle="->", color="#48617d", shrinkA=18 if y0 != y1 else 30, shrinkB=18 if y0 != y1 else 30)
+        style = dict(
+            arrowstyle="->", color="#48617d", shrinkA=18 if y0 != y1 else 30, shrinkB=18 if y0 != y1 else 30
+        )
         ax.annotate("", (x1, -y1), (x0, -y0), arrowprops=style, zorder=0)
-    ax.set(xlim=(-.6, across - .4), ylim=(-down + .45, .55))
+    ax.set(xlim=(-0.6, across - 0.4), ylim=(-down + 0.45, 0.55))
     ax.axis("off")
     return fig
 
@@ -145,10 +184,15 @@ def cost_table(
     models: dict[str, dict],  # row title -> {"name": model name, "num_frames": 8, ... options}
     num_classes: int = 174,  # K, of Something-Something
 ) -> pd.DataFrame:  # row title -> frames, parameters, G multiply-adds, parameters in the places for time
-    "What networks cost for one clip of 224x224; nothing is computed."
+    """What networks cost for one clip of 224x224; nothing is computed."""
     rows = {}
     for title, options in models.items():
-        with torch.device("meta"): cost = profile(create_model(num_classes=num_classes, **options))
-        rows[title] = {"frames": cost.num_frames, "parameters": cost.params, "G multiply-adds": cost.macs / 1e9,
-                       "parameters in blocks for time": int(cost.per_block.time_params.sum())}
+        with torch.device("meta"):
+            cost = profile(create_model(num_classes=num_classes, **options))
+        rows[title] = {
+            "frames": cost.num_frames,
+            "parameters": cost.params,
+            "G multiply-adds": cost.macs / 1e9,
+            "parameters in blocks for time": int(cost.per_block.time_params.sum()),
+        }
     return pd.DataFrame.from_dict(rows, orient="index").round({"G multiply-adds": 3})

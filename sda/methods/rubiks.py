@@ -13,10 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks.backbones import BACKBONES, PLACES, Backbone, Site, Stage, VideoNet, _check_clips, _conv, register_method
+from sda.networks.backbones import (
+    BACKBONES,
+    PLACES,
+    Backbone,
+    Site,
+    Stage,
+    VideoNet,
+    _check_clips,
+    _conv,
+    register_method,
+)
 
 # %% ../../nbs/methods/20_rubiks.ipynb #e13aa087
 REDUCTION = 12  # of the squeeze of the small tier
+
 
 def shift_axis(
     x: Tensor,  # [B, T, C, H, W]
@@ -24,22 +35,26 @@ def shift_axis(
     dim: int,  # axis: 1, 3 or 4
     stride: int = 1,  # every stride-th place is kept
 ) -> Tensor:  # [B, T, C, H, W], shorter along the axis by the stride
-    "Move every channel along one axis by its own fraction, with zeros outside."
-    n, whole = x.shape[dim], shift.detach().floor()
+    """Move every channel along one axis by its own fraction, with zeros outside."""
+    n = x.shape[dim]
+    whole = shift.detach().floor()
     start = torch.arange(0, n, stride, device=x.device) + whole.long()[:, None]  # [C, n']
     shape = [1, 1, len(shift), 1, 1]
     part = (shift - whole).to(x.dtype).view(shape)
-    size, view = list(x.shape), list(shape)
+    size = list(x.shape)
+    view = list(shape)
     size[dim] = view[dim] = start.shape[1]
+
     def take(place: Tensor) -> Tensor:
         place = place if dim > 2 else place.T
         inside = ((place >= 0) & (place < n)).view(view)
         return x.gather(dim, place.clamp(0, n - 1).reshape(view).expand(size)) * inside
+
     return (1 - part) * take(start) + part * take(start + 1)
 
 # %% ../../nbs/methods/20_rubiks.ipynb #352800cf
 class _UnitGradient(torch.autograd.Function):
-    "Identity whose gradient has length one in every row."
+    """Identity whose gradient has length one in every row."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -49,8 +64,9 @@ class _UnitGradient(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         return grad / grad.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
+
 class RubiksShift(nn.Module):
-    "A learned shift of every channel in time and space, [B*T, C, H, W] -> [B*T, C, H/stride, W/stride]."
+    """A learned shift of every channel in time and space, [B*T, C, H, W] -> [B*T, C, H/stride, W/stride]."""
 
     def __init__(
         self,
@@ -60,7 +76,9 @@ class RubiksShift(nn.Module):
         unit: bool = True,  # gradients of length one per channel, as the original
     ):
         super().__init__()
-        self.stride, self.num_frames, self.unit = stride, num_frames, unit
+        self.stride = stride
+        self.num_frames = num_frames
+        self.unit = unit
         self.shift = nn.Parameter(torch.empty(channels, 3).uniform_(-1, 1))  # frames, rows, columns
 
     def forward(
@@ -68,7 +86,7 @@ class RubiksShift(nn.Module):
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # [B*T, C, H/stride, W/stride]
-        "Rows and columns first, because they may become fewer."
+        """Rows and columns first, because they may become fewer."""
         time, rows, columns = (_UnitGradient.apply(self.shift) if self.unit else self.shift).unbind(1)
         clips = x.unflatten(0, (-1, num_frames or self.num_frames))
         clips = shift_axis(shift_axis(clips, rows, 3, self.stride), columns, 4, self.stride)
@@ -76,27 +94,30 @@ class RubiksShift(nn.Module):
 
 # %% ../../nbs/methods/20_rubiks.ipynb #36a446b3
 class ChannelGate(nn.Module):
-    "Squeeze and excitation, [B*T, C, H, W] -> the same shape."
+    """Squeeze and excitation, [B*T, C, H, W] -> the same shape."""
 
     def __init__(
         self,
         channels: int,  # C
     ):
         super().__init__()
-        self.down, self.up = (_conv(*pair) for pair in ((channels, max(channels // REDUCTION, 1)),
-                                                        (max(channels // REDUCTION, 1), channels)))
+        self.down, self.up = (
+            _conv(*pair)
+            for pair in ((channels, max(channels // REDUCTION, 1)), (max(channels // REDUCTION, 1), channels))
+        )
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T, not used: frames are gated one by one
     ) -> Tensor:  # the shape of x
-        "Gate channels by their mean."
+        """Gate channels by their mean."""
         return x * self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 # %% ../../nbs/methods/20_rubiks.ipynb #cdcdf058
 class RubiksBlock(nn.Module):
-    "Pre-activation block of two 1x1 convolutions around a shift; [B*T, Cin, H, W] -> [B*T, P, H/stride, W/stride]."
+    """Pre-activation block of two 1x1 convolutions around a shift; [B*T, Cin, H, W] -> [B*T, P, H/stride, W/stride]."""
+
     expansion, new_parts = 1, PLACES
 
     def __init__(
@@ -105,9 +126,13 @@ class RubiksBlock(nn.Module):
         places: dict[str, nn.Module],  # `mix`: the shift; `gate`: squeeze and excitation, or nothing
     ):
         super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(site.in_channels), _conv(site.in_channels, site.planes)
-        self.bn2, self.conv2 = nn.BatchNorm2d(site.planes), _conv(site.planes, site.planes)
-        self.mix, self.gate, self.downsample = places["mix"], places.get("gate"), None
+        self.bn1 = nn.BatchNorm2d(site.in_channels)
+        self.conv1 = _conv(site.in_channels, site.planes)
+        self.bn2 = nn.BatchNorm2d(site.planes)
+        self.conv2 = _conv(site.planes, site.planes)
+        self.mix = places["mix"]
+        self.gate = places.get("gate")
+        self.downsample = None
         if site.stride != 1 or site.in_channels != site.planes:
             self.downsample = _conv(site.in_channels, site.planes, 1, site.stride)
 
@@ -116,21 +141,28 @@ class RubiksBlock(nn.Module):
         x: Tensor,  # features [B*T, Cin, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, P, H', W']
-        "Activate, convolve, activate, shift, convolve, add."
+        """Activate, convolve, activate, shift, convolve, add."""
         active = F.relu(self.bn1(x))
         shortcut = x if self.downsample is None else self.downsample(active)
         x = self.mix(F.relu(self.bn2(self.conv1(active))), num_frames)
-        if self.gate is not None: x = self.gate(x, num_frames)
+        if self.gate is not None:
+            x = self.gate(x, num_frames)
         return self.conv2(x) + shortcut
 
 # %% ../../nbs/methods/20_rubiks.ipynb #c69ec9f4
 BACKBONES |= {  # the published tiers; their "tiny" is called `smallest`, since `tiny` is this library's small backbone
-    name: Backbone(depths, tuple(width * 2 ** i for i in range(4)), stem=(width, 3), method="rubiks")
-    for name, width, depths in (("large", 72, (3, 8, 36, 3)), ("medium", 72, (3, 4, 23, 3)),
-                                ("small", 72, (3, 4, 6, 3)), ("smallest", 54, (3, 4, 6, 3)))}
+    name: Backbone(depths, tuple(width * 2**i for i in range(4)), stem=(width, 3), method="rubiks")
+    for name, width, depths in (
+        ("large", 72, (3, 8, 36, 3)),
+        ("medium", 72, (3, 4, 23, 3)),
+        ("small", 72, (3, 4, 6, 3)),
+        ("smallest", 54, (3, 4, 6, 3)),
+    )
+}
+
 
 class RubiksNet(VideoNet):
-    "Shifts and 1x1 convolutions: clips [B, T, 3, H, W] to logits [B, K]."
+    """Shifts and 1x1 convolutions: clips [B, T, 3, H, W] to logits [B, K]."""
 
     def __init__(
         self,
@@ -144,21 +176,24 @@ class RubiksNet(VideoNet):
         super().__init__(backbone, places, num_classes, num_frames, *parts)
         stem = backbone.stem[0]
         site = Site(stem, stem, 1, num_frames, 0, 0, backbone.depths)
-        self.layer0, self.bn1 = Stage(RubiksBlock(site, places(site))), nn.Identity()
+        self.layer0 = Stage(RubiksBlock(site, places(site)))
+        self.bn1 = nn.Identity()
         self.norm = nn.BatchNorm2d(backbone.widths[-1])
 
     def features(
         self,
         clips: Tensor,  # float [B, T, 3, H, W]
     ) -> Tensor:  # features of the last stage [B*T, C, H', W']
-        "Everything before the average over space."
+        """Everything before the average over space."""
         _check_clips(clips)
         x = self.conv1(clips.flatten(0, 1))
-        for stage in ("layer0", *self.stages): x = getattr(self, stage)(x, clips.shape[1])
+        for stage in ("layer0", *self.stages):
+            x = getattr(self, stage)(x, clips.shape[1])
         return F.relu(self.norm(x))
 
 # %% ../../nbs/methods/20_rubiks.ipynb #037f1ad6
 TIERS = ("large", "medium", "small", "smallest", "tiny")
+
 
 @register_method("rubiks", backbones=TIERS, bottleneck=RubiksBlock, network=RubiksNet, gate=False)
 def rubiks_places(
@@ -166,7 +201,8 @@ def rubiks_places(
     unit: bool = True,  # shifts get gradients of length one
     squeeze: bool | None = None,  # squeeze and excitation; None: as published, in the small tier only
 ) -> dict[str, nn.Module]:  # parts `mix` and `gate`
-    "RubiksNet (ECCV 2020): a shift network of its own, not a ResNet."
-    if squeeze is None: squeeze = site.depths == (3, 4, 6, 3) and site.planes == 72 * 2 ** max(site.stage - 1, 0)
+    """RubiksNet (ECCV 2020): a shift network of its own, not a ResNet."""
+    if squeeze is None:
+        squeeze = site.depths == (3, 4, 6, 3) and site.planes == 72 * 2 ** max(site.stage - 1, 0)
     gate = {"gate": ChannelGate(site.planes)} if squeeze else {}
     return {"mix": RubiksShift(site.planes, site.stride, site.num_frames, unit), **gate}

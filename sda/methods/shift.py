@@ -16,19 +16,21 @@ def temporal_shift(
     num_frames: int,  # T, frames in one clip
     fold_div: int = 8,  # 1/fold_div of the channels sees the next frame, as many see the previous one
 ) -> Tensor:  # the shape of x; zeros enter where the clip ends (TSM, section 3.2: no wrap)
-    "Give the first C // fold_div channels the next frame's values, and the next C // fold_div the previous frame's."
-    if fold_div < 2: raise ValueError(f"fold_div must be at least 2, or the two folds overlap; got {fold_div}")
-    clips, fold = unfold_clips(x, num_frames), x.shape[1] // fold_div  # clips [B, C, T, H, W], a view
+    """Give the first C // fold_div channels the next frame's values, and the next C // fold_div the previous frame's."""
+    if fold_div < 2:
+        raise ValueError(f"fold_div must be at least 2, or the two folds overlap; got {fold_div}")
+    clips = unfold_clips(x, num_frames)
+    fold = x.shape[1] // fold_div  # clips [B, C, T, H, W], a view
     out = zeros_like(x)
     to = unfold_clips(out, num_frames)
     to[:, :fold, :-1] = clips[:, :fold, 1:]
-    to[:, fold:2 * fold, 1:] = clips[:, fold:2 * fold, :-1]
-    to[:, 2 * fold:] = clips[:, 2 * fold:]
+    to[:, fold : 2 * fold, 1:] = clips[:, fold : 2 * fold, :-1]
+    to[:, 2 * fold :] = clips[:, 2 * fold :]
     return out
 
 # %% ../../nbs/methods/10_shift.ipynb #7f107337
 class TemporalShift(nn.Module):
-    "`temporal_shift` as a block for the place `enter`: no parameters, so ImageNet weights load as they are."
+    """`temporal_shift` as a block for the place `enter`: no parameters, so ImageNet weights load as they are."""
 
     def __init__(
         self,
@@ -36,16 +38,17 @@ class TemporalShift(nn.Module):
         fold_div: int = 8,  # 1/fold_div of the channels moves each way
     ):
         super().__init__()
-        self.num_frames, self.fold_div = num_frames, fold_div
+        self.num_frames = num_frames
+        self.fold_div = fold_div
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # the shape of x
-        "Shift inside each clip."
+        """Shift inside each clip."""
         return temporal_shift(x, num_frames or self.num_frames, self.fold_div)
 
     def extra_repr(self) -> str:
-        "What print shows."
+        """What print shows."""
         return f"num_frames={self.num_frames}, fold_div={self.fold_div}"

@@ -16,33 +16,36 @@ from ..networks.blocks import normalise
 # %% ../../nbs/methods/18_smallbig.ipynb #5f72f15c
 STAGES = (2, 3, 4)  # with big views in the released network
 
+
 def big_view(
     x: Tensor,  # folded frames, [B*T, C, H, W]
     num_frames: int,  # T
 ) -> Tensor:  # the shape of x
-    "Largest value among 3x3x3 neighbours."
+    """Largest value among 3x3x3 neighbours."""
     clips = F.max_pool2d(x, 3, 1, 1).unflatten(0, (-1, num_frames))  # [B, T, C, H, W]
-    before, after = torch.cat([clips[:, :1], clips[:, :-1]], 1), torch.cat([clips[:, 1:], clips[:, -1:]], 1)
+    before = torch.cat([clips[:, :1], clips[:, :-1]], 1)
+    after = torch.cat([clips[:, 1:], clips[:, -1:]], 1)
     return torch.maximum(torch.maximum(before, clips), after).flatten(0, 1)
+
 
 def whole_view(
     x: Tensor,  # folded frames, [B*T, C, H, W]
     num_frames: int,  # T
 ) -> Tensor:  # one map per clip, [B, C, H, W]
-    "Largest value among 3x3 neighbours in all frames."
+    """Largest value among 3x3 neighbours in all frames."""
     return F.max_pool2d(x, 3, 1, 1).unflatten(0, (-1, num_frames)).amax(1)
 
 # %% ../../nbs/methods/18_smallbig.ipynb #7b43cd6c
-def _zero_norm(
-    channels: int,  # C
-) -> nn.BatchNorm2d:  # that starts with an output of zero
-    "Batch normalisation with gamma = beta = 0."
+def _zero_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation with gamma = beta = 0."""
     norm = nn.BatchNorm2d(channels)
     nn.init.zeros_(norm.weight)
     return norm
 
+
 class SmallBigBottleneck(Bottleneck):
-    "Bottleneck with three shared views; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."
+    """Bottleneck with three shared views; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."""
+
     new_parts = (*Bottleneck.new_parts, "big")
 
     def __init__(
@@ -58,11 +61,13 @@ class SmallBigBottleneck(Bottleneck):
         x: Tensor,  # features [B*T, Cin, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
-        "Each convolution sees its input and the largest values around."
-        if self.big is None: return super().forward(x, num_frames)
+        """Each convolution sees its input and the largest values around."""
+        if self.big is None:
+            return super().forward(x, num_frames)
         T, (big1, big2, big3) = num_frames, self.big
         shortcut = x if self.downsample is None else self.downsample(x)
-        if self.enter is not None: x = self.enter(x, T)
+        if self.enter is not None:
+            x = self.enter(x, T)
         x = F.relu(self.bn1(self.conv1(x)) + big1(self.conv1(big_view(x, T))))
         x = self.bn2(self.conv2(x)) + big2(self.conv2(big_view(x, T)))
         x = F.relu(x if self.gate is None else self.gate(x, T))
@@ -72,7 +77,7 @@ class SmallBigBottleneck(Bottleneck):
 
 # %% ../../nbs/methods/18_smallbig.ipynb #ab9b5919
 class GlobalBranch(nn.Module):
-    "Features gated by their clip's maximum and added, [B*T, C, H, W] -> the same shape; starts as identity."
+    """Features gated by their clip's maximum and added, [B*T, C, H, W] -> the same shape; starts as identity."""
 
     def __init__(
         self,
@@ -80,14 +85,15 @@ class GlobalBranch(nn.Module):
     ):
         super().__init__()
         self.down = nn.Conv2d(channels, channels // 4, 1, bias=False)
-        self.up, self.norm = nn.Conv2d(channels // 4, channels, 1, bias=False), _zero_norm(channels)
+        self.up = nn.Conv2d(channels // 4, channels, 1, bias=False)
+        self.norm = _zero_norm(channels)
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # the shape of x
-        "The same 1x1 convolution for features and maximum."
+        """The same 1x1 convolution for features and maximum."""
         peak = x.unflatten(0, (-1, num_frames)).amax((1, 3, 4))[..., None, None]  # [B, C, 1, 1]
         gate = self.down(peak).sigmoid().repeat_interleave(num_frames, 0)
         return x + self.norm(self.up(self.down(x) * gate))
@@ -99,9 +105,10 @@ def smallbig_places(
     stages: tuple[int, ...] = STAGES,  # that have big views, of 1 .. 4
     extra: bool = False,  # also the global branch before conv1
 ) -> dict[str, nn.Module]:  # the norms of the big views; place `enter` with `extra`
-    "SmallBigNet (CVPR 2020): starts exactly as TSN."
+    """SmallBigNet (CVPR 2020): starts exactly as TSN."""
     if wrong := sorted(set(stages) - set(range(1, len(site.depths) + 1))):
         raise ValueError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
-    if site.stage not in stages: return {}
+    if site.stage not in stages:
+        return {}
     big = nn.ModuleList(_zero_norm(c) for c in (site.planes, site.planes, 4 * site.planes))
     return {"big": big, **({"enter": GlobalBranch(site.in_channels)} if extra else {})}

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks.backbones import Site, register_method
 from .tei import DepthwiseTime
+from ..networks.backbones import Site, register_method
 
 # %% ../../nbs/methods/17_stm.ipynb #3e198c12
 REDUCTION = 16  # STM, section 3.2
 
+
 class ChannelMotion(nn.Module):
-    "Difference of neighbouring frames, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride]."
+    """Difference of neighbouring frames, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride]."""
 
     def __init__(
         self,
@@ -26,28 +27,32 @@ class ChannelMotion(nn.Module):
         zero: bool = False,  # start with an output of zero
     ):
         super().__init__()
-        if channels % REDUCTION: raise ValueError(f"STM needs channels divisible by {REDUCTION}, not {channels}")
-        r, self.stride = channels // REDUCTION, stride
+        if channels % REDUCTION:
+            raise ValueError(f"STM needs channels divisible by {REDUCTION}, not {channels}")
+        r = channels // REDUCTION
+        self.stride = stride
         self.reduce = nn.Conv2d(channels, r, 1, bias=False)
         self.next = nn.Conv2d(r, r, 3, padding=1, groups=r, bias=False)
         self.expand = nn.Conv2d(r, channels, 1, bias=False)
-        if zero: nn.init.zeros_(self.expand.weight)
+        if zero:
+            nn.init.zeros_(self.expand.weight)
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, P, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # [B*T, P, H/stride, W/stride]
-        "Next frame, filtered, minus this one; zero for the last frame."
+        """Next frame, filtered, minus this one; zero for the last frame."""
         f = self.reduce(x)
         now, later = (y.unflatten(0, (-1, num_frames)) for y in (f, self.next(f)))  # [B, T, r, H, W]
         motion = torch.cat([later[:, 1:] - now[:, :-1], torch.zeros_like(now[:, :1])], 1).flatten(0, 1)
-        if self.stride > 1: motion = F.avg_pool2d(motion, self.stride, ceil_mode=True)
+        if self.stride > 1:
+            motion = F.avg_pool2d(motion, self.stride, ceil_mode=True)
         return self.expand(motion)
 
 # %% ../../nbs/methods/17_stm.ipynb #302d5b18
 class SpatioTemporalMotion(nn.Module):
-    "CSTM plus CMM for the place `mix`, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride]."
+    """CSTM plus CMM for the place `mix`, [B*T, P, H, W] -> [B*T, P, H/stride, W/stride]."""
 
     def __init__(
         self,
@@ -69,7 +74,7 @@ class SpatioTemporalMotion(nn.Module):
         self,
         weight: Tensor,  # of the replaced convolution, [P, P, 3, 3]
     ) -> None:
-        "Take it over."
+        """Take it over."""
         self.space.weight.copy_(weight)
 
     def forward(
@@ -77,7 +82,7 @@ class SpatioTemporalMotion(nn.Module):
         x: Tensor,  # folded frames, [B*T, P, H, W]
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # [B*T, P, H/stride, W/stride]
-        "Add both paths."
+        """Add both paths."""
         T = num_frames or self.num_frames
         return self.space(self.time(x, T)) + self.motion(x, T)
 
@@ -88,5 +93,5 @@ def stm_places(
     taps: str = "tsm",  # start of the temporal taps: "tsm" or "identity"
     identity: bool = False,  # start exactly as TSN
 ) -> dict[str, nn.Module]:  # place `mix`
-    "SpatioTemporal and Motion encoding (ICCV 2019), in every bottleneck."
+    """SpatioTemporal and Motion encoding (ICCV 2019), in every bottleneck."""
     return {"mix": SpatioTemporalMotion(site.planes, site.stride, site.num_frames, taps, identity)}

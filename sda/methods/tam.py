@@ -8,15 +8,16 @@ __all__ = ['MIN_FRAMES', 'DynamicFilter', 'TemporalAdaptive', 'tam_places']
 # %% ../../nbs/methods/15_tam.ipynb #4ee539ff
 from torch import Tensor, nn
 
-from ..networks.backbones import Site, register_method
 from .tei import mix_frames
 from .tin import same_frames
+from ..networks.backbones import Site, register_method
 
 # %% ../../nbs/methods/15_tam.ipynb #c1132566
 MIN_FRAMES = 3  # the kernel's length; shorter clips are refused, as in the released code
 
+
 class DynamicFilter(nn.Module):
-    "Three-frame filter with one kernel per clip and channel; nothing to learn."
+    """Three-frame filter with one kernel per clip and channel; nothing to learn."""
 
     def forward(
         self,
@@ -24,7 +25,7 @@ class DynamicFilter(nn.Module):
         kernel: Tensor,  # weights of the previous, this and the next frame, [B, C, 3]
         num_frames: int,  # T
     ) -> Tensor:  # the shape of x
-        "Filter each clip with its own kernels."
+        """Filter each clip with its own kernels."""
         return mix_frames(x, kernel, num_frames)
 
     def multiply_adds(
@@ -33,12 +34,12 @@ class DynamicFilter(nn.Module):
         kernel: Tensor,  # [B, C, 3]
         num_frames: int,  # T
     ) -> int:  # multiply-adds
-        "Three per number."
+        """Three per number."""
         return 3 * x.numel()
 
 # %% ../../nbs/methods/15_tam.ipynb #5570b4fa
 class TemporalAdaptive(nn.Module):
-    "Temporal adaptive module for `adapt`, [B*T, P, H, W] -> the same shape; built for one T >= 3."
+    """Temporal adaptive module for `adapt`, [B*T, P, H, W] -> the same shape; built for one T >= 3."""
 
     def __init__(
         self,
@@ -49,24 +50,33 @@ class TemporalAdaptive(nn.Module):
         super().__init__()
         if num_frames < MIN_FRAMES:
             raise ValueError(f"TAM takes clips of {MIN_FRAMES} frames or more, not {num_frames}")
-        if channels % 4: raise ValueError(f"TAM needs channels divisible by 4, not {channels}")
-        T, r = num_frames, channels // 4
+        if channels % 4:
+            raise ValueError(f"TAM needs channels divisible by 4, not {channels}")
+        T = num_frames
+        r = channels // 4
         self.num_frames, self.identity = T, identity
-        self.kernel = nn.Sequential(nn.Linear(T, 2 * T, bias=False), nn.BatchNorm1d(2 * T), nn.ReLU(),
-                                    nn.Linear(2 * T, 3, bias=False))
-        self.local = nn.Sequential(nn.Conv1d(channels, r, 3, padding=1, bias=False), nn.BatchNorm1d(r), nn.ReLU(),
-                                   nn.Conv1d(r, channels, 1, bias=False))
+        self.kernel = nn.Sequential(
+            nn.Linear(T, 2 * T, bias=False), nn.BatchNorm1d(2 * T), nn.ReLU(), nn.Linear(2 * T, 3, bias=False)
+        )
+        self.local = nn.Sequential(
+            nn.Conv1d(channels, r, 3, padding=1, bias=False),
+            nn.BatchNorm1d(r),
+            nn.ReLU(),
+            nn.Conv1d(r, channels, 1, bias=False),
+        )
         self.filter = DynamicFilter()
-        if identity: nn.init.zeros_(self.kernel[3].weight), nn.init.zeros_(self.local[3].weight)
+        if identity:
+            nn.init.zeros_(self.kernel[3].weight), nn.init.zeros_(self.local[3].weight)
 
     def decide(
         self,
         pooled: Tensor,  # mean over space, [B, P, T]
     ) -> tuple[Tensor, Tensor]:  # kernels [B, P, 3] whose three numbers sum to 1, gates [B, P, T]
-        "What to filter with, and how much of each frame."
+        """What to filter with, and how much of each frame."""
         kernel = self.kernel(pooled.flatten(0, 1)).softmax(1).view(*pooled.shape[:2], 3)
         gate = self.local(pooled).sigmoid()
-        if not self.identity: return kernel, gate
+        if not self.identity:
+            return kernel, gate
         return kernel + kernel.new_tensor([0, 1, 0]) - 1 / 3, 2 * gate
 
     def forward(
@@ -74,7 +84,7 @@ class TemporalAdaptive(nn.Module):
         x: Tensor,  # folded frames, [B*T, P, H, W]
         num_frames: int | None = None,  # T, must be the constructor's
     ) -> Tensor:  # the shape of x
-        "Weigh, then filter."
+        """Weigh, then filter."""
         T = same_frames("TAM", self.num_frames, num_frames)
         kernel, gate = self.decide(x.mean((2, 3)).unflatten(0, (-1, T)).mT)
         return self.filter(x * gate.mT.flatten(0, 1)[..., None, None], kernel, T)
@@ -85,5 +95,5 @@ def tam_places(
     site: Site,  # where
     identity: bool = False,  # start exactly as TSN
 ) -> dict[str, nn.Module]:  # place `adapt`
-    "Temporal Adaptive Module (ICCV 2021), in every bottleneck."
+    """Temporal Adaptive Module (ICCV 2021), in every bottleneck."""
     return {"adapt": TemporalAdaptive(site.planes, site.num_frames, identity)}

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .tei import DepthwiseTime
 from ..networks.backbones import PLACES, Site, _conv, register_method
 from ..networks.blocks import normalise
-from .tei import DepthwiseTime
 
 # %% ../../nbs/methods/16_tea.ipynb #38929f4f
 GROUPS, WIDTH, REDUCTION = 4, 26, 16  # Res2Net-50 26w x 4s; reduction of ME
 
+
 class MotionExcitation(nn.Module):
-    "Excite channels that change to the next frame, [B*T, C, H, W] -> the same shape."
+    """Excite channels that change to the next frame, [B*T, C, H, W] -> the same shape."""
 
     def __init__(
         self,
@@ -26,45 +27,53 @@ class MotionExcitation(nn.Module):
         strength: float = 1.0,  # of the excitation: 1 as the released code, 2 as the paper's text
     ):
         super().__init__()
-        r, self.strength = max(channels // REDUCTION, 1), strength
-        self.reduce, self.norm = _conv(channels, r), nn.BatchNorm2d(r)
+        r = max(channels // REDUCTION, 1)
+        self.strength = strength
+        self.reduce = _conv(channels, r)
+        self.norm = nn.BatchNorm2d(r)
         self.next = nn.Conv2d(r, r, 3, padding=1, groups=r, bias=False)
-        self.expand, self.out = _conv(r, channels), nn.BatchNorm2d(channels)
+        self.expand = _conv(r, channels)
+        self.out = nn.BatchNorm2d(channels)
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # the shape of x
-        "Gate by the difference of frames."
+        """Gate by the difference of frames."""
         b = self.norm(self.reduce(x))
         now, later = (y.mean((2, 3)).unflatten(0, (-1, num_frames)) for y in (b, self.next(b)))  # [B, T, r]
         d = torch.cat([later[:, 1:] - now[:, :-1], torch.zeros_like(now[:, :1])], 1).flatten(0, 1)
-        y = normalise(self.out, self.expand(d[..., None, None])).sigmoid() - .5
+        y = normalise(self.out, self.expand(d[..., None, None])).sigmoid() - 0.5
         return x + self.strength * x * y
 
 # %% ../../nbs/methods/16_tea.ipynb #c6b1f328
 def inner_channels(
     site: Site,  # where
 ) -> int:  # 4w, channels inside a Res2Net bottleneck; also what SDA gates
-    "Four groups of 26/64 P channels."
+    """Four groups of 26/64 P channels."""
     return GROUPS * (site.planes * WIDTH // 64)
+
 
 def group_taps(
     width: int,  # w, channels of a group
     shift: bool = False,  # start as a shift: first half from the next frame, second half from the previous
 ) -> DepthwiseTime:  # learned taps; identity unless `shift`
-    "Three taps per channel."
-    taps, half = DepthwiseTime(width, "identity"), width // 2
+    """Three taps per channel."""
+    taps = DepthwiseTime(width, "identity")
+    half = width // 2
     if shift:
-        with torch.no_grad(): taps.weight[:half, 2], taps.weight[half:2 * half, 0], taps.weight[:2 * half, 1] = 1, 1, 0
+        with torch.no_grad():
+            taps.weight[:half, 2], taps.weight[half : 2 * half, 0], taps.weight[: 2 * half, 1] = 1, 1, 0
     return taps
 
 # %% ../../nbs/methods/16_tea.ipynb #c6f08f57
 class TEABottleneck(nn.Module):
-    "Res2Net bottleneck with ME and MTA; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."
-    expansion, new_parts, gate_channels = 4, PLACES, staticmethod(inner_channels)
+    """Res2Net bottleneck with ME and MTA; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."""
 
+    expansion = 4
+    new_parts = PLACES
+    gate_channels = staticmethod(inner_channels)
 
     def __init__(
         self,
@@ -72,25 +81,34 @@ class TEABottleneck(nn.Module):
         places: dict[str, nn.Module],  # `adapt`, `mix`, and `gate` with SDA on top
     ):
         super().__init__()
-        wide, out, self.first = inner_channels(site), site.planes * self.expansion, site.block == 0
+        wide = inner_channels(site)
+        out = site.planes * self.expansion
+        self.first = site.block == 0
         w = wide // GROUPS
-        self.conv1, self.bn1 = _conv(site.in_channels, wide), nn.BatchNorm2d(wide)
+        self.conv1 = _conv(site.in_channels, wide)
+        self.bn1 = nn.BatchNorm2d(wide)
         self.convs = nn.ModuleList(_conv(w, w, 3, site.stride) for _ in range(GROUPS - 1))
         self.bns = nn.ModuleList(nn.BatchNorm2d(w) for _ in range(GROUPS - 1))
-        self.conv3, self.bn3, self.downsample = _conv(wide, out), nn.BatchNorm2d(out), None
+        self.conv3 = _conv(wide, out)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.downsample = None
         self.pool = nn.AvgPool2d(3, site.stride, 1) if self.first else nn.Identity()
-        if self.first: self.downsample = nn.Sequential(_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out))
-        self.adapt, self.mix, self.gate = places["adapt"], places["mix"], places.get("gate")
+        if self.first:
+            self.downsample = nn.Sequential(_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out))
+        self.adapt = places["adapt"]
+        self.mix = places["mix"]
+        self.gate = places.get("gate")
 
     def aggregate(
         self,
         x: Tensor,  # [B*T, 4w, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # [B*T, 4w, H/stride, W/stride]
-        "MTA: a chain of groups."
+        """MTA: a chain of groups."""
         (*groups, last), done = x.chunk(GROUPS, 1), []
         for x, taps, conv, bn in zip(groups, self.mix, self.convs, self.bns, strict=False):
-            if done and not self.first: x = x + done[-1]
+            if done and not self.first:
+                x = x + done[-1]
             done.append(F.relu(bn(conv(taps(x, num_frames)))))
         return torch.cat([*done, self.pool(self.mix[-1](last, num_frames))], 1)
 
@@ -99,10 +117,11 @@ class TEABottleneck(nn.Module):
         x: Tensor,  # features [B*T, Cin, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
-        "Reduce, excite, aggregate, expand."
+        """Reduce, excite, aggregate, expand."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.aggregate(self.adapt(F.relu(self.bn1(self.conv1(x))), num_frames), num_frames)
-        if self.gate is not None: x = self.gate(x, num_frames)
+        if self.gate is not None:
+            x = self.gate(x, num_frames)
         return F.relu(self.bn3(self.conv3(x)) + shortcut)
 
 # %% ../../nbs/methods/16_tea.ipynb #c477fce9
@@ -111,7 +130,7 @@ def tea_places(
     site: Site,  # where
     strength: float = 1.0,  # of the excitation: 1 as the released code, 2 as the paper's text
 ) -> dict[str, nn.Module]:  # parts `adapt` and `mix`
-    "Temporal Excitation and Aggregation (CVPR 2020), with Res2Net's bottlenecks (26 channels x 4 groups)."
+    """Temporal Excitation and Aggregation (CVPR 2020), with Res2Net's bottlenecks (26 channels x 4 groups)."""
     wide = inner_channels(site)
     taps = nn.ModuleList(group_taps(wide // GROUPS, shift=i == GROUPS - 1) for i in range(GROUPS))
     return {"adapt": MotionExcitation(wide, strength), "mix": taps}

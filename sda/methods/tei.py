@@ -14,12 +14,13 @@ from ..networks.backbones import Site, register_method
 # %% ../../nbs/methods/14_tei.ipynb #64f46fa9
 TAPS = ("tsm", "identity")
 
+
 def mix_frames(
     x: Tensor,  # folded frames, [B*T, C, H, W]
     taps: Tensor,  # weights of the previous, this and the next frame: [C, 3], or [B, C, 3] for every clip its own
     num_frames: int,  # T
 ) -> Tensor:  # the shape of x
-    "Depthwise convolution over three frames, padded with zeros."
+    """Depthwise convolution over three frames, padded with zeros."""
     clips = x.unflatten(0, (-1, num_frames))  # [B, T, C, H, W]
     before, now, after = taps.view(-1, 1, x.shape[1], 1, 1, 3).unbind(-1)
     out = clips * now
@@ -29,7 +30,7 @@ def mix_frames(
 
 # %% ../../nbs/methods/14_tei.ipynb #b1fd516a
 class DepthwiseTime(nn.Module):
-    "Three learned taps per channel, [B*T, C, H, W] -> the same shape."
+    """Three learned taps per channel, [B*T, C, H, W] -> the same shape."""
 
     def __init__(
         self,
@@ -37,17 +38,19 @@ class DepthwiseTime(nn.Module):
         taps: str = "tsm",  # how they start, one of `TAPS`
     ):
         super().__init__()
-        if taps not in TAPS: raise ValueError(f"taps start as one of {TAPS}, not {taps!r}")
+        if taps not in TAPS:
+            raise ValueError(f"taps start as one of {TAPS}, not {taps!r}")
         self.weight = nn.Parameter(torch.zeros(channels, 3))
         fold = channels // 8 if taps == "tsm" else 0
-        with torch.no_grad(): self.weight[:fold, 2], self.weight[fold:2 * fold, 0], self.weight[2 * fold:, 1] = 1, 1, 1
+        with torch.no_grad():
+            self.weight[:fold, 2], self.weight[fold : 2 * fold, 0], self.weight[2 * fold :, 1] = 1, 1, 1
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # the shape of x
-        "Mix three frames in every channel."
+        """Mix three frames in every channel."""
         return mix_frames(x, self.weight, num_frames)
 
     def multiply_adds(
@@ -55,12 +58,12 @@ class DepthwiseTime(nn.Module):
         x: Tensor,  # its input
         num_frames: int,  # T
     ) -> int:  # multiply-adds, those with the padding included, as for any convolution
-        "What `profile` cannot see."
+        """What `profile` cannot see."""
         return 3 * x.numel()
 
 # %% ../../nbs/methods/14_tei.ipynb #ca62e8de
 class MotionEnhancement(nn.Module):
-    "Gate channels by the difference of neighbouring frames, [B*T, C, H, W] -> the same shape."
+    """Gate channels by the difference of neighbouring frames, [B*T, C, H, W] -> the same shape."""
 
     def __init__(
         self,
@@ -69,19 +72,21 @@ class MotionEnhancement(nn.Module):
         identity: bool = False,  # start with all gates 1, by W3 = 0 and twice the sigmoid (not in the paper)
     ):
         super().__init__()
-        if channels % 8: raise ValueError(f"TEINet needs channels divisible by 8, not {channels}")
+        if channels % 8:
+            raise ValueError(f"TEINet needs channels divisible by 8, not {channels}")
         self.high = 2 if identity else 1
         self.now, self.next = (nn.Linear(channels, channels // 8, bias=bias) for _ in range(2))
         self.expand = nn.Linear(channels // 8, channels, bias=bias)
         if identity:
-            for p in self.expand.parameters(): nn.init.zeros_(p)
+            for p in self.expand.parameters():
+                nn.init.zeros_(p)
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # the shape of x
-        "Gate all frames but the last of each clip."
+        """Gate all frames but the last of each clip."""
         z = x.mean((2, 3)).unflatten(0, (-1, num_frames))  # [B, T, C]
         gate = self.high * self.expand(self.now(z[:, :-1]) - self.next(z[:, 1:])).sigmoid()
         gate = torch.cat([gate, torch.ones_like(z[:, :1])], 1)
@@ -89,7 +94,7 @@ class MotionEnhancement(nn.Module):
 
 # %% ../../nbs/methods/14_tei.ipynb #d42186ab
 class TEI(nn.Module):
-    "MEM, then TIM, for the place `enter`, [B*T, C, H, W] -> the same shape."
+    """MEM, then TIM, for the place `enter`, [B*T, C, H, W] -> the same shape."""
 
     def __init__(
         self,
@@ -101,14 +106,15 @@ class TEI(nn.Module):
     ):
         super().__init__()
         self.num_frames = num_frames
-        self.enhance, self.interact = MotionEnhancement(channels, bias, identity), DepthwiseTime(channels, taps)
+        self.enhance = MotionEnhancement(channels, bias, identity)
+        self.interact = DepthwiseTime(channels, taps)
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # the shape of x
-        "Enhance, interact."
+        """Enhance, interact."""
         T = num_frames or self.num_frames
         return self.interact(self.enhance(x, T), T)
 
@@ -120,5 +126,5 @@ def tei_places(
     bias: bool = False,  # of MEM's linear layers
     identity: bool = False,  # start with all gates 1: as TSM, or as TSN with taps="identity"
 ) -> dict[str, nn.Module]:  # place `enter`
-    "TEINet (AAAI 2020), in every bottleneck."
+    """TEINet (AAAI 2020), in every bottleneck."""
     return {"enter": TEI(site.in_channels, site.num_frames, taps, bias, identity)}

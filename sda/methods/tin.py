@@ -14,22 +14,28 @@ from ..networks.backbones import Site, register_method
 # %% ../../nbs/methods/12_tin.ipynb #316401b1
 REACH = 2.0  # frames; offsets stay inside (-REACH, REACH) (TIN, section 3)
 
+
 def fractional_shift(
     x: Tensor,  # folded frames [B*T, C, H, W]; C divisible by the number of groups
     offsets: Tensor,  # frames that each group moves, [B, groups]; positive moves later
 ) -> Tensor:  # the shape of x
-    "Shift groups of channels in time, between frames by linear interpolation."
+    """Shift groups of channels in time, between frames by linear interpolation."""
     B, groups = offsets.shape
     rows = x.unflatten(0, (B, -1)).unflatten(2, (groups, -1))  # [B, T, groups, C/groups, H, W]
-    T, device = rows.shape[1], x.device
-    clip, time, group = (torch.arange(n, device=device).view(s) for n, s in
-                         ((B, (-1, 1, 1)), (T, (1, -1, 1)), (groups, (1, 1, -1))))
+    T = rows.shape[1]
+    device = x.device
+    clip, time, group = (
+        torch.arange(n, device=device).view(s)
+        for n, s in ((B, (-1, 1, 1)), (T, (1, -1, 1)), (groups, (1, 1, -1)))
+    )
     whole = offsets.detach().floor()
     part = (offsets - whole)[:, None, :, None, None, None]
     source = time - whole.long()[:, None]  # [B, T, groups]: the frame that lands on t
+
     def take(frame: Tensor) -> Tensor:
         inside = ((frame >= 0) & (frame < T))[..., None, None, None]
         return rows[clip, frame.clamp(0, T - 1), group] * inside
+
     return ((1 - part) * take(source) + part * take(source - 1)).flatten(2, 3).flatten(0, 1)
 
 # %% ../../nbs/methods/12_tin.ipynb #bc083c96
@@ -38,15 +44,17 @@ def same_frames(
     built: int,  # T the block was built for
     asked: int | None,  # T of the clips at hand; None takes the block's
 ) -> int:  # T; ValueError when they differ
-    "Refuse clips of another length than the parameters were made for."
+    """Refuse clips of another length than the parameters were made for."""
     if asked not in (None, built):
-        raise ValueError(f"this {method} was built for clips of {built} frames and got {asked}: its parameters depend on "
-                         f"the number, so sample {built} frames or build it with num_frames={asked}")
+        raise ValueError(
+            f"this {method} was built for clips of {built} frames and got {asked}: its parameters depend on "
+            f"the number, so sample {built} frames or build it with num_frames={asked}"
+        )
     return built
 
 # %% ../../nbs/methods/12_tin.ipynb #780f1aa8
 class Interlacing(nn.Module):
-    "Temporal interlacing for `enter`, [B*T, C, H, W] -> the same shape; built for one T."
+    """Temporal interlacing for `enter`, [B*T, C, H, W] -> the same shape; built for one T."""
 
     def __init__(
         self,
@@ -55,22 +63,25 @@ class Interlacing(nn.Module):
         identity: bool = False,  # start with offsets 0 and weights 1 (not in the paper)
     ):
         super().__init__()
-        if channels % 16: raise ValueError(f"TIN needs channels divisible by 16, not {channels}")
-        self.num_frames, self.fold = num_frames, channels // 4
+        if channels % 16:
+            raise ValueError(f"TIN needs channels divisible by 16, not {channels}")
+        self.num_frames = num_frames
+        self.fold = channels // 4
         self.squeeze = nn.Conv1d(self.fold, 1, 3, padding=1)
         self.offset = nn.Sequential(nn.Linear(num_frames, num_frames), nn.ReLU(), nn.Linear(num_frames, 2))
         self.weight = nn.Conv1d(self.fold, 2, 3, padding=1)
-        nn.init.constant_(self.offset[2].bias, .5108)  # sigmoid(.5108) = .625: half a frame
+        nn.init.constant_(self.offset[2].bias, 0.5108)  # sigmoid(.5108) = .625: half a frame
         nn.init.zeros_(self.weight.bias)
         if identity:
-            for zero in (self.offset[2].weight, self.offset[2].bias, self.weight.weight): nn.init.zeros_(zero)
+            for zero in (self.offset[2].weight, self.offset[2].bias, self.weight.weight):
+                nn.init.zeros_(zero)
 
     def decide(
         self,
         pooled: Tensor,  # mean over space of the first quarter, [B, C/4, T]
     ) -> tuple[Tensor, Tensor]:  # offsets of the four groups [B, 4], their weights per frame [B, 4, T]
-        "How far the groups move, and how much each frame counts."
-        o = 2 * REACH * (self.offset(self.squeeze(pooled)[:, 0]).sigmoid() - .5)
+        """How far the groups move, and how much each frame counts."""
+        o = 2 * REACH * (self.offset(self.squeeze(pooled)[:, 0]).sigmoid() - 0.5)
         return torch.cat([o, -o], 1), 2 * self.weight(pooled).sigmoid().repeat(1, 2, 1)
 
     def forward(
@@ -78,11 +89,12 @@ class Interlacing(nn.Module):
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int | None = None,  # T, must be the constructor's
     ) -> Tensor:  # the shape of x
-        "Shift, then weigh, the first quarter of the channels."
-        T, part = same_frames("TIN", self.num_frames, num_frames), x[:, :self.fold]
+        """Shift, then weigh, the first quarter of the channels."""
+        T = same_frames("TIN", self.num_frames, num_frames)
+        part = x[:, : self.fold]
         offsets, weights = self.decide(part.mean((2, 3)).unflatten(0, (-1, T)).mT)
         weights = weights.mT.flatten(0, 1).repeat_interleave(self.fold // 4, 1)[..., None, None]
-        return torch.cat([fractional_shift(part, offsets) * weights, x[:, self.fold:]], 1)
+        return torch.cat([fractional_shift(part, offsets) * weights, x[:, self.fold :]], 1)
 
 # %% ../../nbs/methods/12_tin.ipynb #c165b1ef
 @register_method("tin")
@@ -90,5 +102,5 @@ def tin_places(
     site: Site,  # where
     identity: bool = False,  # start exactly as TSN
 ) -> dict[str, nn.Module]:  # place `enter`
-    "Temporal Interlacing Network (AAAI 2020), in every bottleneck."
+    """Temporal Interlacing Network (AAAI 2020), in every bottleneck."""
     return {"enter": Interlacing(site.in_channels, site.num_frames, identity)}

@@ -11,23 +11,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks.backbones import Backbone, Bottleneck, Site, VideoNet, _check_clips, register_method, tsm_places
+from sda.networks.backbones import (
+    Backbone,
+    Bottleneck,
+    Site,
+    VideoNet,
+    _check_clips,
+    register_method,
+    tsm_places,
+)
 from ..networks.blocks import normalise, unfold_clips
 
 # %% ../../nbs/methods/13_tpn.ipynb #0430d841
 GROUPS = 32  # of the neck's grouped convolutions (TPN, configuration for Something-Something)
 
+
 class ShiftedBottleneck(Bottleneck):
-    "Bottleneck whose `enter` also acts on a downsampling shortcut."
+    """Bottleneck whose `enter` also acts on a downsampling shortcut."""
 
     def forward(
         self,
         x: Tensor,  # features [B*T, Cin, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
-        "Shift first where the shortcut has weights."
+        """Shift first where the shortcut has weights."""
         enter = self.enter
-        if self.downsample is None or enter is None: return super().forward(x, num_frames)
+        if self.downsample is None or enter is None:
+            return super().forward(x, num_frames)
         x = enter(x, num_frames)
         shortcut = self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)))
@@ -36,15 +46,14 @@ class ShiftedBottleneck(Bottleneck):
         return F.relu(self.bn3(self.conv3(x)) + shortcut)
 
 # %% ../../nbs/methods/13_tpn.ipynb #b7bb1277
-def _xavier(
-    conv: nn.Module,  # convolution without bias
-) -> nn.Module:  # the same
-    "Xavier-uniform initialisation."
+def _xavier(conv: nn.Module) -> nn.Module:
+    """Xavier-uniform initialisation."""
     nn.init.xavier_uniform_(conv.weight)
     return conv
 
+
 class ConvNorm(nn.Sequential):
-    "Convolution, batch normalisation, relu; [N, C, H, W] -> [N, C', H', W']."
+    """Convolution, batch normalisation, relu; [N, C, H, W] -> [N, C', H', W']."""
 
     def __init__(
         self,
@@ -61,34 +70,38 @@ class ConvNorm(nn.Sequential):
         self,
         x: Tensor,  # [N, C, H, W]
     ) -> Tensor:  # [N, C', H', W']
-        "One after the other; a single value per channel does not stop training."
+        """One after the other; a single value per channel does not stop training."""
         return F.relu(normalise(self[1], self[0](x)))
 
 # %% ../../nbs/methods/13_tpn.ipynb #f50cb318
 class TemporalModulation(nn.Module):
-    "Three frames convolved in groups, then the maximum over the clip; [B*T, C, H, W] -> [B, C/2, H, W]."
+    """Three frames convolved in groups, then the maximum over the clip; [B*T, C, H, W] -> [B, C/2, H, W]."""
 
     def __init__(
         self,
         channels: int,  # C, C/2 divisible by 32
     ):
         super().__init__()
-        if channels % (2 * GROUPS): raise ValueError(f"TPN needs channels divisible by {2 * GROUPS}, not {channels}")
-        self.conv = _xavier(nn.Conv3d(channels, channels // 2, (3, 1, 1), padding=(1, 0, 0), groups=GROUPS, bias=False))
+        if channels % (2 * GROUPS):
+            raise ValueError(f"TPN needs channels divisible by {2 * GROUPS}, not {channels}")
+        self.conv = _xavier(
+            nn.Conv3d(channels, channels // 2, (3, 1, 1), padding=(1, 0, 0), groups=GROUPS, bias=False)
+        )
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # [B, C/2, H, W]
-        "The strongest moment."
+        """The strongest moment."""
         return self.conv(unfold_clips(x, num_frames)).amax(2)
 
 # %% ../../nbs/methods/13_tpn.ipynb #4cf8a959
 FLOWS = ("cascade", "parallel")
 
+
 class LevelFusion(nn.Module):
-    "Two levels [B, C, H, W] -> one map [B, 2C, H, W]."
+    """Two levels [B, C, H, W] -> one map [B, 2C, H, W]."""
 
     def __init__(
         self,
@@ -102,12 +115,12 @@ class LevelFusion(nn.Module):
         self,
         levels: list[Tensor],  # two of [B, C, H, W]
     ) -> Tensor:  # [B, 2C, H, W]
-        "Each by itself, then both."
+        """Each by itself, then both."""
         return self.fuse(torch.cat([f(x) for f, x in zip(self.levels, levels, strict=True)], 1))
 
 # %% ../../nbs/methods/13_tpn.ipynb #c041f26b
 class TemporalPyramid(nn.Module):
-    "Features of the last two stages -> one map per clip, [B, C, H, W]."
+    """Features of the last two stages -> one map per clip, [B, C, H, W]."""
 
     def __init__(
         self,
@@ -117,12 +130,16 @@ class TemporalPyramid(nn.Module):
         flow: str = "cascade",  # one of `FLOWS`
     ):
         super().__init__()
-        if flow not in FLOWS: raise ValueError(f"the flow is one of {FLOWS}, not {flow!r}")
+        if flow not in FLOWS:
+            raise ValueError(f"the flow is one of {FLOWS}, not {flow!r}")
         self.flow = flow
         self.align = ConvNorm(low, channels, 3, stride)
         self.pool = nn.ModuleList(TemporalModulation(channels) for _ in range(2))
-        self.down, self.up = LevelFusion(channels // 2), LevelFusion(channels // 2)
-        self.climb = _xavier(nn.Conv3d(channels // 2, channels // 2, (3, 1, 1), padding=(1, 0, 0), bias=False))
+        self.down = LevelFusion(channels // 2)
+        self.up = LevelFusion(channels // 2)
+        self.climb = _xavier(
+            nn.Conv3d(channels // 2, channels // 2, (3, 1, 1), padding=(1, 0, 0), bias=False)
+        )
         self.fuse = ConvNorm(2 * channels, channels)
 
     def forward(
@@ -131,7 +148,7 @@ class TemporalPyramid(nn.Module):
         high: Tensor,  # layer4, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # [B, C, H, W]
-        "Align, pool in time, down, up, fuse."
+        """Align, pool in time, down, up, fuse."""
         low, high = (pool(x, num_frames) for pool, x in zip(self.pool, (self.align(low), high), strict=True))
         below = low + high
         start = below if self.flow == "cascade" else low
@@ -140,7 +157,7 @@ class TemporalPyramid(nn.Module):
 
 # %% ../../nbs/methods/13_tpn.ipynb #48db575a
 class AuxiliaryHead(nn.Module):
-    "Logits from layer3, [B*T, C, H, W] -> [B, K]."
+    """Logits from layer3, [B*T, C, H, W] -> [B, K]."""
 
     def __init__(
         self,
@@ -148,24 +165,27 @@ class AuxiliaryHead(nn.Module):
         channels: int,  # channels inside
         num_classes: int,  # K
         stride: int = 2,  # in space
-        dropout: float = .5,  # before the classifier
+        dropout: float = 0.5,  # before the classifier
     ):
         super().__init__()
-        self.conv, self.dropout = ConvNorm(low, channels, 3, stride), nn.Dropout(dropout)
+        self.conv = ConvNorm(low, channels, 3, stride)
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        nn.init.normal_(self.fc.weight, std=.01); nn.init.zeros_(self.fc.bias)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(
         self,
         x: Tensor,  # layer3, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # logits [B, K]
-        "Mean over space and time."
+        """Mean over space and time."""
         return self.fc(self.dropout(self.conv(x).mean((2, 3)).unflatten(0, (-1, num_frames)).mean(1)))
 
 # %% ../../nbs/methods/13_tpn.ipynb #45e711f4
 class TPNet(VideoNet):
-    "ResNet with a temporal pyramid as its neck: clips [B, T, 3, H, W] to logits [B, K]."
+    """ResNet with a temporal pyramid as its neck: clips [B, T, 3, H, W] to logits [B, K]."""
+
     new_parts = ("neck", "aux")
 
     def __init__(
@@ -173,29 +193,36 @@ class TPNet(VideoNet):
         *parts,  # as `VideoNet`: backbone, places, num_classes, num_frames, dropout, bottleneck
         flow: str = "cascade",  # of the neck, one of `FLOWS`
         auxiliary: bool = True,  # a second classifier on layer3, run in training only
-        weight: float = .5,  # of its loss
+        weight: float = 0.5,  # of its loss
     ):
         super().__init__(*parts)
         backbone: Backbone = parts[0]
         low, channels = (w * Bottleneck.expansion for w in backbone.widths[-2:])
-        stride, self.weight, self._answer = backbone.strides[-1], weight, None
+        stride = backbone.strides[-1]
+        self.weight = weight
+        self._answer = None
         self.neck = TemporalPyramid(low, channels, stride, flow)
-        self.aux = AuxiliaryHead(low, channels, self.num_classes, stride, self.dropout.p) if auxiliary else None
-        nn.init.normal_(self.fc.weight, std=.01)
+        self.aux = (
+            AuxiliaryHead(low, channels, self.num_classes, stride, self.dropout.p) if auxiliary else None
+        )
+        nn.init.normal_(self.fc.weight, std=0.01)
 
     def __getstate__(self) -> dict:
-        "What copies and pickles hold: not the last pass."
+        """What copies and pickles hold: not the last pass."""
         return {**self.__dict__, "_answer": None}
 
     def forward(
         self,
         clips: Tensor,  # float [B, T, 3, H, W]
     ) -> Tensor:  # logits [B, K]
-        "Classify clips."
+        """Classify clips."""
         _check_clips(clips)
-        T, x = clips.shape[1], F.relu(self.bn1(self.conv1(clips.flatten(0, 1))))
+        T = clips.shape[1]
+        x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))))
         x = F.max_pool2d(x, 3, 2, 1)
-        for stage in self.stages: low, x = x, getattr(self, stage)(x, T)
+        for stage in self.stages:
+            low = x
+            x = getattr(self, stage)(x, T)
         self._answer = self.aux(low, T) if self.training and self.aux is not None else None
         return self.fc(self.dropout(self.neck(low, x, T).mean((2, 3))))
 
@@ -203,9 +230,11 @@ class TPNet(VideoNet):
         self,
         labels: Tensor,  # [B], of the clips of the last training pass
     ) -> Tensor | float:  # summed over clips; 0.0 where there was no such pass
-        "Cross-entropy of the second answer, weighted; the answer is then forgotten."
+        """Cross-entropy of the second answer, weighted; the answer is then forgotten."""
         answer, self._answer = self._answer, None
-        return 0. if answer is None else self.weight * F.cross_entropy(answer.float(), labels, reduction="sum")
+        return (
+            0.0 if answer is None else self.weight * F.cross_entropy(answer.float(), labels, reduction="sum")
+        )
 
 # %% ../../nbs/methods/13_tpn.ipynb #23e5f037
 @register_method("tpn", bottleneck=ShiftedBottleneck, network=TPNet)
@@ -213,5 +242,5 @@ def tpn_places(
     site: Site,  # where
     fold_div: int = 8,  # 1/fold_div of the channels comes from the next frame, as many from the previous
 ) -> dict[str, nn.Module]:  # place `enter`
-    "TSM with a Temporal Pyramid Network (CVPR 2020) as its neck, and an auxiliary loss."
+    """TSM with a Temporal Pyramid Network (CVPR 2020) as its neck, and an auxiliary loss."""
     return tsm_places(site, fold_div)

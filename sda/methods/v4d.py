@@ -16,19 +16,22 @@ from ..networks.blocks import fold_clips, unfold_clips
 # %% ../../nbs/methods/19_v4d.ipynb #6039e9e4
 UNITS = 4  # action units in a clip (V4D, section 4)
 
+
 def frames_per_unit(
     num_frames: int,  # T
     units: int,  # U
 ) -> int:  # T / U; ValueError when the frames do not fill the units
-    "How long a unit is."
+    """How long a unit is."""
     if units < 1 or num_frames % units:
-        raise ValueError(f"this V4D takes clips of {units}, {2 * units}, {3 * units} ... frames ({units} units), not "
-                         f"{num_frames}: sample another number or build it with units that divide it")
+        raise ValueError(
+            f"this V4D takes clips of {units}, {2 * units}, {3 * units} ... frames ({units} units), not "
+            f"{num_frames}: sample another number or build it with units that divide it"
+        )
     return num_frames // units
 
 # %% ../../nbs/methods/19_v4d.ipynb #2e0d145e
 class UnitConv(nn.Module):
-    "Residual 4-D convolution over units and frames, [B*T, C, H, W] -> the same shape."
+    """Residual 4-D convolution over units and frames, [B*T, C, H, W] -> the same shape."""
 
     def __init__(
         self,
@@ -39,14 +42,15 @@ class UnitConv(nn.Module):
         super().__init__()
         self.units = units
         self.conv = nn.Conv3d(channels, channels, (3, 3, 1), padding=(1, 1, 0), bias=False)
-        if identity: nn.init.zeros_(self.conv.weight)
+        if identity:
+            nn.init.zeros_(self.conv.weight)
 
     def forward(
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T, a multiple of the units
     ) -> Tensor:  # the shape of x
-        "Let each frame hear its neighbours in its own unit and in the two next to it."
+        """Let each frame hear its neighbours in its own unit and in the two next to it."""
         frames = frames_per_unit(num_frames, self.units)
         clips = x.unflatten(0, (-1, self.units, frames)).permute(0, 3, 1, 2, 4, 5)  # [B, C, U, T/U, H, W]
         y = self.conv(clips.flatten(4)).unflatten(4, x.shape[2:])
@@ -54,7 +58,7 @@ class UnitConv(nn.Module):
 
 # %% ../../nbs/methods/19_v4d.ipynb #238e6533
 class TimeConv(nn.Conv3d):
-    "conv1 over three frames of a unit, [B*T, C, H, W] -> [B*T, P, H, W]; takes 2-D weights as its centre tap."
+    """conv1 over three frames of a unit, [B*T, C, H, W] -> [B*T, P, H, W]; takes 2-D weights as its centre tap."""
 
     def __init__(
         self,
@@ -64,7 +68,9 @@ class TimeConv(nn.Conv3d):
     ):
         super().__init__(channels, out, (3, 1, 1), padding=(1, 0, 0), bias=False)
         self.units = units
-        kernel = nn.init.kaiming_normal_(torch.empty(out, channels, 1, 1), mode="fan_out", nonlinearity="relu")
+        kernel = nn.init.kaiming_normal_(
+            torch.empty(out, channels, 1, 1), mode="fan_out", nonlinearity="relu"
+        )
         self.load_state_dict({"weight": kernel})
 
     def _load_from_state_dict(self, state: dict, prefix: str, *args) -> None:
@@ -78,7 +84,7 @@ class TimeConv(nn.Conv3d):
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # [B*T, P, H, W]
-        "Convolve inside each unit."
+        """Convolve inside each unit."""
         clips = unfold_clips(x, frames_per_unit(num_frames, self.units))  # [B*U, C, T/U, H, W]
         # the same sum as a 2-D convolution: the bfloat16 gradient of a (3, 1, 1) kernel is garbage on CPUs (oneDNN)
         y = F.conv2d(clips.flatten(3), self.weight.squeeze(-1), padding=(1, 0))
@@ -86,7 +92,8 @@ class TimeConv(nn.Conv3d):
 
 # %% ../../nbs/methods/19_v4d.ipynb #595eda3d
 class UnitBottleneck(Bottleneck):
-    "Bottleneck of V4D; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."
+    """Bottleneck of V4D; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."""
+
     new_parts = (*Bottleneck.new_parts, "join")
 
     def __init__(
@@ -94,22 +101,26 @@ class UnitBottleneck(Bottleneck):
         site: Site,  # channels, stride and position
         places: dict[str, nn.Module],  # the usual places, `time` in place of conv1, `join` at the end
     ):
-        super().__init__(site, {place: block for place, block in places.items() if place not in ("time", "join")})
+        super().__init__(
+            site, {place: block for place, block in places.items() if place not in ("time", "join")}
+        )
         self.join = places.get("join")
-        if "time" in places: self.conv1 = places["time"]
+        if "time" in places:
+            self.conv1 = places["time"]
 
     def forward(
         self,
         x: Tensor,  # features [B*T, Cin, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
-        "The usual way, with time in conv1."
+        """The usual way, with time in conv1."""
         if isinstance(self.conv1, TimeConv):
             shortcut = x if self.downsample is None else self.downsample(x)
             x = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x, num_frames)))))
             x = F.relu(x if self.gate is None else self.gate(x, num_frames))
             x = F.relu(self.bn3(self.conv3(x)) + shortcut)
-        else: x = super().forward(x, num_frames)
+        else:
+            x = super().forward(x, num_frames)
         return x if self.join is None else self.join(x, num_frames)
 
 # %% ../../nbs/methods/19_v4d.ipynb #ba1a11e0
@@ -120,12 +131,13 @@ def v4d_places(
     stages: tuple[int, ...] = (2,),  # that have 4-D convolutions, of 1 .. 4; as released
     identity: bool = False,  # start exactly as TSN
 ) -> dict[str, nn.Module]:  # parts `time` and `join`
-    "V4D (ICLR 2020): a 3-D network per unit, 4-D convolutions between units."
+    """V4D (ICLR 2020): a 3-D network per unit, 4-D convolutions between units."""
     frames_per_unit(site.num_frames, units)
     if wrong := sorted(set(stages) - set(range(1, len(site.depths) + 1))):
         raise ValueError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
     parts: dict[str, nn.Module] = {}
-    if site.stage >= len(site.depths) - 1: parts["time"] = TimeConv(site.in_channels, site.planes, units)
+    if site.stage >= len(site.depths) - 1:
+        parts["time"] = TimeConv(site.in_channels, site.planes, units)
     if site.stage in stages and (site.block % 2 or site.depths[site.stage - 1] == 1):
         parts["join"] = UnitConv(4 * site.planes, units, identity)
     return parts

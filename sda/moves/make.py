@@ -97,8 +97,9 @@ _SHAPES = {  # distance in units of the radius; u to the right, v down
     "ring": lambda u, v: np.abs(_far(u, v) - 0.72) - 0.28,
     "bar": lambda u, v: _box(u, v, 1.1, 0.42),
     "ell": lambda u, v: np.minimum(_box(u + 0.5, v, 0.32, 1), _box(u - 0.05, v - 0.68, 0.87, 0.32)),
-    "arrow": lambda u, v: np.minimum(_box(u + 0.45, v, 0.6, 0.3),
-                                     np.maximum(-u, 0.8660254 * np.abs(v) + 0.5 * u - 0.55)),
+    "arrow": lambda u, v: np.minimum(
+        _box(u + 0.45, v, 0.6, 0.3), np.maximum(-u, 0.8660254 * np.abs(v) + 0.5 * u - 0.55)
+    ),
     "half": lambda u, v: np.maximum(_far(u, v) - 1, v - 0.1),
 }
 _TURNING = ("triangle", "bar", "ell", "arrow", "half")  # a turn of the others is hard to see or not there
@@ -106,10 +107,14 @@ _TURNING = ("triangle", "bar", "ell", "arrow", "half")  # a turn of the others i
 # %% ../../nbs/moves/43_moves.ipynb #b50d12c5
 def _mix(texture: str, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray | float:
     """Share of the second colour, 0 to 1, at object coordinates u and v."""
-    if texture == "plain": return 0.0
-    if texture == "gradient": return np.clip(0.5 * u + 0.5, 0, 1)
+    if texture == "plain":
+        return 0.0
+    if texture == "gradient":
+        return np.clip(0.5 * u + 0.5, 0, 1)
     # stripes 6 to 8 pixels apart, spots 13 to 16: at equal distances a small net tells them apart only by chance
-    repeats, dot = (2.4, 0) if texture == "striped" else (1.1, 0.36)  # periods per radius; spot radius in periods
+    repeats, dot = (
+        (2.4, 0) if texture == "striped" else (1.1, 0.36)
+    )  # periods per radius; spot radius in periods
     a, b = (w * repeats - np.floor(w * repeats) - 0.5 for w in (u, v))
     away = np.abs(a) - 0.25 if texture == "striped" else _far(a, b) - dot
     return np.clip(0.5 - away * radius / repeats, 0, 1)
@@ -146,12 +151,17 @@ class _Body:
 def _paint(canvas: np.ndarray, body: _Body, t: int, dx: int, dy: int) -> np.ndarray:
     """Paint a body's frame t, moved by the camera, into canvas [H, W, 3]; its mask [H, W]."""
     mask = np.zeros(canvas.shape[:2], bool)
-    r, x, y = body.radius[t], body.x[t] + dx, body.y[t] + dy
+    r = body.radius[t]
+    x = body.x[t] + dx
+    y = body.y[t] + dy
     half = 1.5 * r + 2
     (x0, x1), (y0, y1) = ((max(0, int(c - half)), min(SIZE, int(c + half) + 2)) for c in (x, y))
-    if body.show[t] <= 0 or x0 >= x1 or y0 >= y1: return mask
-    gx, gy = (np.arange(x0, x1) - x) / r, ((np.arange(y0, y1) - y) / r)[:, None]
-    u, v = body.cos[t] * gx + body.sin[t] * gy, body.cos[t] * gy - body.sin[t] * gx
+    if body.show[t] <= 0 or x0 >= x1 or y0 >= y1:
+        return mask
+    gx = (np.arange(x0, x1) - x) / r
+    gy = ((np.arange(y0, y1) - y) / r)[:, None]
+    u = body.cos[t] * gx + body.sin[t] * gy
+    v = body.cos[t] * gy - body.sin[t] * gx
     alpha = np.clip(0.5 - _SHAPES[body.shape](u, v) * r, 0, 1) * body.show[t]
     first, second = body.colours
     colour = first + np.asarray(_mix(body.texture, u, v, r))[..., None] * (second - first)
@@ -181,19 +191,23 @@ def _colour(rng: np.random.Generator, *others: np.ndarray, apart: int = 90) -> n
     """An RGB colour [3] that differs from each of the others by `apart` in some channel."""
     while True:
         colour = np.floor(np.array([_between(rng, 10, 246) for _ in range(3)]))
-        if all(np.abs(colour - other).max() >= apart for other in others): return colour
+        if all(np.abs(colour - other).max() >= apart for other in others):
+            return colour
 
 
 def _dress(rng: np.random.Generator, backdrop: np.ndarray, shapes: Sequence[str] = tuple(_SHAPES)) -> dict:
     """Shape, texture and colours of a thing that stands out from the backdrop [3]."""
     first = _colour(rng, backdrop)
     second = np.clip(first + np.floor(np.array([_between(rng, -60, 61) for _ in range(3)])), 0, 255)
-    return dict(shape=_pick(rng, shapes), texture=_pick(rng, ("plain", "gradient")), colours=np.stack([first, second]))
+    return dict(
+        shape=_pick(rng, shapes), texture=_pick(rng, ("plain", "gradient")), colours=np.stack([first, second])
+    )
 
 # %% ../../nbs/moves/43_moves.ipynb #65d50db3
 def _progress(rng: np.random.Generator) -> np.ndarray:
     """How far a movement is, 0 to 1 [T], with random start, stop and easing."""
-    start, stop = _between(rng, 0, 4), FRAMES - 1 - _between(rng, 0, 4)
+    start = _between(rng, 0, 4)
+    stop = FRAMES - 1 - _between(rng, 0, 4)
     s = np.clip((np.arange(FRAMES) - start) / (stop - start), 0, 1)
     return _pick(rng, (s, s * s, s * (2 - s), s * s * (3 - 2 * s)))
 
@@ -205,8 +219,14 @@ def _angle(rng: np.random.Generator) -> np.ndarray:
 # %% ../../nbs/moves/43_moves.ipynb #94cd5558
 def _across(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """From left to right; the start's law mirrors the end's."""
-    look, radius, angle, p = _dress(rng, backdrop), _between(rng, 8, 12), _angle(rng), _progress(rng)
-    x0, x1, y0, drift = _between(rng, 12, 24), _between(rng, 47, 59), _between(rng, 20, 51), _between(rng, -6, 6)
+    look = _dress(rng, backdrop)
+    radius = _between(rng, 8, 12)
+    angle = _angle(rng)
+    p = _progress(rng)
+    x0 = _between(rng, 12, 24)
+    x1 = _between(rng, 47, 59)
+    y0 = _between(rng, 20, 51)
+    drift = _between(rng, -6, 6)
     return [_Body(**look, x=x0 + (x1 - x0) * p, y=y0 + drift * p, radius=_still(radius), angle=angle)]
 
 
@@ -219,14 +239,17 @@ def _vertical(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> l
 
 def _zoom(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """Growing, as if coming closer."""
-    look, angle, p = _dress(rng, backdrop), _angle(rng), _progress(rng)
+    look = _dress(rng, backdrop)
+    angle = _angle(rng)
+    p = _progress(rng)
     x, y, near, far = (_between(rng, *limits) for limits in ((28, 43), (28, 43), (14, 20), (5, 8)))
     return [_Body(**look, x=_still(x), y=_still(y), radius=far + (near - far) * p, angle=angle)]
 
 # %% ../../nbs/moves/43_moves.ipynb #c93da74e
 def _turn(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """Turning clockwise in place by 115 to 220 degrees."""
-    look, p = _dress(rng, backdrop, _TURNING), _progress(rng)
+    look = _dress(rng, backdrop, _TURNING)
+    p = _progress(rng)
     x, y, radius = (_between(rng, *limits) for limits in ((26, 45), (26, 45), (11, 16)))
     angle = _angle(rng) + _between(rng, 2.0, 3.8) * p
     return [_Body(**look, x=_still(x), y=_still(y), radius=_still(radius), angle=angle)]
@@ -234,7 +257,10 @@ def _turn(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[
 
 def _swing(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """One period to and fro along some direction, from a random phase."""
-    look, angle, phase, way = _dress(rng, backdrop), _angle(rng), _between(rng, 0, FRAMES), _between(rng, 0, math.pi)
+    look = _dress(rng, backdrop)
+    angle = _angle(rng)
+    phase = _between(rng, 0, FRAMES)
+    way = _between(rng, 0, math.pi)
     x, y, radius, reach = (_between(rng, *limits) for limits in ((28, 43), (28, 43), (8, 12), (7, 13)))
     wave = reach * _round(math.sin(2 * math.pi * (t + phase) / FRAMES) for t in range(FRAMES))
     dx, dy = _round([math.cos(way), math.sin(way)])
@@ -243,7 +269,10 @@ def _swing(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list
 
 def _event(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """Nothing, then something: at once or over two frames."""
-    look, angle, begin, fade = _dress(rng, backdrop), _angle(rng), 7 + int(rng.random() * 11), _pick(rng, (1, 3))
+    look = _dress(rng, backdrop)
+    angle = _angle(rng)
+    begin = 7 + int(rng.random() * 11)
+    fade = _pick(rng, (1, 3))
     x, y, radius = (_between(rng, *limits) for limits in ((18, 53), (18, 53), (8, 13)))
     show = np.clip((np.arange(FRAMES) - begin + (fade + 1) / 2) / fade, 0, 1)
     return [_Body(**look, x=_still(x), y=_still(y), radius=_still(radius), angle=angle, show=show)]
@@ -256,23 +285,49 @@ def _side(rng: np.random.Generator) -> tuple[float, float]:
 
 def _cover(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """A disc, a cover over it, then a cross."""
-    rest, middle = 6 + 2 * int(rng.random() * 2), _pick(rng, (11.0, 12.0))
+    rest = 6 + 2 * int(rng.random() * 2)
+    middle = _pick(rng, (11.0, 12.0))
     x, y, radius, slide = (_between(rng, *limits) for limits in ((28, 43), (28, 43), (9, 12), (4, 5.5)))
     frame = np.arange(FRAMES) + 0.5  # centres of the frames, so that the law is the same backwards
     before, after = (np.clip((late - rest / 2) / slide, 0, 1) for late in (middle - frame, frame - middle))
     (ax, ay), (bx, by) = _side(rng), _side(rng)
-    things = [_Body(**{**_dress(rng, backdrop), "shape": shape}, x=_still(x), y=_still(y), radius=_still(radius),
-                   show=show) for shape, show in (("disc", 1.0 * (frame < middle)), ("cross", 1.0 * (frame > middle)))]
-    look = dict(shape="square", texture="gradient", role="cover",
-                colours=np.stack([_colour(rng, backdrop, *(b.colours[0] for b in things), apart=60) for _ in range(2)]))
-    return [*things, _Body(**look, x=x + ax * before + bx * after, y=y + ay * before + by * after,
-                          radius=_still(1.3 * radius + 3))]
+    things = [
+        _Body(
+            **{**_dress(rng, backdrop), "shape": shape},
+            x=_still(x),
+            y=_still(y),
+            radius=_still(radius),
+            show=show,
+        )
+        for shape, show in (("disc", 1.0 * (frame < middle)), ("cross", 1.0 * (frame > middle)))
+    ]
+    look = dict(
+        shape="square",
+        texture="gradient",
+        role="cover",
+        colours=np.stack(
+            [_colour(rng, backdrop, *(b.colours[0] for b in things), apart=60) for _ in range(2)]
+        ),
+    )
+    return [
+        *things,
+        _Body(
+            **look,
+            x=x + ax * before + bx * after,
+            y=y + ay * before + by * after,
+            radius=_still(1.3 * radius + 3),
+        ),
+    ]
 
 # %% ../../nbs/moves/43_moves.ipynb #b891f3a5
 def _texture(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """Striped or spotted, moving, growing and turning at will."""
-    look, p, spin = _dress(rng, backdrop), _progress(rng), _pick(rng, (0.0, -2.5, 2.5))
-    look |= dict(texture=variant, colours=np.stack([look["colours"][0], _colour(rng, look["colours"][0], apart=110)]))
+    look = _dress(rng, backdrop)
+    p = _progress(rng)
+    spin = _pick(rng, (0.0, -2.5, 2.5))
+    look |= dict(
+        texture=variant, colours=np.stack([look["colours"][0], _colour(rng, look["colours"][0], apart=110)])
+    )
     x, y, radius = ([_between(rng, *limits) for _ in range(2)] for limits in ((22, 49), (22, 49), (14, 18)))
     moves = rng.random(2) < 0.6  # travels; changes size
     x, y, radius = (a + (b - a) * p * m for (a, b), m in ((x, moves[0]), (y, moves[0]), (radius, moves[1])))
@@ -281,20 +336,41 @@ def _texture(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> li
 
 def _flakes(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
     """Falling flakes; their number per frame is log-normal with mean 9 or 24."""
-    mean, spread, pool = {"sparse": 9, "dense": 24}[variant], 0.7, 80
+    mean = {"sparse": 9, "dense": 24}[variant]
+    spread = 0.7
+    pool = 80
     normal = rng.random((FRAMES, 12)).sum(1) - 6  # Irwin-Hall: normal enough, and exact arithmetic
     counts = np.array([round(mean * math.exp(spread * z - spread**2 / 2)) for z in normal]).clip(1, pool)
-    colour, state = np.stack([_colour(rng, backdrop)] * 2), rng.random((4, pool))
+    colour = np.stack([_colour(rng, backdrop)] * 2)
+    state = rng.random((4, pool))
     bodies = []
     for k, (x, y, radius, speed) in enumerate(zip(*state, strict=True)):
         fall = 80 * y + (1.5 + 1.5 * speed) * np.arange(FRAMES)
-        bodies.append(_Body("disc", "plain", colour, x=_still(72 * x), y=fall - 80 * np.floor(fall / 80) - 4,
-                           radius=_still(1.3 + radius), show=1.0 * (counts > k)))
+        bodies.append(
+            _Body(
+                "disc",
+                "plain",
+                colour,
+                x=_still(72 * x),
+                y=fall - 80 * np.floor(fall / 80) - 4,
+                radius=_still(1.3 + radius),
+                show=1.0 * (counts > k),
+            )
+        )
     return bodies
 
 
-_SCRIPTS = {"across": _across, "vertical": _vertical, "zoom": _zoom, "turn": _turn, "swing": _swing, "event": _event,
-            "cover": _cover, "texture": _texture, "flakes": _flakes}
+_SCRIPTS = {
+    "across": _across,
+    "vertical": _vertical,
+    "zoom": _zoom,
+    "turn": _turn,
+    "swing": _swing,
+    "event": _event,
+    "cover": _cover,
+    "texture": _texture,
+    "flakes": _flakes,
+}
 
 # %% ../../nbs/moves/43_moves.ipynb #52fca30d
 @dataclass
@@ -317,10 +393,21 @@ def _world(rng: np.random.Generator) -> tuple[np.ndarray, _World]:
     shakes, flickers, grain = rng.random() < 0.7, rng.random() < 0.5, 1 + int(rng.random() * 6)
     shift = np.floor(rng.random((FRAMES, 2)) * 5).astype(int) - 2
     gain = 1 + flickers * 0.1 * (rng.random(FRAMES) - 0.5)
-    raw = np.frombuffer(rng.bytes(2 * FRAMES * SIZE * SIZE * 3), np.uint8).reshape(2, FRAMES, SIZE, SIZE, 3) % grain
-    distractors = [_Body(**_dress(rng, backdrop), x=_still(_between(rng, 4, 68)), y=_still(_between(rng, 4, 68)),
-                        radius=_still(_between(rng, 2.5, 4.5)), angle=_angle(rng), role="distractor")
-                   for _ in range(int(rng.random() * 3))]
+    raw = (
+        np.frombuffer(rng.bytes(2 * FRAMES * SIZE * SIZE * 3), np.uint8).reshape(2, FRAMES, SIZE, SIZE, 3)
+        % grain
+    )
+    distractors = [
+        _Body(
+            **_dress(rng, backdrop),
+            x=_still(_between(rng, 4, 68)),
+            y=_still(_between(rng, 4, 68)),
+            radius=_still(_between(rng, 2.5, 4.5)),
+            angle=_angle(rng),
+            role="distractor",
+        )
+        for _ in range(int(rng.random() * 3))
+    ]
     return backdrop, _World(background, shift * shakes, gain, raw[0].astype(np.int16) - raw[1], distractors)
 
 # %% ../../nbs/moves/43_moves.ipynb #43232dd5
@@ -331,7 +418,9 @@ class MoveClip:
     frames: np.ndarray  # uint8 [T, H, W, 3]
     object: np.ndarray  # where the object can be seen, bool [T, H, W]
     evidence: np.ndarray  # where the class can be read off, bool [T, H, W]
-    track: np.ndarray  # x, y, radius (pixels), angle (radians clockwise), visible (share 0 to 1): float32 [T, 5]
+    track: (
+        np.ndarray
+    )  # x, y, radius (pixels), angle (radians clockwise), visible (share 0 to 1): float32 [T, 5]
 
     def reorder(self, order: str) -> "MoveClip":  # order: key of ORDERS
         """The same frames and truths in another order."""
@@ -343,23 +432,37 @@ def _state(bodies: list[_Body], t: int, shift: np.ndarray, seen: float) -> list[
     """Mean x, y, radius, angle of what shows in frame t (of everything if nothing does), and the seen share."""
     objects = [b for b in bodies if b.role == "object"]
     shown = [b for b in objects if b.show[t] >= 0.5] or objects
-    x, y, radius, angle = (sum(float(v) for v in values) / len(shown)
-                           for values in zip(*((b.x[t], b.y[t], b.radius[t], b.angle[t]) for b in shown), strict=True))
+    x, y, radius, angle = (
+        sum(float(v) for v in values) / len(shown)
+        for values in zip(*((b.x[t], b.y[t], b.radius[t], b.angle[t]) for b in shown), strict=True)
+    )
     return [x + shift[0], y + shift[1], radius, angle, seen]
 
 
-def _frame(world: _World, bodies: list[_Body], t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:
+def _frame(
+    world: _World, bodies: list[_Body], t: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:
     """Frame t [H, W, 3], object mask, mask of object and cover, and state."""
     dx, dy = world.shift[t]
-    canvas = world.background[4 - dy:4 - dy + SIZE, 4 - dx:4 - dx + SIZE].copy()
-    seen, touched, whole = np.zeros((SIZE, SIZE), bool), np.zeros((SIZE, SIZE), bool), 0
+    canvas = world.background[4 - dy : 4 - dy + SIZE, 4 - dx : 4 - dx + SIZE].copy()
+    seen = np.zeros((SIZE, SIZE), bool)
+    touched = np.zeros((SIZE, SIZE), bool)
+    whole = 0
     for body in [*world.distractors, *bodies]:
         mask = _paint(canvas, body, t, dx, dy)
-        if body.role == "object": seen, whole = seen | mask, (seen | mask).sum()
-        if body.role == "cover": seen = seen & ~mask
-        if body.role != "distractor": touched |= mask
+        if body.role == "object":
+            seen, whole = seen | mask, (seen | mask).sum()
+        if body.role == "cover":
+            seen = seen & ~mask
+        if body.role != "distractor":
+            touched |= mask
     pixels = np.clip(np.rint(canvas * world.gain[t]) + world.noise[t], 0, 255).astype(np.uint8)
-    return pixels, seen, touched, _state(bodies, t, world.shift[t], float(seen.sum() / whole) if whole else 0.0)
+    return (
+        pixels,
+        seen,
+        touched,
+        _state(bodies, t, world.shift[t], float(seen.sum() / whole) if whole else 0.0),
+    )
 
 # %% ../../nbs/moves/43_moves.ipynb #7d1205d9
 def _source(source: str, variant: str, seed: int, split: str, index: int) -> MoveClip:
@@ -367,8 +470,9 @@ def _source(source: str, variant: str, seed: int, split: str, index: int) -> Mov
     rng = _generator(seed, split, source, index)
     backdrop, world = _world(rng)
     bodies = _SCRIPTS[source](rng, backdrop, variant)
-    frames, seen, touched, track = (np.array(part) for part in
-                                    zip(*(_frame(world, bodies, t) for t in range(FRAMES)), strict=True))
+    frames, seen, touched, track = (
+        np.array(part) for part in zip(*(_frame(world, bodies, t) for t in range(FRAMES)), strict=True)
+    )
     evidence = seen if variant else np.broadcast_to(touched.any(0), seen.shape)
     return MoveClip(frames, seen, evidence, track.astype(np.float32))
 
@@ -381,13 +485,20 @@ def render(
 ) -> MoveClip:
     """One clip of Moves before coding, with its truth."""
     found = [c for c in CLASSES if name in (c.name, c.key)]
-    if not found: raise ValueError(f"{name!r} is no class of Moves; the keys are {', '.join(c.key for c in CLASSES)}")
-    if split not in SPLITS: raise ValueError(f"{split!r} is no split of Moves; choose one of {', '.join(SPLITS)}")
+    if not found:
+        raise ValueError(f"{name!r} is no class of Moves; the keys are {', '.join(c.key for c in CLASSES)}")
+    if split not in SPLITS:
+        raise ValueError(f"{split!r} is no split of Moves; choose one of {', '.join(SPLITS)}")
     [move] = found
     return _source(move.source, move.variant, seed, split, index).reorder(move.order)
 
 # %% ../../nbs/moves/43_moves.ipynb #b3eca8b8
-_CODEC = {"codec": "libx264", "qp": "23", "pix_fmt": "yuv420p", "keyint": 1}  # all I-frames: x264 takes 3 off, so 20
+_CODEC = {
+    "codec": "libx264",
+    "qp": "23",
+    "pix_fmt": "yuv420p",
+    "keyint": 1,
+}  # all I-frames: x264 takes 3 off, so 20
 
 
 def _av():
@@ -408,9 +519,15 @@ def write_clip(
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(_CODEC["codec"], rate=Fraction(FPS))
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.thread_count = _CODEC["pix_fmt"], 1
-        stream.options = {"qp": _CODEC["qp"], "preset": "veryfast", "x264-params": f"keyint={_CODEC['keyint']}:log=-1"}
-        for frame in frames: container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        stream.pix_fmt = _CODEC["pix_fmt"]
+        stream.thread_count = 1
+        stream.options = {
+            "qp": _CODEC["qp"],
+            "preset": "veryfast",
+            "x264-params": f"keyint={_CODEC['keyint']}:log=-1",
+        }
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 
 # %% ../../nbs/moves/43_moves.ipynb #bf53aeba
@@ -426,7 +543,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    finally:
+        part.unlink(missing_ok=True)
 
 # %% ../../nbs/moves/43_moves.ipynb #6d9df3a9
 def _make_index(root: Path, seed: int, split: str, index: int) -> None:
@@ -435,12 +553,20 @@ def _make_index(root: Path, seed: int, split: str, index: int) -> None:
     clips = [sources[c.source, c.variant].reorder(c.order) for c in CLASSES]
     for move, clip in zip(CLASSES, clips, strict=True):
         write_clip(root / "img" / f"{_id(move, split, index)}.mp4", clip.frames)
-    masks = {name: np.packbits(np.stack([getattr(c, name) for c in clips]).reshape(len(clips), FRAMES, -1), axis=-1)
-             for name in ("object", "evidence")}
+    masks = {
+        name: np.packbits(
+            np.stack([getattr(c, name) for c in clips]).reshape(len(clips), FRAMES, -1), axis=-1
+        )
+        for name in ("object", "evidence")
+    }
     with _replacing(root / ".parts" / f"{split}_{index:04d}.npz") as part, open(part, "wb") as file:
-        np.savez_compressed(file, **masks, ids=[_id(c, split, index) for c in CLASSES],
-                            track=np.stack([c.track for c in clips]),
-                            sha256=[hashlib.sha256(c.frames.tobytes()).hexdigest() for c in clips])
+        np.savez_compressed(
+            file,
+            **masks,
+            ids=[_id(c, split, index) for c in CLASSES],
+            track=np.stack([c.track for c in clips]),
+            sha256=[hashlib.sha256(c.frames.tobytes()).hexdigest() for c in clips],
+        )
 
 # %% ../../nbs/moves/43_moves.ipynb #bfded679
 def _serve() -> None:
@@ -448,20 +574,31 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     order = json.load(sys.stdin)
     for split, index in order["jobs"]:
-        try: _make_index(Path(order["root"]), order["seed"], split, index)
-        except Exception as err: reply = {"error": f"{split} {index}: {type(err).__name__}: {err}"[:2000]}
-        else: reply = {"done": len(CLASSES)}
-        try: os.write(1, (json.dumps(reply) + "\n").encode())
-        except BrokenPipeError: return
-        if "error" in reply: return
+        try:
+            _make_index(Path(order["root"]), order["seed"], split, index)
+        except Exception as err:
+            reply = {"error": f"{split} {index}: {type(err).__name__}: {err}"[:2000]}
+        else:
+            reply = {"done": len(CLASSES)}
+        try:
+            os.write(1, (json.dumps(reply) + "\n").encode())
+        except BrokenPipeError:
+            return
+        if "error" in reply:
+            return
 
 # %% ../../nbs/moves/43_moves.ipynb #d0d29fc5
 def _start(root: Path, seed: int, jobs: list, out: int) -> subprocess.Popen:
     """A worker that writes its lines to the file descriptor `out`."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    worker = subprocess.Popen([sys.executable, "-c", "from sda.moves.make import _serve; _serve()"], env=env,
-                              stdin=subprocess.PIPE, stdout=out)
-    with worker.stdin as pipe: pipe.write(json.dumps({"root": str(root), "seed": seed, "jobs": jobs}).encode())
+    worker = subprocess.Popen(
+        [sys.executable, "-c", "from sda.moves.make import _serve; _serve()"],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=out,
+    )
+    with worker.stdin as pipe:
+        pipe.write(json.dumps({"root": str(root), "seed": seed, "jobs": jobs}).encode())
     return worker
 
 
@@ -470,16 +607,21 @@ def _parallel(root: Path, seed: int, jobs: list, workers: int) -> Iterator[int]:
     source, sink = os.pipe()
     running = []
     try:
-        for k in range(workers): running.append(_start(root, seed, jobs[k::workers], sink))
+        for k in range(workers):
+            running.append(_start(root, seed, jobs[k::workers], sink))
         os.close(sink)
         with open(source) as lines:
             for reply in map(json.loads, lines):
-                if "error" in reply: raise OSError(f"making Moves in {root} stopped at {reply['error']}; {_AGAIN}")
+                if "error" in reply:
+                    raise OSError(f"making Moves in {root} stopped at {reply['error']}; {_AGAIN}")
                 yield reply["done"]
         failed = [code for code in (worker.wait() for worker in running) if code]
-        if failed: raise OSError(f"a worker making Moves in {root} ended with status {failed[0]}; {_AGAIN}")
+        if failed:
+            raise OSError(f"a worker making Moves in {root} ended with status {failed[0]}; {_AGAIN}")
     finally:
-        for worker in running: worker.kill(); worker.wait()
+        for worker in running:
+            worker.kill()
+            worker.wait()
 
 
 _AGAIN = "free what it lacks and call make_moves again: it goes on where it stopped"
@@ -487,7 +629,8 @@ _AGAIN = "free what it lacks and call make_moves again: it goes on where it stop
 # %% ../../nbs/moves/43_moves.ipynb #f00d1f1c
 def _write(path: Path, text: str) -> None:
     """Write a small text file at once or not at all."""
-    with _replacing(path) as part: part.write_text(text, encoding="utf-8", newline="\n")
+    with _replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _open_root(root: Path, parameters: dict) -> dict:
@@ -499,8 +642,11 @@ def _open_root(root: Path, parameters: dict) -> dict:
         if not strangers and not manifest.exists():
             _write(manifest, json.dumps({"parameters": parameters, "complete": False}, indent=1) + "\n")
     except OSError as err:
-        raise OSError(f"cannot make Moves in {root}: {err.strerror or err}; name a folder that can be written") from err
-    if strangers: raise FileExistsError(f"{root} holds other files and no moves.json; name a new or an empty folder")
+        raise OSError(
+            f"cannot make Moves in {root}: {err.strerror or err}; name a folder that can be written"
+        ) from err
+    if strangers:
+        raise FileExistsError(f"{root} holds other files and no moves.json; name a new or an empty folder")
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
         found["parameters"].keys(), found["complete"]
@@ -513,8 +659,11 @@ def _check_same(root: Path, found: dict, parameters: dict) -> None:
     """Refuse a set that was made with other parameters."""
     has = found["parameters"]
     differ = [f"{k} is {has.get(k)!r}, not {v!r}" for k, v in parameters.items() if has.get(k) != v]
-    if differ: raise ValueError(f"{root} holds a Moves set with other parameters ({'; '.join(differ)}); "
-                                "name another folder, ask for those parameters, or delete it")
+    if differ:
+        raise ValueError(
+            f"{root} holds a Moves set with other parameters ({'; '.join(differ)}); "
+            "name another folder, ask for those parameters, or delete it"
+        )
 
 # %% ../../nbs/moves/43_moves.ipynb #6bc04191
 def _lists(root: Path, counts: dict[str, int]) -> None:
@@ -522,9 +671,14 @@ def _lists(root: Path, counts: dict[str, int]) -> None:
     (root / "trainValTest").mkdir(exist_ok=True)
     _write(root / "category.txt", "".join(f"{c.name}\n" for c in CLASSES))
     for split, count in counts.items():
-        _write(root / "trainValTest" / f"{split}.txt",
-               "".join(f"{_id(move, split, i)}.mp4 {FRAMES} {label}\n"
-                       for i in range(count) for label, move in enumerate(CLASSES)))
+        _write(
+            root / "trainValTest" / f"{split}.txt",
+            "".join(
+                f"{_id(move, split, i)}.mp4 {FRAMES} {label}\n"
+                for i in range(count)
+                for label, move in enumerate(CLASSES)
+            ),
+        )
 
 
 def _finish(root: Path, found: dict, counts: dict[str, int]) -> None:
@@ -533,13 +687,19 @@ def _finish(root: Path, found: dict, counts: dict[str, int]) -> None:
     digest = hashlib.sha256()
     for split, count in counts.items():
         parts = [dict(np.load(root / ".parts" / f"{split}_{i:04d}.npz")) for i in range(count)]
-        for part in parts: digest.update("".join(part.pop("sha256")).encode())
-        if not parts: continue
+        for part in parts:
+            digest.update("".join(part.pop("sha256")).encode())
+        if not parts:
+            continue
         with _replacing(root / "truth" / f"{split}.npz") as path, open(path, "wb") as file:
             np.savez_compressed(file, **{k: np.concatenate([part[k] for part in parts]) for k in parts[0]})
     _lists(root, counts)
-    found |= {"complete": True, "clips": sum(counts.values()) * len(CLASSES), "raw_sha256": digest.hexdigest(),
-              "classes": [c.name for c in CLASSES]}
+    found |= {
+        "complete": True,
+        "clips": sum(counts.values()) * len(CLASSES),
+        "raw_sha256": digest.hexdigest(),
+        "classes": [c.name for c in CLASSES],
+    }
     _write(root / "moves.json", json.dumps(found, indent=1) + "\n")
 
 # %% ../../nbs/moves/43_moves.ipynb #0a093cc4
@@ -550,11 +710,16 @@ def _claim(folder: Path) -> Iterator[None]:
     with open(folder / "lock", "w") as lock:
         try:
             import fcntl
+
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError: pass  # Windows: no lock, the files are the same whoever writes them
+        except ImportError:
+            pass  # Windows: no lock, the files are the same whoever writes them
         except BlockingIOError as err:
-            raise RuntimeError(f"another process is making Moves in {folder.parent}; wait until it is done") from err
-        for left in folder.parent.rglob(".*.tmp"): left.unlink()  # by a process that was killed
+            raise RuntimeError(
+                f"another process is making Moves in {folder.parent}; wait until it is done"
+            ) from err
+        for left in folder.parent.rglob(".*.tmp"):
+            left.unlink()  # by a process that was killed
         yield
     shutil.rmtree(folder)
 
@@ -576,7 +741,9 @@ def _reuse(root: Path, found: dict) -> Path:
     """A complete set, once no clip is missing."""
     have = sum(1 for path in (root / "img").glob("*.mp4"))
     if have != found["clips"]:
-        raise FileNotFoundError(f"{root} should hold {found['clips']} clips but holds {have}; delete it, make it again")
+        raise FileNotFoundError(
+            f"{root} should hold {found['clips']} clips but holds {have}; delete it, make it again"
+        )
     shutil.rmtree(root / ".parts", ignore_errors=True)  # left if we were stopped after the last step
     _logger.info("reuse the complete Moves set in %s: %d clips", root, have)
     return root
@@ -593,13 +760,18 @@ def make_moves(
 ) -> Path:  # the folder
     """Make the Moves set, or go on with a half-made one, or reuse a complete one."""
     from tqdm.auto import tqdm
-    root, counts = Path(root).absolute(), dict(train=train, val=val, test=test)
+
+    root = Path(root).absolute()
+    counts = dict(train=train, val=val, test=test)
     if seed < 0 or min(counts.values()) < 0 or not sum(counts.values()):
-        raise ValueError(f"seed and counts must be 0 or more, and some clips asked for: got seed={seed}, {counts}")
+        raise ValueError(
+            f"seed and counts must be 0 or more, and some clips asked for: got seed={seed}, {counts}"
+        )
     parameters = {"format": 3, "seed": seed, **counts, "frames": FRAMES, "size": SIZE, "fps": FPS, **_CODEC}
     found = _open_root(root, parameters)
     _check_same(root, found, parameters)
-    if found["complete"]: return _reuse(root, found)
+    if found["complete"]:
+        return _reuse(root, found)
     _av()
     with _claim(root / ".parts"):
         (root / "img").mkdir(exist_ok=True)
@@ -608,9 +780,18 @@ def make_moves(
         number = _workers(workers, len(todo))
         total = sum(counts.values()) * len(CLASSES)
         steps = _parallel(root, seed, todo, number) if number > 1 else _alone(root, seed, todo)
-        with tqdm(desc="Moves", unit="clip", total=total, initial=total - len(todo) * len(CLASSES),
-                  disable=not progress) as bar, contextlib.closing(steps):
-            for made in steps: bar.update(made)
+        with (
+            tqdm(
+                desc="Moves",
+                unit="clip",
+                total=total,
+                initial=total - len(todo) * len(CLASSES),
+                disable=not progress,
+            ) as bar,
+            contextlib.closing(steps),
+        ):
+            for made in steps:
+                bar.update(made)
         _finish(root, found, counts)
     _logger.info("made Moves in %s: %d clips", root, total)
     return root
@@ -638,24 +819,33 @@ class ClipTruth:
 # %% ../../nbs/moves/43_moves.ipynb #a6fd0482
 def _read_truth(file: Path) -> Iterator[ClipTruth]:
     """All truths of one split."""
-    moves, data = {c.key: c for c in CLASSES}, dict(np.load(file))
-    for clip, *parts in zip(map(str, data["ids"]), data["track"], data["object"], data["evidence"], strict=True):
+    moves = {c.key: c for c in CLASSES}
+    data = dict(np.load(file))
+    for clip, *parts in zip(
+        map(str, data["ids"]), data["track"], data["object"], data["evidence"], strict=True
+    ):
         yield ClipTruth(clip, moves[clip.split("_", 2)[2]], parts[0], np.stack(parts[1:]))
 
 
 def load_truth(
     root: str | Path,  # folder of a Moves set
-    ids: Iterable[str] | None = None,  # clip ids, file names or paths; None: all clips of all splits, by clip id
+    ids: Iterable[str]
+    | None = None,  # clip ids, file names or paths; None: all clips of all splits, by clip id
 ) -> dict[str, ClipTruth]:  # id as it was asked for -> truth
     """The truth about clips of a Moves set, in the order asked for."""
     root = Path(root)
     files = sorted((root / "truth").glob("*.npz"))
-    if not files: raise FileNotFoundError(f"no truth in {root}: is it a complete Moves set? make_moves makes one")
+    if not files:
+        raise FileNotFoundError(f"no truth in {root}: is it a complete Moves set? make_moves makes one")
     wanted = None if ids is None else {Path(i).name.removesuffix(".mp4"): i for i in ids}
     truths = {}
     for file in files:
-        if wanted is not None and not any(i.startswith(f"{file.stem}_") for i in wanted): continue
-        truths |= {wanted[t.id] if wanted else t.id: t for t in _read_truth(file) if wanted is None or t.id in wanted}
+        if wanted is not None and not any(i.startswith(f"{file.stem}_") for i in wanted):
+            continue
+        truths |= {
+            wanted[t.id] if wanted else t.id: t for t in _read_truth(file) if wanted is None or t.id in wanted
+        }
     missing = [] if wanted is None else [i for i in wanted.values() if i not in truths]
-    if missing: raise KeyError(f"{len(missing)} clips are not in the Moves set {root}, the first is {missing[0]!r}")
+    if missing:
+        raise KeyError(f"{len(missing)} clips are not in the Moves set {root}, the first is {missing[0]!r}")
     return truths if wanted is None else {i: truths[i] for i in wanted.values()}

@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import SDA
 from ..methods.shift import TemporalShift
+from .blocks import SDA
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
 PLACES = ("enter", "adapt", "mix", "gate")
@@ -38,7 +38,8 @@ _logger = logging.getLogger(__name__)
 # %% ../../nbs/networks/03_backbones.ipynb #d36784f5
 @dataclass(frozen=True)
 class Site:
-    "One bottleneck of a network: all that a method may ask before it builds its blocks."
+    """One bottleneck of a network: all that a method may ask before it builds its blocks."""
+
     in_channels: int  # channels that enter the bottleneck (place `enter`)
     planes: int  # P, channels inside it (places `adapt`, `mix`, `gate`)
     stride: int  # spatial stride of conv2, which a `mix` block must take over
@@ -48,28 +49,21 @@ class Site:
     depths: tuple[int, ...]  # blocks of every stage, e.g. (3, 4, 6, 3) for ResNet-50
 
 # %% ../../nbs/networks/03_backbones.ipynb #2d60d4b6
-def _conv(
-    in_channels: int,  # input channels
-    out_channels: int,  # output channels
-    kernel: int = 1,  # side of the square kernel, padded to keep the size
-    stride: int = 1,  # spatial stride
-) -> nn.Conv2d:  # convolution without bias
-    "A convolution with He initialisation over its outputs, as in torchvision's ResNet."
+def _conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> nn.Conv2d:
+    """A convolution with He initialisation over its outputs, as in torchvision's ResNet."""
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 
-def _through(
-    block: nn.Module | None,  # block at a place, None when the place is empty
-    x: Tensor,  # features [B*T, C, H, W]
-    num_frames: int,  # T
-) -> Tensor:  # features [B*T, C, H, W]
-    "Lead `x` through the block of a place."
+
+def _through(block: nn.Module | None, x: Tensor, num_frames: int) -> Tensor:
+    """Lead `x` through the block of a place."""
     return x if block is None else block(x, num_frames)
 
 # %% ../../nbs/networks/03_backbones.ipynb #52c876ce
 class Bottleneck(nn.Module):
-    "ResNet bottleneck with four places for time; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."
+    """ResNet bottleneck with four places for time; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."""
+
     expansion = 4
     new_parts: tuple[str, ...] = PLACES  # names of children that ImageNet weights do not know
 
@@ -77,7 +71,7 @@ class Bottleneck(nn.Module):
     def gate_channels(
         site: Site,  # where
     ) -> int:  # channels at the place `gate`
-        "How wide SDA must be."
+        """How wide SDA must be."""
         return site.planes
 
     def __init__(
@@ -86,24 +80,29 @@ class Bottleneck(nn.Module):
         places: dict[str, nn.Module] | None = None,  # place -> block called as block(x, num_frames)
     ):
         super().__init__()
-        planes, out = site.planes, site.planes * self.expansion
+        planes = site.planes
+        out = site.planes * self.expansion
         places = {**dict.fromkeys(PLACES), **(places or {})}
-        if wrong := sorted(set(places) - set(PLACES)): raise ValueError(f"no place {wrong}: there are {PLACES}")
-        self.conv1, self.bn1 = _conv(site.in_channels, planes), nn.BatchNorm2d(planes)
+        if wrong := sorted(set(places) - set(PLACES)):
+            raise ValueError(f"no place {wrong}: there are {PLACES}")
+        self.conv1 = _conv(site.in_channels, planes)
+        self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = _conv(planes, planes, 3, site.stride) if places["mix"] is None else None
         self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3, self.bn3 = _conv(planes, out), nn.BatchNorm2d(out)
+        self.conv3 = _conv(planes, out)
+        self.bn3 = nn.BatchNorm2d(out)
         self.downsample = None
         if site.stride != 1 or site.in_channels != out:
             self.downsample = nn.Sequential(_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out))
-        for place, block in places.items(): setattr(self, place, block)
+        for place, block in places.items():
+            setattr(self, place, block)
 
     def forward(
         self,
         x: Tensor,  # features [B*T, Cin, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
-        "Residual branch with its places, plus the shortcut that sees the untouched input."
+        """Residual branch with its places, plus the shortcut that sees the untouched input."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(_through(self.enter, x, num_frames))))
         x = _through(self.adapt, x, num_frames)
@@ -113,27 +112,33 @@ class Bottleneck(nn.Module):
 
 # %% ../../nbs/networks/03_backbones.ipynb #57e0e940
 class Stage(nn.Sequential):
-    "Bottlenecks in a row; unlike `nn.Sequential` it hands T on."
+    """Bottlenecks in a row; unlike `nn.Sequential` it hands T on."""
 
     def forward(
         self,
         x: Tensor,  # features [B*T, C, H, W]
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, C', H', W']
-        "Run the blocks in order."
-        for block in self: x = block(x, num_frames)
+        """Run the blocks in order."""
+        for block in self:
+            x = block(x, num_frames)
         return x
 
 # %% ../../nbs/networks/03_backbones.ipynb #4a593864
 @dataclass(frozen=True)
 class Backbone:
-    "The frame-wise ResNet that a method is put into."
+    """The frame-wise ResNet that a method is put into."""
+
     depths: tuple[int, ...]  # bottlenecks per stage
     widths: tuple[int, ...] = (64, 128, 256, 512)  # P per stage
     strides: tuple[int, ...] = (1, 2, 2, 2)  # spatial stride of each stage's first bottleneck
-    stem: tuple[int, int] = (64, 7)  # channels and kernel of the first convolution (stride 2, then 3x3 max-pool)
+    stem: tuple[int, int] = (
+        64,
+        7,
+    )  # channels and kernel of the first convolution (stride 2, then 3x3 max-pool)
     weights: str | None = None  # torchvision model whose IMAGENET1K_V1 weights fit
     method: str | None = None  # the only method that it is for; None for all
+
 
 BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone((3, 4, 6, 3), weights="resnet50"),
@@ -142,37 +147,49 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 # %% ../../nbs/networks/03_backbones.ipynb #64b94591
-def _sites(
-    backbone: Backbone,  # the frame-wise ResNet
-    num_frames: int,  # T
-    expansion: int,  # output channels of a bottleneck / P
-) -> Iterator[list[Site]]:  # the bottlenecks of every stage
-    "Where all the bottlenecks are."
+def _sites(backbone: Backbone, num_frames: int, expansion: int) -> Iterator[list[Site]]:
+    """Where all the bottlenecks are."""
     channels = backbone.stem[0]
     numbers = zip(backbone.depths, backbone.widths, backbone.strides, strict=True)
     for stage, (depth, width, stride) in enumerate(numbers, 1):
-        yield [Site(width * expansion if i else channels, width, 1 if i else stride, num_frames, stage, i,
-                    backbone.depths)
-               for i in range(depth)]
+        yield [
+            Site(
+                width * expansion if i else channels,
+                width,
+                1 if i else stride,
+                num_frames,
+                stage,
+                i,
+                backbone.depths,
+            )
+            for i in range(depth)
+        ]
         channels = width * expansion
 
-def _check_clips(
-    clips: Tensor,  # what was given to the network
-):
-    "Raise an error that names the shape unless `clips` is float [B, T, 3, H, W] with H, W >= 32."
-    def shape() -> str: return "x".join(map(str, clips.shape))  # only when needed: a compiled graph cannot write text
+
+def _check_clips(clips: Tensor):
+    """Raise an error that names the shape unless `clips` is float [B, T, 3, H, W] with H, W >= 32."""
+
+    def shape() -> str:
+        return "x".join(map(str, clips.shape))  # only when needed: a compiled graph cannot write text
+
     if clips.ndim != 5 or clips.shape[2] != 3:
-        raise ValueError(f"clips must be [B, T, 3, H, W], got {shape()}: stack frames first (one clip: clip[None])")
+        raise ValueError(
+            f"clips must be [B, T, 3, H, W], got {shape()}: stack frames first (one clip: clip[None])"
+        )
     if min(clips.shape[3:]) < 32:
-        raise ValueError(f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
-                         "least 32: resize the clip")
-    if not clips.shape[1]: raise ValueError(f"the clips have no frames (shape {shape()})")
+        raise ValueError(
+            f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
+            "least 32: resize the clip"
+        )
+    if not clips.shape[1]:
+        raise ValueError(f"the clips have no frames (shape {shape()})")
     if not clips.is_floating_point():
         raise TypeError(f"clips must be floats, got {clips.dtype}: apply the transform, or .float() / 255")
 
 # %% ../../nbs/networks/03_backbones.ipynb #0a91413a
 class VideoNet(nn.Module):
-    "Clips [B, T, 3, H, W] of any T and H, W >= 32 to logits [B, K]; torchvision's names conv1, bn1, layer1.., fc."
+    """Clips [B, T, 3, H, W] of any T and H, W >= 32 to logits [B, K]; torchvision's names conv1, bn1, layer1.., fc."""
 
     def __init__(
         self,
@@ -180,44 +197,51 @@ class VideoNet(nn.Module):
         places: Callable[[Site], dict[str, nn.Module]],  # the method: blocks for one bottleneck
         num_classes: int,  # K
         num_frames: int = 8,  # T that blocks are built for
-        dropout: float = .5,  # before the classifier, per frame
+        dropout: float = 0.5,  # before the classifier, per frame
         bottleneck: type[nn.Module] = Bottleneck,  # class called as bottleneck(site, places)
     ):
         super().__init__()
-        self.num_classes, self.num_frames = num_classes, num_frames
-        self.name, self.options = "", {}  # set by create_model
+        self.num_classes = num_classes
+        self.num_frames = num_frames
+        self.name = ""
+        self.options = {}  # set by create_model
         channels, kernel = backbone.stem
-        self.conv1, self.bn1 = _conv(3, channels, kernel, 2), nn.BatchNorm2d(channels)
+        self.conv1 = _conv(3, channels, kernel, 2)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.stages = [f"layer{i + 1}" for i in range(len(backbone.depths))]
         for name, sites in zip(self.stages, _sites(backbone, num_frames, bottleneck.expansion), strict=True):
             self.add_module(name, Stage(*(bottleneck(site, places(site)) for site in sites)))
         channels = backbone.widths[-1] * bottleneck.expansion
-        self.dropout, self.fc = nn.Dropout(dropout), nn.Linear(channels, num_classes)
-        nn.init.normal_(self.fc.weight, std=.001); nn.init.zeros_(self.fc.bias)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, num_classes)
+        nn.init.normal_(self.fc.weight, std=0.001)
+        nn.init.zeros_(self.fc.bias)
 
     def features(
         self,
         clips: Tensor,  # float [B, T, 3, H, W]
     ) -> Tensor:  # features of the last stage [B*T, C, H', W'], the frames of one clip contiguous
-        "Everything before the average over space."
+        """Everything before the average over space."""
         _check_clips(clips)
         x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
-        for stage in self.stages: x = getattr(self, stage)(x, clips.shape[1])
+        for stage in self.stages:
+            x = getattr(self, stage)(x, clips.shape[1])
         return x
 
     def forward(
         self,
         clips: Tensor,  # float [B, T, 3, H, W]
     ) -> Tensor:  # logits [B, K], the mean over frames
-        "Classify clips."
+        """Classify clips."""
         x = self.fc(self.dropout(self.features(clips).mean((2, 3))))  # [B*T, K]
         return x.unflatten(0, clips.shape[:2]).mean(1)
 
 # %% ../../nbs/networks/03_backbones.ipynb #ffa20909
 @dataclass(frozen=True)
 class Method:
-    "One way of modelling time."
+    """One way of modelling time."""
+
     name: str  # as it stands in model names
     build: Callable[..., dict[str, nn.Module]]  # build(site, **options) -> place -> block
     backbones: tuple[str, ...] | None = None  # names it can be put into; None for all
@@ -226,20 +250,25 @@ class Method:
     gate: bool = True  # False where SDA cannot be put on top
     torchvision: bool = True  # False where torchvision's ImageNet weights of the backbone do not fit
 
+
 METHODS: dict[str, Method] = {}
+
 
 def register_method(
     name: str,  # as it stands in model names
     **parts,  # backbones, bottleneck, network, gate, torchvision: fields of `Method`
 ) -> Callable:  # decorator that returns the function unchanged
-    "Register a function build(site, **options) -> {place: block} as a method."
+    """Register a function build(site, **options) -> {place: block} as a method."""
+
     def register(build: Callable) -> Callable:
         owner = METHODS[name].build.__module__ if name in METHODS else build.__module__
         if "__main__" not in (owner, build.__module__) and owner != build.__module__:
             raise ValueError(f"a method named {name!r} is registered by {owner}")
         # what a notebook is just defining stands before what its module holds
-        if owner != "__main__" or build.__module__ == "__main__": METHODS[name] = Method(name, build, **parts)
+        if owner != "__main__" or build.__module__ == "__main__":
+            METHODS[name] = Method(name, build, **parts)
         return build
+
     return register
 
 # %% ../../nbs/networks/03_backbones.ipynb #7e1cad3f
@@ -247,54 +276,59 @@ def register_method(
 def tsn_places(
     site: Site,  # where
 ) -> dict[str, nn.Module]:  # no place
-    "Temporal Segment Network (ECCV 2016): frames are averaged, time is not modelled."
+    """Temporal Segment Network (ECCV 2016): frames are averaged, time is not modelled."""
     return {}
+
 
 @register_method("tsm")
 def tsm_places(
     site: Site,  # where
     fold_div: int = 8,  # 1/fold_div of the channels comes from the next frame, as many from the previous
 ) -> dict[str, nn.Module]:  # place `enter`
-    "Temporal Shift Module (ICCV 2019), in the residual branch."
+    """Temporal Shift Module (ICCV 2019), in the residual branch."""
     every = 2 if max(site.depths) >= 23 else 1
     return {"enter": TemporalShift(site.num_frames, fold_div)} if site.block % every == 0 else {}
 
 # %% ../../nbs/networks/03_backbones.ipynb #f71096bc
 @functools.cache
 def _import_methods() -> None:
-    "Import every module of `sda.methods`, which registers its methods; an error names the module."
-    from sda import methods as temporal
-    for module in pkgutil.iter_modules(temporal.__path__, temporal.__name__ + "."):
-        try: importlib.import_module(module.name)
-        except Exception as err: raise ImportError(f"the method in {module.name} cannot be imported: {err}") from err
+    """Import every module of `sda.methods`, which registers its methods; an error names the module."""
+    from sda import methods
 
-def _catalogue() -> dict[str, tuple[Method, str, bool]]:  # model name -> method, backbone name, SDA on top
-    "Every model name there is."
+    for module in pkgutil.iter_modules(methods.__path__, methods.__name__ + "."):
+        try:
+            importlib.import_module(module.name)
+        except Exception as err:
+            raise ImportError(f"the method in {module.name} cannot be imported: {err}") from err
+
+
+def _catalogue() -> dict[str, tuple[Method, str, bool]]:
+    """Every model name there is."""
     _import_methods()
-    return {("sda_" if gate else "") + f"{method.name}_{backbone}": (method, backbone, gate)
-            for backbone in BACKBONES for method in METHODS.values() for gate in (False, True)
-            if (method.gate or not gate) and (method.backbones is None or backbone in method.backbones)
-            and BACKBONES[backbone].method in (None, method.name)}
+    return {
+        ("sda_" if gate else "") + f"{method.name}_{backbone}": (method, backbone, gate)
+        for backbone in BACKBONES
+        for method in METHODS.values()
+        for gate in (False, True)
+        if (method.gate or not gate)
+        and (method.backbones is None or backbone in method.backbones)
+        and BACKBONES[backbone].method in (None, method.name)
+    }
 
-def _suggest(
-    word: str,  # what was asked for
-    known: list[str],  # what there is
-) -> str:  # " Did you mean ...?" or nothing
-    "The nearest known word, as a sentence."
-    near = difflib.get_close_matches(word, known, 1, .4)
+
+def _suggest(word: str, known: list[str]) -> str:
+    """The nearest known word, as a sentence."""
+    near = difflib.get_close_matches(word, known, 1, 0.4)
     return f" Did you mean {near[0]!r}?" if near else ""
 
-def _defaults(
-    function: Callable,  # function or class
-    skip: tuple[str, ...],  # parameters that are not options
-) -> dict[str, object]:  # option -> default
-    "The options that a function takes."
+
+def _defaults(function: Callable, skip: tuple[str, ...]) -> dict[str, object]:
+    """The options that a function takes."""
     return {name: p.default for name, p in inspect.signature(function).parameters.items() if name not in skip}
 
-def _network_options(
-    method: Method,  # way of modelling time
-) -> dict[str, object]:  # option -> default
-    "The options of a method's own network, e.g. of its neck: its keyword-only parameters."
+
+def _network_options(method: Method) -> dict[str, object]:
+    """The options of a method's own network, e.g. of its neck: its keyword-only parameters."""
     parameters = inspect.signature(method.network).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -302,44 +336,48 @@ def _network_options(
 def list_models(
     pattern: str = "*",  # shell pattern, e.g. "sda_*" or "*_tiny"
 ) -> list[str]:  # model names
-    "Names that `create_model` knows."
+    """Names that `create_model` knows."""
     return fnmatch.filter(_catalogue(), pattern)
+
 
 def model_options(
     name: str,  # model name, see `list_models`
 ) -> dict[str, object]:  # option -> default
-    "What `create_model` takes for this model beside `num_classes`, `num_frames` and `pretrained`."
+    """What `create_model` takes for this model beside `num_classes`, `num_frames` and `pretrained`."""
     catalogue = _catalogue()
     if name not in catalogue:
         near = _suggest(str(name), list(catalogue))
-        raise ValueError(f"there is no model {name!r}.{near} Names are METHOD_BACKBONE or sda_METHOD_BACKBONE, with the "
-                         f"methods {', '.join(METHODS)} and the backbones {', '.join(BACKBONES)}")
+        raise ValueError(
+            f"there is no model {name!r}.{near} Names are METHOD_BACKBONE or sda_METHOD_BACKBONE, with the "
+            f"methods {', '.join(METHODS)} and the backbones {', '.join(BACKBONES)}"
+        )
     method, _, gate = catalogue[name]
     own = _defaults(SDA, ("channels", "num_frames")) if gate else {}
-    return {"dropout": .5, **_defaults(method.build, ("site",)), **_network_options(method), **own}
+    return {"dropout": 0.5, **_defaults(method.build, ("site",)), **_network_options(method), **own}
 
 # %% ../../nbs/networks/03_backbones.ipynb #60bc1cff
 def _sda_on_top(
-    method: Method,  # X
-    method_options: dict,  # its options
-    sda_options: dict,  # options of SDA
-) -> Callable[[Site], dict[str, nn.Module]]:  # the method with SDA at `gate`
-    "SDA-X is X plus SDA at the place `gate`."
+    method: Method, method_options: dict, sda_options: dict
+) -> Callable[[Site], dict[str, nn.Module]]:
+    """SDA-X is X plus SDA at the place `gate`."""
+
     def places(site: Site) -> dict[str, nn.Module]:
         blocks = method.build(site, **method_options)
-        if "gate" in blocks: raise ValueError("the method fills the place `gate` itself: register it with gate=False")
+        if "gate" in blocks:
+            raise ValueError("the method fills the place `gate` itself: register it with gate=False")
         return {**blocks, "gate": SDA(method.bottleneck.gate_channels(site), site.num_frames, **sda_options)}
+
     return places
 
-def _check_options(
-    name: str,  # model name
-    options: dict,  # options asked for
-) -> None:
-    "Raise an error that names every option the model does not have."
+
+def _check_options(name: str, options: dict) -> None:
+    """Raise an error that names every option the model does not have."""
     known = list(model_options(name))
     if wrong := [o for o in options if o not in known]:
-        raise ValueError(f"{name} has no option {', '.join(map(repr, wrong))}.{_suggest(wrong[0], known)} "
-                         f"Options: {', '.join(known)}")
+        raise ValueError(
+            f"{name} has no option {', '.join(map(repr, wrong))}.{_suggest(wrong[0], known)} "
+            f"Options: {', '.join(known)}"
+        )
 
 # %% ../../nbs/networks/03_backbones.ipynb #d892b977
 def create_model(
@@ -347,10 +385,10 @@ def create_model(
     num_classes: int,  # K
     num_frames: int = 8,  # T that blocks are built for; forward takes any T
     pretrained: bool | str | Path = False,  # True: ImageNet weights through torchvision; or a file of them
-    dropout: float = .5,  # before the classifier
+    dropout: float = 0.5,  # before the classifier
     **options,  # see `model_options`: of the method, and of SDA (dependencies, reduction, attention, split, ...)
 ) -> VideoNet:  # network in training mode, with .name, .options, .num_classes, .num_frames
-    "Build a video network by name."
+    """Build a video network by name."""
     _check_options(name, options)
     if num_classes < 1 or num_frames < 1:
         raise ValueError(f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}")
@@ -359,17 +397,23 @@ def create_model(
     neck = {k: v for k, v in options.items() if k in _network_options(method)}
     rest = {k: v for k, v in options.items() if k not in own and k not in neck}
     places = _sda_on_top(method, own, rest) if gate else lambda site: method.build(site, **own)
-    net = method.network(BACKBONES[backbone], places, num_classes, num_frames, dropout, method.bottleneck, **neck)
+    net = method.network(
+        BACKBONES[backbone], places, num_classes, num_frames, dropout, method.bottleneck, **neck
+    )
     net.name = name
-    net.options = {"dropout": dropout, **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}}
-    if pretrained: load_imagenet(net, pretrained)
+    net.options = {
+        "dropout": dropout,
+        **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
+    }
+    if pretrained:
+        load_imagenet(net, pretrained)
     return net
 
 # %% ../../nbs/networks/03_backbones.ipynb #adcd4073
 def sda_blocks(
     model: nn.Module,  # any network
 ) -> dict[str, SDA]:  # bottleneck name, e.g. "layer1.0", -> its SDA block, in order of depth
-    "The SDA blocks of a network."
+    """The SDA blocks of a network."""
     return {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, SDA)}
 
 
@@ -377,59 +421,71 @@ def sda_blocks(
 def eval_mode(
     model: nn.Module,  # any network
 ) -> Iterator[nn.Module]:  # the same network; inside: in evaluation mode
-    "Evaluation mode inside; afterwards every module is in its own mode again."
+    """Evaluation mode inside; afterwards every module is in its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
-    try: yield model.eval()
+    try:
+        yield model.eval()
     finally:
-        for module, training in modes: module.training = training
+        for module, training in modes:
+            module.training = training
 
 # %% ../../nbs/networks/03_backbones.ipynb #2210820d
 @contextmanager
-def _no_endless_wait(
-    seconds: float = 30,  # without an answer
-) -> Iterator[None]:
-    "Let a silent network end in an error."
+def _no_endless_wait(seconds: float = 30) -> Iterator[None]:
+    """Let a silent network end in an error."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
-    try: yield
-    finally: socket.setdefaulttimeout(before)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
-def _download(
-    name: str,  # torchvision model, e.g. "resnet50"
-) -> dict[str, Tensor]:  # state dict
-    "ImageNet weights from torchvision's cache, or from its server."
+
+def _download(name: str) -> dict[str, Tensor]:
+    """ImageNet weights from torchvision's cache, or from its server."""
     from torchvision.models import get_model_weights
+
     weights = get_model_weights(name).IMAGENET1K_V1
     try:
-        with _no_endless_wait(): return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        with _no_endless_wait():
+            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as err:
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise RuntimeError(f"the ImageNet weights could not be fetched ({err}). torchvision loads them with {weights}."
-                           f"get_state_dict(); offline, put the file of {weights.url} at {place}, or name it: "
-                           f"pretrained=FILE") from err
+        raise RuntimeError(
+            f"the ImageNet weights could not be fetched ({err}). torchvision loads them with {weights}."
+            f"get_state_dict(); offline, put the file of {weights.url} at {place}, or name it: "
+            f"pretrained=FILE"
+        ) from err
 
 # %% ../../nbs/networks/03_backbones.ipynb #26cbfb36
-def _imagenet_state(
-    net: VideoNet,  # network made by create_model
-    source: bool | str | Path,  # True for torchvision's weights, or a .pth file of a torchvision state dict
-) -> dict[str, Tensor]:  # torchvision state dict
-    "Find the weights."
+def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tensor]:
+    """Find the weights."""
     method, backbone, _ = _catalogue()[net.name]
     name = BACKBONES[backbone].weights
     if source is True and name and not method.torchvision:
-        raise ValueError(f"torchvision's ImageNet weights do not fit {net.name}: name a file of weights that do")
-    if name is None: raise ValueError(f"there are no ImageNet weights for {net.name}: set pretrained=False (--no-pretrained)")
-    if source is True: return _download(name)
-    if not Path(source).is_file(): raise FileNotFoundError(f"no file of ImageNet weights at {source}")
-    try: return torch.load(source, map_location="cpu", weights_only=True)
+        raise ValueError(
+            f"torchvision's ImageNet weights do not fit {net.name}: name a file of weights that do"
+        )
+    if name is None:
+        raise ValueError(
+            f"there are no ImageNet weights for {net.name}: set pretrained=False (--no-pretrained)"
+        )
+    if source is True:
+        return _download(name)
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"no file of ImageNet weights at {source}")
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as err:
-        raise ValueError(f"{source} is not a state dict saved by torch.save: {str(err).splitlines()[0]}") from err
+        raise ValueError(
+            f"{source} is not a state dict saved by torch.save: {str(err).splitlines()[0]}"
+        ) from err
 
 # %% ../../nbs/networks/03_backbones.ipynb #99247136
 def new_parts(
     net: nn.Module,  # network made by `create_model`
 ) -> set[str]:  # such as "gate"; a parameter is new when one of them is in its dotted name
-    "Names of the modules that a network has beyond the image network, and of the classifier."
+    """Names of the modules that a network has beyond the image network, and of the classifier."""
     return {"fc", *(part for module in net.modules() for part in getattr(module, "new_parts", ()))}
 
 
@@ -437,26 +493,25 @@ def load_imagenet(
     net: VideoNet,  # network made by `create_model`; changed in place
     source: bool | str | Path = True,  # True: through torchvision; or a .pth file of the same weights
 ) -> VideoNet:  # the same network
-    "Load ImageNet weights into the part that is a 2-D ResNet; raise when any of that part finds none."
+    """Load ImageNet weights into the part that is a 2-D ResNet; raise when any of that part finds none."""
     state = {k: v for k, v in _imagenet_state(net, source).items() if not k.startswith("fc.")}
     for name, block in net.named_modules():
         mix = getattr(block, "mix", None)
         if mix is not None and (weight := state.pop(f"{name}.conv2.weight", None)) is not None:
-            if hasattr(mix, "load_conv2"): mix.load_conv2(weight)
+            if hasattr(mix, "load_conv2"):
+                mix.load_conv2(weight)
     missing, unexpected = net.load_state_dict(state, strict=False)
     ours = [k for k in missing if not set(k.split(".")) & new_parts(net)]
     if ours or unexpected:
-        raise ValueError(f"the ImageNet weights do not fit {net.name}: missing {ours}, unexpected {unexpected}")
+        raise ValueError(
+            f"the ImageNet weights do not fit {net.name}: missing {ours}, unexpected {unexpected}"
+        )
     _logger.info("%s: %d tensors from ImageNet, %d new", net.name, len(state), len(missing))
     return net
 
 # %% ../../nbs/networks/03_backbones.ipynb #4ed6e33c
-def _sda_macs(
-    block: SDA,  # SDA block
-    x: Tensor,  # its input [B*T, P, H, W]
-    num_frames: int,  # T
-) -> int:  # multiply-adds of down, the dependencies and up (methods: section 3)
-    "Multiply-adds of SDA as defined."
+def _sda_macs(block: SDA, x: Tensor, num_frames: int) -> int:
+    """Multiply-adds of SDA as defined."""
     frames, channels, H, W = x.shape
     r = block.down.weight.shape[0]
     part = block.split or num_frames  # frames that a block looks at together
@@ -466,52 +521,53 @@ def _sda_macs(
     return 2 * channels * r * frames * H * W + clips * sum(each[name] for name in block.dependencies)
 
 # %% ../../nbs/networks/03_backbones.ipynb #23377fb8
-def _count(
-    module: nn.Module,  # convolution, linear layer, SDA or a block with its own count
-    args: tuple,  # what it was called with
-    out: Tensor,  # what it returned
-) -> int:  # multiply-adds
-    "Multiply-adds of one call."
-    if isinstance(module, SDA): return _sda_macs(module, *args)
-    if hasattr(module, "multiply_adds"): return module.multiply_adds(*args)
-    if isinstance(module, nn.Linear): return out.numel() * module.in_features
+def _count(module: nn.Module, args: tuple, out: Tensor) -> int:
+    """Multiply-adds of one call."""
+    if isinstance(module, SDA):
+        return _sda_macs(module, *args)
+    if hasattr(module, "multiply_adds"):
+        return module.multiply_adds(*args)
+    if isinstance(module, nn.Linear):
+        return out.numel() * module.in_features
     return out.numel() * module.weight[0].numel()  # convolution: kernel size x input channels per group
+
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-def _leaves(
-    model: nn.Module,  # network
-    prefix: str = "",  # name of `model` in the whole network
-) -> Iterator[tuple[str, nn.Module]]:  # names and modules that are counted as one
-    "Convolutions, linear layers, and blocks that are counted as a whole."
+
+def _leaves(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Convolutions, linear layers, and blocks that are counted as a whole."""
     for name, child in model.named_children():
         whole = isinstance(child, (SDA, nn.Linear, *_CONVS)) or hasattr(child, "multiply_adds")
-        if whole: yield prefix + name, child
-        else: yield from _leaves(child, f"{prefix}{name}.")
+        if whole:
+            yield prefix + name, child
+        else:
+            yield from _leaves(child, f"{prefix}{name}.")
 
 # %% ../../nbs/networks/03_backbones.ipynb #e910e671
-def _meta_twin(
-    model: nn.Module,  # any network
-) -> nn.Module:  # copy on the meta device in eval mode, without hooks
-    "Copy a network's structure, not its numbers."
+def _meta_twin(model: nn.Module) -> nn.Module:
+    """Copy a network's structure, not its numbers."""
     memo = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b.detach().to("meta") for b in model.buffers()}
     twin = copy.deepcopy(model, memo).eval()
-    for module in twin.modules(): module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
+    for module in twin.modules():
+        module._forward_hooks = OrderedDict()
+        module._forward_pre_hooks = OrderedDict()
     return twin
 
-def _block_of(
-    name: str,  # name of a module or parameter
-) -> str:  # "stem", "layer2.3", "fc"
-    "The row of the table that a part belongs to."
+
+def _block_of(name: str) -> str:
+    """The row of the table that a part belongs to."""
     parts = name.split(".")
-    if parts[0] in ("conv1", "bn1"): return "stem"
+    if parts[0] in ("conv1", "bn1"):
+        return "stem"
     return ".".join(parts[:2]) if parts[0].startswith("layer") else parts[0]
 
 # %% ../../nbs/networks/03_backbones.ipynb #2763c67c
 @dataclass(frozen=True)
 class Profile:
-    "What a network costs for one clip."
+    """What a network costs for one clip."""
+
     params: int  # trainable numbers
     macs: int  # multiply-adds of convolutions and linear layers
     per_block: pd.DataFrame  # block -> params, macs, and how much of both is in the places for time
@@ -519,8 +575,10 @@ class Profile:
     size: int  # height and width in pixels
 
     def __str__(self) -> str:
-        return (f"{self.params / 1e6:.2f} M parameters, {self.macs / 1e9:.2f} G multiply-adds "
-                f"({self.num_frames} frames of {self.size} x {self.size})")
+        return (
+            f"{self.params / 1e6:.2f} M parameters, {self.macs / 1e9:.2f} G multiply-adds "
+            f"({self.num_frames} frames of {self.size} x {self.size})"
+        )
 
 # %% ../../nbs/networks/03_backbones.ipynb #458d5a93
 def profile(
@@ -528,16 +586,25 @@ def profile(
     size: int = 224,  # height and width in pixels
     num_frames: int | None = None,  # T; the model's own when None
 ) -> Profile:  # counts for one clip
-    "Count parameters and multiply-adds without computing anything."
-    T, twin, rows = num_frames or model.num_frames, _meta_twin(model), {}
+    """Count parameters and multiply-adds without computing anything."""
+    T = num_frames or model.num_frames
+    twin = _meta_twin(model)
+    rows = {}
+
     def add(name: str, column: str, number: int) -> None:
-        row = rows.setdefault(_block_of(name), dict.fromkeys(("params", "macs", "time_params", "time_macs"), 0))
+        row = rows.setdefault(
+            _block_of(name), dict.fromkeys(("params", "macs", "time_params", "time_macs"), 0)
+        )
         row[column] += number
-        if set(name.split(".")) & set(PLACES): row[f"time_{column}"] += number
-    for name, p in twin.named_parameters(): add(name, "params", p.numel())
+        if set(name.split(".")) & set(PLACES):
+            row[f"time_{column}"] += number
+
+    for name, p in twin.named_parameters():
+        add(name, "params", p.numel())
     for name, module in _leaves(twin):
         module.register_forward_hook(lambda m, args, out, name=name: add(name, "macs", _count(m, args, out)))
     dtype = next(model.parameters()).dtype
-    with torch.no_grad(): twin(torch.empty(1, T, 3, size, size, device="meta", dtype=dtype))
+    with torch.no_grad():
+        twin(torch.empty(1, T, 3, size, size, device="meta", dtype=dtype))
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("block")
     return Profile(int(table.params.sum()), int(table.macs.sum()), table, T, size)

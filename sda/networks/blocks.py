@@ -18,24 +18,29 @@ DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, fil
 def unfold_clips(
     x: Tensor,  # frames of all clips, [B*T, C, H, W], the frames of one clip contiguous
     num_frames: int,  # T, frames in one clip
-) -> Tensor:  # the same memory seen as clips, [B, C, T, H, W]; ValueError when the frames do not fill whole clips
-    "See folded frames as clips, without a copy."
-    if x.dim() != 4: raise ValueError(f"expected folded frames [B*T, C, H, W], got the shape {tuple(x.shape)}")
+) -> (
+    Tensor
+):  # the same memory seen as clips, [B, C, T, H, W]; ValueError when the frames do not fill whole clips
+    """See folded frames as clips, without a copy."""
+    if x.dim() != 4:
+        raise ValueError(f"expected folded frames [B*T, C, H, W], got the shape {tuple(x.shape)}")
     if num_frames < 1 or x.shape[0] % num_frames:
-        raise ValueError(f"{x.shape[0]} frames do not make whole clips of {num_frames}: "
-                         "pass the number of frames of one clip as num_frames")
+        raise ValueError(
+            f"{x.shape[0]} frames do not make whole clips of {num_frames}: "
+            "pass the number of frames of one clip as num_frames"
+        )
     return x.unflatten(0, (-1, num_frames)).transpose(1, 2)
 
 
 def fold_clips(
     x: Tensor,  # clips, [B, C, T, H, W]
 ) -> Tensor:  # folded frames, [B*T, C, H, W]
-    "The inverse of `unfold_clips`."
+    """The inverse of `unfold_clips`."""
     return x.transpose(1, 2).flatten(0, 1)
 
 # %% ../../nbs/networks/01_blocks.ipynb #5a5c2e47
 def _double(x: Tensor) -> Tensor:
-    "[..., h, w] -> [..., 2h, 2w], every value four times; strided writes are several times faster than interpolate."
+    """[..., h, w] -> [..., 2h, 2w], every value four times; strided writes are several times faster than interpolate."""
     y = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
     y[..., ::2] = x
     y[..., 1::2] = x
@@ -46,44 +51,55 @@ def _double(x: Tensor) -> Tensor:
 
 
 def _quad_sum(x: Tensor) -> Tensor:
-    "[..., 2h, 2w] -> [..., h, w], sums of 2x2: the transpose of `_double`."
+    """[..., 2h, 2w] -> [..., h, w], sums of 2x2: the transpose of `_double`."""
     x = x[..., ::2, :] + x[..., 1::2, :]
     return x[..., ::2] + x[..., 1::2]
 
 
 def _bins(like: Tensor, n: int, m: int) -> Tensor:
-    "[n, m] matrix whose column j averages the inputs that adaptive pooling from n to m puts into bin j."
+    """[n, m] matrix whose column j averages the inputs that adaptive pooling from n to m puts into bin j."""
     return F.adaptive_avg_pool1d(torch.eye(n, dtype=like.dtype, device=like.device), m)
 
 # %% ../../nbs/networks/01_blocks.ipynb #efabf025
 def _spread(x: Tensor, size: tuple[int, int]) -> Tensor:
-    "adaptive_avg_pool2d(x, size) of maps [..., h, w], as a linear map."
+    """adaptive_avg_pool2d(x, size) of maps [..., h, w], as a linear map."""
     (h, w), (H, W) = x.shape[-2:], size
-    if (h, w) == (H, W): return x
-    if (h, w) == (1, 1): return x.expand(*x.shape[:-2], H, W)
-    if (2 * h, 2 * w) == (H, W): return _double(x)
-    rows, columns = _bins(x, h, H), _bins(x, w, W)
-    if h * w * H * W <= 4096: return (x.flatten(-2) @ torch.kron(rows, columns)).unflatten(-1, (H, W))
+    if (h, w) == (H, W):
+        return x
+    if (h, w) == (1, 1):
+        return x.expand(*x.shape[:-2], H, W)
+    if (2 * h, 2 * w) == (H, W):
+        return _double(x)
+    rows = _bins(x, h, H)
+    columns = _bins(x, w, W)
+    if h * w * H * W <= 4096:
+        return (x.flatten(-2) @ torch.kron(rows, columns)).unflatten(-1, (H, W))
     return rows.mT @ (x @ columns)
 
 
 def _collect(x: Tensor, size: tuple[int, int]) -> Tensor:
-    "The transpose of `_spread`: [..., H, W] -> [..., h, w]."
+    """The transpose of `_spread`: [..., H, W] -> [..., h, w]."""
     (h, w), (H, W) = size, x.shape[-2:]
-    if (h, w) == (H, W): return x
-    if (h, w) == (1, 1): return x.sum((-2, -1), keepdim=True)
-    if (2 * h, 2 * w) == (H, W): return _quad_sum(x)
-    rows, columns = _bins(x, h, H), _bins(x, w, W)
-    if h * w * H * W <= 4096: return (x.flatten(-2) @ torch.kron(rows, columns).mT).unflatten(-1, (h, w))
+    if (h, w) == (H, W):
+        return x
+    if (h, w) == (1, 1):
+        return x.sum((-2, -1), keepdim=True)
+    if (2 * h, 2 * w) == (H, W):
+        return _quad_sum(x)
+    rows = _bins(x, h, H)
+    columns = _bins(x, w, W)
+    if h * w * H * W <= 4096:
+        return (x.flatten(-2) @ torch.kron(rows, columns).mT).unflatten(-1, (h, w))
     return rows @ (x @ columns.mT)
 
 # %% ../../nbs/networks/01_blocks.ipynb #0d073525
 class _Resize(torch.autograd.Function):
-    "Adaptive average pooling [..., h, w] -> size with its transpose as the gradient."
+    """Adaptive average pooling [..., h, w] -> size with its transpose as the gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor, size: tuple[int, int]) -> Tensor:
-        ctx.old, ctx.halve = tuple(x.shape[-2:]), tuple(x.shape[-2:]) == (2 * size[0], 2 * size[1])
+        ctx.old = tuple(x.shape[-2:])
+        ctx.halve = tuple(x.shape[-2:]) == (2 * size[0], 2 * size[1])
         return _quad_sum(x) / 4 if ctx.halve else _spread(x, size)
 
     @staticmethod
@@ -95,9 +111,10 @@ def resize(
     x: Tensor,  # maps, [..., h, w]
     size: tuple[int, int],  # (H, W) of the result
 ) -> Tensor:  # [..., H, W], equal to adaptive_avg_pool2d(x, size), overlapping bins included
-    "Adaptive average pooling of any number of leading dimensions, down or up."
+    """Adaptive average pooling of any number of leading dimensions, down or up."""
     # a compiler fuses the plain operation by itself
-    if torch.compiler.is_compiling(): return F.adaptive_avg_pool2d(x.flatten(0, -3), size).unflatten(0, x.shape[:-2])
+    if torch.compiler.is_compiling():
+        return F.adaptive_avg_pool2d(x.flatten(0, -3), size).unflatten(0, x.shape[:-2])
     return x if tuple(x.shape[-2:]) == tuple(size) else _Resize.apply(x, tuple(size))
 
 # %% ../../nbs/networks/01_blocks.ipynb #dc251db2
@@ -105,15 +122,17 @@ def normalise(
     norm: nn.Module,  # a batch normalisation, in training or in evaluation
     x: Tensor,  # [N, channels, ...]
 ) -> Tensor:  # the shape of x
-    "Batch normalisation that survives a batch of one: one value has no variance, so the running statistics stand in."
+    """Batch normalisation that survives a batch of one: one value has no variance, so the running statistics stand in."""
     alone = norm.training and x.numel() == x.shape[1] and type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d)
     if alone and norm.track_running_stats:
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+        return F.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+        )
     return norm(x)
 
 # %% ../../nbs/networks/01_blocks.ipynb #7ff0097f
 class _Relu(torch.autograd.Function):
-    "relu that saves one byte per value for backward."
+    """relu that saves one byte per value for backward."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -126,15 +145,18 @@ class _Relu(torch.autograd.Function):
 
 
 class _PointConv(nn.Conv2d):
-    "1x1 convolution without bias; on large maps a batched matrix product, whose gradient is several times faster on CPU."
+    """1x1 convolution without bias; on large maps a batched matrix product, whose gradient is several times faster on CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] * x.shape[-1] < 400: return super().forward(x)
-        return torch.bmm(self.weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+        if x.shape[-2] * x.shape[-1] < 400:
+            return super().forward(x)
+        return torch.bmm(self.weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2)).unflatten(
+            2, x.shape[2:]
+        )
 
 # %% ../../nbs/networks/01_blocks.ipynb #4bbd0831
 class LST(nn.Module):
-    "Long space-time: one vector for the whole clip, [B, r, T, H, W] -> [B, r, 1, 1, 1]."
+    """Long space-time: one vector for the whole clip, [B, r, T, H, W] -> [B, r, 1, 1, 1]."""
 
     def __init__(
         self,
@@ -150,12 +172,12 @@ class LST(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
         pooled: bool = False,  # without effect here: the response has no size to keep
     ) -> Tensor:  # response, [B, r, 1, 1, 1]
-        "Mean over time and space, mixed across channels."
+        """Mean over time and space, mixed across channels."""
         return F.relu(normalise(self.norm, self.conv(x.mean((2, 3, 4)))))[:, :, None, None, None]
 
 # %% ../../nbs/networks/01_blocks.ipynb #18391ed3
 class LT(nn.Module):
-    "Long time: one map shared by all frames, [B, r, T, H, W] -> [B, r, 1, H, W]."
+    """Long time: one map shared by all frames, [B, r, T, H, W] -> [B, r, 1, H, W]."""
 
     def __init__(
         self,
@@ -171,12 +193,12 @@ class LT(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
         pooled: bool = False,  # without effect here: the response has full size
     ) -> Tensor:  # response, [B, r, 1, H, W]
-        "Mean over time, then a 3x3 convolution in space."
+        """Mean over time, then a 3x3 convolution in space."""
         return F.relu(normalise(self.norm, self.conv(x.mean(2)))).unsqueeze(2)
 
 # %% ../../nbs/networks/01_blocks.ipynb #fea39443
 class LS(nn.Module):
-    "Long space: one vector per frame, shared by all places, [B, r, T, H, W] -> [B, r, T, 1, 1]."
+    """Long space: one vector per frame, shared by all places, [B, r, T, H, W] -> [B, r, T, 1, 1]."""
 
     def __init__(
         self,
@@ -192,12 +214,12 @@ class LS(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
         pooled: bool = False,  # without effect here: the response has no size to keep
     ) -> Tensor:  # response, [B, r, T, 1, 1]
-        "Mean over space, then a convolution over three frames."
+        """Mean over space, then a convolution over three frames."""
         return F.relu(normalise(self.norm, self.conv(x.mean((3, 4)))))[..., None, None]
 
 # %% ../../nbs/networks/01_blocks.ipynb #1b6c04dd
 class S122(nn.Module):
-    "Short: a convolution over three frames at half resolution, [B, r, T, H, W] -> [B, r, T, H, W]."
+    """Short: a convolution over three frames at half resolution, [B, r, T, H, W] -> [B, r, T, H, W]."""
 
     def __init__(
         self,
@@ -213,15 +235,16 @@ class S122(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
         pooled: bool = False,  # keep the pooled size h', w' (what SDA asks for) instead of resizing to H, W
     ) -> Tensor:  # response, [B, r, T, H, W], or [B, r, T, h', w'] when pooled
-        "Half the resolution, convolve over three frames, resize back."
-        size, small = x.shape[-2:], tuple(max(n // 2, 2) for n in x.shape[-2:])
+        """Half the resolution, convolve over three frames, resize back."""
+        size = x.shape[-2:]
+        small = tuple(max(n // 2, 2) for n in x.shape[-2:])
         y = unfold_clips(resize(fold_clips(x), small), x.shape[2])  # [B, r, T, h', w']
         y = F.relu(normalise(self.norm, self.conv(y.flatten(3)))).unflatten(3, small)
         return y if pooled else resize(y, size)
 
 # %% ../../nbs/networks/01_blocks.ipynb #ea95660c
 class QueryAttention(nn.Module):
-    "One learned query scores the key of every dependency; the output is the selection, for hooks to read or change."
+    """One learned query scores the key of every dependency; the output is the selection, for hooks to read or change."""
 
     def __init__(
         self,
@@ -229,7 +252,8 @@ class QueryAttention(nn.Module):
         temperature: float = 1.0,  # divides the scores, below 1 sharpens the selection; ValueError unless > 0
     ):
         super().__init__()
-        if not temperature > 0: raise ValueError(f"temperature must be positive, got {temperature}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
         self.temperature = temperature
         self.query = nn.Parameter(torch.empty(channels).uniform_(-0.1, 0.1))
 
@@ -237,13 +261,13 @@ class QueryAttention(nn.Module):
         self,
         keys: Tensor,  # mean response of every dependency, [B, M, r]
     ) -> Tensor:  # weights, [B, M], positive, rows sum to 1
-        "Softmax over the dependencies of <key, query> / temperature."
+        """Softmax over the dependencies of <key, query> / temperature."""
         # a product and a sum stay in float32 under autocast, where a matrix product would not
         return ((keys * self.query).sum(-1) / self.temperature).softmax(-1)
 
 # %% ../../nbs/networks/01_blocks.ipynb #73c99986
 class UniformAttention(nn.Module):
-    "The same weight for every dependency: the control that cannot select."
+    """The same weight for every dependency: the control that cannot select."""
 
     def __init__(
         self,
@@ -256,7 +280,7 @@ class UniformAttention(nn.Module):
         self,
         keys: Tensor,  # mean response of every dependency, [B, M, r]
     ) -> Tensor:  # weights, [B, M], all 1/M
-        "1/M for each of the M dependencies."
+        """1/M for each of the M dependencies."""
         return keys.new_full(keys.shape[:2], 1 / keys.shape[1])
 
 # %% ../../nbs/networks/01_blocks.ipynb #7f30e8c7
@@ -264,54 +288,70 @@ def response_key(
     response: Tensor,  # un-broadcast response, [B, r, 1|T, 1|h|H, 1|w|W]
     size: tuple[int, int],  # (H, W), the size it would be broadcast or resized to
 ) -> Tensor:  # [B, r]
-    "Mean over time and space of the response as it would look at full size."
+    """Mean over time and space of the response as it would look at full size."""
     y = response.mean(2)  # resizing acts on space only, so the mean over time may come first
-    if y.shape[-2:] != (1, 1): y = resize(y, size)
+    if y.shape[-2:] != (1, 1):
+        y = resize(y, size)
     return y.mean((2, 3))
 
 # %% ../../nbs/networks/01_blocks.ipynb #99c36e1b
 _ALL = (0, 1, 3, 4)  # every dimension of [B, T, C, H, W] but the channels
 
 
-def _centred(small: Tensor, wide: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor | None]:
-    "Mean of small + wide per channel [C, 1, 1], and both terms without their means."
+def _centred(
+    small: Tensor, wide: Tensor | None, size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mean of small + wide per channel [C, 1, 1], and both terms without their means."""
     fresh = tuple(small.shape[-2:]) != (1, 1) and (size[0] % small.shape[-2] or size[1] % small.shape[-1])
-    if fresh: small = _spread(small, size)  # overlapping bins: squares are taken at full size
+    if fresh:
+        small = _spread(small, size)  # overlapping bins: squares are taken at full size
     mean = small.mean(_ALL, keepdim=True)[0]
     small = small.sub_(mean) if fresh else small - mean
-    if wide is None: return mean, small, None
+    if wide is None:
+        return mean, small, None
     wide_mean = wide.mean(_ALL, keepdim=True)[0]
     return mean + wide_mean, small, wide - wide_mean
 
 
 def _variance(a: Tensor, b: Tensor | None, size: tuple[int, int]) -> Tensor:
-    "Variance per channel [C, 1, 1] of the sum of two centred terms: mean of a^2 + b^2 + 2ab, at the size of the terms."
+    """Variance per channel [C, 1, 1] of the sum of two centred terms: mean of a^2 + b^2 + 2ab, at the size of the terms."""
     var = a.square().mean(_ALL, keepdim=True)[0]
-    if b is None: return var
-    both = _spread(a.mean(1, keepdim=True), size) * 2 + b  # b is the same at all times, so a may be averaged over them
+    if b is None:
+        return var
+    both = (
+        _spread(a.mean(1, keepdim=True), size) * 2 + b
+    )  # b is the same at all times, so a may be averaged over them
     return var + both.mul_(b).mean(_ALL, keepdim=True)[0]
 
 
 def _open(a: Tensor, b: Tensor | None, scale: Tensor, shift: Tensor, x: Tensor) -> Tensor:
-    "sigmoid(scale * (a + b) + shift) at the size and in the dtype of x: the only full-size tensor there is."
+    """sigmoid(scale * (a + b) + shift) at the size and in the dtype of x: the only full-size tensor there is."""
     z = _spread((a * scale).add_(shift).to(x.dtype), x.shape[-2:]).to(x.dtype)
-    if not z.is_contiguous(): z = z.contiguous()  # one value per frame, seen at full size
-    if b is not None: z += (b * scale).to(x.dtype)
+    if not z.is_contiguous():
+        z = z.contiguous()  # one value per frame, seen at full size
+    if b is not None:
+        z += (b * scale).to(x.dtype)
     return z.flatten(0, 1).sigmoid_()
 
 # %% ../../nbs/networks/01_blocks.ipynb #321ad04d
 def _norm_backward(da, db, a, b, scale, inverse, offset, size, batch):
-    "Gradients of small, wide, weight and bias from those of scale * (a + b) + shift, gathered at the size of each term."
+    """Gradients of small, wide, weight and bias from those of scale * (a + b) + shift, gathered at the size of each term."""
     dbias = da.sum(_ALL, keepdim=True)[0]
     dweight = (da * a).sum(_ALL, keepdim=True)[0]
-    if b is not None: dweight = dweight + (db * b).sum(_ALL, keepdim=True)[0]
+    if b is not None:
+        dweight = dweight + (db * b).sum(_ALL, keepdim=True)[0]
     dweight = (dweight + offset * dbias) * inverse
     da = da * scale
-    if b is not None: db = db * scale
-    if batch:  # the statistics depend on the terms: take out the mean of the gradient and its share along the value
-        T, copies = a.shape[1], size[0] * size[1] / (a.shape[-2] * a.shape[-1])
+    if b is not None:
+        db = db * scale
+    if (
+        batch
+    ):  # the statistics depend on the terms: take out the mean of the gradient and its share along the value
+        T = a.shape[1]
+        copies = size[0] * size[1] / (a.shape[-2] * a.shape[-1])
         n = a.numel() / a.shape[2] * copies
-        level, slope = scale * dbias / n, scale * inverse * dweight / n
+        level = scale * dbias / n
+        slope = scale * inverse * dweight / n
         da.sub_(a * (slope * copies)).sub_(level * copies)
         if b is not None:
             da.sub_(_collect(b, a.shape[-2:]) * slope)
@@ -320,54 +360,76 @@ def _norm_backward(da, db, a, b, scale, inverse, offset, size, batch):
 
 # %% ../../nbs/networks/01_blocks.ipynb #274dc8c5
 class _FoldedGate(torch.autograd.Function):
-    "x * sigmoid(batch_norm(small + wide)), small resized; saves the un-broadcast terms and opens the gate again."
+    """x * sigmoid(batch_norm(small + wide)), small resized; saves the un-broadcast terms and opens the gate again."""
 
     @staticmethod
     def forward(ctx, x, small, wide, weight, bias, mean, var, eps):
-        ctx.batch, ctx.size = mean is None, tuple(x.shape[-2:])
+        ctx.batch = mean is None
+        ctx.size = tuple(x.shape[-2:])
         own, a, b = _FoldedGate._terms(ctx, small, wide, weight)
-        mean, var = (own, _variance(a, b, ctx.size)) if ctx.batch else (mean[:, None, None], var[:, None, None])
+        mean, var = (
+            (own, _variance(a, b, ctx.size)) if ctx.batch else (mean[:, None, None], var[:, None, None])
+        )
         inverse = (var + eps).rsqrt()
-        scale, offset = weight[:, None, None] * inverse, own - mean
+        scale = weight[:, None, None] * inverse
+        offset = own - mean
         gate = _open(a, b, scale, bias[:, None, None] + offset * scale, x)
         ctx.save_for_backward(x, small, wide, weight, bias, mean, inverse)
-        mean, var = mean.flatten(), var.flatten()
+        mean = mean.flatten()
+        var = var.flatten()
         ctx.mark_non_differentiable(mean, var)
         return gate.mul_(x), mean, var
 
     @staticmethod
     def _terms(ctx, small, wide, weight):
-        "The terms in the dtype of the parameters: statistics in bfloat16 would be too coarse."
-        small, wide = small.to(weight.dtype), None if wide is None else wide.to(weight.dtype)
+        """The terms in the dtype of the parameters: statistics in bfloat16 would be too coarse."""
+        small = small.to(weight.dtype)
+        wide = None if wide is None else wide.to(weight.dtype)
         # running statistics know nothing of this batch: nothing to centre, and no clip may touch another
-        return _centred(small, wide, ctx.size) if ctx.batch else (torch.zeros_like(weight)[:, None, None], small, wide)
+        return (
+            _centred(small, wide, ctx.size)
+            if ctx.batch
+            else (torch.zeros_like(weight)[:, None, None], small, wide)
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, *_):
         x, small, wide, weight, bias, mean, inverse = ctx.saved_tensors
         own, a, b = _FoldedGate._terms(ctx, small, wide, weight)
-        scale, offset = weight[:, None, None] * inverse, own - mean
+        scale = weight[:, None, None] * inverse
+        offset = own - mean
         gate = _open(a, b, scale, bias[:, None, None] + offset * scale, x)
         dz = grad * x
         torch.ops.aten.sigmoid_backward.grad_input(dz, gate, grad_input=dz)
         dz = dz.unflatten(0, small.shape[:2])
-        da, db = _collect(dz, a.shape[-2:]).to(weight.dtype), None if b is None else dz.sum(1, True, dtype=weight.dtype)
+        da = _collect(dz, a.shape[-2:]).to(weight.dtype)
+        db = None if b is None else dz.sum(1, True, dtype=weight.dtype)
         da, db, dweight, dbias = _norm_backward(da, db, a, b, scale, inverse, offset, ctx.size, ctx.batch)
         da = _collect(da, small.shape[-2:]).to(small.dtype)
-        return gate.mul_(grad), da, None if db is None else db.to(wide.dtype), dweight, dbias, None, None, None
+        return (
+            gate.mul_(grad),
+            da,
+            None if db is None else db.to(wide.dtype),
+            dweight,
+            dbias,
+            None,
+            None,
+            None,
+        )
 
 # %% ../../nbs/networks/01_blocks.ipynb #65eb2cd8
-def _gate(
-    x: Tensor,  # folded frames, [B*T, C, H, W]
-    small: Tensor,  # expanded responses at pooled size, [B, T, C, h', w']
-    wide: Tensor | None,  # the expanded response of LT, [B, 1, C, H, W]
-    norm: nn.Module,  # the block's up_norm
-) -> Tensor:  # [B*T, C, H, W]
-    "x * sigmoid(norm(small + wide)): folded where the norm is an ordinary one, in the open otherwise."
+def _gate(x: Tensor, small: Tensor, wide: Tensor | None, norm: nn.Module) -> Tensor:
+    """x * sigmoid(norm(small + wide)): folded where the norm is an ordinary one, in the open otherwise."""
     count = x.numel() // x.shape[1]
-    plain = (type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
-             and not norm._forward_hooks and not norm._forward_pre_hooks)
+    plain = (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and not norm._forward_hooks
+        and not norm._forward_pre_hooks
+    )
     if torch.compiler.is_compiling() or not plain or count == 1:
         z = resize(small, x.shape[-2:]) if wide is None else resize(small, x.shape[-2:]) + wide
         return x * torch.sigmoid(normalise(norm, z.flatten(0, 1)))
@@ -382,28 +444,32 @@ def _gate(
 
 # %% ../../nbs/networks/01_blocks.ipynb #16727b70
 def _checked_dependencies(names: tuple[str, ...]) -> tuple[str, ...]:
-    "The names as a tuple; ValueError for a name that is unknown or written twice, or for none at all."
+    """The names as a tuple; ValueError for a name that is unknown or written twice, or for none at all."""
     names = (names,) if isinstance(names, str) else tuple(names)
     if not names or len(set(names)) < len(names) or not set(names) <= set(DEPENDENCIES):
-        raise ValueError(f"dependencies={names!r}: name one or more of {', '.join(DEPENDENCIES)}, each at most once")
+        raise ValueError(
+            f"dependencies={names!r}: name one or more of {', '.join(DEPENDENCIES)}, each at most once"
+        )
     return names
 
 
 def _attention(kind: str, channels: int, temperature: float) -> nn.Module:
-    "The attention named `kind`; ValueError for another name."
+    """The attention named `kind`; ValueError for another name."""
     kinds = {"query": QueryAttention, "uniform": UniformAttention}
-    if kind not in kinds: raise ValueError(f"attention={kind!r} is not one of {', '.join(kinds)}")
+    if kind not in kinds:
+        raise ValueError(f"attention={kind!r} is not one of {', '.join(kinds)}")
     return kinds[kind](channels, temperature)
 
 # %% ../../nbs/networks/01_blocks.ipynb #416297a9
 def _clip_length(num_frames: int, split: int | None) -> int:
-    "Frames that share a selection: the clip's, or `split`; ValueError when the clip does not divide."
-    if split and num_frames % split: raise ValueError(f"split={split} does not divide a clip of {num_frames} frames")
+    """Frames that share a selection: the clip's, or `split`; ValueError when the clip does not divide."""
+    if split and num_frames % split:
+        raise ValueError(f"split={split} does not divide a clip of {num_frames} frames")
     return split or num_frames
 
 
 def _expand(up: nn.Module, weighted: dict[str, Tensor], frames: int) -> tuple[Tensor, Tensor | None]:
-    "The weighted responses in C channels: [B, T, C, h', w'] for those of small size, [B, 1, C, H, W] for LT."
+    """The weighted responses in C channels: [B, T, C, h', w'] for those of small size, [B, 1, C, H, W] for LT."""
     wide = weighted.pop("LT", None)
     small = sum(weighted.values()) if weighted else wide.new_zeros(*wide.shape[:2], 1, 1, 1)
     B, r, _, h, w = small.shape
@@ -412,7 +478,7 @@ def _expand(up: nn.Module, weighted: dict[str, Tensor], frames: int) -> tuple[Te
 
 # %% ../../nbs/networks/01_blocks.ipynb #b1206c47
 class SDA(nn.Module):
-    "Selective dependency aggregation: gates folded frames by the mixture of dependencies that each clip selects."
+    """Selective dependency aggregation: gates folded frames by the mixture of dependencies that each clip selects."""
 
     def __init__(
         self,
@@ -420,19 +486,24 @@ class SDA(nn.Module):
         num_frames: int = 8,  # T where forward is not told otherwise
         dependencies: tuple[str, ...] = DEPENDENCIES,  # which, and in which order
         reduction: int = 4,  # r = max(C // reduction, 16)
-        split: int | None = None,  # treat every `split` frames as a clip of their own (8: the published 16-frame model)
+        split: int
+        | None = None,  # treat every `split` frames as a clip of their own (8: the published 16-frame model)
         attention: str = "query",  # "query" or "uniform"
         temperature: float = 1.0,  # of the query's softmax
     ):
         super().__init__()
         self.dependencies = _checked_dependencies(dependencies)
-        self.num_frames, self.split = num_frames, split
-        if not reduction >= 1: raise ValueError(f"reduction must be at least 1, got {reduction}")
+        self.num_frames = num_frames
+        self.split = split
+        if not reduction >= 1:
+            raise ValueError(f"reduction must be at least 1, got {reduction}")
         r = max(channels // reduction, 16)
-        self.down, self.down_norm = _PointConv(channels, r, 1, bias=False), nn.BatchNorm2d(r)
+        self.down = _PointConv(channels, r, 1, bias=False)
+        self.down_norm = nn.BatchNorm2d(r)
         self.branches = nn.ModuleDict({name: _BRANCHES[name](r) for name in self.dependencies})
         self.attention = _attention(attention, r, temperature)
-        self.up, self.up_norm = _PointConv(r, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        self.up = _PointConv(r, channels, 1, bias=False)
+        self.up_norm = nn.BatchNorm2d(channels)
         nn.init.kaiming_normal_(self.down.weight, mode="fan_out", nonlinearity="relu")
         nn.init.xavier_normal_(self.up.weight)
 
@@ -441,7 +512,7 @@ class SDA(nn.Module):
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int | None = None,  # T; None takes the constructor's
     ) -> Tensor:  # gated frames, [B*T, C, H, W]
-        "x times a gate between 0 and 1."
+        """x times a gate between 0 and 1."""
         frames = _clip_length(num_frames or self.num_frames, self.split)
         unfold_clips(x, frames)  # complain about the shape before anything is computed
         reduced = normalise(self.down_norm, self.down(x))
@@ -450,7 +521,9 @@ class SDA(nn.Module):
         responses = [branch(clips, pooled=True) for branch in self.branches.values()]
         keys = torch.stack([response_key(y, x.shape[-2:]) for y in responses], 1)  # [B, M, r]
         weights = self.attention(keys)[:, :, None, None, None, None]
-        weighted = {name: weights[:, i] * y for i, (name, y) in enumerate(zip(self.branches, responses, strict=True))}
+        weighted = {
+            name: weights[:, i] * y for i, (name, y) in enumerate(zip(self.branches, responses, strict=True))
+        }
         return _gate(x, *_expand(self.up, weighted, frames), self.up_norm)
 
 # %% ../../nbs/networks/01_blocks.ipynb #a4df006b

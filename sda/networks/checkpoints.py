@@ -32,26 +32,28 @@ _CARD = "sda.card"  # the one entry of the safetensors header: several would be 
 def class_hash(
     class_names: Sequence[str],  # in the order of the outputs
 ) -> str:  # 16 hexadecimal digits
-    "A short fingerprint of a list of class names."
+    """A short fingerprint of a list of class names."""
     return hashlib.sha256(json.dumps(list(class_names), ensure_ascii=False).encode()).hexdigest()[:16]
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #6e34ff82
-def _library() -> dict[str, str]:  # package -> version
-    "The versions that write a card."
+def _library() -> dict[str, str]:
+    """The versions that write a card."""
     return {"sda": __version__, "torch": torch.__version__.split("+")[0]}
 
-def _plain(
-    value: object,  # something json does not know: a path, a NumPy or torch number
-) -> object:  # something it does
-    "Turn numbers of other libraries into Python's, and paths into text."
-    if isinstance(value, Path): return value.as_posix()
-    if hasattr(value, "tolist"): return value.tolist()
+
+def _plain(value: object) -> object:
+    """Turn numbers of other libraries into Python's, and paths into text."""
+    if isinstance(value, Path):
+        return value.as_posix()
+    if hasattr(value, "tolist"):
+        return value.tolist()
     raise TypeError(f"a card holds plain values, not {type(value).__name__}: {value!r}")
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #c751fb9b
 @dataclass
 class ModelCard:
-    "What a model file says about itself; JSON in the header of the file."
+    """What a model file says about itself; JSON in the header of the file."""
+
     model: str  # name for `create_model`
     options: dict  # options for `create_model`
     num_classes: int  # K
@@ -66,7 +68,9 @@ class ModelCard:
     def __post_init__(self):
         self.class_names = list(self.class_names)
         if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(f"{len(self.class_names)} class names for {self.num_classes} classes: name each output")
+            raise ValueError(
+                f"{len(self.class_names)} class names for {self.num_classes} classes: name each output"
+            )
 
     @classmethod
     def of(
@@ -75,42 +79,50 @@ class ModelCard:
         class_names: Sequence[str] = (),  # in the order of the outputs
         **parts: dict,  # transform, sampling, recipe, metrics
     ) -> "ModelCard":  # the card of this network
-        "Write the card of a network."
-        return cls(model.name, dict(model.options), model.num_classes, model.num_frames, list(class_names), **parts)
+        """Write the card of a network."""
+        return cls(
+            model.name, dict(model.options), model.num_classes, model.num_frames, list(class_names), **parts
+        )
 
     def to_json(self) -> str:
-        "The card as JSON, the same text for the same card; ValueError for NaN, TypeError for objects."
+        """The card as JSON, the same text for the same card; ValueError for NaN, TypeError for objects."""
         data = {**asdict(self), "class_hash": class_hash(self.class_names)}
         return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain)
 
     __str__ = to_json
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #868ef9b7
-def _stored(
-    name: str,  # parameter or buffer
-    tensor: Tensor,  # its value
-    half: bool,  # store floats as float16
-) -> Tensor:  # on the CPU, contiguous
-    "A tensor as it goes into the file; ValueError when its values cannot be stored."
+def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
+    """A tensor as it goes into the file; ValueError when its values cannot be stored."""
     out = tensor.detach().cpu().contiguous()
-    if not out.is_floating_point(): return out
-    if not out.isfinite().all(): raise ValueError(f"{name} holds NaN or infinity, the training diverged: not saved")
-    if not half: return out
-    if not out.half().isfinite().all(): raise ValueError(f"{name} is too large for float16: save with half=False")
+    if not out.is_floating_point():
+        return out
+    if not out.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity, the training diverged: not saved")
+    if not half:
+        return out
+    if not out.half().isfinite().all():
+        raise ValueError(f"{name} is too large for float16: save with half=False")
     return out.half()
 
-def _agree(
-    model: nn.Module,  # network to save
-    card: ModelCard,  # its card
-) -> None:
-    "Raise an error unless the card describes this network."
+
+def _agree(model: nn.Module, card: ModelCard) -> None:
+    """Raise an error unless the card describes this network."""
     if not isinstance(model, VideoNet):
-        raise TypeError(f"only a network of create_model can be saved, not {type(model).__name__}: unwrap it first")
-    for name, of_model in {"model": model.name, "num_classes": model.num_classes, "num_frames": model.num_frames,
-                           "options": model.options}.items():
+        raise TypeError(
+            f"only a network of create_model can be saved, not {type(model).__name__}: unwrap it first"
+        )
+    for name, of_model in {
+        "model": model.name,
+        "num_classes": model.num_classes,
+        "num_frames": model.num_frames,
+        "options": model.options,
+    }.items():
         if (of_card := getattr(card, name)) != of_model:
-            raise ValueError(f"the card says {name}={of_card!r}, the network has {of_model!r}: "
-                             "use ModelCard.of(model, ...)")
+            raise ValueError(
+                f"the card says {name}={of_card!r}, the network has {of_model!r}: "
+                "use ModelCard.of(model, ...)"
+            )
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #947150de
 def save_model(
@@ -119,97 +131,110 @@ def save_model(
     card: ModelCard,  # its card, see `ModelCard.of`
     half: bool = False,  # store float16 (half the size)
 ) -> Path:  # the file
-    "Store a network and its card in one safetensors file."
+    """Store a network and its card in one safetensors file."""
     _agree(model, card)
     path = Path(path)
     tensors = {name: _stored(name, t, half) for name, t in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(save(tensors, {_CARD: card.to_json()}))  # save_file would leave it to its owner alone
+        part.write_bytes(
+            save(tensors, {_CARD: card.to_json()})
+        )  # save_file would leave it to its owner alone
         os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #5681e07c
-def _header(
-    path: Path,  # file
-) -> dict[str, str]:  # the header's entries
-    "Read the header of a safetensors file; clear errors for other files."
-    if not path.is_file(): raise FileNotFoundError(f"there is no model file {path}")
+def _header(path: Path) -> dict[str, str]:
+    """Read the header of a safetensors file; clear errors for other files."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}")
     try:
-        with safe_open(path, "pt") as file: return file.metadata() or {}
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
     except (SafetensorError, OSError) as err:
-        raise ValueError(f"{path} is not a safetensors file, or it is damaged ({err}). Checkpoints of the paper's code "
-                         "are read by load_reference(model, path)") from err
+        raise ValueError(
+            f"{path} is not a safetensors file, or it is damaged ({err}). Checkpoints of the paper's code "
+            "are read by load_reference(model, path)"
+        ) from err
+
 
 _TYPES = {"model": str, "options": dict, "num_classes": int, "num_frames": int, "class_names": list}
 
-def _parse_card(
-    text: str,  # JSON
-) -> ModelCard:  # ValueError unless every field has its type
-    "Read a card and trust nothing."
+
+def _parse_card(text: str) -> ModelCard:
+    """Read a card and trust nothing."""
     data = json.loads(text)
     written = data.pop("class_hash", None)
     for name, kind in _TYPES.items():
-        if type(data.get(name)) is not kind: raise ValueError(f"its {name} is not of type {kind.__name__}")
-    if not all(isinstance(c, str) for c in data["class_names"]): raise ValueError("a class name is not text")
-    if extra := set(data) - {f.name for f in fields(ModelCard)}: raise ValueError(f"unknown fields {sorted(extra)}")
-    if written != class_hash(data["class_names"]): raise ValueError("the class names were changed after it was saved")
+        if type(data.get(name)) is not kind:
+            raise ValueError(f"its {name} is not of type {kind.__name__}")
+    if not all(isinstance(c, str) for c in data["class_names"]):
+        raise ValueError("a class name is not text")
+    if extra := set(data) - {f.name for f in fields(ModelCard)}:
+        raise ValueError(f"unknown fields {sorted(extra)}")
+    if written != class_hash(data["class_names"]):
+        raise ValueError("the class names were changed after it was saved")
     return ModelCard(**data)
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #0111e124
 def read_card(
     path: str | Path,  # file written by `save_model`
 ) -> ModelCard:  # ValueError when the file has no card of ours
-    "The card of a model file, without its weights."
+    """The card of a model file, without its weights."""
     header = _header(Path(path))
     if _CARD not in header:
-        raise ValueError(f"{path} holds no model card: it was not written by save_model. For weights with the names of "
-                         "the paper's code use load_reference(model, path)")
-    try: return _parse_card(header[_CARD])
+        raise ValueError(
+            f"{path} holds no model card: it was not written by save_model. For weights with the names of "
+            "the paper's code use load_reference(model, path)"
+        )
+    try:
+        return _parse_card(header[_CARD])
     except (ValueError, TypeError, AttributeError) as err:
-        raise ValueError(f"the model card in {path} cannot be read ({err}): save it again with save_model") from err
+        raise ValueError(
+            f"the model card in {path} cannot be read ({err}): save it again with save_model"
+        ) from err
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #c8ab611f
-def _listed(
-    names: Sequence[str],  # parameter names
-    most: int = 30,  # then the rest is counted
-) -> str:  # names in one line
-    "A readable list."
+def _listed(names: Sequence[str], most: int = 30) -> str:
+    """A readable list."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
-def _differences(
-    have: Mapping[str, Tensor],  # tensors on offer
-    want: Mapping[str, Tensor],  # state dict of the model
-    optional: str = "",  # ending of names that may be missing
-) -> list[str]:  # sentences, empty when everything fits
-    "What keeps these tensors from being this network's."
+
+def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor], optional: str = "") -> list[str]:
+    """What keeps these tensors from being this network's."""
     missing = [k for k in want if k not in have and not (optional and k.endswith(optional))]
-    shapes = [f"{k} {list(have[k].shape)} instead of {list(want[k].shape)}"
-              for k in want if k in have and have[k].shape != want[k].shape]
+    shapes = [
+        f"{k} {list(have[k].shape)} instead of {list(want[k].shape)}"
+        for k in want
+        if k in have and have[k].shape != want[k].shape
+    ]
     rows = {"missing": missing, "unexpected": [k for k in have if k not in want], "other shapes": shapes}
     return [f"{title}: {_listed(names)}" for title, names in rows.items() if names]
 
-def _rebuild(
-    card: ModelCard,  # from a file
-) -> VideoNet:  # on the meta device
-    "The network a card describes, without memory for its numbers and without downloads."
-    if "pretrained" in card.options: raise ValueError("a card cannot ask for a download (option 'pretrained')")
-    with torch.device("meta"): return create_model(card.model, card.num_classes, card.num_frames, **card.options)
 
-def _check_classes(
-    path: str | Path,  # for the message
-    card: ModelCard,  # of the file
-    class_names: Sequence[str],  # of the data at hand
-) -> None:
-    "Raise an error that shows the first difference between two lists of class names."
-    theirs, ours = card.class_names, list(class_names)
-    if class_hash(theirs) == class_hash(ours): return
+def _rebuild(card: ModelCard) -> VideoNet:
+    """The network a card describes, without memory for its numbers and without downloads."""
+    if "pretrained" in card.options:
+        raise ValueError("a card cannot ask for a download (option 'pretrained')")
+    with torch.device("meta"):
+        return create_model(card.model, card.num_classes, card.num_frames, **card.options)
+
+
+def _check_classes(path: str | Path, card: ModelCard, class_names: Sequence[str]) -> None:
+    """Raise an error that shows the first difference between two lists of class names."""
+    theirs = card.class_names
+    ours = list(class_names)
+    if class_hash(theirs) == class_hash(ours):
+        return
     i, (a, b) = next((i, pair) for i, pair in enumerate(zip_longest(theirs, ours)) if pair[0] != pair[1])
-    raise ValueError(f"{path} was trained on other classes: {len(theirs)} there, {len(ours)} here, first difference at "
-                     f"number {i}: {a!r} there, {b!r} here. Its outputs would be misread; to load it all the same say "
-                     "allow_other_classes=True")
+    raise ValueError(
+        f"{path} was trained on other classes: {len(theirs)} there, {len(ours)} here, first difference at "
+        f"number {i}: {a!r} there, {b!r} here. Its outputs would be misread; to load it all the same say "
+        "allow_other_classes=True"
+    )
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #fb3ee73c
 def load_model(
@@ -218,17 +243,23 @@ def load_model(
     class_names: Sequence[str] | None = None,  # classes of the data at hand; others in the file are refused
     allow_other_classes: bool = False,  # load it although its classes are others
 ) -> VideoNet:  # in eval mode, float32, with `.card`
-    "Load a network that knows how it wants to be used; one clear error for every file that is not one."
+    """Load a network that knows how it wants to be used; one clear error for every file that is not one."""
     card = read_card(path)
-    if class_names is not None and not allow_other_classes: _check_classes(path, card, class_names)
-    try: model = _rebuild(card)
+    if class_names is not None and not allow_other_classes:
+        _check_classes(path, card, class_names)
+    try:
+        model = _rebuild(card)
     except (ValueError, TypeError, RuntimeError) as err:
         raise ValueError(f"{path} holds a {card.model!r} that this version cannot build: {err}") from err
     state = load_file(path)
     if wrong := _differences(state, model.state_dict()):
         raise ValueError(f"the weights in {path} are not those of {card.model}: {'; '.join(wrong)}")
-    copied = {k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in state.items()}
-    model.load_state_dict(copied, assign=True)  # copies: what was read may still be the file, mapped into memory
+    copied = {
+        k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in state.items()
+    }
+    model.load_state_dict(
+        copied, assign=True
+    )  # copies: what was read may still be the file, mapped into memory
     model.card = card
     return model.to(device).eval()
 
@@ -255,51 +286,58 @@ _COUNTERS = ("total_ops", "total_params")  # left behind by a profiler that ran 
 def reference_key(
     name: str,  # parameter name in a checkpoint of the released code (SDA, TSN, TSM)
 ) -> str:  # its name in our networks
-    "Translate one name; names of ours stay as they are."
-    for pattern, ours in _REFERENCE: name = re.sub(pattern, ours, name)
+    """Translate one name; names of ours stay as they are."""
+    for pattern, ours in _REFERENCE:
+        name = re.sub(pattern, ours, name)
     return name
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #9d9e94c3
-def _is_safetensors(
-    path: Path,  # file
-) -> bool:  # judged by its first bytes, not by its name
-    "A length, then a JSON object."
-    with path.open("rb") as file: head = file.read(9)
+def _is_safetensors(path: Path) -> bool:
+    """A length, then a JSON object."""
+    with path.open("rb") as file:
+        head = file.read(9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
-def _read_tensors(
-    path: Path,  # .pth, .pth.tar or .safetensors
-) -> dict:  # what the file holds
-    "Read a checkpoint of others without running anything in it."
-    if not path.is_file(): raise FileNotFoundError(f"there is no checkpoint {path}")
-    try: return load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
+
+def _read_tensors(path: Path) -> dict:
+    """Read a checkpoint of others without running anything in it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        return (
+            load_file(path)
+            if _is_safetensors(path)
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as err:
         reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise ValueError(f"{path} is damaged, or holds more than tensors, which is not read because it could run code "
-                         f"({reason}). If you trust it, load it elsewhere and torch.save its state_dict alone") from err
+        raise ValueError(
+            f"{path} is damaged, or holds more than tensors, which is not read because it could run code "
+            f"({reason}). If you trust it, load it elsewhere and torch.save its state_dict alone"
+        ) from err
 
-def _tensors(
-    content: object,  # what a checkpoint held, or a state dict
-) -> dict[str, Tensor]:  # name in the checkpoint -> tensor
-    "The state dict in a checkpoint, without a profiler's counters."
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping): content = content["state_dict"]
-    if not isinstance(content, Mapping): raise ValueError(f"a checkpoint is a state dict, not {type(content).__name__}")
+
+def _tensors(content: object) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, without a profiler's counters."""
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"a checkpoint is a state dict, not {type(content).__name__}")
     state = {k: v for k, v in content.items() if str(k).rpartition(".")[2] not in _COUNTERS}
     if other := [str(k) for k, v in state.items() if not isinstance(v, Tensor)]:
         raise ValueError(f"the checkpoint holds entries that are not tensors: {_listed(other)}")
-    if not state: raise ValueError("the checkpoint holds no tensors")
+    if not state:
+        raise ValueError("the checkpoint holds no tensors")
     return state
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #7d34e460
-def _translate(
-    state: dict[str, Tensor],  # with the names of the released code
-    want: Mapping[str, Tensor],  # state dict of our network
-) -> dict[str, Tensor]:  # with our names and, where only axes of length one differ, our shapes
-    "Rename and reshape; ValueError when two entries claim the same name."
+def _translate(state: dict[str, Tensor], want: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename and reshape; ValueError when two entries claim the same name."""
     out = {}
     for name, tensor in state.items():
         key = reference_key(name)
-        if key in out: raise ValueError(f"two entries of the checkpoint are {key}, one of them {name}")
+        if key in out:
+            raise ValueError(f"two entries of the checkpoint are {key}, one of them {name}")
         like = want.get(key)
         if like is not None and [n for n in like.shape if n > 1] == [n for n in tensor.shape if n > 1]:
             tensor = tensor.reshape(like.shape)
@@ -311,15 +349,17 @@ def load_reference(
     model: VideoNet,  # sda_tsn_*, sda_tsm_*, tsn_* or tsm_*; changed in place only when everything fits
     path_or_state_dict: str | Path | Mapping[str, Tensor],  # a file, or what is in it
 ) -> VideoNet:  # the same network
-    "Read a checkpoint of the released code; its 16-frame models need `create_model(..., split=8)` for equal logits."
+    """Read a checkpoint of the released code; its 16-frame models need `create_model(..., split=8)` for equal logits."""
     from_file = isinstance(path_or_state_dict, (str, Path))
     state = _tensors(_read_tensors(Path(path_or_state_dict)) if from_file else path_or_state_dict)
     want = model.state_dict()
     state = _translate(state, want)
     if wrong := _differences(state, want, optional="num_batches_tracked"):
         what = path_or_state_dict if from_file else "the state dict"
-        raise ValueError(f"{what} does not fit {model.name or 'the network'} with {model.num_classes} classes: "
-                         f"{'; '.join(wrong)}")
+        raise ValueError(
+            f"{what} does not fit {model.name or 'the network'} with {model.num_classes} classes: "
+            f"{'; '.join(wrong)}"
+        )
     model.load_state_dict(state, strict=False)
     _logger.info("%s: %d tensors from a checkpoint of the released code", model.name, len(state))
     return model

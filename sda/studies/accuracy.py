@@ -15,102 +15,121 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..testing.evaluate import Predictions, load_predictions
 from ..moves.make import CLASSES, NEEDS
+from ..testing.evaluate import Predictions, load_predictions
 from ..testing.results import load_records
 
-LEVEL = .95  # how often an interval holds the mean
+LEVEL = 0.95  # how often an interval holds the mean
 PAIR_OF = {c.name: c.pair for c in CLASSES}  # class of Moves -> the pair of twins it belongs to
 
 # %% ../../nbs/evidence/80_accuracy.ipynb #ed700006
 @dataclass(eq=False)
 class SeedRun:
-    "One training of the evidence: its record, its answers, and its explanations."
+    """One training of the evidence: its record, its answers, and its explanations."""
 
-    name: str               # STEM-sSEED
+    name: str  # STEM-sSEED
     record: dict[str, Any]  # see `sda.testing.results`
-    folder: Path            # where the arrays lie
+    folder: Path  # where the arrays lie
 
     @cached_property
     def predictions(self) -> Predictions:
-        "Answers to the test clips."
+        """Answers to the test clips."""
         return load_predictions(self.folder / f"{self.name}.npz")
 
     @property
     def questioned(self) -> bool:
-        "Whether its explanations are there."
+        """Whether its explanations are there."""
         return (self.folder / f"{self.name}-explain.npz").exists()
 
     @cached_property
     def answers(self) -> dict[str, np.ndarray]:
-        "What the explanations said about every test clip, from `benchmarks/evidence.py --explain`."
+        """What the explanations said about every test clip, from `benchmarks/evidence.py --explain`."""
         if not self.questioned:
-            raise FileNotFoundError(f"{self.name} was not questioned yet: python benchmarks/evidence.py --explain")
-        with np.load(self.folder / f"{self.name}-explain.npz") as arrays: return {name: arrays[name] for name in arrays.files}
+            raise FileNotFoundError(
+                f"{self.name} was not questioned yet: python benchmarks/evidence.py --explain"
+            )
+        with np.load(self.folder / f"{self.name}-explain.npz") as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
     @property
     def classes(self) -> np.ndarray:
-        "Class of every clip that was asked about."
+        """Class of every clip that was asked about."""
         return self.answers["class_names"][self.answers["labels"]]
 
     @property
     def pairs(self) -> np.ndarray:
-        "Pair of twins of every clip that was asked about."
+        """Pair of twins of every clip that was asked about."""
         return np.array([PAIR_OF[name] for name in self.classes])
 
 
 def load_runs(
-    folder: str | Path,           # with NAME.json and NAME.npz of every run
-) -> dict[str, list[SeedRun]]:    # stem -> runs by seed
-    "All trainings of the evidence."
-    folder, found = Path(folder), {}
+    folder: str | Path,  # with NAME.json and NAME.npz of every run
+) -> dict[str, list[SeedRun]]:  # stem -> runs by seed
+    """All trainings of the evidence."""
+    folder = Path(folder)
+    found = {}
     for record in load_records(folder):
-        if name := record.get("run"): found.setdefault(name.rsplit("-s", 1)[0], []).append(SeedRun(name, record, folder))
-    if not found: raise FileNotFoundError(f"there are no runs in {folder}; `make evidence` trains them")
+        if name := record.get("run"):
+            found.setdefault(name.rsplit("-s", 1)[0], []).append(SeedRun(name, record, folder))
+    if not found:
+        raise FileNotFoundError(f"there are no runs in {folder}; `make evidence` trains them")
     return {stem: sorted(runs, key=lambda r: r.record["seed"]) for stem, runs in sorted(found.items())}
 
 # %% ../../nbs/evidence/80_accuracy.ipynb #ed700009
 def t_interval(
     values: Sequence[float],  # one number per seed; absent ones are left out
-    level: float = LEVEL,     # how often such an interval holds the mean
+    level: float = LEVEL,  # how often such an interval holds the mean
 ) -> tuple[float, float, float]:  # mean, low, high; the ends are NaN for a single seed
-    "Mean over seeds with Student's interval."
+    """Mean over seeds with Student's interval."""
     from scipy.stats import t  # here, for it is slow to import
 
     values = np.asarray([v for v in values if not np.isnan(v)], float)
-    if not len(values): return np.nan, np.nan, np.nan
-    if len(values) == 1: return float(values[0]), np.nan, np.nan
+    if not len(values):
+        return np.nan, np.nan, np.nan
+    if len(values) == 1:
+        return float(values[0]), np.nan, np.nan
     half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 # %% ../../nbs/evidence/80_accuracy.ipynb #ed700012
 def by_seed(
     runs: Sequence[SeedRun],  # one training from several seeds
-) -> pd.DataFrame:            # one row per seed: all, then the needs of Moves
-    "Top-1 of every seed, over all test clips and by need."
-    rows = {r.record["seed"]: {"all": r.record["metrics"]["top1"]} | {
-        need: r.record["metrics"]["by_need"][need] for need in NEEDS} for r in runs}
+) -> pd.DataFrame:  # one row per seed: all, then the needs of Moves
+    """Top-1 of every seed, over all test clips and by need."""
+    rows = {
+        r.record["seed"]: {"all": r.record["metrics"]["top1"]}
+        | {need: r.record["metrics"]["by_need"][need] for need in NEEDS}
+        for r in runs
+    }
     return pd.DataFrame(rows).T.rename_axis("seed")
 
 
 def in_words(
     values: Sequence[float],  # shares, one per seed
-) -> str:                     # "79.2 ± 1.4": percent, half the interval; the half is absent for a single seed
-    "Mean and half the 95 % interval, in percent."
+) -> str:  # "79.2 ± 1.4": percent, half the interval; the half is absent for a single seed
+    """Mean and half the 95 % interval, in percent."""
     mean, low, _ = t_interval(values)
     return f"{100 * mean:.1f}" + ("" if np.isnan(low) else f" ± {100 * (mean - low):.1f}")
 
 # %% ../../nbs/evidence/80_accuracy.ipynb #ed700017
 def gain_over_seeds(
-    first: Sequence[SeedRun],   # a training from several seeds
+    first: Sequence[SeedRun],  # a training from several seeds
     second: Sequence[SeedRun],  # another, from the same seeds; seeds that only one has are left out
-    column: str = "all",        # all, or a need
-) -> dict[str, Any]:            # difference with interval, seeds, won seeds, p of the paired t-test
-    "Second minus first, paired by seed."
+    column: str = "all",  # all, or a need
+) -> dict[str, Any]:  # difference with interval, seeds, won seeds, p of the paired t-test
+    """Second minus first, paired by seed."""
     gains = (by_seed(second)[column] - by_seed(first)[column]).dropna()
     mean, low, high = t_interval(gains)
     p = np.nan
     if len(gains) > 1:
         from scipy.stats import ttest_1samp
+
         p = float(ttest_1samp(gains, 0).pvalue)
-    return {"difference": mean, "low": low, "high": high, "seeds": len(gains), "won": int((gains > 0).sum()), "p": p}
+    return {
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "seeds": len(gains),
+        "won": int((gains > 0).sum()),
+        "p": p,
+    }

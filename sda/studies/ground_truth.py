@@ -12,136 +12,169 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..networks.blocks import DEPENDENCIES
 from ..explaining.effects import shapley_values
-from .accuracy import PAIR_OF, SeedRun
 from ..moves.make import PAIRS
+from ..networks.blocks import DEPENDENCIES
+from .accuracy import PAIR_OF, SeedRun
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #ed730006
 CAN_CARRY = {  # pair of Moves -> the dependencies that can tell its twins apart, argued in the table above
-    "left/right": ("S122",), "down/up": ("S122",), "turning": ("S122",), "shake/swing": ("S122",),
-    "there and back": ("S122",), "closer/away": ("LS", "S122"), "swap": ("LS", "S122"),
-    "appear/disappear": ("LS", "S122"), "flakes": ("LST", "LT")}
+    "left/right": ("S122",),
+    "down/up": ("S122",),
+    "turning": ("S122",),
+    "shake/swing": ("S122",),
+    "there and back": ("S122",),
+    "closer/away": ("LS", "S122"),
+    "swap": ("LS", "S122"),
+    "appear/disappear": ("LS", "S122"),
+    "flakes": ("LST", "LT"),
+}
 
 
 def truth_of(
     class_names: Sequence[str],  # class of every clip, N names of Moves
     can: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies
-) -> np.ndarray:                 # bool [N,4] in the order of the dependencies; all False for pairs that `can` lacks
-    "Which dependencies can carry what the class of a clip needs."
+) -> np.ndarray:  # bool [N,4] in the order of the dependencies; all False for pairs that `can` lacks
+    """Which dependencies can carry what the class of a clip needs."""
     return np.array([[d in can.get(PAIR_OF[name], ()) for d in DEPENDENCIES] for name in class_names])
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #ed730009
 def worth_of(
-    run: SeedRun,   # with explanations
-    reading: str,   # probability, margin or pair_margin
+    run: SeedRun,  # with explanations
+    reading: str,  # probability, margin or pair_margin
 ) -> dict[tuple[str, ...], np.ndarray]:  # coalition of dependencies -> reading [N]
-    "What the network answers with every coalition of dependencies."
+    """What the network answers with every coalition of dependencies."""
     names = [tuple(filter(None, str(some).split("+"))) for some in run.answers["coalitions"]]
     return dict(zip(names, run.answers[f"coalition_{reading}"].astype(float), strict=True))
 
 
 def knock_outs_of(
-    run: SeedRun,   # with explanations
-    reading: str,   # probability, margin or pair_margin
-) -> np.ndarray:    # [N,4], before minus after
-    "Fall of the reading when a dependency is left out everywhere."
+    run: SeedRun,  # with explanations
+    reading: str,  # probability, margin or pair_margin
+) -> np.ndarray:  # [N,4], before minus after
+    """Fall of the reading when a dependency is left out everywhere."""
     worth = worth_of(run, reading)
     rest = [worth[tuple(d for d in DEPENDENCIES if d != gone)] for gone in DEPENDENCIES]
     return worth[DEPENDENCIES][:, None] - np.stack(rest, 1)
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #ed730011
 def explanations(
-    run: SeedRun,            # with explanations
+    run: SeedRun,  # with explanations
 ) -> dict[str, np.ndarray]:  # name -> [N,4]
-    "Everything that claims to say how much a clip depends on each dependency."
+    """Everything that claims to say how much a clip depends on each dependency."""
     said = run.answers
+
     def shapley(reading, blind):
         worth = worth_of(run, reading)
         values = shapley_values(worth | {(): np.full(len(worth[()]), blind)})
         return np.stack([values[d] for d in DEPENDENCIES], 1)
-    return {"weight": said["weights"].astype(float).mean(1), "contribution": said["contribution"].astype(float).mean(1),
-            "gradient × weight": said["gradient"].astype(float).mean(1),
-            "one block knocked out": said["block_effect"].astype(float).mean(1),
-            "Shapley": shapley("probability", 1 / len(said["class_names"])),
-            "Shapley, twins": shapley("pair_margin", 0.),
-            "knock-out": knock_outs_of(run, "probability"), "knock-out, twins": knock_outs_of(run, "pair_margin")}
+
+    return {
+        "weight": said["weights"].astype(float).mean(1),
+        "contribution": said["contribution"].astype(float).mean(1),
+        "gradient × weight": said["gradient"].astype(float).mean(1),
+        "one block knocked out": said["block_effect"].astype(float).mean(1),
+        "Shapley": shapley("probability", 1 / len(said["class_names"])),
+        "Shapley, twins": shapley("pair_margin", 0.0),
+        "knock-out": knock_outs_of(run, "probability"),
+        "knock-out, twins": knock_outs_of(run, "pair_margin"),
+    }
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #ed730014
 def auc(
     scores: np.ndarray,  # [N]
-    truth: np.ndarray,   # bool [N]
-) -> float:              # chance .5; NaN when one side is empty
-    "How often a true one scores higher than an untrue one; ties count half (Mann-Whitney)."
-    high, n = pd.Series(scores).rank().to_numpy(), int(truth.sum())
-    if n in (0, len(truth)): return np.nan
+    truth: np.ndarray,  # bool [N]
+) -> float:  # chance .5; NaN when one side is empty
+    """How often a true one scores higher than an untrue one; ties count half (Mann-Whitney)."""
+    high = pd.Series(scores).rank().to_numpy()
+    n = int(truth.sum())
+    if n in (0, len(truth)):
+        return np.nan
     return float((high[truth].sum() - n * (n + 1) / 2) / (n * (len(truth) - n)))
 
 
 def marks(
     scores: np.ndarray,  # [N,4] of an explanation
-    truth: np.ndarray,   # bool [N,4], see `truth_of`
-) -> dict[str, float]:   # hit, within clips, between clips, and between clips of each dependency
-    "How well an explanation names what can carry the class."
+    truth: np.ndarray,  # bool [N,4], see `truth_of`
+) -> dict[str, float]:  # hit, within clips, between clips, and between clips of each dependency
+    """How well an explanation names what can carry the class."""
     hit = truth[np.arange(len(truth)), scores.argmax(1)].mean()
     within = np.mean([auc(s, t) for s, t in zip(scores, truth, strict=True)])
     each = {d: auc(scores[:, m], truth[:, m]) for m, d in enumerate(DEPENDENCIES)}
-    between = [value for value in each.values() if not np.isnan(value)]  # what no clip needs, or every one, ranks none
-    return {"hit": float(hit), "within clips": float(within), "between clips": float(np.mean(between)), **each}
+    between = [
+        value for value in each.values() if not np.isnan(value)
+    ]  # what no clip needs, or every one, ranks none
+    return {
+        "hit": float(hit),
+        "within clips": float(within),
+        "between clips": float(np.mean(between)),
+        **each,
+    }
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #ed730017
 def told_apart(
-    run: SeedRun,      # with explanations
-    can: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies; only clips of pairs that some can carry
-) -> np.ndarray:       # bool [N]
-    "The clips whose explanations are marked: those that the network tells from their twins."
+    run: SeedRun,  # with explanations
+    can: Mapping[
+        str, Sequence[str]
+    ] = CAN_CARRY,  # pair -> dependencies; only clips of pairs that some can carry
+) -> np.ndarray:  # bool [N]
+    """The clips whose explanations are marked: those that the network tells from their twins."""
     return truth_of(run.classes, can).any(1) & (worth_of(run, "pair_margin")[DEPENDENCIES] > 0)
 
 
 def mark_run(
-    run: SeedRun,      # with explanations
+    run: SeedRun,  # with explanations
     can: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies
-) -> pd.DataFrame:     # one row per explanation; the last two are the last block's alone
-    "Marks of all explanations of one network, on the clips it tells from their twins."
-    truth, told = truth_of(run.classes, can), told_apart(run, can)
-    last = {f"{name}, last block": run.answers[key].astype(float)[:, -1]
-            for name, key in (("weight", "weights"), ("contribution", "contribution"))}
-    return pd.DataFrame({name: marks(values[told], truth[told]) | {"n": int(told.sum())}
-                         for name, values in (explanations(run) | last).items()}).T
+) -> pd.DataFrame:  # one row per explanation; the last two are the last block's alone
+    """Marks of all explanations of one network, on the clips it tells from their twins."""
+    truth = truth_of(run.classes, can)
+    told = told_apart(run, can)
+    last = {
+        f"{name}, last block": run.answers[key].astype(float)[:, -1]
+        for name, key in (("weight", "weights"), ("contribution", "contribution"))
+    }
+    return pd.DataFrame(
+        {
+            name: marks(values[told], truth[told]) | {"n": int(told.sum())}
+            for name, values in (explanations(run) | last).items()
+        }
+    ).T
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #ed730024
 def pair_accuracies(
-    run: SeedRun,                     # with explanations
+    run: SeedRun,  # with explanations
     kept: Sequence[str] = DEPENDENCIES,  # the dependencies left in every block
-) -> pd.Series:                       # pair -> share of clips told from their twins; chance .5
-    "Accuracy between twins with some dependencies only."
+) -> pd.Series:  # pair -> share of clips told from their twins; chance .5
+    """Accuracy between twins with some dependencies only."""
     margin = worth_of(run, "pair_margin")[tuple(d for d in DEPENDENCIES if d in kept)]
     return pd.Series(margin > 0).groupby(run.pairs).mean()
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #73f00003
 def denied_accuracy(
     run: SeedRun,  # with explanations
-) -> pd.Series:    # pair -> share of clips told from their twins; chance .5
-    "Accuracy between twins without every dependency that `CAN_CARRY` names for the pair."
+) -> pd.Series:  # pair -> share of clips told from their twins; chance .5
+    """Accuracy between twins without every dependency that `CAN_CARRY` names for the pair."""
     rest = {pair: [d for d in DEPENDENCIES if d not in can] for pair, can in CAN_CARRY.items()}
     return pd.Series({pair: pair_accuracies(run, kept)[pair] for pair, kept in rest.items()})
 
 # %% ../../nbs/evidence/83_ground_truth.ipynb #73f00006
 def alone_accuracy(
     runs: Mapping[str, Sequence[SeedRun]],  # from `load_runs`, with only_LST, only_LT, only_LS, only_S122
-) -> pd.DataFrame:                          # pairs x dependencies; chance .5
-    "Accuracy between twins of networks that were trained with one dependency, mean over seeds."
+) -> pd.DataFrame:  # pairs x dependencies; chance .5
+    """Accuracy between twins of networks that were trained with one dependency, mean over seeds."""
+
     def pairs(run: SeedRun) -> pd.Series:
         table = run.predictions.pair_accuracy(PAIRS)
         return pd.Series(table.accuracy.to_numpy(float), [PAIR_OF[name] for name in table["first"]])
+
     return pd.DataFrame({d: pd.DataFrame([pairs(r) for r in runs[f"only_{d}"]]).mean() for d in DEPENDENCIES})
 
 
 def measured_can(
     runs: Mapping[str, Sequence[SeedRun]],  # from `load_runs`
-    least: float = .64,                     # more than 50 clips give by chance
-) -> dict[str, tuple[str, ...]]:            # like `CAN_CARRY`; without pairs that frames show, or that none carries
-    "What each dependency was able to learn by itself."
+    least: float = 0.64,  # more than 50 clips give by chance
+) -> dict[str, tuple[str, ...]]:  # like `CAN_CARRY`; without pairs that frames show, or that none carries
+    """What each dependency was able to learn by itself."""
     table = alone_accuracy(runs).loc[[pair for pair in CAN_CARRY if pair != "flakes"]]
     found = {pair: tuple(row.index[row > least]) for pair, row in table.iterrows()}
     return {pair: names for pair, names in found.items() if names}

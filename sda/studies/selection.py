@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ..figures.plots import FONT, new_figure
 from ..networks.blocks import DEPENDENCIES
 from .accuracy import SeedRun, t_interval
-from ..figures.plots import FONT, new_figure
 from .ground_truth import CAN_CARRY
 
 ROWS = ("striped/spotted", *CAN_CARRY)  # the pairs of Moves, the static one first
@@ -22,37 +22,48 @@ ROWS = ("striped/spotted", *CAN_CARRY)  # the pairs of Moves, the static one fir
 # %% ../../nbs/evidence/82_selection.ipynb #ed720008
 def pair_means(
     run: SeedRun,  # with explanations
-    key: str,      # weights, contribution, gradient or block_effect
-) -> np.ndarray:   # [10 pairs, blocks * 4]; the static pair first, then those of `CAN_CARRY`
-    "Mean over the clips of every pair of twins."
-    values, pairs = run.answers[key].astype(float), run.pairs
+    key: str,  # weights, contribution, gradient or block_effect
+) -> np.ndarray:  # [10 pairs, blocks * 4]; the static pair first, then those of `CAN_CARRY`
+    """Mean over the clips of every pair of twins."""
+    values = run.answers[key].astype(float)
+    pairs = run.pairs
     return np.stack([values[pairs == pair].mean(0).ravel() for pair in ROWS])
 
 
-def _draw_over_seeds(axes, tables: np.ndarray, none: float) -> object:  # tables [seeds, pairs, columns]
-    "Mean over seeds around `none`; a cell is framed when its interval excludes `none`."
+def _draw_over_seeds(axes, tables: np.ndarray, none: float) -> object:
+    """Mean over seeds around `none`; a cell is framed when its interval excludes `none`."""
     mean, low, high = np.apply_along_axis(t_interval, 0, tables)
     size = np.abs(mean - none).max()
     image = axes.imshow(mean, cmap="PuOr_r", vmin=none - size, vmax=none + size, aspect="auto")
     for i, j in zip(*np.nonzero((low > none) | (high < none)), strict=True):
-        axes.add_patch(Rectangle((j - .44, i - .42), .88, .84, fill=False, linewidth=1))
-    for x in range(4, mean.shape[1], 4): axes.axvline(x - .5, color="black", linewidth=1.2)
+        axes.add_patch(Rectangle((j - 0.44, i - 0.42), 0.88, 0.84, fill=False, linewidth=1))
+    for x in range(4, mean.shape[1], 4):
+        axes.axvline(x - 0.5, color="black", linewidth=1.2)
     return image
 
 
 def fig_over_seeds(
     runs: Sequence[SeedRun],  # one training from several seeds, with explanations
-) -> Figure:                  # three panels, pairs x (blocks x 4)
-    "Weight, contribution and effect by class pair and block; framed where the interval over seeds excludes nothing."
-    figure, blocks = new_figure(12, 4), [str(b) for b in runs[0].answers["blocks"]]
-    panels = {"weights": ("weight", .25), "contribution": ("contribution", .25), "block_effect": ("effect (logits)", 0)}
+) -> Figure:  # three panels, pairs x (blocks x 4)
+    """Weight, contribution and effect by class pair and block; framed where the interval over seeds excludes nothing."""
+    figure = new_figure(12, 4)
+    blocks = [str(b) for b in runs[0].answers["blocks"]]
+    panels = {
+        "weights": ("weight", 0.25),
+        "contribution": ("contribution", 0.25),
+        "block_effect": ("effect (logits)", 0),
+    }
     for axes, (key, (title, none)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
         image = _draw_over_seeds(axes, np.stack([pair_means(run, key) for run in runs]), none)
         axes.set_title(title, fontsize=FONT + 1, pad=18)
         axes.set_xticks(range(4 * len(blocks)), DEPENDENCIES * len(blocks), rotation=90, fontsize=FONT - 2)
-        for r, block in enumerate(blocks): axes.text(4 * r + 1.5, -.65, block, ha="center", va="bottom", fontsize=FONT - 2)
+        for r, block in enumerate(blocks):
+            axes.text(4 * r + 1.5, -0.65, block, ha="center", va="bottom", fontsize=FONT - 2)
         axes.set_yticks(range(10), ROWS, fontsize=FONT - 1)
-        figure.colorbar(image, ax=axes, shrink=.85, pad=.02)
-    figure.supxlabel(f"n = {len(runs)} seeds, {len(runs[0].answers['labels']) // 10} clips a row; "
-                     "framed: the 95 % interval over seeds excludes no preference (.25) or no effect (0)", fontsize=FONT - 1)
+        figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02)
+    figure.supxlabel(
+        f"n = {len(runs)} seeds, {len(runs[0].answers['labels']) // 10} clips a row; "
+        "framed: the 95 % interval over seeds excludes no preference (.25) or no effect (0)",
+        fontsize=FONT - 1,
+    )
     return figure

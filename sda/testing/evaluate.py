@@ -31,13 +31,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from ..networks.checkpoints import ModelCard, class_hash, load_model
+from ..data.crops import TestViews
 from ..data.datasets import cache_key, model_input
-from ..moves.make import CLASSES, NEEDS
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..data.video import open_video
-from ..data.crops import TestViews
+from ..moves.make import CLASSES, NEEDS
+from ..networks.checkpoints import ModelCard, class_hash, load_model
 
 # %% ../../nbs/testing/54_evaluate.ipynb #24564b06
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class EvaluationError(RuntimeError):
 @dataclass
 class Predictions:
     """Scores of videos: logits of every view, keyed by video id."""
+
     ids: list[str]  # video ids, each once
     logits: np.ndarray  # float32 [N,V,K]: N videos, V views, K classes
     labels: np.ndarray  # int64 [N], true classes
@@ -58,11 +59,14 @@ class Predictions:
     def __post_init__(self) -> None:
         self.ids, self.class_names = [str(i) for i in self.ids], list(self.class_names)
         self.logits, self.labels = np.asarray(self.logits, np.float32), np.asarray(self.labels, np.int64)
-        if self.logits.ndim == 2: self.logits = self.logits[:, None]
+        if self.logits.ndim == 2:
+            self.logits = self.logits[:, None]
         want = (len(self.ids), self.logits.shape[1] if self.logits.ndim == 3 else 1, len(self.class_names))
         if self.logits.shape != want or self.labels.shape != want[:1]:
-            raise EvaluationError(f"Logits {self.logits.shape} and labels {self.labels.shape} do not fit {want[0]} "
-                                  f"videos and {want[2]} classes.")
+            raise EvaluationError(
+                f"Logits {self.logits.shape} and labels {self.labels.shape} do not fit {want[0]} "
+                f"videos and {want[2]} classes."
+            )
         if len(set(self.ids)) != len(self.ids):
             twice = next(i for k, i in enumerate(self.ids) if i in self.ids[:k])
             raise EvaluationError(f"Video {twice!r} occurs twice: every video counts once.")
@@ -71,7 +75,8 @@ class Predictions:
         if (bad := (self.labels < 0) | (self.labels >= want[2])).any():
             raise EvaluationError(f"Labels outside 0 to {want[2] - 1} for " + _some(self.ids, bad))
 
-    def __len__(self) -> int: return len(self.ids)
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def scores(
         self,
@@ -114,10 +119,14 @@ def interval(
 ) -> tuple[float, float]:  # its ends, in 0 to 1
     """Wilson's score interval of the share that is right (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, pp. 209-212)."""
     n = len(right)
-    if not n: raise EvaluationError("There are no videos to compute an interval from: check the list file.")
-    if not 0 < level < 1: raise EvaluationError(f"level={level}: choose a number between 0 and 1, such as 0.95.")
-    p, zz = float(np.mean(right)), NormalDist().inv_cdf((1 + level) / 2) ** 2 / n  # z squared, per video
-    centre, half = p + zz / 2, math.sqrt(zz * (p * (1 - p) + zz / 4))
+    if not n:
+        raise EvaluationError("There are no videos to compute an interval from: check the list file.")
+    if not 0 < level < 1:
+        raise EvaluationError(f"level={level}: choose a number between 0 and 1, such as 0.95.")
+    p = float(np.mean(right))
+    zz = NormalDist().inv_cdf((1 + level) / 2) ** 2 / n  # z squared, per video
+    centre = p + zz / 2
+    half = math.sqrt(zz * (p * (1 - p) + zz / 4))
     return max((centre - half) / (1 + zz), 0.0), min((centre + half) / (1 + zz), 1.0)
 
 # %% ../../nbs/testing/54_evaluate.ipynb #4a8cb6f4
@@ -150,9 +159,15 @@ def most_confused(
     best = predictions.scores().argmax(1)
     wrong = np.flatnonzero(best != predictions.labels)
     names = np.array(predictions.class_names, dtype=object)
-    rows = pd.DataFrame({"true": names[predictions.labels[wrong]], "answer": names[best[wrong]],
-                         "video": [predictions.ids[i] for i in wrong]})
-    if rows.empty: return pd.DataFrame(columns=["true", "answer", "n", "videos"])
+    rows = pd.DataFrame(
+        {
+            "true": names[predictions.labels[wrong]],
+            "answer": names[best[wrong]],
+            "video": [predictions.ids[i] for i in wrong],
+        }
+    )
+    if rows.empty:
+        return pd.DataFrame(columns=["true", "answer", "n", "videos"])
     table = rows.groupby(["true", "answer"], sort=False)["video"].agg(n="size", videos=list).reset_index()
     return table.sort_values("n", ascending=False, kind="stable", ignore_index=True).head(count)
 
@@ -165,12 +180,21 @@ def calibration(
     sure = softmax(predictions.scores()).max(1)
     place = np.minimum((sure * bins).astype(int), bins - 1)
     n = np.bincount(place, minlength=bins)
+
     def mean(values: np.ndarray) -> pd.array:
         sums = np.bincount(place, values, bins)
         return pd.array(np.where(n, sums / np.maximum(n, 1), np.nan), dtype="Float64")
+
     borders = np.linspace(0, 1, bins + 1)
-    return pd.DataFrame({"from": borders[:-1], "to": borders[1:], "n": n, "confidence": mean(sure),
-                         "accuracy": mean(hits(predictions).astype(float))})
+    return pd.DataFrame(
+        {
+            "from": borders[:-1],
+            "to": borders[1:],
+            "n": n,
+            "confidence": mean(sure),
+            "accuracy": mean(hits(predictions).astype(float)),
+        }
+    )
 
 
 def calibration_error(
@@ -179,8 +203,11 @@ def calibration_error(
 ) -> float:  # 0: as sure as it is right
     """Expected calibration error: mean gap between confidence and accuracy, in 0 to 1."""
     from torchmetrics.functional.classification import multiclass_calibration_error
+
     sure = torch.from_numpy(softmax(predictions.scores()))
-    return multiclass_calibration_error(sure, torch.from_numpy(predictions.labels), sure.shape[1], bins).item()
+    return multiclass_calibration_error(
+        sure, torch.from_numpy(predictions.labels), sure.shape[1], bins
+    ).item()
 
 # %% ../../nbs/testing/54_evaluate.ipynb #a3acbc46
 def fig_reliability(
@@ -189,15 +216,24 @@ def fig_reliability(
 ) -> Any:  # matplotlib Figure
     """Accuracy against confidence, with the number of videos over each bar, as a matplotlib `Figure`."""
     from matplotlib.figure import Figure
+
     table = calibration(predictions, bins)
     table = table[table["n"] > 0].astype(float)
     figure = Figure(figsize=(3.4, 2.8), dpi=80, layout="constrained")
     axes = figure.subplots()
-    bars = axes.bar(table["from"], table["accuracy"], 1 / bins, align="edge", color="#0072B2", edgecolor="white")
+    bars = axes.bar(
+        table["from"], table["accuracy"], 1 / bins, align="edge", color="#0072B2", edgecolor="white"
+    )
     axes.bar_label(bars, [f"{n:.0f}" for n in table["n"]], fontsize=7)
     axes.plot([0, 1], [0, 1], "--", color="#555555")
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.12), yticks=[0, .5, 1],
-             title=f"calibration error {calibration_error(predictions):.3f}, n = {len(predictions)}")
+    axes.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1),
+        ylim=(0, 1.12),
+        yticks=[0, 0.5, 1],
+        title=f"calibration error {calibration_error(predictions):.3f}, n = {len(predictions)}",
+    )
     axes.title.set_fontsize(9)
     return figure
 
@@ -211,10 +247,14 @@ def by_group(
     names = [predictions.class_names[label] for label in predictions.labels]
     keys = names if set(names) <= groups.keys() else predictions.ids
     if missing := sorted({key for key in keys if key not in groups}):
-        raise EvaluationError(f"No group is given for {missing[0]!r} ({len(missing)} missing): map every class name "
-                              "that occurs, or every video id.")
+        raise EvaluationError(
+            f"No group is given for {missing[0]!r} ({len(missing)} missing): map every class name "
+            "that occurs, or every video id."
+        )
     frame = pd.DataFrame({"group": [groups[key] for key in keys], "right": hits(predictions, k)})
-    table = frame.groupby("group", sort=False)["right"].agg(n="size", right="sum", accuracy="mean").reset_index()
+    table = (
+        frame.groupby("group", sort=False)["right"].agg(n="size", right="sum", accuracy="mean").reset_index()
+    )
     order = list(dict.fromkeys(groups.values()))
     return table.sort_values("group", key=lambda g: g.map(order.index), ignore_index=True)
 
@@ -227,11 +267,14 @@ def pair_accuracy(
     rows = []
     for pair in pairs:
         for name in pair:
-            if name not in predictions.class_names: raise EvaluationError(f"There is no class {name!r} for a pair.")
+            if name not in predictions.class_names:
+                raise EvaluationError(f"There is no class {name!r} for a pair.")
         two = [predictions.class_names.index(name) for name in pair]
         mine = np.isin(predictions.labels, two)
         scores = predictions.scores()[mine][:, two]
-        margin = np.where(predictions.labels[mine] == two[0], scores[:, 0] - scores[:, 1], scores[:, 1] - scores[:, 0])
+        margin = np.where(
+            predictions.labels[mine] == two[0], scores[:, 0] - scores[:, 1], scores[:, 1] - scores[:, 0]
+        )
         rows.append(dict(first=pair[0], second=pair[1], n=int(mine.sum()), right=int((margin > 0).sum())))
     table = pd.DataFrame(rows, columns=["first", "second", "n", "right"])
     share = np.where(table["n"], table["right"] / np.maximum(table["n"], 1), np.nan)
@@ -240,19 +283,36 @@ def pair_accuracy(
 # %% ../../nbs/testing/54_evaluate.ipynb #f5937b1d
 def by_attribute(
     predictions: Predictions,  # scores of N videos
-    groups: dict[str, dict[str, str]],  # attribute -> class name -> value, e.g. from `read_diving48_vocabulary`
+    groups: dict[
+        str, dict[str, str]
+    ],  # attribute -> class name -> value, e.g. from `read_diving48_vocabulary`
 ) -> pd.DataFrame:
     """One row per attribute and value: videos, accuracy, and share whose answer has this value at least."""
-    best, tables = predictions.scores().argmax(1), []
+    best = predictions.scores().argmax(1)
+    tables = []
     for attribute, values in groups.items():
         if missing := [name for name in predictions.class_names if name not in values]:
-            raise EvaluationError(f"The attribute {attribute!r} has no value for the class {missing[0]!r} "
-                                  f"({len(missing)} missing): take the vocabulary the dataset was made with.")
+            raise EvaluationError(
+                f"The attribute {attribute!r} has no value for the class {missing[0]!r} "
+                f"({len(missing)} missing): take the vocabulary the dataset was made with."
+            )
         kinds = np.array([values[name] for name in predictions.class_names], dtype=object)
-        frame = pd.DataFrame({"value": kinds[predictions.labels], "accuracy": hits(predictions),
-                              "attribute_right": kinds[best] == kinds[predictions.labels]})
-        table = frame.groupby("value").agg(n=("accuracy", "size"), accuracy=("accuracy", "mean"),
-                                           attribute_right=("attribute_right", "mean")).reset_index()
+        frame = pd.DataFrame(
+            {
+                "value": kinds[predictions.labels],
+                "accuracy": hits(predictions),
+                "attribute_right": kinds[best] == kinds[predictions.labels],
+            }
+        )
+        table = (
+            frame.groupby("value")
+            .agg(
+                n=("accuracy", "size"),
+                accuracy=("accuracy", "mean"),
+                attribute_right=("attribute_right", "mean"),
+            )
+            .reset_index()
+        )
         tables.append(table.assign(attribute=attribute))
     return pd.concat(tables, ignore_index=True)[["attribute", "value", "n", "accuracy", "attribute_right"]]
 
@@ -265,8 +325,13 @@ def save_predictions(
     path = Path(path).with_suffix(".npz")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(part, ids=np.array(predictions.ids, str), logits=predictions.logits, labels=predictions.labels,
-                        class_names=np.array(predictions.class_names, str))
+    np.savez_compressed(
+        part,
+        ids=np.array(predictions.ids, str),
+        logits=predictions.logits,
+        labels=predictions.labels,
+        class_names=np.array(predictions.class_names, str),
+    )
     os.replace(part, path)
     return path
 
@@ -277,10 +342,13 @@ DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zip
 def _arrays(path: str | Path, names: Iterable[str]) -> list[np.ndarray]:
     """Arrays of an `.npz` by name; nothing is unpickled, and whatever is wrong is one error."""
     try:
-        with np.load(path, allow_pickle=False) as file: return [file[name] for name in names]
+        with np.load(path, allow_pickle=False) as file:
+            return [file[name] for name in names]
     except DAMAGED as err:
-        raise EvaluationError(f"{path} holds no predictions ({err or type(err).__name__}): make it again, with `sda test "
-                              "--out FOLDER` or Predictions.save.") from err
+        raise EvaluationError(
+            f"{path} holds no predictions ({err or type(err).__name__}): make it again, with `sda test "
+            "--out FOLDER` or Predictions.save."
+        ) from err
 
 
 def load_predictions(
@@ -288,14 +356,18 @@ def load_predictions(
 ) -> Predictions:
     """Read what `save_predictions` wrote; nothing is unpickled."""
     ids, logits, labels, names = _arrays(path, ("ids", "logits", "labels", "class_names"))
-    try: return Predictions(ids.tolist(), logits, labels, names.tolist())
-    except (EvaluationError, TypeError, ValueError) as err: raise EvaluationError(f"{path}: {err}") from err
+    try:
+        return Predictions(ids.tolist(), logits, labels, names.tolist())
+    except (EvaluationError, TypeError, ValueError) as err:
+        raise EvaluationError(f"{path}: {err}") from err
 
 # %% ../../nbs/testing/54_evaluate.ipynb #c40f9b17
 def _order(first: Predictions, other: Predictions) -> list[int]:
     """Where the first's videos are in the other; a video in one set only is an error."""
     if odd := sorted(set(first.ids) ^ set(other.ids)):
-        raise EvaluationError(f"{len(odd)} videos are in one set only, e.g. {odd[0]!r}: test on the same list.")
+        raise EvaluationError(
+            f"{len(odd)} videos are in one set only, e.g. {odd[0]!r}: test on the same list."
+        )
     place = {i: k for k, i in enumerate(other.ids)}
     return [place[i] for i in first.ids]
 
@@ -304,12 +376,14 @@ def same_videos(
     *several: Predictions,  # at least one; of the same videos in any order
 ) -> list[Predictions]:
     """The same predictions in the order of the first; other ids, labels or classes are refused."""
-    first, joined = several[0], []
+    first = several[0]
+    joined = []
     for other in several:
         if other.class_names != first.class_names:
             raise EvaluationError("The class names differ or have another order: nothing can be joined.")
         order = _order(first, other)
-        if (other.labels[order] != first.labels).any(): raise EvaluationError("The labels of the same videos differ.")
+        if (other.labels[order] != first.labels).any():
+            raise EvaluationError("The labels of the same videos differ.")
         joined.append(Predictions(first.ids, other.logits[order], first.labels, first.class_names))
     return joined
 
@@ -321,13 +395,20 @@ def ensemble(
 ) -> Predictions:
     """The weighted mean of several models' scores, one view, as log-probabilities or logits."""
     weights = np.ones(len(several)) if weights is None else np.asarray(weights, float)
-    if len(weights) != len(several): raise EvaluationError(f"{len(weights)} weights for {len(several)} sets of scores.")
+    if len(weights) != len(several):
+        raise EvaluationError(f"{len(weights)} weights for {len(several)} sets of scores.")
     if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-        raise EvaluationError(f"The weights {weights.tolist()} make no mean: none may be negative, one must be positive.")
+        raise EvaluationError(
+            f"The weights {weights.tolist()} make no mean: none may be negative, one must be positive."
+        )
     joined = same_videos(*several)
     mean = sum(w * p.scores(average) for w, p in zip(weights / weights.sum(), joined, strict=True))
-    return Predictions(joined[0].ids, np.log(mean + 1e-12) if average == "probabilities" else mean, joined[0].labels,
-                       joined[0].class_names)
+    return Predictions(
+        joined[0].ids,
+        np.log(mean + 1e-12) if average == "probabilities" else mean,
+        joined[0].labels,
+        joined[0].class_names,
+    )
 
 
 def compare(
@@ -339,14 +420,27 @@ def compare(
     """Two models on the same videos: difference, paired bootstrap interval, exact McNemar p-value."""
     a, b = (hits(p) for p in same_videos(first, second))
     gain = b.astype(float) - a
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    shares = np.array([only_a, only_b, len(a) - only_a - only_b]) / len(a)  # a pair drawn is one of three things
+    only_a = int((a & ~b).sum())
+    only_b = int((b & ~a).sum())
+    shares = np.array([only_a, only_b, len(a) - only_a - only_b]) / len(
+        a
+    )  # a pair drawn is one of three things
     drawn = np.random.default_rng(seed).multinomial(len(a), shares, draws)
     low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / len(a), [0.025, 0.975])
-    odd, few = only_a + only_b, min(only_a, only_b)
+    odd = only_a + only_b
+    few = min(only_a, only_b)
     p = min(1.0, 2 * sum(_binomial(odd, i) for i in range(few + 1)))
-    return dict(n=len(gain), first=a.mean().item(), second=b.mean().item(), difference=gain.mean().item(),
-                low=float(low), high=float(high), only_first=only_a, only_second=only_b, p=p)
+    return dict(
+        n=len(gain),
+        first=a.mean().item(),
+        second=b.mean().item(),
+        difference=gain.mean().item(),
+        low=float(low),
+        high=float(high),
+        only_first=only_a,
+        only_second=only_b,
+        p=p,
+    )
 
 
 def _binomial(n: int, k: int) -> float:
@@ -362,14 +456,24 @@ def actions(
     order = _order(verbs, nouns)
     nouns = Predictions(verbs.ids, nouns.logits[order], nouns.labels[order], nouns.class_names)
     ranks = np.empty(len(verbs), int)
-    v, n = softmax(verbs.scores()), softmax(nouns.scores())
-    for i, (a, b) in enumerate(zip(verbs.labels, nouns.labels, strict=True)):  # one video's table of pairs at a time
+    v = softmax(verbs.scores())
+    n = softmax(nouns.scores())
+    for i, (a, b) in enumerate(
+        zip(verbs.labels, nouns.labels, strict=True)
+    ):  # one video's table of pairs at a time
         scores = np.outer(v[i], n[i])
         ranks[i] = (scores >= scores[a, b]).sum()
+
     def row(what: str, right: list[np.ndarray]) -> dict[str, Any]:
         return {"what": what, "n": len(verbs), "top1": right[0].mean(), "top5": right[1].mean()}
-    return pd.DataFrame([row("verb", [hits(verbs, k) for k in (1, 5)]), row("noun", [hits(nouns, k) for k in (1, 5)]),
-                         row("action", [ranks <= k for k in (1, 5)])])
+
+    return pd.DataFrame(
+        [
+            row("verb", [hits(verbs, k) for k in (1, 5)]),
+            row("noun", [hits(nouns, k) for k in (1, 5)]),
+            row("action", [ranks <= k for k in (1, 5)]),
+        ]
+    )
 
 # %% ../../nbs/testing/54_evaluate.ipynb #95761117
 def accuracy(
@@ -378,7 +482,8 @@ def accuracy(
     average: str = "logits",  # how views are joined: "logits" or "probabilities"
 ) -> float:  # in 0 to 1
     """Share of videos whose true class is among the k best."""
-    if not len(predictions): raise EvaluationError("There are no videos to compute an accuracy from.")
+    if not len(predictions):
+        raise EvaluationError("There are no videos to compute an accuracy from.")
     return float(hits(predictions, k, average).mean())
 
 
@@ -396,19 +501,29 @@ def mean_class_accuracy(
     return float(by_class(predictions)["accuracy"].dropna().mean())
 
 
-def _interval(
-    predictions: Predictions,  # scores of N videos
-    k: int = 1,  # how many best classes count
-    level: float = 0.95,  # see `interval`
-) -> tuple[float, float]:  # its ends, in 0 to 1
+def _interval(predictions: Predictions, k: int = 1, level: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of the top-k accuracy."""
     return interval(hits(predictions, k), level)
 
 
-for _method in (accuracy, top1, mean_class_accuracy, by_class, by_group, by_attribute, pair_accuracy, confusion,
-                most_confused, calibration, calibration_error, fig_reliability):
+for _method in (
+    accuracy,
+    top1,
+    mean_class_accuracy,
+    by_class,
+    by_group,
+    by_attribute,
+    pair_accuracy,
+    confusion,
+    most_confused,
+    calibration,
+    calibration_error,
+    fig_reliability,
+):
     setattr(Predictions, _method.__name__, _method)
-Predictions.interval, Predictions.save, Predictions.load = _interval, save_predictions, staticmethod(load_predictions)
+Predictions.interval = _interval
+Predictions.save = save_predictions
+Predictions.load = staticmethod(load_predictions)
 
 # %% ../../nbs/testing/54_evaluate.ipynb #c01aab09
 def class_needs() -> dict[str, str]:
@@ -420,9 +535,14 @@ def summary(
     predictions: Predictions,  # scores of N videos
 ) -> dict[str, Any]:  # by name
     """Top-1, top-5, mean over classes, calibration error, videos, classes; accuracy by need for the classes of Moves."""
-    found = dict(top1=accuracy(predictions), top5=accuracy(predictions, 5), mean_class=mean_class_accuracy(predictions),
-                 calibration_error=calibration_error(predictions), n=len(predictions),
-                 class_hash=class_hash(predictions.class_names))
+    found = dict(
+        top1=accuracy(predictions),
+        top5=accuracy(predictions, 5),
+        mean_class=mean_class_accuracy(predictions),
+        calibration_error=calibration_error(predictions),
+        n=len(predictions),
+        class_hash=class_hash(predictions.class_names),
+    )
     needs = class_needs()
     if set(predictions.class_names) <= needs.keys():
         found["by_need"] = dict(by_group(predictions, needs)[["group", "accuracy"]].itertuples(index=False))
@@ -435,12 +555,17 @@ def describe(
     most: int = 3,  # mistakes to name
 ) -> list[str]:
     """Lines: accuracies, accuracy by need, and the most frequent mistakes with a clip each."""
-    found, (low, high) = summary(predictions), _interval(predictions)
-    lines = [f"{title}: top-1 {found['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), top-5 {found['top5']:.3f}, mean "
-             f"over classes {found['mean_class']:.3f}, calibration error {found['calibration_error']:.3f}"]
+    found = summary(predictions)
+    (low, high) = _interval(predictions)
+    lines = [
+        f"{title}: top-1 {found['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), top-5 {found['top5']:.3f}, mean "
+        f"over classes {found['mean_class']:.3f}, calibration error {found['calibration_error']:.3f}"
+    ]
     lines += [f"  {need:8} {share:.3f}" for need, share in found.get("by_need", {}).items()]
-    return lines + [f"  {row.n} x {row.true!r} taken for {row.answer!r}, e.g. {row.videos[0]}"
-                    for row in most_confused(predictions, most).itertuples()]
+    return lines + [
+        f"  {row.n} x {row.true!r} taken for {row.answer!r}, e.g. {row.videos[0]}"
+        for row in most_confused(predictions, most).itertuples()
+    ]
 
 
 def save_tables(
@@ -448,8 +573,12 @@ def save_tables(
     stem: str | Path,  # how the files' paths begin
 ) -> list[Path]:  # the four files
     """Write STEM-classes.csv, -confusion.csv, -confused.csv and -reliability.png."""
-    stem, worst = Path(stem), most_confused(predictions, 50)
-    files = [stem.with_name(f"{stem.name}-{end}") for end in ("classes.csv", "confusion.csv", "confused.csv", "reliability.png")]
+    stem = Path(stem)
+    worst = most_confused(predictions, 50)
+    files = [
+        stem.with_name(f"{stem.name}-{end}")
+        for end in ("classes.csv", "confusion.csv", "confused.csv", "reliability.png")
+    ]
     by_class(predictions).to_csv(files[0], index=False)
     confusion(predictions).to_csv(files[1], index_label="true class")
     worst.assign(videos=[" ".join(ids) for ids in worst["videos"]]).to_csv(files[2], index=False)
@@ -457,7 +586,8 @@ def save_tables(
     return files
 
 
-for _method in (summary, describe, save_tables): setattr(Predictions, _method.__name__, _method)
+for _method in (summary, describe, save_tables):
+    setattr(Predictions, _method.__name__, _method)
 
 # %% ../../nbs/testing/54_evaluate.ipynb #1b72d1a7
 class _Named(Dataset):
@@ -466,19 +596,23 @@ class _Named(Dataset):
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
-    def __len__(self) -> int: return len(self.dataset)
+    def __len__(self) -> int:
+        return len(self.dataset)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         records = getattr(self.dataset, "records", None)
-        with _naming(str(records[i].id) if records else f"number {i}"): return self.dataset[i]
+        with _naming(str(records[i].id) if records else f"number {i}"):
+            return self.dataset[i]
 
 
 @contextlib.contextmanager
 def _naming(clip: str) -> Iterator[None]:
     """Errors inside name this clip, if they do not already."""
-    try: yield
+    try:
+        yield
     except Exception as err:
-        if clip in str(err): raise
+        if clip in str(err):
+            raise
         raise EvaluationError(f"Clip {clip!r}: {err}") from err
 
 
@@ -488,21 +622,25 @@ def _evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     modes = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with torch.inference_mode(): yield model
+        with torch.inference_mode():
+            yield model
     finally:
-        for m, training in modes.items(): m.training = training
+        for m, training in modes.items():
+            m.training = training
 
 
 def _view_logits(model: nn.Module, clips: torch.Tensor, most: int = 32) -> torch.Tensor:
     """Logits [B,V,K] of clips [B,T,3,H,W] or [B,V,T,3,H,W], `most` views at a time on the model's device."""
-    views, device = clips[:, None] if clips.ndim == 5 else clips, next(model.parameters()).device
+    views = clips[:, None] if clips.ndim == 5 else clips
+    device = next(model.parameters()).device
     logits = torch.cat([model(some.to(device)).float().cpu() for some in views.flatten(0, 1).split(most)])
     return logits.unflatten(0, views.shape[:2])
 
 # %% ../../nbs/testing/54_evaluate.ipynb #cca8737e
 def _process() -> tuple[int, int]:
     """Number of this process, and how many there are (0 of 1 when run alone)."""
-    if not dist.is_available() or not dist.is_initialized(): return 0, 1
+    if not dist.is_available() or not dist.is_initialized():
+        return 0, 1
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -513,7 +651,9 @@ def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
     known = [repr(getattr(dataset, name, None)) for name in ("class_names", "sampling")]
     digest = hashlib.sha256(repr((clips, repr(view), known)).encode())
     for name, value in model.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/testing/54_evaluate.ipynb #6e87face
@@ -521,13 +661,17 @@ class _Parts:
     """Scores by position in the dataset: in memory, and in a folder if there is one."""
 
     def __init__(self, folder: str | Path | None, model: nn.Module, dataset: Dataset, rank: int):
-        self.folder, self.rows = Path(folder) / _fingerprint(model, dataset) if folder else None, {}
+        self.folder = Path(folder) / _fingerprint(model, dataset) if folder else None
+        self.rows = {}
         self.rank = rank
-        if self.folder is None: return
+        if self.folder is None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("[0-9]*.npz")):
-            try: self._take(*_arrays(path, _COLUMNS))
-            except EvaluationError as err: log.warning("%s is damaged, its clips are tested again (%s)", path, err.__cause__)
+            try:
+                self._take(*_arrays(path, _COLUMNS))
+            except EvaluationError as err:
+                log.warning("%s is damaged, its clips are tested again (%s)", path, err.__cause__)
 
     def _take(self, places: Any, ids: Any, logits: np.ndarray, labels: np.ndarray) -> None:
         for place, *row in zip(places, ids, logits, labels, strict=True):
@@ -536,7 +680,8 @@ class _Parts:
     def add(self, places: list[int], ids: list[str], logits: np.ndarray, labels: np.ndarray) -> None:
         """Take in a batch, and write it."""
         self._take(places, ids, logits, labels)
-        if self.folder is None: return
+        if self.folder is None:
+            return
         path = self.folder / f"{places[0]:08d}-{self.rank}.npz"
         part = path.with_name(f".{path.name}")
         np.savez(part, **dict(zip(_COLUMNS, (places, np.array(ids, str), logits, labels), strict=True)))
@@ -544,7 +689,8 @@ class _Parts:
 
     def gather(self, world: int) -> dict[int, tuple[str, np.ndarray, int]]:
         """The rows of all processes."""
-        if world == 1: return self.rows
+        if world == 1:
+            return self.rows
         everyone: list[Any] = [None] * world
         dist.all_gather_object(everyone, self.rows)
         return {place: row for rows in everyone for place, row in rows.items()}
@@ -557,13 +703,17 @@ def _same_classes(model: nn.Module, names: list[str]) -> None:
     """Refuse clips whose class names are not those of the model's card."""
     known = list(getattr(getattr(model, "card", None), "class_names", []))
     if known and known != names:
-        raise EvaluationError(f"The model knows {len(known)} classes ({known[0]!r}, ...), the clips have {len(names)} "
-                              f"({names[0]!r}, ...) or another order: use the category.txt the model was trained with.")
+        raise EvaluationError(
+            f"The model knows {len(known)} classes ({known[0]!r}, ...), the clips have {len(names)} "
+            f"({names[0]!r}, ...) or another order: use the category.txt the model was trained with."
+        )
 
 
 def _view_count(dataset: Dataset) -> int:
     """Views of a clip, as far as the dataset tells: clips in time by crops."""
-    return getattr(getattr(dataset, "sampling", None), "views", 1) * getattr(getattr(dataset, "transform", None), "views", 1)
+    return getattr(getattr(dataset, "sampling", None), "views", 1) * getattr(
+        getattr(dataset, "transform", None), "views", 1
+    )
 
 # %% ../../nbs/testing/54_evaluate.ipynb #b0784cce
 def evaluate(
@@ -576,17 +726,25 @@ def evaluate(
     parts: str | Path | None = None,  # folder for the scores so far: a test that broke off goes on from there
 ) -> Predictions:
     """Logits of every view of every clip of `dataset`; several processes share the clips and all get all scores."""
-    if not len(dataset): raise EvaluationError("There are no clips to test: check the list file.")
-    if not allow_other_classes: _same_classes(model, list(dataset.class_names))
-    put_back = getattr(getattr(dataset, "transform", None), "scores", lambda logits: logits)  # of mirrored views
-    videos, (rank, world) = max(1, batch_size // _view_count(dataset)), _process()
+    if not len(dataset):
+        raise EvaluationError("There are no clips to test: check the list file.")
+    if not allow_other_classes:
+        _same_classes(model, list(dataset.class_names))
+    put_back = getattr(
+        getattr(dataset, "transform", None), "scores", lambda logits: logits
+    )  # of mirrored views
+    videos = max(1, batch_size // _view_count(dataset))
+    (rank, world) = _process()
     store = _Parts(parts, model, dataset, rank)
     todo = [i for i in range(rank, len(dataset), world) if i not in store.rows]
     log.info("process %d of %d: %d of %d clips to test", rank + 1, world, len(todo), len(dataset))
     loader = DataLoader(Subset(_Named(dataset), todo), videos, num_workers=num_workers)
-    with _evaluation_mode(model), tqdm(total=len(todo), disable=not progress or rank > 0, unit="clip", desc="test") as bar:
+    with (
+        _evaluation_mode(model),
+        tqdm(total=len(todo), disable=not progress or rank > 0, unit="clip", desc="test") as bar,
+    ):
         for number, batch in enumerate(loader):
-            places = todo[number * videos:][:len(batch["id"])]
+            places = todo[number * videos :][: len(batch["id"])]
             logits = put_back(_view_logits(model, model_input(batch), batch_size))
             store.add(places, list(batch["id"]), logits.numpy(), batch["label"].numpy())
             bar.update(len(places))
@@ -601,15 +759,23 @@ def protocol(
     clips: int = 0,  # clips per video (0: as the card says); two are centres and starts of the segments
 ) -> tuple[Sampling, TransformConfig | TestViews, str]:  # frames, crops, and a name for tables
     """How a test looks at a video."""
-    sampling, config = Sampling.from_dict(card.sampling), TransformConfig.from_dict(card.transform)
+    sampling = Sampling.from_dict(card.sampling)
+    config = TransformConfig.from_dict(card.transform)
     clips = clips or sampling.views
     swap = {("segments", 2): "twice", ("segments_legacy", 2): "twice", ("twice", 1): "segments"}
-    sampling = replace(sampling, strategy=swap.get((sampling.strategy, clips), sampling.strategy), views=clips)
-    try: sampling.indices(100)
+    sampling = replace(
+        sampling, strategy=swap.get((sampling.strategy, clips), sampling.strategy), views=clips
+    )
+    try:
+        sampling.indices(100)
     except ValueError as err:
-        raise EvaluationError(f"{clips} clips per video do not fit: {err}. Segments give 1 or 2, dense any number.") from err
-    if not views: return sampling, config, f"{clips} view{'s' * (clips > 1)}, centre crop"
-    if config.resize is None: raise EvaluationError("Named views need clips of one height; this model takes any.")
+        raise EvaluationError(
+            f"{clips} clips per video do not fit: {err}. Segments give 1 or 2, dense any number."
+        ) from err
+    if not views:
+        return sampling, config, f"{clips} view{'s' * (clips > 1)}, centre crop"
+    if config.resize is None:
+        raise EvaluationError("Named views need clips of one height; this model takes any.")
     crops = TestViews(views, card.class_names, config.mean, config.std, config.resize, config.size)
     return sampling, crops, f"{sampling.num_frames} frames x {views} x {clips} clip{'s' * (clips > 1)}"
 
@@ -626,14 +792,17 @@ def _card(model: nn.Module) -> Any:
     """The model's card, which must say how clips are sampled and cropped."""
     card = getattr(model, "card", None)
     if card is None or not card.transform or not card.sampling:
-        raise EvaluationError("The model has no card with transform and sampling: load it with load_model from a file "
-                              "that train wrote.")
+        raise EvaluationError(
+            "The model has no card with transform and sampling: load it with load_model from a file "
+            "that train wrote."
+        )
     return card
 
 
 def _best(logits: torch.Tensor, card: Any, top: int, first: tuple) -> list[tuple]:
     """Rows (*first, class, probability) of the `top` classes."""
-    if not torch.isfinite(logits).all(): raise EvaluationError("The scores are not finite.")
+    if not torch.isfinite(logits).all():
+        raise EvaluationError("The scores are not finite.")
     values, best = logits.softmax(0).topk(min(top, len(logits)))
     return [(*first, card.class_names[k], v) for v, k in zip(values.tolist(), best.tolist(), strict=True)]
 
@@ -647,17 +816,28 @@ def predict(
 ) -> pd.DataFrame:
     """The `top` most probable classes: columns class and probability, with a first column video for several paths."""
     model = load_model(model) if isinstance(model, str | Path) else model
-    card, many, rows = _card(model), not isinstance(path, str | os.PathLike), []
+    card = _card(model)
+    many = not isinstance(path, str | os.PathLike)
+    rows = []
     paths = list(path) if many else [path]
+
     def views(one: str | Path) -> torch.Tensor:
-        with _naming(str(one)): return _views(one, card)
-    with _evaluation_mode(model), tqdm(total=len(paths), disable=not progress, unit="video", desc="predict") as bar:
+        with _naming(str(one)):
+            return _views(one, card)
+
+    with (
+        _evaluation_mode(model),
+        tqdm(total=len(paths), disable=not progress, unit="video", desc="predict") as bar,
+    ):
         for k in range(0, len(paths), batch_size):
-            some = paths[k:k + batch_size]
-            for one, scores in zip(some, _view_logits(model, torch.stack([views(p) for p in some])), strict=True):
-                with _naming(str(one)): rows += _best(scores.mean(0), card, top, (str(one),) if many else ())
+            some = paths[k : k + batch_size]
+            for one, scores in zip(
+                some, _view_logits(model, torch.stack([views(p) for p in some])), strict=True
+            ):
+                with _naming(str(one)):
+                    rows += _best(scores.mean(0), card, top, (str(one),) if many else ())
             bar.update(len(some))
-    return pd.DataFrame(rows, columns=["video", "class", "probability"][not many:])
+    return pd.DataFrame(rows, columns=["video", "class", "probability"][not many :])
 
 # %% ../../nbs/testing/54_evaluate.ipynb #7adfa1e4
 def windows(
@@ -666,9 +846,11 @@ def windows(
     stride: int,  # frames from one start to the next, at least 1
 ) -> list[tuple[int, int]]:
     """First and one-past-last frame of windows that cover all `total` frames."""
-    if length < 1 or stride < 1: raise EvaluationError(f"A window of {length} frames every {stride} covers nothing.")
+    if length < 1 or stride < 1:
+        raise EvaluationError(f"A window of {length} frames every {stride} covers nothing.")
     starts = list(range(0, max(total - length, 0) + 1, stride))
-    if starts[-1] + length < total: starts.append(total - length)
+    if starts[-1] + length < total:
+        starts.append(total - length)
     return [(start, min(start + length, total)) for start in starts]
 
 
@@ -684,18 +866,29 @@ def slide(
     """Columns start and end (frames), class, probability: the `top` classes of each window."""
     model = load_model(model) if isinstance(model, str | Path) else model
     card = _card(model)
-    transform, sampling = TransformConfig.from_dict(card.transform).test(), Sampling.from_dict(card.sampling)
+    transform = TransformConfig.from_dict(card.transform).test()
+    sampling = Sampling.from_dict(card.sampling)
     video = open_video(path, short_side=transform.short_side)
-    spans, rows = windows(len(video), length, stride or max(length // 2, 1)), []
+    spans = windows(len(video), length, stride or max(length // 2, 1))
+    rows = []
+
     def view(first: int, last: int) -> torch.Tensor:
         times = None if video.times is None else video.times[first:last]
         lists = [[first + i for i in indices] for indices in sampling.indices(last - first, times=times)]
         return torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
-    with _evaluation_mode(model), tqdm(total=len(spans), disable=not progress, unit="window", desc="slide") as bar:
+
+    with (
+        _evaluation_mode(model),
+        tqdm(total=len(spans), disable=not progress, unit="window", desc="slide") as bar,
+    ):
         for k in range(0, len(spans), batch_size):
-            some = spans[k:k + batch_size]
+            some = spans[k : k + batch_size]
             with _naming(str(path)):
                 logits = _view_logits(model, torch.stack([view(*span) for span in some])).mean(1)
-                rows += [r for span, scores in zip(some, logits, strict=True) for r in _best(scores, card, top, span)]
+                rows += [
+                    r
+                    for span, scores in zip(some, logits, strict=True)
+                    for r in _best(scores, card, top, span)
+                ]
             bar.update(len(some))
     return pd.DataFrame(rows, columns=["start", "end", "class", "probability"])

@@ -42,8 +42,10 @@ def _cpu_name() -> str:
     """The processor's name as the system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"): return line.split(":", 1)[1].strip()
-    except OSError: pass  # not Linux
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
     return platform.processor() or platform.machine()
 
 
@@ -51,18 +53,33 @@ def machine() -> dict[str, Any]:
     """Processor, cores, GPU and versions; no host name, no paths."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return dict(cpu=_cpu_name(), cores=cores, gpu=gpu, python=platform.python_version(), torch=torch.__version__,
-                system=platform.system())
+    return dict(
+        cpu=_cpu_name(),
+        cores=cores,
+        gpu=gpu,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        system=platform.system(),
+    )
 
 
 def commit() -> str | None:
     """Commit of the checkout this library lies in, with '+' when files differ from it; None when installed."""
     root = Path(sda.__file__).resolve().parent.parent
-    if not (root / ".git").exists(): return None
+    if not (root / ".git").exists():
+        return None
     try:
-        run = [subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, check=True)
-               for args in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])]
-    except (OSError, subprocess.SubprocessError): return None
+        run = [
+            subprocess.run(
+                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=20, check=True
+            )
+            for args in (
+                ["rev-parse", "--short=12", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
     return run[0].stdout.strip() + ("+" if run[1].stdout.strip() else "")
 
 # %% ../../nbs/testing/56_results.ipynb #621d3df9
@@ -75,34 +92,43 @@ def new_record(
 ) -> dict[str, Any]:
     """A record of now, here and this commit, with these fields; checked."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
-    record = dict(schema=SCHEMA, kind=kind, created=now, library=sda.__version__, commit=commit(), machine=machine())
+    record = dict(
+        schema=SCHEMA, kind=kind, created=now, library=sda.__version__, commit=commit(), machine=machine()
+    )
     return check_record(json.loads(json.dumps(record | fields, default=_plain)))
 
 
 def _plain(value: Any) -> Any:
     """NumPy and torch numbers, arrays and paths as plain values."""
-    if hasattr(value, "tolist"): return value.tolist()
-    if isinstance(value, os.PathLike): return Path(value).name
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return Path(value).name
     raise RecordError(f"A record cannot hold {value!r} of type {type(value).__name__}.")
 
 # %% ../../nbs/testing/56_results.ipynb #b61be0b3
 def _finite(value: Any, where: str) -> None:
     """Raise for NaN or infinity anywhere in `value`."""
-    if isinstance(value, float) and not math.isfinite(value): raise RecordError(f"{where} is {value}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordError(f"{where} is {value}.")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items: _finite(item, f"{where}.{key}")
+    for key, item in items:
+        _finite(item, f"{where}.{key}")
 
 
 def check_record(record: dict[str, Any], name: str = "record") -> dict[str, Any]:
     """The record itself, or an error that says which field is wrong."""
-    if not isinstance(record, dict): raise RecordError(f"{name} is not a JSON object.")
+    if not isinstance(record, dict):
+        raise RecordError(f"{name} is not a JSON object.")
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind):
             raise RecordError(f"{name}: field {key!r} should be {kind.__name__}, found {record.get(key)!r}.")
     if record["kind"] not in KINDS:
         raise RecordError(f"{name}: kind {record['kind']!r} is none of {', '.join(KINDS)}.")
     if record["schema"] > SCHEMA:
-        raise RecordError(f"{name} was written by a newer version (schema {record['schema']}): update the library.")
+        raise RecordError(
+            f"{name} was written by a newer version (schema {record['schema']}): update the library."
+        )
     _finite(record, name)
     return record
 
@@ -111,7 +137,9 @@ def save_record(record: dict[str, Any], path: str | Path) -> Path:
     """Check the record and write it as JSON, atomically."""
     text = json.dumps(check_record(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if len(text.encode()) > MAX_BYTES:
-        raise RecordError(f"The record has {len(text.encode())} bytes; keep it under {MAX_BYTES}: store arrays apart.")
+        raise RecordError(
+            f"The record has {len(text.encode())} bytes; keep it under {MAX_BYTES}: store arrays apart."
+        )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -138,32 +166,60 @@ def load_records(folder: str | Path = "data/results", kind: str | None = None) -
     """All records of a folder (of one kind), oldest first; a damaged file is an error, other JSON a warning."""
     records = []
     for path in sorted(Path(folder).glob("*.json")):
-        try: record = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as err:
             raise RecordError(f"{path} is not readable JSON ({err}): restore it or delete it.") from err
         if isinstance(record, dict) and "schema" not in record:
             log.warning("%s is no record of sda.testing.results and is left out", path.name)
             continue
         check_record(record, path.name)
-        if kind is None or record["kind"] == kind: records.append(record | {"file": path.name})
+        if kind is None or record["kind"] == kind:
+            records.append(record | {"file": path.name})
     return sorted(records, key=lambda r: r["created"])
 
 # %% ../../nbs/testing/56_results.ipynb #f1988794
-TABLE_KEYS = ("dataset", "split", "model", "recipe", "protocol", "settings")  # what makes two records the same experiment
-_NO_SETTING = {"recipe", "seed", "device", "threads", "num_workers", "save_every", "keep_states", "tensorboard", "compile",
-               "channels_last", "sync_bn", "dropout"}  # named elsewhere, or how a run is made, not what; dropout is in both
+TABLE_KEYS = (
+    "dataset",
+    "split",
+    "model",
+    "recipe",
+    "protocol",
+    "settings",
+)  # what makes two records the same experiment
+_NO_SETTING = {
+    "recipe",
+    "seed",
+    "device",
+    "threads",
+    "num_workers",
+    "save_every",
+    "keep_states",
+    "tensorboard",
+    "compile",
+    "channels_last",
+    "sync_bn",
+    "dropout",
+}  # named elsewhere, or how a run is made, not what; dropout is in both
 
 
 def _keys(record: dict[str, Any]) -> dict[str, Any]:
     """The test that a record is of; a release belongs to the dataset's name: Diving48 V1 and V2 are two tests."""
     source = f" ({record['source']})" if record.get("source") else ""
-    return {k: record.get(k) or "-" for k in TABLE_KEYS[:-1]} | {"dataset": (record.get("dataset") or "-") + source}
+    return {k: record.get(k) or "-" for k in TABLE_KEYS[:-1]} | {
+        "dataset": (record.get("dataset") or "-") + source
+    }
 
 
 def _settings(record: dict[str, Any], compared: set[str]) -> dict[str, str]:
     """Options of the network, and those settings of its training that are compared."""
-    found = {k: v for k, v in (record.get("config") or {}).items() if k in compared} | (record.get("options") or {})
-    def said(value: Any) -> str: return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    found = {k: v for k, v in (record.get("config") or {}).items() if k in compared} | (
+        record.get("options") or {}
+    )
+
+    def said(value: Any) -> str:
+        return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
     known = {} if record.get("config") or not compared else {"settings": "not recorded"}
     return known | {k: said(v) for k, v in found.items() if k not in _NO_SETTING and v is not None}
 
@@ -171,11 +227,15 @@ def _settings(record: dict[str, Any], compared: set[str]) -> dict[str, str]:
 def _apart(namesakes: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Records with the same keys by what tells them apart, in words; settings that only some versions wrote do not count."""
     configs = [set(r["config"]) for r in namesakes if r.get("config")]
-    compared, groups = set.intersection(*configs) if configs else set(), {}
-    for r in namesakes: groups.setdefault(json.dumps(_settings(r, compared), sort_keys=True), []).append(r)
+    compared = set.intersection(*configs) if configs else set()
+    groups = {}
+    for r in namesakes:
+        groups.setdefault(json.dumps(_settings(r, compared), sort_keys=True), []).append(r)
     alike = [json.loads(name) for name in groups]
-    return [(" ".join(f"{k}={v}" for k, v in mine.items() if any(other.get(k) != v for other in alike)), group)
-            for mine, group in zip(alike, groups.values(), strict=True)]
+    return [
+        (" ".join(f"{k}={v}" for k, v in mine.items() if any(other.get(k) != v for other in alike)), group)
+        for mine, group in zip(alike, groups.values(), strict=True)
+    ]
 
 
 def _experiments(records: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
@@ -183,27 +243,39 @@ def _experiments(records: list[dict[str, Any]]) -> list[tuple[dict[str, Any], li
     names: dict[str, list[dict]] = {}
     for r in sorted((r for r in records if r["kind"] == "test"), key=lambda r: r["created"]):
         names.setdefault(json.dumps(_keys(r)), []).append(r)
-    return [(json.loads(name) | {"settings": told}, list({r.get("seed"): r for r in group}.values()))
-            for name, namesakes in names.items() for told, group in _apart(namesakes)]
+    return [
+        (json.loads(name) | {"settings": told}, list({r.get("seed"): r for r in group}.values()))
+        for name, namesakes in names.items()
+        for told, group in _apart(namesakes)
+    ]
 
 # %% ../../nbs/testing/56_results.ipynb #23f00001
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """Numbers of a test record: top-1, top-5, accuracy by group, seconds."""
     metrics = record["metrics"]
     groups = {name: value for name, value in metrics.get("by_need", {}).items() if value is not None}
-    return dict(top1=metrics.get("top1"), top5=metrics.get("top5"), clips=metrics.get("n"),
-                train_seconds=record.get("train_seconds")) | groups
+    return (
+        dict(
+            top1=metrics.get("top1"),
+            top5=metrics.get("top5"),
+            clips=metrics.get("n"),
+            train_seconds=record.get("train_seconds"),
+        )
+        | groups
+    )
 
 
 def accuracy_table(
     records: list[dict[str, Any]],  # from `load_records`; only those of kind "test" count
 ) -> pd.DataFrame:
     """Mean accuracy per experiment over seeds, spread (standard deviation) and number of seeds; latest run per seed."""
-    first, rows = [*TABLE_KEYS, "seeds", "clips", "top1", "spread"], []
+    first = [*TABLE_KEYS, "seeds", "clips", "top1", "spread"]
+    rows = []
     for keys, mine in _experiments(records):
         each = pd.DataFrame(map(_flat, mine)).astype(float)
         rows.append(keys | each.mean().to_dict() | {"seeds": len(each), "spread": each["top1"].std()})
-    if not rows: return pd.DataFrame(columns=first)
+    if not rows:
+        return pd.DataFrame(columns=first)
     table = pd.DataFrame(rows).dropna(axis=1, how="all")
     order = [c for c in first if c in table or c == "spread"]
     table = table.reindex(columns=order + [c for c in table.columns if c not in order])
@@ -214,12 +286,18 @@ def percent_table(table: pd.DataFrame) -> pd.DataFrame:
     """`accuracy_table` as text: shares in percent, mean ± spread (n seeds), seconds whole; constant columns dropped."""
     out = table.copy()
     shares = [c for c in out.columns if c not in (*TABLE_KEYS, "seeds", "clips", "spread", "train_seconds")]
+
     def overall(row: pd.Series) -> str:
         spread = f" ± {100 * row.spread:.1f}" if pd.notna(row.spread) else ""
         return f"{100 * row.top1:.1f}{spread}"
+
     text = {"top1": [overall(row) for row in out.itertuples()]}
     text |= {c: [f"{100 * v:.1f}" if pd.notna(v) else "-" for v in out[c]] for c in shares if c != "top1"}
-    text |= {c: [f"{v:.0f}" if pd.notna(v) else "-" for v in out[c]] for c in ("clips", "train_seconds") if c in out}
+    text |= {
+        c: [f"{v:.0f}" if pd.notna(v) else "-" for v in out[c]]
+        for c in ("clips", "train_seconds")
+        if c in out
+    }
     out = out.drop(columns="spread").assign(**text)
     alike = [c for c in TABLE_KEYS if c != "model" and out[c].nunique() <= 1]
     return out.drop(columns=alike)
@@ -227,7 +305,10 @@ def percent_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def to_markdown(table: pd.DataFrame) -> str:
     """A markdown table without further packages; bars in cells are escaped."""
-    def line(cells: Any) -> str: return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+
+    def line(cells: Any) -> str:
+        return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+
     rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
     return "\n".join(map(line, rows))
 
@@ -239,8 +320,12 @@ def to_html(table: pd.DataFrame) -> str:
 # %% ../../nbs/testing/56_results.ipynb #ada3e063
 def load_published(path: str | Path = "data/published.csv") -> pd.DataFrame:
     """The published tables: dataset, method, protocol, sizes as printed and measured, metric, value, note."""
-    table = pd.read_csv(path, dtype={"frames": str, "crops": "Int64", "clips": "Int64"}, keep_default_na=False,
-                        na_values={c: "" for c in ("crops", "clips", *_SIZES, "value")})
+    table = pd.read_csv(
+        path,
+        dtype={"frames": str, "crops": "Int64", "clips": "Int64"},
+        keep_default_na=False,
+        na_values={c: "" for c in ("crops", "clips", *_SIZES, "value")},
+    )
     if missing := {"dataset", "method", "frames", *_SIZES, "metric", "value", "note"} - set(table.columns):
         raise RecordError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
     return table
@@ -256,7 +341,10 @@ def doubtful(
 ) -> pd.DataFrame:
     """The methods whose printed sizes differ from the measured ones by more than that."""
     sizes = published[["method", "frames", *_SIZES, "note"]].drop_duplicates(["method", "frames"])
-    def far(name: str, limit: float) -> pd.Series: return (sizes[name] / sizes[f"measured_{name}"] - 1).abs() > limit
+
+    def far(name: str, limit: float) -> pd.Series:
+        return (sizes[name] / sizes[f"measured_{name}"] - 1).abs() > limit
+
     return sizes[far("params_m", params) | far("gmacs", macs)].reset_index(drop=True)
 
 # %% ../../nbs/testing/56_results.ipynb #29c1ecb8
@@ -269,8 +357,10 @@ def _published_rows(published: pd.DataFrame) -> list[dict[str, Any]]:
         frames = f"({r['frames']})" if "+" in r["frames"] else r["frames"]
         row = rows.setdefault((r["dataset"], r["method"], frames + crops), sizes | {"note": r["note"]})
         row[r["metric"]] = r["value"]
-    return [dict(zip(("dataset", "method", "protocol"), key, strict=True), source="published", **row)
-            for key, row in rows.items()]
+    return [
+        dict(zip(("dataset", "method", "protocol"), key, strict=True), source="published", **row)
+        for key, row in rows.items()
+    ]
 
 
 def _where(record: dict[str, Any]) -> str:
@@ -284,18 +374,44 @@ def _measured_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for keys, mine in _experiments(records):
         [row] = accuracy_table(mine).to_dict("records")
-        def each(values: Any) -> str: return ", ".join(dict.fromkeys(map(str, values)))
-        rows.append(dict(
-            dataset=row["dataset"], method=f"{row['model']} ({row['recipe']})", protocol=row["protocol"],
-            source="measured", note=f"split {row['split']} {keys['settings']}".strip(), seeds=each(r.get("seed") for r in mine),
-            commit=each(r.get("commit") or "-" for r in mine), machine=each(map(_where, mine)),
-            record=each(r.get("file", "-") for r in mine),
-            **{k: round(100 * row[k], 1) for k in ("top1", "spread", "top5") if pd.notna(row.get(k))}))
+
+        def each(values: Any) -> str:
+            return ", ".join(dict.fromkeys(map(str, values)))
+
+        rows.append(
+            dict(
+                dataset=row["dataset"],
+                method=f"{row['model']} ({row['recipe']})",
+                protocol=row["protocol"],
+                source="measured",
+                note=f"split {row['split']} {keys['settings']}".strip(),
+                seeds=each(r.get("seed") for r in mine),
+                commit=each(r.get("commit") or "-" for r in mine),
+                machine=each(map(_where, mine)),
+                record=each(r.get("file", "-") for r in mine),
+                **{k: round(100 * row[k], 1) for k in ("top1", "spread", "top5") if pd.notna(row.get(k))},
+            )
+        )
     return rows
 
 # %% ../../nbs/testing/56_results.ipynb #3cfa9524
-_COLUMNS = ("dataset", "method", "protocol", *_SIZES, "top1", "spread", "top5", "verb top1", "noun top1", "source",
-            "seeds", "commit", "machine", "record", "note")
+_COLUMNS = (
+    "dataset",
+    "method",
+    "protocol",
+    *_SIZES,
+    "top1",
+    "spread",
+    "top5",
+    "verb top1",
+    "noun top1",
+    "source",
+    "seeds",
+    "commit",
+    "machine",
+    "record",
+    "note",
+)
 
 
 def results_table(
@@ -305,14 +421,19 @@ def results_table(
     """Published and measured accuracies in percent, a row per dataset, method and protocol; best last."""
     table = pd.DataFrame(_published_rows(published) + _measured_rows(records), columns=_COLUMNS)
     order = ["dataset", "source", "top1", "verb top1"]
-    return table.sort_values(order, ignore_index=True, key=lambda c: c if c.name != "source" else c != "published")
+    return table.sort_values(
+        order, ignore_index=True, key=lambda c: c if c.name != "source" else c != "published"
+    )
 
 
 def plain_table(table: pd.DataFrame) -> pd.DataFrame:
     """`results_table` as text: a dash for what is not known; columns without anything are left out."""
+
     def text(value: Any) -> str:
-        if pd.isna(value) or value == "": return "-"
+        if pd.isna(value) or value == "":
+            return "-"
         return f"{value:g}" if isinstance(value, float) else str(value)
+
     words = table.map(text)
     return words.loc[:, (words != "-").any()]
 
@@ -324,32 +445,44 @@ def choose_table(
 ) -> pd.DataFrame:
     """A table for people: the measured accuracies, or the published ones and the measured ones."""
     table = accuracy_table(records) if published is None else results_table(published, records)
-    if table.empty: raise RecordError("There are no records of tests: sda test --out FOLDER writes one.")
+    if table.empty:
+        raise RecordError("There are no records of tests: sda test --out FOLDER writes one.")
     of_it = table["dataset"].str.split(" (", n=1, regex=False).str[0] == dataset  # any release of it
     if dataset and not of_it.any():
-        raise RecordError(f"There are no rows of {dataset!r}, but of {', '.join(sorted(set(table['dataset'])))}.")
-    if dataset: table = table[of_it]
+        raise RecordError(
+            f"There are no rows of {dataset!r}, but of {', '.join(sorted(set(table['dataset'])))}."
+        )
+    if dataset:
+        table = table[of_it]
     return percent_table(table) if published is None else plain_table(table)
 
 # %% ../../nbs/testing/56_results.ipynb #70eac433
-_SORT = '''const t=this.closest('table'),i=this.cellIndex,up=this.getAttribute('aria-sort')!=='ascending';
+_SORT = """const t=this.closest('table'),i=this.cellIndex,up=this.getAttribute('aria-sort')!=='ascending';
 for(const h of this.parentNode.cells)h.removeAttribute('aria-sort');this.setAttribute('aria-sort',up?'ascending':'descending');
 const v=r=>r.cells[i].textContent.trim(),no=x=>x===''||x==='-',n=x=>/^-?[0-9.]+( ±.*)?$/.test(x)?parseFloat(x):NaN;
 [...t.tBodies[0].rows].sort((p,q)=>{const a=v(p),c=v(q);if(no(a)||no(c))return no(a)-no(c);
-const d=n(a)-n(c);return(isNaN(d)?a.localeCompare(c):d)*(up?1:-1)}).forEach(r=>t.tBodies[0].append(r))'''.replace("\n", "")
+const d=n(a)-n(c);return(isNaN(d)?a.localeCompare(c):d)*(up?1:-1)}).forEach(r=>t.tBodies[0].append(r))""".replace(
+    "\n", ""
+)
 
 
 def sortable(table: pd.DataFrame) -> str:
     """An HTML table whose columns sort on a click or on Enter; rows without a value stay last."""
-    head = (f'<th tabindex="0" style="cursor:pointer" title="sort" onclick="{html.escape(_SORT)}" '
-            'onkeydown="if(event.key===&quot;Enter&quot;)this.click()">')
+    head = (
+        f'<th tabindex="0" style="cursor:pointer" title="sort" onclick="{html.escape(_SORT)}" '
+        'onkeydown="if(event.key===&quot;Enter&quot;)this.click()">'
+    )
     return to_html(table).replace("<th>", head)
 
 
 def to_page(table: pd.DataFrame, title: str = "Results") -> str:
     """A whole HTML page with a sortable table; nothing is loaded from elsewhere."""
-    style = ("body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:3px 8px;text-align:left;"
-             "border-bottom:1px solid #ccc}th{position:sticky;top:0;background:#fff}th[aria-sort=ascending]::after{content:' ▲'}"
-             "th[aria-sort=descending]::after{content:' ▼'}")
-    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-            f"<style>{style}</style><h1>{html.escape(title)}</h1>{sortable(table)}</html>\n")
+    style = (
+        "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:3px 8px;text-align:left;"
+        "border-bottom:1px solid #ccc}th{position:sticky;top:0;background:#fff}th[aria-sort=ascending]::after{content:' ▲'}"
+        "th[aria-sort=descending]::after{content:' ▼'}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style><h1>{html.escape(title)}</h1>{sortable(table)}</html>\n"
+    )

@@ -28,20 +28,31 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from . import trainer
 from ..networks.backbones import eval_mode, sda_blocks
-from .trainer import DivergedError, Engine, Progress, TrainConfig, TrainingError, Watcher, build_model
+from . import trainer
+from sda.training.trainer import (
+    DivergedError,
+    Engine,
+    Progress,
+    TrainConfig,
+    TrainingError,
+    Watcher,
+    build_model,
+)
 
 # %% ../../nbs/training/51_callbacks.ipynb #04c71462
 log = logging.getLogger(__name__)
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # training, validation, single batches
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREY = "#999999"  # training, validation, single batches
 
 # %% ../../nbs/training/51_callbacks.ipynb #76f71079
 @contextlib.contextmanager
 def untouched_generators() -> Iterator[None]:
     """Python's, NumPy's and torch's random numbers go on as if the `with` block had not been."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try: yield
+    try:
+        yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
@@ -50,14 +61,17 @@ def untouched_generators() -> Iterator[None]:
 
 def rising_rates(lowest: float, highest: float, steps: int) -> list[float]:
     """`steps` learning rates from lowest to highest, each the same factor above the one before."""
-    if not 0 < lowest < highest: raise TrainingError(f"The rates must rise: lowest={lowest:g}, highest={highest:g}.")
-    if steps < 10: raise TrainingError(f"A search of {steps} steps shows nothing: take 10 at least, better 60.")
+    if not 0 < lowest < highest:
+        raise TrainingError(f"The rates must rise: lowest={lowest:g}, highest={highest:g}.")
+    if steps < 10:
+        raise TrainingError(f"A search of {steps} steps shows nothing: take 10 at least, better 60.")
     return np.geomspace(lowest, highest, steps).tolist()
 
 # %% ../../nbs/training/51_callbacks.ipynb #2aa12770
 @dataclass
 class RateSearch:
     """What a learning-rate search found."""
+
     table: pd.DataFrame  # one row per step: lr, loss (mean over the clips), smooth
     suggestion: float  # a tenth of the rate at which the smoothed loss was lowest
     diverged: bool  # whether the sweep went far enough to see the loss explode
@@ -66,7 +80,7 @@ class RateSearch:
         """Loss against rate, with the suggestion."""
         fig = Figure(figsize=(5, 2.4), dpi=80)
         ax = fig.subplots()
-        ax.plot(self.table["lr"], self.table["loss"], color=GREY, lw=.8, label="each batch")
+        ax.plot(self.table["lr"], self.table["loss"], color=GREY, lw=0.8, label="each batch")
         ax.plot(self.table["lr"], self.table["smooth"], color=BLUE, label="smoothed")
         ax.axvline(self.suggestion, color=ORANGE, ls="--", label=f"suggestion {self.suggestion:.1e}")
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)")
@@ -87,16 +101,25 @@ def smoothed(
 # %% ../../nbs/training/51_callbacks.ipynb #884702e0
 def sweep(config: TrainConfig, network: nn.Module, data: Dataset, rates: list[float]) -> Iterator[float]:
     """Train `network` in place, one step per rate; the mean loss of each batch, until it is no number."""
-    engine = trainer.start_engine(dataclasses.replace(config, lr=1.0, lr_batch=0, ema=0.0, compile=False), network, None)
-    plans = (step for epoch in range(len(rates))
-             for step in trainer.epoch_plan(len(data), config.batch_size, config.seed, epoch, config.accumulate))
+    engine = trainer.start_engine(
+        dataclasses.replace(config, lr=1.0, lr_batch=0, ema=0.0, compile=False), network, None
+    )
+    plans = (
+        step
+        for epoch in range(len(rates))
+        for step in trainer.epoch_plan(len(data), config.batch_size, config.seed, epoch, config.accumulate)
+    )
     steps = [next(plans) for _ in rates]
-    loader = iter(trainer.clip_loader(data, [p for s in steps for p in s.pieces], config.num_workers, config.seed))
+    loader = iter(
+        trainer.clip_loader(data, [p for s in steps for p in s.pieces], config.num_workers, config.seed)
+    )
     trainer.training_mode(engine.bare_model, config.partial_bn)
     for k, (rate, step) in enumerate(zip(rates, steps, strict=True)):
         trainer.seed_everything(config.seed, k)
-        try: yield trainer.train_step(engine, step, [next(loader) for _ in step.pieces], rate)[0] / step.size
-        except DivergedError: return
+        try:
+            yield trainer.train_step(engine, step, [next(loader) for _ in step.pieces], rate)[0] / step.size
+        except DivergedError:
+            return
 
 # %% ../../nbs/training/51_callbacks.ipynb #42d3508a
 def find_lr(
@@ -108,19 +131,29 @@ def find_lr(
     steps: int = 60,  # updates, each on a batch of its own
 ) -> RateSearch:
     """Sweep the learning rate on a copy of the model, and suggest one for `TrainConfig.lr`."""
-    rates, losses, low, diverged = rising_rates(lowest, highest, steps), [], np.empty(0), False
+    rates = rising_rates(lowest, highest, steps)
+    losses = []
+    low = np.empty(0)
+    diverged = False
     with untouched_generators():
         network = copy.deepcopy(build_model(config, model, data.class_names))
         for loss in sweep(config, network, data, rates):
             losses.append(loss)
             low = smoothed(losses)
-            if diverged := low[-1] > 4 * losses[0]: break
-        else: diverged = len(losses) < len(rates)
+            if diverged := low[-1] > 4 * losses[0]:
+                break
+        else:
+            diverged = len(losses) < len(rates)
     if len(losses) < 10:
-        raise TrainingError(f"The loss exploded after {len(losses)} steps: start lower than lowest={lowest:g}.")
+        raise TrainingError(
+            f"The loss exploded after {len(losses)} steps: start lower than lowest={lowest:g}."
+        )
     best = rates[int(np.argmin(low))]
-    if not diverged: log.warning("the loss did not explode up to %g: the suggestion may be too low", highest)
-    return RateSearch(pd.DataFrame({"lr": rates[:len(losses)], "loss": losses, "smooth": low}), best / 10, diverged)
+    if not diverged:
+        log.warning("the loss did not explode up to %g: the suggestion may be too low", highest)
+    return RateSearch(
+        pd.DataFrame({"lr": rates[: len(losses)], "loss": losses, "smooth": low}), best / 10, diverged
+    )
 
 # %% ../../nbs/training/51_callbacks.ipynb #67b631d9
 def fig_history(
@@ -131,15 +164,24 @@ def fig_history(
     """Loss on the left and accuracy on the right, training and validation."""
     fig = Figure(figsize=(7, 2.4), dpi=80)
     left, right = fig.subplots(1, 2)
-    if batches: left.plot(*zip(*batches, strict=True), color=GREY, lw=.7, label="each batch")
+    if batches:
+        left.plot(*zip(*batches, strict=True), color=GREY, lw=0.7, label="each batch")
     epochs = [row["epoch"] for row in history]
     for part, name, colour in (("train", "training", BLUE), ("val", "validation", ORANGE)):
-        left.plot([per_epoch * e for e in epochs], [row[f"{part}_loss"] for row in history], "o-", ms=3, color=colour)
+        left.plot(
+            [per_epoch * e for e in epochs],
+            [row[f"{part}_loss"] for row in history],
+            "o-",
+            ms=3,
+            color=colour,
+        )
         right.plot(epochs, [row[f"{part}_top1"] for row in history], "o-", ms=3, color=colour, label=name)
     left.set(xlabel="step" if batches else "epoch", ylabel="loss (nats)", xlim=(0, None), ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="top-1 accuracy", xlim=(0, None), ylim=(-.02, 1.02))
-    for ax in (left, right): ax.locator_params(axis="x", integer=True)
-    for ax in (left, right)[not batches:]: ax.legend(frameon=False, fontsize=8)
+    right.set(xlabel="epoch", ylabel="top-1 accuracy", xlim=(0, None), ylim=(-0.02, 1.02))
+    for ax in (left, right):
+        ax.locator_params(axis="x", integer=True)
+    for ax in (left, right)[not batches :]:
+        ax.legend(frameon=False, fontsize=8)
     fig.tight_layout()
     return fig
 
@@ -155,7 +197,8 @@ def in_notebook() -> bool:
     """Whether pictures can be shown: a notebook's kernel runs this."""
     try:
         from IPython import get_ipython
-    except ImportError: return False
+    except ImportError:
+        return False
     return getattr(get_ipython(), "kernel", None) is not None
 
 
@@ -193,7 +236,10 @@ class LivePlot(Watcher):
         self,
         every: float = 2.0,  # seconds between two drawings, at least
     ):
-        self.every, self.history, self.batches, self.per_epoch = every, [], [], 1.0
+        self.every = every
+        self.history = []
+        self.batches = []
+        self.per_epoch = 1.0
         self.screen, self._drawn = None, 0.0
 
     def figure(self) -> Figure:
@@ -202,14 +248,17 @@ class LivePlot(Watcher):
 
     def start(self, engine: Engine, progress: Progress) -> None:
         """Show what an interrupted run has done before."""
-        self.history, self.batches = progress.history, []
+        self.history = progress.history
+        self.batches = []
         self.per_epoch = progress.steps / max(progress.epoch, 1)
-        if engine.accelerator.is_main_process and in_notebook(): self.screen = Screen(png_of(self.figure()))
+        if engine.accelerator.is_main_process and in_notebook():
+            self.screen = Screen(png_of(self.figure()))
 
     def step(self, engine: Engine, progress: Progress, loss: float) -> None:
         """One more point; a new drawing when the last one is old."""
         self.batches.append((progress.steps, loss))
-        if self.screen is None or time.monotonic() - self._drawn < self.every: return
+        if self.screen is None or time.monotonic() - self._drawn < self.every:
+            return
         self.screen.show(png_of(self.figure()))
         self._drawn = time.monotonic()
 
@@ -219,7 +268,8 @@ class LivePlot(Watcher):
 
     def stop(self) -> None:
         """Leave the last picture."""
-        if self.screen is not None: self.screen.leave(png_of(self.figure()))
+        if self.screen is not None:
+            self.screen.leave(png_of(self.figure()))
         self.screen = None
 
 # %% ../../nbs/training/51_callbacks.ipynb #88406dd2
@@ -227,15 +277,21 @@ class LivePlot(Watcher):
 def selection_weights(
     model: nn.Module,  # network; left as it was
     clips: Tensor,  # float [B,T,3,H,W]
-) -> dict[str, dict[str, Tensor]]:  # stage -> dependency -> weights of its blocks on these clips, one after the other
+) -> dict[
+    str, dict[str, Tensor]
+]:  # stage -> dependency -> weights of its blocks on these clips, one after the other
     """What the SDA blocks of each stage select, in evaluation mode."""
     found = {}
     with eval_mode(model), contextlib.ExitStack() as stack:
         for name, block in sda_blocks(model).items():
-            def note(module: nn.Module, args: Any, out: Tensor, name: str = name, block: nn.Module = block) -> None:
+
+            def note(
+                module: nn.Module, args: Any, out: Tensor, name: str = name, block: nn.Module = block
+            ) -> None:
                 stage = found.setdefault(name.partition(".")[0], {})
                 for d, column in zip(block.dependencies, out.float().cpu().unbind(1), strict=True):
                     stage[d] = torch.cat([stage[d], column]) if d in stage else column
+
             stack.callback(block.attention.register_forward_hook(note).remove)
         model.forward(clips)  # past a compiled call, which knows nothing of the hooks
     return found
@@ -247,7 +303,7 @@ def fig_confusion(
 ) -> Figure:
     """Share of each class's clips that got each answer."""
     shares = counts.cpu() / counts.cpu().sum(1, keepdim=True).clamp(min=1)
-    side = min(2.5 + .22 * len(class_names), 9)
+    side = min(2.5 + 0.22 * len(class_names), 9)
     fig = Figure(figsize=(side + 1.5, side), dpi=80)
     ax = fig.subplots()
     picture = ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
@@ -255,7 +311,7 @@ def fig_confusion(
     if len(class_names) <= 30:
         ax.set_yticks(range(len(class_names)), class_names, fontsize=7)
         ax.set_xticks(range(len(class_names)), class_names, fontsize=7, rotation=90)
-    fig.colorbar(picture, shrink=.8, label="share of the class's clips")
+    fig.colorbar(picture, shrink=0.8, label="share of the class's clips")
     fig.tight_layout()
     return fig
 
@@ -272,29 +328,38 @@ class TensorBoard(Watcher):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as err:
             raise ImportError("TensorBoard files need tensorboard: pip install tensorboard") from err
-        self.folder, self.clips, self.writer, self._open = Path(folder), clips, None, SummaryWriter
+        self.folder = Path(folder)
+        self.clips = clips
+        self.writer = None
+        self._open = SummaryWriter
 
     def start(self, engine: Engine, progress: Progress) -> None:
         """Open the file, in the first process, and write down what is run."""
-        if not engine.accelerator.is_main_process: return
+        if not engine.accelerator.is_main_process:
+            return
         self.writer = self._open(str(self.folder), purge_step=progress.steps + 1, flush_secs=10)
         text = yaml.safe_dump(dataclasses.asdict(engine.config), sort_keys=False)
-        self.writer.add_text("description", "".join(f"    {line}\n" for line in text.splitlines()), progress.steps)
+        self.writer.add_text(
+            "description", "".join(f"    {line}\n" for line in text.splitlines()), progress.steps
+        )
 
     def step(self, engine: Engine, progress: Progress, loss: float) -> None:
         """Loss of the batch, and the rate of each group."""
-        if self.writer is None: return
+        if self.writer is None:
+            return
         self.writer.add_scalar("batch/loss", loss, progress.steps)
         for group in engine.optimizer.param_groups:
             self.writer.add_scalar(f"rate/{group['role']}", group["lr"], progress.steps)
 
     def epoch(self, engine: Engine, progress: Progress, val_data: Dataset | None) -> None:
         """The row of the history, and two looks into the network."""
-        if self.writer is not None: write_epoch(self.writer, engine, progress, val_data, self.clips)
+        if self.writer is not None:
+            write_epoch(self.writer, engine, progress, val_data, self.clips)
 
     def stop(self) -> None:
         """Close the file."""
-        if self.writer is not None: self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
         self.writer = None
 
 # %% ../../nbs/training/51_callbacks.ipynb #c084e433
@@ -306,12 +371,17 @@ def write_epoch(
     clips: int,  # how many of them selections are read on
 ) -> None:
     """Curves, histograms of the selection weights, and the confusions of the validation."""
-    row, at, model = progress.history[-1], progress.steps, engine.bare_model
+    row = progress.history[-1]
+    at = progress.steps
+    model = engine.bare_model
     for key in ("train_loss", "val_loss", "train_top1", "val_top1", "clips_per_second"):
-        if np.isfinite(row[key]): writer.add_scalar(f"epoch/{key}", row[key], at)
-    if data is None: return
+        if np.isfinite(row[key]):
+            writer.add_scalar(f"epoch/{key}", row[key], at)
+    if data is None:
+        return
     writer.add_figure("confusion", fig_confusion(engine.confusion, data.class_names), at)
-    if not sda_blocks(model): return
+    if not sda_blocks(model):
+        return
     batch = torch.stack([data[i]["clip"] for i in range(min(clips, len(data)))]).to(engine.accelerator.device)
     for stage, found in selection_weights(model, batch).items():
         for dependency, values in found.items():

@@ -43,13 +43,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ..data.datasets import model_input
+from ..data.sampling import Sampling
+from ..data.transforms import TransformConfig
 from ..networks.backbones import create_model, new_parts
 from ..networks.blocks import SDA, QueryAttention
 from ..networks.checkpoints import ModelCard, load_model, save_model
-from ..data.datasets import model_input
 from ..testing.results import new_record, save_record
-from ..data.sampling import Sampling
-from ..data.transforms import TransformConfig
 from .tricks import Average, averaged, mix_batch, mixed_loss, second_loss, sync_norms
 
 # %% ../../nbs/training/50_trainer.ipynb #03ab765a
@@ -67,12 +67,15 @@ class DivergedError(TrainingError):
 @dataclass
 class OptimConfig:
     """How the weights are moved."""
+
     epochs: int = 15  # passes over the training clips
     batch_size: int = 32  # clips per optimiser step, over all processes together
     accumulate: int = 1  # pieces in which a batch is computed when it does not fit into memory
     optimizer: Literal["adamw", "sgd"] = "adamw"  # update rule
     lr: float = 4e-3  # highest learning rate, meant for batches of `lr_batch` clips
-    lr_batch: int = 0  # batch size `lr` is meant for: lr is multiplied by batch_size / lr_batch (0: taken as it is)
+    lr_batch: int = (
+        0  # batch size `lr` is meant for: lr is multiplied by batch_size / lr_batch (0: taken as it is)
+    )
     momentum: float = 0.9  # momentum of sgd
     betas: tuple[float, float] = (0.9, 0.98)  # averaging constants of adamw
     weight_decay: float = 0.02  # decay of matrices and kernels; biases, norms and queries have none
@@ -83,7 +86,9 @@ class OptimConfig:
     clip_grad: float = 5.0  # largest L2 norm of the whole gradient (0: no limit)
     label_smoothing: float = 0.0  # share of each target spread evenly over all classes
     mixup: float = 0.0  # clips are mixed in pairs, shares drawn from Beta(mixup, mixup) (0: not mixed)
-    cutmix: float = 0.0  # a rectangle shows another clip, its share drawn from Beta(cutmix, cutmix); with mixup: or
+    cutmix: float = (
+        0.0  # a rectangle shows another clip, its share drawn from Beta(cutmix, cutmix); with mixup: or
+    )
     ema: float = 0.0  # decay of averaged weights, which are validated and stored (0: no average)
     sda_lr: float = 1.0  # rate multiplier of the convolutions and linear layers in SDA blocks (published: 5)
     query_lr: float = 1.0  # rate multiplier of the attention queries
@@ -94,10 +99,13 @@ class OptimConfig:
 @dataclass
 class ClipConfig:
     """What the model sees of a video, and how the network is made."""
+
     num_frames: int = 8  # frames sampled from each clip
     strategy: str = "segments"  # how frames are sampled, one of `sda.data.sampling.SAMPLERS`
     step: float = 0.25  # seconds between frames; only for strategy "seconds"
-    fps: float = 25.0  # frame rate of clips without time stamps, such as folders of pictures; only for "seconds"
+    fps: float = (
+        25.0  # frame rate of clips without time stamps, such as folders of pictures; only for "seconds"
+    )
     size: int = 64  # side of the square crop, pixels
     resize: int = 72  # shorter side of the frame from which test crops are cut, pixels
     crop: str = "random"  # training crop, one of `sda.data.transforms.CROPS`
@@ -113,7 +121,9 @@ class ClipConfig:
 
     def transform(self) -> TransformConfig:
         """The crops, colours and flips of this description, for `ClipDataset`."""
-        names = {f.name for f in dataclasses.fields(ClipConfig)} & {f.name for f in dataclasses.fields(TransformConfig)}
+        names = {f.name for f in dataclasses.fields(ClipConfig)} & {
+            f.name for f in dataclasses.fields(TransformConfig)
+        }
         return TransformConfig(**{name: getattr(self, name) for name in names})
 
     def sampling(self) -> Sampling:
@@ -124,51 +134,83 @@ class ClipConfig:
 @dataclass
 class TrainConfig(OptimConfig, ClipConfig):
     """The whole description of a training run."""
+
     recipe: str = "moves"  # name of the recipe this started from
     seed: int = 0  # every random choice follows from this number
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # number format of the forward pass; weights stay float32
+    precision: Literal["fp32", "bf16", "fp16"] = (
+        "fp32"  # number format of the forward pass; weights stay float32
+    )
     channels_last: bool = True  # store images as H, W, C in memory, which 2-D convolutions prefer
     compile: bool = False  # torch.compile: slow first step, faster later ones
     sync_bn: bool = False  # BatchNorm statistics over all processes, on any device
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # "auto" takes the GPU when there is one
     threads: int = 0  # CPU threads of this process (0: torch's choice)
     num_workers: int = 0  # processes that read clips (0: this process)
-    keep: Literal["last", "best"] = "last"  # weights in the model file: after the last epoch, or best on validation
+    keep: Literal["last", "best"] = (
+        "last"  # weights in the model file: after the last epoch, or best on validation
+    )
     patience: int = 0  # stop after this many epochs without a better validation accuracy (0: never)
-    save_every: int = 0  # save the state after this many steps too, not only after each epoch (0: epochs only)
+    save_every: int = (
+        0  # save the state after this many steps too, not only after each epoch (0: epochs only)
+    )
     keep_states: int = 1  # states kept during the run: state.pt, then state.1.pt, state.2.pt, ... before it
-    tensorboard: bool = False  # write curves, rates, selections and confusions into tensorboard/ of the run's folder
+    tensorboard: bool = (
+        False  # write curves, rates, selections and confusions into tensorboard/ of the run's folder
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #21f00001
-_MOST = {"label_smoothing": 1, "ema": 1, "warmup": 1, "momentum": 1, "dropout": 1, "erase": 1, "rand_augment": 30}
-_LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1, "num_frames": 1, "size": 1, "resize": 1, "keep_states": 1}
+_MOST = {
+    "label_smoothing": 1,
+    "ema": 1,
+    "warmup": 1,
+    "momentum": 1,
+    "dropout": 1,
+    "erase": 1,
+    "rand_augment": 30,
+}
+_LEAST = {
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "num_frames": 1,
+    "size": 1,
+    "resize": 1,
+    "keep_states": 1,
+}
 
 
 def check_config(config: TrainConfig) -> TrainConfig:
     """The same description; TrainingError when a number in it means nothing."""
     for name, value in dataclasses.asdict(config).items():
-        least, most = _LEAST.get(name, 0), _MOST.get(name, math.inf)  # no setting has a use for negative numbers
+        least = _LEAST.get(name, 0)
+        most = _MOST.get(name, math.inf)  # no setting has a use for negative numbers
         for one in value if isinstance(value, (tuple, list)) else [value]:
             if isinstance(one, (int, float)) and not least <= one <= most or one == math.inf:
                 limit = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
                 raise TrainingError(f"Setting {name!r} cannot be {one:g}: give a finite number, {limit}.")
     if config.accumulate > config.batch_size:
-        raise TrainingError(f"Setting 'accumulate' cannot be {config.accumulate}: a batch has {config.batch_size} clips.")
+        raise TrainingError(
+            f"Setting 'accumulate' cannot be {config.accumulate}: a batch has {config.batch_size} clips."
+        )
     return config
 
 # %% ../../nbs/training/50_trainer.ipynb #1bf9a724
 def _convert(name: str, value: Any, kind: Any) -> Any:
     """`value` as field type `kind`, or an error that names the field."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    args = typing.get_args(kind)
     try:
         if origin is Literal:
-            if value not in args: raise ValueError(f"choose one of {', '.join(map(str, args))}")
+            if value not in args:
+                raise ValueError(f"choose one of {', '.join(map(str, args))}")
             return value
         if origin is tuple:
             item = args[0]
             return tuple(_convert(name, v, item) for v in value)
-        if kind is bool and not isinstance(value, bool): raise ValueError("write true or false")
-        if kind is int and float(value) != int(float(value)): raise ValueError("a whole number is needed")
+        if kind is bool and not isinstance(value, bool):
+            raise ValueError("write true or false")
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError("a whole number is needed")
         return kind(float(value)) if kind in (int, float) else kind(value)
     except (TypeError, ValueError) as err:
         raise TrainingError(f"Setting {name!r} cannot be {value!r}: {err}") from err
@@ -180,35 +222,80 @@ def config_from_dict(values: dict[str, Any]) -> TrainConfig:
     for name in values:
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, 1)
-            raise TrainingError(f"There is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
-    return check_config(TrainConfig(**{name: _convert(name, value, kinds[name]) for name, value in values.items()}))
+            raise TrainingError(
+                f"There is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+            )
+    return check_config(
+        TrainConfig(**{name: _convert(name, value, kinds[name]) for name, value in values.items()})
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #50dfbc2d
 _PAPER = TrainConfig(
-    recipe="paper_something", epochs=50, batch_size=64, optimizer="sgd", lr=0.01, lr_batch=64, momentum=0.9,
-    weight_decay=1e-4, schedule="step", warmup=0.0, milestones=(20, 40), clip_grad=20.0, sda_lr=5.0, size=224,
-    resize=256, crop="multiscale", colour="none", flip=True, dropout=0.5, pretrained=True, precision="fp16",
-    num_workers=8)
+    recipe="paper_something",
+    epochs=50,
+    batch_size=64,
+    optimizer="sgd",
+    lr=0.01,
+    lr_batch=64,
+    momentum=0.9,
+    weight_decay=1e-4,
+    schedule="step",
+    warmup=0.0,
+    milestones=(20, 40),
+    clip_grad=20.0,
+    sda_lr=5.0,
+    size=224,
+    resize=256,
+    crop="multiscale",
+    colour="none",
+    flip=True,
+    dropout=0.5,
+    pretrained=True,
+    precision="fp16",
+    num_workers=8,
+)
 RECIPES: dict[str, TrainConfig] = {
     "moves": TrainConfig(recipe="moves", threads=1),
     "moves_fast_query": TrainConfig(recipe="moves_fast_query", threads=1, query_lr=10.0),
     "paper_something": _PAPER,
     "paper_something_tsm": dataclasses.replace(
-        _PAPER, recipe="paper_something_tsm", weight_decay=5e-4, sda_lr=1.0, head_lr=5.0, bias_lr=2.0, flip=False),
+        _PAPER,
+        recipe="paper_something_tsm",
+        weight_decay=5e-4,
+        sda_lr=1.0,
+        head_lr=5.0,
+        bias_lr=2.0,
+        flip=False,
+    ),
     "finetune_small": dataclasses.replace(
-        _PAPER, recipe="finetune_small", epochs=30, batch_size=16, lr=0.002, lr_batch=16, schedule="cosine", warmup=0.1,
-        milestones=(), partial_bn=True, keep="best", patience=8, precision="fp32", num_workers=2),
+        _PAPER,
+        recipe="finetune_small",
+        epochs=30,
+        batch_size=16,
+        lr=0.002,
+        lr_batch=16,
+        schedule="cosine",
+        warmup=0.1,
+        milestones=(),
+        partial_bn=True,
+        keep="best",
+        patience=8,
+        precision="fp32",
+        num_workers=2,
+    ),
     "paper_diving48": dataclasses.replace(_PAPER, recipe="paper_diving48"),
     "paper_epic55": dataclasses.replace(_PAPER, recipe="paper_epic55"),
 }
-_64 = ("a rate of 0.01 for 64 clips, scaled with the batch, as its baselines have it; the published code of SDA took 0.01 "
-       "for 36 clips on 4 GPUs: --lr-batch 36 --batch-size 36 is that")
+_64 = (
+    "a rate of 0.01 for 64 clips, scaled with the batch, as its baselines have it; the published code of SDA took 0.01 "
+    "for 36 clips on 4 GPUs: --lr-batch 36 --batch-size 36 is that"
+)
 ASSUMED: dict[str, str] = {  # what is taken where the paper's code says nothing, or something else
     "paper_something": _64,
     "paper_diving48": "no command is published for Diving48: everything as for Something-Something; class names there "
-                      "name no left or right, so mirroring exchanges no label; use the lists of version 2",
+    "name no left or right, so mirroring exchanges no label; use the lists of version 2",
     "paper_epic55": "no command is published for EPIC-KITCHENS-55: everything as for Something-Something; verbs and "
-                    "nouns are two runs; kitchens P01 to P25 train, P26 to P31 validate",
+    "nouns are two runs; kitchens P01 to P25 train, P26 to P31 validate",
 }
 
 
@@ -219,8 +306,10 @@ def recipe(
     """The named recipe with `changes`; the record keeps both the name and every field."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, 1)
-        raise TrainingError(f"There is no recipe {name!r}; " + (
-            f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RECIPES)}."))
+        raise TrainingError(
+            f"There is no recipe {name!r}; "
+            + (f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RECIPES)}.")
+        )
     return config_from_dict(dataclasses.asdict(RECIPES[name]) | changes)
 
 # %% ../../nbs/training/50_trainer.ipynb #e61aa8af
@@ -233,18 +322,24 @@ def save_config(config: TrainConfig, path: str | Path) -> Path:
 
 def load_config(path: str | Path) -> TrainConfig:
     """Read a YAML description; missing fields are those of the recipe that it names, or of `moves`."""
-    try: values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as err:
         raise TrainingError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(values, dict):
         raise TrainingError(f"{path}: expected lines of the form `setting: value`")
-    try: return recipe(str(values.pop("recipe", "moves")), **{str(name): value for name, value in values.items()})
-    except TrainingError as err: raise TrainingError(f"{path}: {err}") from err
+    try:
+        return recipe(
+            str(values.pop("recipe", "moves")), **{str(name): value for name, value in values.items()}
+        )
+    except TrainingError as err:
+        raise TrainingError(f"{path}: {err}") from err
 
 # %% ../../nbs/training/50_trainer.ipynb #33c05161
 def scaled_lr(config: TrainConfig) -> tuple[float, str]:
     """The highest learning rate of the run, and the arithmetic that gives it."""
-    if not config.lr_batch: return config.lr, f"learning rate {config.lr:g}, taken as it is"
+    if not config.lr_batch:
+        return config.lr, f"learning rate {config.lr:g}, taken as it is"
     lr = config.lr * config.batch_size / config.lr_batch
     return lr, f"learning rate {config.lr:g} x {config.batch_size} / {config.lr_batch} clips = {lr:g}"
 
@@ -259,11 +354,16 @@ def parameter_roles(
     biases = {f"{name}.bias".lstrip(".") for name, m in model.named_modules() if isinstance(m, maps)}
     roles = {}
     for name, p in model.named_parameters():
-        if not p.requires_grad: continue
-        if name.startswith(tuple(queries)): role = "query"
-        elif name.startswith("fc."): role = "head bias" if p.ndim < 2 else "head"
-        elif p.ndim < 2: role = "bias" if name in biases else "norm"
-        else: role = "sda kernel" if name.startswith(tuple(blocks)) else "kernel"
+        if not p.requires_grad:
+            continue
+        if name.startswith(tuple(queries)):
+            role = "query"
+        elif name.startswith("fc."):
+            role = "head bias" if p.ndim < 2 else "head"
+        elif p.ndim < 2:
+            role = "bias" if name in biases else "norm"
+        else:
+            role = "sda kernel" if name.startswith(tuple(blocks)) else "kernel"
         roles[name] = role
     return roles
 
@@ -273,15 +373,31 @@ def parameter_groups(
     config: TrainConfig,  # multipliers and decay
 ) -> list[dict[str, Any]]:
     """Optimiser groups: dicts of role, names, params, lr_scale, base_lr, lr and weight_decay."""
-    scale = {"sda kernel": config.sda_lr, "query": config.query_lr, "head": config.head_lr, "bias": config.bias_lr,
-             "head bias": config.head_lr * config.bias_lr}
+    scale = {
+        "sda kernel": config.sda_lr,
+        "query": config.query_lr,
+        "head": config.head_lr,
+        "bias": config.bias_lr,
+        "head bias": config.head_lr * config.bias_lr,
+    }
     lr, _ = scaled_lr(config)
-    parameters, groups = dict(model.named_parameters()), {}
+    parameters = dict(model.named_parameters())
+    groups = {}
     for name, role in parameter_roles(model).items():
         times = scale.get(role, 1.0)
         decay = config.weight_decay if role in ("kernel", "sda kernel", "head") else 0.0
-        group = groups.setdefault(role, dict(
-            role=role, names=[], params=[], lr_scale=times, base_lr=lr * times, lr=lr * times, weight_decay=decay))
+        group = groups.setdefault(
+            role,
+            dict(
+                role=role,
+                names=[],
+                params=[],
+                lr_scale=times,
+                base_lr=lr * times,
+                lr=lr * times,
+                weight_decay=decay,
+            ),
+        )
         group["names"].append(name)
         group["params"].append(parameters[name])
     return list(groups.values())
@@ -289,8 +405,17 @@ def parameter_groups(
 
 def groups_table(groups: list[dict[str, Any]]) -> pd.DataFrame:
     """One row per optimiser group: tensors, numbers, rate multiplier, decay, an example."""
-    rows = [dict(role=g["role"], tensors=len(g["params"]), numbers=sum(p.numel() for p in g["params"]),
-                 lr_times=g["lr_scale"], weight_decay=g["weight_decay"], example=g["names"][0]) for g in groups]
+    rows = [
+        dict(
+            role=g["role"],
+            tensors=len(g["params"]),
+            numbers=sum(p.numel() for p in g["params"]),
+            lr_times=g["lr_scale"],
+            weight_decay=g["weight_decay"],
+            example=g["names"][0],
+        )
+        for g in groups
+    ]
     return pd.DataFrame(rows).set_index("role")
 
 # %% ../../nbs/training/50_trainer.ipynb #25893f7e
@@ -303,16 +428,20 @@ def lr_factor(
     total = config.epochs * steps_per_epoch
     warm = config.warmup * total
     if step < warm:
-        if config.schedule == "onecycle": return 0.04 + 0.96 * (1 - math.cos(math.pi * step / warm)) / 2
+        if config.schedule == "onecycle":
+            return 0.04 + 0.96 * (1 - math.cos(math.pi * step / warm)) / 2
         return min(1.0, (step + 1) / warm)
-    if config.schedule == "constant": return 1.0
-    if config.schedule == "step": return config.gamma ** sum(step >= m * steps_per_epoch for m in config.milestones)
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "step":
+        return config.gamma ** sum(step >= m * steps_per_epoch for m in config.milestones)
     return (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1))) / 2
 
 # %% ../../nbs/training/50_trainer.ipynb #a74d4deb
 @dataclass
 class Step:
     """The clips of one optimiser step."""
+
     size: int  # clips over all processes and pieces
     pieces: list[list[int]]  # for each piece, the clip numbers of this process
 
@@ -330,13 +459,16 @@ def epoch_plan(
     order = np.random.default_rng([seed, epoch]).permutation(num_clips).tolist()
     steps = []
     for start in range(0, num_clips, batch_size):
-        batch = order[start:start + batch_size]
+        batch = order[start : start + batch_size]
         if len(batch) < accumulate * world:
             log.info("epoch %d leaves out %d clips: too few for %d processes", epoch, len(batch), world)
             continue
         steps.append(Step(len(batch), [batch[i::accumulate][rank::world] for i in range(accumulate)]))
-    if not steps: raise TrainingError(f"{num_clips} clips in batches of {batch_size} are too few for {accumulate} pieces on "
-                                      f"{world} processes: lower accumulate or the number of processes.")
+    if not steps:
+        raise TrainingError(
+            f"{num_clips} clips in batches of {batch_size} are too few for {accumulate} pieces on "
+            f"{world} processes: lower accumulate or the number of processes."
+        )
     return steps
 
 # %% ../../nbs/training/50_trainer.ipynb #62d289f1
@@ -358,14 +490,20 @@ def clip_loader(
     seed: int = 0,  # seed of the reading processes
 ) -> DataLoader:
     """A loader of exactly these batches in this order."""
-    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, pin_memory=torch.cuda.is_available(),
-                      generator=torch.Generator().manual_seed(seed))
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #b242cfa7
 def set_layout(model: nn.Module, layout: torch.memory_format) -> nn.Module:
     """Store all 4-axis kernels in `layout`, in place; values do not change."""
     for p in model.parameters():
-        if p.ndim == 4: p.data = torch.empty_like(p.data, memory_format=layout).copy_(p.data)  # 1 x 1 kernels too
+        if p.ndim == 4:
+            p.data = torch.empty_like(p.data, memory_format=layout).copy_(p.data)  # 1 x 1 kernels too
     return model
 
 
@@ -378,13 +516,16 @@ def place_clips(
     """Clips and labels on the device, frames in the wanted layout."""
     clips = model_input(batch, device, channels_last, used)
     if channels_last:  # bytes have it already
-        clips = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, clips.shape[:2])
+        clips = (
+            clips.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, clips.shape[:2])
+        )
     return clips, batch["label"].to(device, non_blocking=True)
 
 
 def as_bytes(data: Dataset | None) -> Dataset | None:
     """The same clips, read as bytes where they can be: a quarter of the numbers to carry, the same floats at the end."""
-    if not (hasattr(data, "as_bytes") and hasattr(data.transform, "pixels")): return data
+    if not (hasattr(data, "as_bytes") and hasattr(data.transform, "pixels")):
+        return data
     data = copy.copy(data)  # the caller's own clips stay floats
     data.as_bytes = True
     return data
@@ -392,23 +533,32 @@ def as_bytes(data: Dataset | None) -> Dataset | None:
 # %% ../../nbs/training/50_trainer.ipynb #39d0ed96
 def check_labels(batch: dict[str, Any], num_classes: int) -> None:
     """Refuse labels outside 0..num_classes-1, naming the clips."""
-    bad = [(i, int(y)) for i, y in zip(batch["id"], batch["label"], strict=True) if not 0 <= int(y) < num_classes]
+    bad = [
+        (i, int(y)) for i, y in zip(batch["id"], batch["label"], strict=True) if not 0 <= int(y) < num_classes
+    ]
     if bad:
-        raise TrainingError(f"Clip {bad[0][0]!r} has label {bad[0][1]}, but the model has classes 0 to "
-                            f"{num_classes - 1}: check the list file and the number of classes.")
+        raise TrainingError(
+            f"Clip {bad[0][0]!r} has label {bad[0][1]}, but the model has classes 0 to "
+            f"{num_classes - 1}: check the list file and the number of classes."
+        )
 
 
 def check_finite(value: torch.Tensor, what: str, ids: list[str], out: Path | None = None) -> torch.Tensor:
     """`value` itself; stops the run when it is NaN or infinite, with the clip ids in `bad_batch.json`."""
-    if bool(torch.isfinite(value).all()): return value
-    if out is not None: (out / "bad_batch.json").write_text(json.dumps({"what": what, "ids": ids}))
-    raise DivergedError(f"The {what} is {float(value):g} on the clips {', '.join(ids)}. Lower the learning rate, set "
-                        "clip_grad, use precision fp32 or bf16, or look at these clips.")
+    if bool(torch.isfinite(value).all()):
+        return value
+    if out is not None:
+        (out / "bad_batch.json").write_text(json.dumps({"what": what, "ids": ids}))
+    raise DivergedError(
+        f"The {what} is {float(value):g} on the clips {', '.join(ids)}. Lower the learning rate, set "
+        "clip_grad, use precision fp32 or bf16, or look at these clips."
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #003f5299
 @dataclass
 class Engine:
     """The moving parts of a run."""
+
     config: TrainConfig  # description
     accelerator: Accelerator  # device, number format, processes
     model: nn.Module  # network as accelerate prepared it
@@ -434,8 +584,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if config.precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
         raise TrainingError("precision='fp16' needs a GPU with CUDA. Choose fp32 or bf16.")
     try:
-        return Accelerator(mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-                           cpu=config.device == "cpu")
+        return Accelerator(
+            mixed_precision={"fp32": "no"}.get(config.precision, config.precision), cpu=config.device == "cpu"
+        )
     except ValueError as err:
         raise TrainingError(f"precision={config.precision!r} does not work here: {err} Choose fp32.") from err
 
@@ -443,18 +594,23 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser over `parameter_groups`."""
     groups = parameter_groups(model, config)
-    if config.optimizer == "sgd": return torch.optim.SGD(groups, momentum=config.momentum)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum)
     return torch.optim.AdamW(groups, betas=config.betas)
 
 
 def start_engine(config: TrainConfig, model: nn.Module, out: Path | None) -> Engine:
     """Put the model on its device and prepare it for training."""
-    if config.threads: torch.set_num_threads(config.threads)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     accelerator = make_accelerator(config)
-    if config.channels_last: set_layout(model, torch.channels_last)
+    if config.channels_last:
+        set_layout(model, torch.channels_last)
     num_classes = model.num_classes
-    if config.sync_bn: sync_norms(model)
-    if config.compile: model.compile()
+    if config.sync_bn:
+        sync_norms(model)
+    if config.compile:
+        model.compile()
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
     average = Average(accelerator.unwrap_model(model), config.ema) if config.ema else None
     return Engine(config, accelerator, model, optimizer, num_classes, out, average=average)
@@ -467,10 +623,14 @@ def train_step(
     factor: float,  # share of the highest learning rate
 ) -> tuple[float, int]:
     """One update of the weights; returns the summed loss and the number of right answers of this process."""
-    accelerator, config = engine.accelerator, engine.config
-    for group in engine.optimizer.param_groups: group["lr"] = group["base_lr"] * factor
+    accelerator = engine.accelerator
+    config = engine.config
+    for group in engine.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
     engine.optimizer.zero_grad()
-    total, right, ids = 0.0, 0, [i for batch in batches for i in batch["id"]]
+    total = 0.0
+    right = 0
+    ids = [i for batch in batches for i in batch["id"]]
     for k, batch in enumerate(batches):
         check_labels(batch, engine.num_classes)
         engine.clips, labels = place_clips(batch, accelerator.device, config.channels_last, engine.clips)
@@ -482,12 +642,17 @@ def train_step(
             whole = loss + second_loss(engine.bare_model, labels, *mixed)
             check_finite(whole.detach(), "loss", ids, engine.out)
             accelerator.backward(whole * (accelerator.num_processes / step.size))
-        total, right = total + loss.item(), right + int((logits.argmax(1) == labels).sum())
+        total = total + loss.item()
+        right = right + int((logits.argmax(1) == labels).sum())
     norm = accelerator.clip_grad_norm_(engine.model.parameters(), config.clip_grad or math.inf)
-    scaler = accelerator.scaler  # of fp16: it skips such steps and halves its scale, which helps only down to 1
-    if scaler is None or scaler.get_scale() < 1: check_finite(norm, "gradient", ids, engine.out)
+    scaler = (
+        accelerator.scaler
+    )  # of fp16: it skips such steps and halves its scale, which helps only down to 1
+    if scaler is None or scaler.get_scale() < 1:
+        check_finite(norm, "gradient", ids, engine.out)
     engine.optimizer.step()
-    if engine.average: engine.average.update(engine.bare_model)
+    if engine.average:
+        engine.average.update(engine.bare_model)
     return total, right
 
 # %% ../../nbs/training/50_trainer.ipynb #3f0d50a1
@@ -513,10 +678,16 @@ def overfit_one_batch(
 def training_mode(model: nn.Module, partial_bn: bool = False) -> nn.Module:
     """Switch to training; `partial_bn` leaves all BatchNorm of the image network but the first on stored statistics."""
     model.train()
-    if not partial_bn: return model
+    if not partial_bn:
+        return model
     new = new_parts(model)  # a norm that ImageNet does not know has nothing stored yet
-    norms = [m for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and not new & set(name.split("."))]
-    for norm in norms[1:]: norm.eval()
+    norms = [
+        m
+        for name, m in model.named_modules()
+        if isinstance(m, nn.BatchNorm2d) and not new & set(name.split("."))
+    ]
+    for norm in norms[1:]:
+        norm.eval()
     return model
 
 # %% ../../nbs/training/50_trainer.ipynb #9ac60a6b
@@ -526,11 +697,15 @@ def validate(
     data: Dataset,  # validation clips
 ) -> tuple[float, float]:
     """Mean loss and top-1 accuracy over every clip of `data`, over all processes."""
-    accelerator, size, classes = engine.accelerator, engine.config.batch_size, engine.num_classes
-    mine = list(range(len(data)))[accelerator.process_index::accelerator.num_processes]
-    loss, counts = (torch.zeros(n, device=accelerator.device) for n in ((), classes ** 2))
+    accelerator = engine.accelerator
+    size = engine.config.batch_size
+    classes = engine.num_classes
+    mine = list(range(len(data)))[accelerator.process_index :: accelerator.num_processes]
+    loss, counts = (torch.zeros(n, device=accelerator.device) for n in ((), classes**2))
     engine.model.eval()
-    for batch in clip_loader(data, [mine[i:i + size] for i in range(0, len(mine), size)], engine.config.num_workers):
+    for batch in clip_loader(
+        data, [mine[i : i + size] for i in range(0, len(mine), size)], engine.config.num_workers
+    ):
         check_labels(batch, classes)
         clips, labels = place_clips(batch, accelerator.device, engine.config.channels_last)
         logits = engine.bare_model(clips).float()
@@ -545,6 +720,7 @@ def validate(
 @dataclass
 class Progress:
     """Where a run stands."""
+
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the epoch under way
     steps: int = 0  # finished steps of the whole run
@@ -557,50 +733,78 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
 
 
-HARMLESS = ("num_workers", "save_every", "keep_states", "tensorboard")  # fields that do not change a run's result
+HARMLESS = (
+    "num_workers",
+    "save_every",
+    "keep_states",
+    "tensorboard",
+)  # fields that do not change a run's result
 _AGAIN = "start again: resume=False, or --resume no"
 
 
 def clips_digest(data: Dataset | None) -> str:
     """Which clips these are: ids, labels and lengths, and the bytes of some of them; "" for clips without records."""
-    if not (records := getattr(data, "records", None)): return ""
+    if not (records := getattr(data, "records", None)):
+        return ""
     told = hashlib.sha256("".join(f"{r.id}\n{r.label} {r.offset} {r.num_frames}\n" for r in records).encode())
-    for record in records[::max(1, len(records) // 200)]:  # enough to tell another set from one that was copied
+    for record in records[
+        :: max(1, len(records) // 200)
+    ]:  # enough to tell another set from one that was copied
         path = Path(record.path)
         files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
         told.update(str([file.stat().st_size for file in files[:3]]).encode())
     return told.hexdigest()[:16]
 
 
-def run_identity(config: TrainConfig, model: nn.Module, data: Dataset, val_data: Dataset | None = None) -> dict[str, Any]:
+def run_identity(
+    config: TrainConfig, model: nn.Module, data: Dataset, val_data: Dataset | None = None
+) -> dict[str, Any]:
     """What must be equal for two runs to be the same run."""
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in HARMLESS}
     options = {k: repr(v) for k, v in getattr(model, "options", {}).items()}
-    identity = dict(config=values, model=model.name, options=options, clips=len(data),
-                    training_clips=clips_digest(data), validation_clips=clips_digest(val_data))
+    identity = dict(
+        config=values,
+        model=model.name,
+        options=options,
+        clips=len(data),
+        training_clips=clips_digest(data),
+        validation_clips=clips_digest(val_data),
+    )
     return json.loads(json.dumps(identity | dict(class_names=list(data.class_names))))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The settings in which two identities differ, in words."""
-    younger = json.loads(json.dumps(dataclasses.asdict(TrainConfig())))  # settings that the older run did not know yet
-    younger |= {k: other[k] for k in ("training_clips", "validation_clips") for other in (old, new) if k in other}
+    younger = json.loads(
+        json.dumps(dataclasses.asdict(TrainConfig()))
+    )  # settings that the older run did not know yet
+    younger |= {
+        k: other[k] for k in ("training_clips", "validation_clips") for other in (old, new) if k in other
+    }
     flat = [{k: v for k, v in d.items() if k != "config"} | d.get("config", {}) for d in (old, new)]
-    for one, other in (flat, flat[::-1]): one.update({k: younger[k] for k in other if k not in one and k in younger})
-    return [f"{k}: {flat[0].get(k)!r} then, {flat[1].get(k)!r} now" for k in sorted(flat[0].keys() | flat[1].keys())
-            if flat[0].get(k) != flat[1].get(k)]
+    for one, other in (flat, flat[::-1]):
+        one.update({k: younger[k] for k in other if k not in one and k in younger})
+    return [
+        f"{k}: {flat[0].get(k)!r} then, {flat[1].get(k)!r} now"
+        for k in sorted(flat[0].keys() | flat[1].keys())
+        if flat[0].get(k) != flat[1].get(k)
+    ]
 
 # %% ../../nbs/training/50_trainer.ipynb #ef9190b9
 def _shift_states(out: Path, keep: int) -> None:
     """Make room for a new state.pt: the old one becomes state.1.pt and so on; there is always a complete state.pt."""
     names = [out / "state.pt", *(out / f"state.{k}.pt" for k in range(1, keep))]
     for old, older in reversed(list(zip(names, names[1:], strict=False))):
-        if not old.exists(): continue
+        if not old.exists():
+            continue
         spare = older.with_suffix(".tmp")
         spare.unlink(missing_ok=True)
-        try: os.link(old, spare)
-        except OSError: shutil.copyfile(old, spare)  # a file system without links
+        try:
+            os.link(old, spare)
+        except OSError:
+            shutil.copyfile(old, spare)  # a file system without links
         os.replace(spare, older)
+
 
 def _write(state: dict[str, Any], path: Path, before: typing.Callable[[], None] = lambda: None) -> None:
     """Write a file beside `path`, force it onto the disk, call `before`, and only then give it the name."""
@@ -612,31 +816,41 @@ def _write(state: dict[str, Any], path: Path, before: typing.Callable[[], None] 
         before()
         os.replace(path.with_suffix(".tmp"), path)
     except (OSError, RuntimeError) as err:
-        raise TrainingError(f"The state of the run cannot be written to {path}: {err}. Free some space; the run "
-                            "goes on from the last state when started again.") from err
+        raise TrainingError(
+            f"The state of the run cannot be written to {path}: {err}. Free some space; the run "
+            "goes on from the last state when started again."
+        ) from err
 
 # %% ../../nbs/training/50_trainer.ipynb #613815aa
 def save_state(engine: Engine, progress: Progress, identity: dict[str, Any]) -> None:
     """Write `state.pt` atomically (first process only)."""
     if engine.accelerator.is_main_process:
-        path, scaler = engine.out / "state.pt", engine.accelerator.scaler
-        state = dict(model=engine.bare_model.state_dict(), optimizer=engine.optimizer.state_dict(), identity=identity,
-                     scaler=scaler.state_dict() if scaler else None, progress=dataclasses.asdict(progress),
-                     average=dict(steps=engine.average.steps, state=engine.average.state) if engine.average else None)
+        path = engine.out / "state.pt"
+        scaler = engine.accelerator.scaler
+        state = dict(
+            model=engine.bare_model.state_dict(),
+            optimizer=engine.optimizer.state_dict(),
+            identity=identity,
+            scaler=scaler.state_dict() if scaler else None,
+            progress=dataclasses.asdict(progress),
+            average=dict(steps=engine.average.steps, state=engine.average.state) if engine.average else None,
+        )
         _write(state, path, lambda: _shift_states(engine.out, engine.config.keep_states))
     engine.accelerator.wait_for_everyone()
 
 
 def save_best(engine: Engine) -> None:
     """Write the weights that validated best so far as `best.pt` (first process only)."""
-    if not engine.accelerator.is_main_process: return
+    if not engine.accelerator.is_main_process:
+        return
     _write(engine.average.state if engine.average else engine.bare_model.state_dict(), engine.out / "best.pt")
 
 
 def load_state(engine: Engine, identity: dict[str, Any]) -> Progress:
     """Continue from `state.pt` if there is one; a fresh `Progress` if not."""
     path = engine.out / "state.pt"
-    if not path.exists(): return Progress()
+    if not path.exists():
+        return Progress()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:
@@ -647,17 +861,21 @@ def load_state(engine: Engine, identity: dict[str, Any]) -> Progress:
     _same_run(state["identity"], identity, engine.out)
     engine.bare_model.load_state_dict(state["model"])
     engine.optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"] and engine.accelerator.scaler: engine.accelerator.scaler.load_state_dict(state["scaler"])
+    if state["scaler"] and engine.accelerator.scaler:
+        engine.accelerator.scaler.load_state_dict(state["scaler"])
     if engine.average and state.get("average"):
         engine.average.steps = state["average"]["steps"]
-        for name, value in state["average"]["state"].items(): engine.average.state[name].copy_(value)
+        for name, value in state["average"]["state"].items():
+            engine.average.state[name].copy_(value)
     return Progress(**state["progress"])
 
 # %% ../../nbs/training/50_trainer.ipynb #90aff7e9
 def _same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     """Refuse to go on with another run's folder."""
     if found := differences(old, new):
-        raise TrainingError(f"{out} holds another run ({'; '.join(found)}). Choose another folder, or {_AGAIN}.")
+        raise TrainingError(
+            f"{out} holds another run ({'; '.join(found)}). Choose another folder, or {_AGAIN}."
+        )
 
 
 @contextlib.contextmanager
@@ -668,8 +886,10 @@ def listen_for_sigterm() -> typing.Iterator[threading.Event]:
         yield asked  # only the main thread may listen
         return
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try: yield asked
-    finally: signal.signal(signal.SIGTERM, before)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 # %% ../../nbs/training/50_trainer.ipynb #abe63302
 def prepare_folder(out: str | Path, model: nn.Module, keep_states: int = 1) -> Path:
@@ -685,37 +905,55 @@ def prepare_folder(out: str | Path, model: nn.Module, keep_states: int = 1) -> P
     # each state holds weights, up to two averages of the optimiser and EMA; one more while writing, model, best (twice)
     need = (4 * (keep_states + 1) + 4) * sum(p.numel() * p.element_size() for p in model.parameters())
     if (free := shutil.disk_usage(out).free) < need:
-        raise TrainingError(f"The run needs about {need / 1e6:.0f} MB in {out}, but {free / 1e6:.0f} MB are free.")
+        raise TrainingError(
+            f"The run needs about {need / 1e6:.0f} MB in {out}, but {free / 1e6:.0f} MB are free."
+        )
     return out
 
 # %% ../../nbs/training/50_trainer.ipynb #ba533d7c
 def check_data(config: TrainConfig, model: nn.Module, train_data: Dataset, val_data: Dataset | None) -> None:
     """Refuse data that does not fit the description or the model."""
     for name, data in (("training", train_data), ("validation", val_data)):
-        if data is None: continue
-        if len(data) == 0: raise TrainingError(f"There are no {name} clips: check the list file.")
+        if data is None:
+            continue
+        if len(data) == 0:
+            raise TrainingError(f"There are no {name} clips: check the list file.")
         if list(data.class_names) != list(train_data.class_names):
             raise TrainingError("Training and validation clips have other class names: use one category.txt.")
     if model.num_classes != len(train_data.class_names):
-        raise TrainingError(f"The model has {model.num_classes} classes, the clips {len(train_data.class_names)}: make "
-                            f"it with create_model({model.name!r}, {len(train_data.class_names)}).")
+        raise TrainingError(
+            f"The model has {model.num_classes} classes, the clips {len(train_data.class_names)}: make "
+            f"it with create_model({model.name!r}, {len(train_data.class_names)})."
+        )
     if config.partial_bn and len(train_data) > 5000:
-        log.warning("partial_bn is on with %d clips: it helps small sets and costs accuracy on large ones", len(train_data))
+        log.warning(
+            "partial_bn is on with %d clips: it helps small sets and costs accuracy on large ones",
+            len(train_data),
+        )
     if config.patience and val_data is None:
-        log.warning("patience looks at validation clips and there are none: all %d epochs are trained", config.epochs)
+        log.warning(
+            "patience looks at validation clips and there are none: all %d epochs are trained", config.epochs
+        )
     mine = dict(transform=config.transform(), strategy=config.strategy, step=config.step)
     for name, data in (("training", train_data), ("validation", val_data)):
         sampling = getattr(data, "sampling", None)
-        theirs = dict(transform=getattr(data, "transform_config", None), strategy=getattr(sampling, "strategy", None),
-                      step=getattr(sampling, "step", None) if config.strategy == "seconds" else None)
+        theirs = dict(
+            transform=getattr(data, "transform_config", None),
+            strategy=getattr(sampling, "strategy", None),
+            step=getattr(sampling, "step", None) if config.strategy == "seconds" else None,
+        )
         for key, value in theirs.items():
             if value not in (None, mine[key]):
-                raise TrainingError(f"The {name} clips have {key} {value}, the description says {mine[key]}: build "
-                                    "them with config.transform() and config.sampling().")
+                raise TrainingError(
+                    f"The {name} clips have {key} {value}, the description says {mine[key]}: build "
+                    "them with config.transform() and config.sampling()."
+                )
     t, _, h, w = train_data[0]["clip"].shape
     if (t, h, w) != (config.num_frames, config.size, config.size):
-        raise TrainingError(f"Clips are {t} frames of {h} x {w}, the description says {config.num_frames} frames of "
-                            f"{config.size} x {config.size}: change num_frames and size, or the data.")
+        raise TrainingError(
+            f"Clips are {t} frames of {h} x {w}, the description says {config.num_frames} frames of "
+            f"{config.size} x {config.size}: change num_frames and size, or the data."
+        )
 
 # %% ../../nbs/training/50_trainer.ipynb #a3309e7f
 def run_epoch(
@@ -726,13 +964,24 @@ def run_epoch(
     after_step: typing.Callable[[float], None],  # called with the mean loss of each step: saves, or stops
 ) -> float:
     """The steps of one epoch that are still to do; returns the last learning rate."""
-    config, rank = engine.config, engine.accelerator.process_index
-    if hasattr(data, "set_epoch"): data.set_epoch(progress.epoch)
-    plan = epoch_plan(len(data), config.batch_size, config.seed, progress.epoch, config.accumulate, rank,
-                      engine.accelerator.num_processes)
+    config = engine.config
+    rank = engine.accelerator.process_index
+    if hasattr(data, "set_epoch"):
+        data.set_epoch(progress.epoch)
+    plan = epoch_plan(
+        len(data),
+        config.batch_size,
+        config.seed,
+        progress.epoch,
+        config.accumulate,
+        rank,
+        engine.accelerator.num_processes,
+    )
     seed_everything(config.seed, progress.epoch, progress.step, rank)
-    todo = plan[progress.step:]
-    loader = iter(clip_loader(data, [p for step in todo for p in step.pieces], config.num_workers, config.seed))
+    todo = plan[progress.step :]
+    loader = iter(
+        clip_loader(data, [p for step in todo for p in step.pieces], config.num_workers, config.seed)
+    )
     engine.model.train()
     training_mode(engine.bare_model, config.partial_bn)
     start = time.perf_counter()
@@ -740,13 +989,21 @@ def run_epoch(
         seed_everything(config.seed, progress.epoch, progress.step, rank)
         factor = lr_factor(config, progress.epoch * len(plan) + progress.step, len(plan))
         loss, right = train_step(engine, step, [next(loader) for _ in step.pieces], factor)
-        sums = engine.accelerator.reduce(torch.tensor([loss, right], device=engine.accelerator.device)).tolist()
-        progress.loss, progress.right = progress.loss + sums[0], progress.right + int(sums[1])
+        sums = engine.accelerator.reduce(
+            torch.tensor([loss, right], device=engine.accelerator.device)
+        ).tolist()
+        progress.loss = progress.loss + sums[0]
+        progress.right = progress.right + int(sums[1])
         progress.step, progress.steps = progress.step + 1, progress.steps + 1
         progress.clips += step.size
-        progress.seconds, start = progress.seconds + time.perf_counter() - start, time.perf_counter()
-        bar.set_postfix(epoch=f"{progress.epoch + 1}/{config.epochs}", loss=f"{progress.loss / progress.clips:.3f}",
-                        top1=f"{progress.right / progress.clips:.3f}", refresh=False)
+        progress.seconds = progress.seconds + time.perf_counter() - start
+        start = time.perf_counter()
+        bar.set_postfix(
+            epoch=f"{progress.epoch + 1}/{config.epochs}",
+            loss=f"{progress.loss / progress.clips:.3f}",
+            top1=f"{progress.right / progress.clips:.3f}",
+            refresh=False,
+        )
         bar.update(step.size)
         after_step(sums[0] / step.size)
     return scaled_lr(config)[0] * lr_factor(config, (progress.epoch + 1) * len(plan) - 1, len(plan))
@@ -757,31 +1014,58 @@ def close_epoch(engine: Engine, val_data: Dataset | None, progress: Progress, lr
     start = time.perf_counter()
     with averaged(engine.bare_model, engine.average):
         loss, top1 = validate(engine, val_data) if val_data is not None else (math.nan, math.nan)
-    row = dict(epoch=progress.epoch + 1, lr=lr, train_loss=progress.loss / progress.clips,
-               train_top1=progress.right / progress.clips, val_loss=loss, val_top1=top1,
-               seconds=progress.seconds + time.perf_counter() - start,
-               clips_per_second=progress.clips / max(progress.seconds, 1e-9))
+    row = dict(
+        epoch=progress.epoch + 1,
+        lr=lr,
+        train_loss=progress.loss / progress.clips,
+        train_top1=progress.right / progress.clips,
+        val_loss=loss,
+        val_top1=top1,
+        seconds=progress.seconds + time.perf_counter() - start,
+        clips_per_second=progress.clips / max(progress.seconds, 1e-9),
+    )
     progress.history.append(row)
-    progress.epoch, progress.step = progress.epoch + 1, 0
-    progress.loss, progress.right, progress.clips, progress.seconds = 0.0, 0, 0, 0.0
-    log.info("epoch %d: loss %.3f, top-1 %.3f; validation %.3f, %.3f; %.0f s", row["epoch"], row["train_loss"],
-             row["train_top1"], loss, top1, row["seconds"])
+    progress.epoch = progress.epoch + 1
+    progress.step = 0
+    progress.loss = 0.0
+    progress.right = 0
+    progress.clips = 0
+    progress.seconds = 0.0
+    log.info(
+        "epoch %d: loss %.3f, top-1 %.3f; validation %.3f, %.3f; %.0f s",
+        row["epoch"],
+        row["train_loss"],
+        row["train_top1"],
+        loss,
+        top1,
+        row["seconds"],
+    )
     better = top1 > progress.best
-    if better: progress.best, progress.best_epoch = top1, progress.epoch
+    if better:
+        progress.best = top1
+        progress.best_epoch = progress.epoch
     return better
 
 
 def make_card(config: TrainConfig, model: nn.Module, data: Dataset, metrics: dict[str, float]) -> ModelCard:
     """What a model file says about itself: enough to predict a video with it."""
-    real = getattr(data, "transform_config", None) is not None  # clips made in memory have no videos to sample
-    return ModelCard.of(model, data.class_names, recipe=dataclasses.asdict(config), metrics=metrics,
-                        transform=config.transform().to_dict() if real else {},
-                        sampling=config.sampling().to_dict() if real else {})
+    real = (
+        getattr(data, "transform_config", None) is not None
+    )  # clips made in memory have no videos to sample
+    return ModelCard.of(
+        model,
+        data.class_names,
+        recipe=dataclasses.asdict(config),
+        metrics=metrics,
+        transform=config.transform().to_dict() if real else {},
+        sampling=config.sampling().to_dict() if real else {},
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #f417d6e8
 @dataclass
 class TrainResult:
     """What a run leaves behind."""
+
     model: nn.Module  # trained network in eval mode, with `.card`
     history: pd.DataFrame  # one row per epoch
     seconds: float  # training and validation time, all sessions together
@@ -792,22 +1076,31 @@ class TrainResult:
 
 def finished_run(out: Path, identity: dict[str, Any]) -> TrainResult | None:
     """The result in `out` if this very run was finished there before."""
-    if not (out / "record.json").exists(): return None
-    try: record, history = json.loads((out / "record.json").read_text(encoding="utf-8")), pd.read_csv(out / "history.csv")
+    if not (out / "record.json").exists():
+        return None
+    try:
+        record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+        history = pd.read_csv(out / "history.csv")
     except (ValueError, OSError) as err:
-        raise TrainingError(f"{out} holds a finished run with a missing or damaged file, record.json or history.csv ({err}). "
-                            f"Choose another folder, or {_AGAIN}.") from err
+        raise TrainingError(
+            f"{out} holds a finished run with a missing or damaged file, record.json or history.csv ({err}). "
+            f"Choose another folder, or {_AGAIN}."
+        ) from err
     before = {k: v for k, v in record["config"].items() if k not in HARMLESS}
     _same_run(record["identity"] | dict(config=before), identity, out)
     log.info("%s holds this finished run: nothing to train", out)
-    return TrainResult(load_model(out / "model.safetensors"), history, record["seconds"], out, record, reused=True)
+    return TrainResult(
+        load_model(out / "model.safetensors"), history, record["seconds"], out, record, reused=True
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #b09a85f9
 def metrics_of(progress: Progress, best: bool) -> dict[str, float]:
     """The numbers of the best epoch, or of the last one."""
     kept = progress.history[(progress.best_epoch if best else progress.epoch) - 1]
     metrics = {k: v for k, v in kept.items() if k.startswith(("train_", "val_")) and math.isfinite(v)}
-    return metrics | dict(epoch=kept["epoch"], best_epoch=progress.best_epoch, best_val_top1=max(progress.best, 0.0))
+    return metrics | dict(
+        epoch=kept["epoch"], best_epoch=progress.best_epoch, best_val_top1=max(progress.best, 0.0)
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #52064a1a
 def write_history(out: Path, progress: Progress) -> None:
@@ -817,34 +1110,54 @@ def write_history(out: Path, progress: Progress) -> None:
     os.replace(part, out / "history.csv")
 
 
-def finish(engine: Engine, progress: Progress, data: Dataset, val_data: Dataset | None,
-           identity: dict[str, Any]) -> TrainResult:
+def finish(
+    engine: Engine, progress: Progress, data: Dataset, val_data: Dataset | None, identity: dict[str, Any]
+) -> TrainResult:
     """Write model, history and record, and delete the state."""
-    config, out, history = engine.config, engine.out, pd.DataFrame(progress.history)
+    config = engine.config
+    out = engine.out
+    history = pd.DataFrame(progress.history)
     model = engine.accelerator.unwrap_model(engine.model, keep_fp32_wrapper=False)
-    metrics, seconds = metrics_of(progress, config.keep == "best"), float(history["seconds"].sum())
+    metrics = metrics_of(progress, config.keep == "best")
+    seconds = float(history["seconds"].sum())
     last = engine.average.state if engine.average else {k: v.clone() for k, v in model.state_dict().items()}
     best = torch.load(out / "best.pt", map_location="cpu", weights_only=True) if progress.best_epoch else last
     model = sync_norms(set_layout(model, torch.contiguous_format), on=False).eval()
     clips = val_data if val_data is not None else data
     if config.keep == "last" and progress.best_epoch and engine.accelerator.is_main_process:
         model.load_state_dict(best)
-        save_model(out / "best.safetensors", model, make_card(config, model, clips, metrics_of(progress, True)))
+        save_model(
+            out / "best.safetensors", model, make_card(config, model, clips, metrics_of(progress, True))
+        )
     model.load_state_dict(best if config.keep == "best" else last)
     model.card = make_card(config, model, clips, metrics)
-    record = new_record("train", model=model.name, options=model.options, recipe=config.recipe, seed=config.seed,
-                        config=dataclasses.asdict(config), learning_rate=scaled_lr(config)[1], metrics=metrics,
-                        dataset=getattr(data, "name", None), source=getattr(data, "source", None),
-                        split=getattr(data, "split", None), validated_on=getattr(val_data, "split", None),
-                        seconds=seconds, clips=len(data), num_processes=engine.accelerator.num_processes,
-                        precision=config.precision, device=engine.accelerator.device.type,
-                        threads=torch.get_num_threads(),
-                        identity={k: v for k, v in identity.items() if k != "config"})
+    record = new_record(
+        "train",
+        model=model.name,
+        options=model.options,
+        recipe=config.recipe,
+        seed=config.seed,
+        config=dataclasses.asdict(config),
+        learning_rate=scaled_lr(config)[1],
+        metrics=metrics,
+        dataset=getattr(data, "name", None),
+        source=getattr(data, "source", None),
+        split=getattr(data, "split", None),
+        validated_on=getattr(val_data, "split", None),
+        seconds=seconds,
+        clips=len(data),
+        num_processes=engine.accelerator.num_processes,
+        precision=config.precision,
+        device=engine.accelerator.device.type,
+        threads=torch.get_num_threads(),
+        identity={k: v for k, v in identity.items() if k != "config"},
+    )
     if engine.accelerator.is_main_process:
         save_model(out / "model.safetensors", model, model.card)
         write_history(out, progress)
         save_record(record, out / "record.json")
-        for path in (*out.glob("state*"), *out.glob("best.[pt]*")): path.unlink(missing_ok=True)
+        for path in (*out.glob("state*"), *out.glob("best.[pt]*")):
+            path.unlink(missing_ok=True)
     engine.accelerator.wait_for_everyone()
     return TrainResult(model, history, seconds, out, record)
 
@@ -877,27 +1190,39 @@ def _looking_on(watch: typing.Sequence[Watcher], engine: Engine, progress: Progr
 
 def _see_the_same(engine: Engine, progress: Progress, done: bool) -> None:
     """Refuse to go on when processes see different states: then their folders are not one folder."""
-    if engine.accelerator.num_processes == 1: return
+    if engine.accelerator.num_processes == 1:
+        return
     mine = torch.tensor([[float(done), progress.epoch, progress.step]], device=engine.accelerator.device)
     seen = engine.accelerator.gather(mine).cpu()
     if (seen != seen[0]).any():
-        raise TrainingError(f"The processes see different states of the run in {engine.out}: every machine needs the "
-                            "same folder, on a disk they share.")
+        raise TrainingError(
+            f"The processes see different states of the run in {engine.out}: every machine needs the "
+            "same folder, on a disk they share."
+        )
 
 
 def _anyone(engine: Engine, said: bool) -> bool:
     """Whether any of the processes was asked to stop: all must stop at the same step."""
-    if engine.accelerator.num_processes == 1: return said
-    return bool(engine.accelerator.reduce(torch.tensor([float(said)], device=engine.accelerator.device)).item())
+    if engine.accelerator.num_processes == 1:
+        return said
+    return bool(
+        engine.accelerator.reduce(torch.tensor([float(said)], device=engine.accelerator.device)).item()
+    )
 
 # %% ../../nbs/training/50_trainer.ipynb #2cbb8846
 def build_model(config: TrainConfig, model: nn.Module | str, class_names: list[str]) -> nn.Module:
     """The model itself, or a new one of this name whose weights follow from the seed; the description is checked first."""
     check_config(config)
-    if not isinstance(model, str): return model
+    if not isinstance(model, str):
+        return model
     seed_everything(config.seed)
-    return create_model(model, len(class_names), num_frames=config.num_frames, pretrained=config.pretrained,
-                        dropout=config.dropout)
+    return create_model(
+        model,
+        len(class_names),
+        num_frames=config.num_frames,
+        pretrained=config.pretrained,
+        dropout=config.dropout,
+    )
 
 
 def leave(out: Path) -> typing.NoReturn:
@@ -908,12 +1233,17 @@ def leave(out: Path) -> typing.NoReturn:
 
 def _patience_over(config: TrainConfig, progress: Progress, val_data: Dataset | None) -> bool:
     """True when validation has not improved for `patience` epochs; never without validation."""
-    return bool(config.patience) and val_data is not None and progress.epoch - progress.best_epoch >= config.patience
+    return (
+        bool(config.patience)
+        and val_data is not None
+        and progress.epoch - progress.best_epoch >= config.patience
+    )
 
 
 def _tensorboard(config: TrainConfig, out: Path) -> list[Watcher]:
     """The watcher that the description asks for."""
-    if not config.tensorboard: return []
+    if not config.tensorboard:
+        return []
     from sda.training.callbacks import TensorBoard  # beside this module, and it needs `Watcher`
 
     return [TensorBoard(out / "tensorboard")]
@@ -922,7 +1252,8 @@ def _tensorboard(config: TrainConfig, out: Path) -> list[Watcher]:
 def _clear(out: Path) -> None:
     """Forget an earlier run in this folder."""
     names = ("record.json", "history.csv", "model.safetensors", "best.safetensors")
-    for path in (*out.glob("state*"), *out.glob("best.[pt]*"), *(out / name for name in names)): path.unlink(missing_ok=True)
+    for path in (*out.glob("state*"), *out.glob("best.[pt]*"), *(out / name for name in names)):
+        path.unlink(missing_ok=True)
 
 # %% ../../nbs/training/50_trainer.ipynb #786b168b
 def train(
@@ -938,29 +1269,52 @@ def train(
     """Train and leave a model file, a history and a record in `out`."""
     model = build_model(config, model, train_data.class_names)
     check_data(config, model, train_data, val_data)
-    if hasattr(train_data, "seed"): train_data.seed = config.seed  # of its random frames and crops
-    out, identity = prepare_folder(out, model, config.keep_states), run_identity(config, model, train_data, val_data)
-    if not resume: _clear(out)
-    if (done := finished_run(out, identity)) and int(os.environ.get("WORLD_SIZE", 1)) == 1: return done
-    watch, engine = [*watch, *_tensorboard(config, out)], start_engine(config, model, out)
+    if hasattr(train_data, "seed"):
+        train_data.seed = config.seed  # of its random frames and crops
+    out = prepare_folder(out, model, config.keep_states)
+    identity = run_identity(config, model, train_data, val_data)
+    if not resume:
+        _clear(out)
+    if (done := finished_run(out, identity)) and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return done
+    watch = [*watch, *_tensorboard(config, out)]
+    engine = start_engine(config, model, out)
     state = load_state(engine, identity)
     _see_the_same(engine, state, bool(done))
-    if done: return done
+    if done:
+        return done
     log.info("%s on %s, %s", scaled_lr(config)[1], engine.accelerator.device, config.precision)
-    if config.recipe in ASSUMED: log.warning("recipe %s: %s", config.recipe, ASSUMED[config.recipe])
+    if config.recipe in ASSUMED:
+        log.warning("recipe %s: %s", config.recipe, ASSUMED[config.recipe])
     hidden = not progress or not engine.accelerator.is_main_process
-    with (listen_for_sigterm() as asked, _looking_on(watch, engine, state), tqdm(
-          total=config.epochs * len(train_data), disable=hidden, unit="clip",
-          initial=state.epoch * len(train_data) + state.clips, desc=f"train {model.name}") as bar):
+    with (
+        listen_for_sigterm() as asked,
+        _looking_on(watch, engine, state),
+        tqdm(
+            total=config.epochs * len(train_data),
+            disable=hidden,
+            unit="clip",
+            initial=state.epoch * len(train_data) + state.clips,
+            desc=f"train {model.name}",
+        ) as bar,
+    ):
+
         def after_step(loss: float) -> None:
-            for watcher in watch: watcher.step(engine, state, loss)
+            for watcher in watch:
+                watcher.step(engine, state, loss)
             stop = _anyone(engine, asked.is_set())
-            if stop or config.save_every and state.step % config.save_every == 0: save_state(engine, state, identity)
-            if stop: leave(out)
+            if stop or config.save_every and state.step % config.save_every == 0:
+                save_state(engine, state, identity)
+            if stop:
+                leave(out)
+
         while state.epoch < config.epochs and not _patience_over(config, state, val_data):
             lr = run_epoch(engine, as_bytes(train_data), state, bar, after_step)
-            if close_epoch(engine, as_bytes(val_data), state, lr): save_best(engine)
-            for watcher in watch: watcher.epoch(engine, state, val_data)
+            if close_epoch(engine, as_bytes(val_data), state, lr):
+                save_best(engine)
+            for watcher in watch:
+                watcher.epoch(engine, state, val_data)
             save_state(engine, state, identity)
-            if engine.accelerator.is_main_process: write_history(out, state)
+            if engine.accelerator.is_main_process:
+                write_history(out, state)
     return finish(engine, state, train_data, val_data, identity)

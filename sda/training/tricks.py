@@ -31,7 +31,8 @@ class Average:
         model: nn.Module,  # network whose weights are averaged
         decay: float = 0.999,  # share of the old average that stays at each step
     ):
-        if not 0 < decay < 1: raise ValueError(f"decay={decay} must lie between 0 and 1, e.g. 0.999")
+        if not 0 < decay < 1:
+            raise ValueError(f"decay={decay} must lie between 0 and 1, e.g. 0.999")
         self.decay, self.steps = decay, 0
         self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
@@ -41,8 +42,10 @@ class Average:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (WARM_UP + self.steps))
         for name, value in model.state_dict().items():
-            if value.is_floating_point(): self.state[name].lerp_(value, 1 - decay)
-            else: self.state[name].copy_(value)
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
 
 # %% ../../nbs/training/48_tricks.ipynb #c6a43d7a
 @contextlib.contextmanager
@@ -53,8 +56,10 @@ def averaged(model: nn.Module, average: Average | None) -> Iterator[nn.Module]:
         return
     own = {k: v.detach().clone() for k, v in model.state_dict().items()}
     model.load_state_dict(average.state)
-    try: yield model
-    finally: model.load_state_dict(own)
+    try:
+        yield model
+    finally:
+        model.load_state_dict(own)
 
 # %% ../../nbs/training/48_tricks.ipynb #6077186f
 def mix_clips(
@@ -75,7 +80,8 @@ def mix_batch(
     cutmix: float = 0.0,  # of `sda.data.transforms.cut_clips` (0: never)
 ) -> tuple:  # the clips alone; or mixed clips, labels of the partners, share of the clips' own labels
     """Mixup, CutMix, either at random, or neither; drawn from torch's CPU generator."""
-    if not mixup and not cutmix: return (clips,)
+    if not mixup and not cutmix:
+        return (clips,)
     cut = cutmix and (not mixup or bool(torch.rand(()) < 0.5))
     return cut_clips(clips, labels, cutmix) if cut else mix_clips(clips, labels, mixup)
 
@@ -88,7 +94,10 @@ def mixed_loss(
     label_smoothing: float = 0.0,  # spread evenly over all classes
 ) -> Tensor:  # summed over the batch
     """Cross-entropy against both labels, weighted by their shares."""
-    def loss(y: Tensor) -> Tensor: return F.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction="sum")
+
+    def loss(y: Tensor) -> Tensor:
+        return F.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction="sum")
+
     return loss(labels) if partners is None else share * loss(labels) + (1 - share) * loss(partners)
 
 # %% ../../nbs/training/48_tricks.ipynb #bb5ade25
@@ -99,8 +108,10 @@ def second_loss(
     share: float = 1.0,  # weight of `labels`
 ) -> Tensor | float:  # summed over the batch, weighted by the network; 0.0 where there is no such classifier
     """The loss of a network's second classifier."""
-    if not hasattr(model, "auxiliary_loss"): return 0.0
-    if partners is None: return model.auxiliary_loss(labels)
+    if not hasattr(model, "auxiliary_loss"):
+        return 0.0
+    if partners is None:
+        return model.auxiliary_loss(labels)
     own, other = (F.one_hot(y, model.num_classes).float() for y in (labels, partners))
     return model.auxiliary_loss(share * own + (1 - share) * other)
 
@@ -128,12 +139,15 @@ class _SyncNorm:
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise with the statistics of every process's batch."""
-        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1: return super().forward(x)
-        axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(x)
+        axes = [0, *range(2, x.ndim)]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
         wide = x if x.dtype == torch.float64 else x.float()
         count = torch.tensor([x.numel() / x.shape[1]], device=x.device, dtype=wide.dtype)
         total = _Sum.apply(torch.cat([wide.sum(axes), count]))
-        count, mean = total[-1].detach(), total[:-1] / total[-1].detach()
+        count = total[-1].detach()
+        mean = total[:-1] / total[-1].detach()
         var = _Sum.apply((wide - mean.view(shape)).square().sum(axes)) / count
         if self.track_running_stats:
             with torch.no_grad():
@@ -159,7 +173,8 @@ def sync_norms(model: nn.Module, on: bool = True) -> nn.Module:
     """Turn every BatchNorm into one over all processes, in place, or back with `on=False`."""
     swap = _SYNC if on else {new: old for old, new in _SYNC.items()}
     for module in model.modules():
-        if type(module) in swap: module.__class__ = swap[type(module)]
+        if type(module) in swap:
+            module.__class__ = swap[type(module)]
     return model
 
 # %% ../../nbs/training/48_tricks.ipynb #5844bd57
@@ -173,10 +188,13 @@ def activation_bytes(
     meta = copy.deepcopy(model).to("meta").train()
     own = {t.untyped_storage()._cdata for t in (*meta.parameters(), *meta.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}  # the storages themselves, so that no address is used twice
+
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own: kept.setdefault(storage._cdata, storage)
+        if storage._cdata not in own:
+            kept.setdefault(storage._cdata, storage)
         return tensor
+
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
         meta(torch.empty(clips, num_frames, 3, size, size, device="meta"))
     return sum(storage.nbytes() for storage in kept.values())
@@ -193,7 +211,12 @@ def memory_estimate(
 ) -> dict[str, float]:  # gigabytes of each part, and their total
     """Memory of a training step, by part; kernels' work space comes on top."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    parts = dict(weights=weights, gradients=weights, optimizer=weights * (2 if optimizer == "adamw" else 1),
-                 average=weights * ema, activations=activation_bytes(model, clips, num_frames, size) / (2 if half else 1))
+    parts = dict(
+        weights=weights,
+        gradients=weights,
+        optimizer=weights * (2 if optimizer == "adamw" else 1),
+        average=weights * ema,
+        activations=activation_bytes(model, clips, num_frames, size) / (2 if half else 1),
+    )
     parts["total"] = sum(parts.values())
     return {name: value / 1e9 for name, value in parts.items()}

@@ -3,6 +3,7 @@
 Set SDA_BROWSER=required (the build machine does) to fail where no Chromium is installed instead of skipping.
 Screenshots are kept in runs/browser.
 """
+
 import hashlib
 import os
 import shutil
@@ -21,14 +22,16 @@ from notebooks import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHOTS = ROOT / "runs/browser"
-TOKEN, BOOK = "only-for-this-test", "nbs/apps/inspector.ipynb"
+TOKEN = "only-for-this-test"
+BOOK = "nbs/apps/inspector.ipynb"
 STEP = 90_000  # milliseconds that one step may take on a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def absent(words):
     """Skip, or fail where a browser must be there."""
-    if os.environ.get("SDA_BROWSER") == "required": pytest.fail(words)
+    if os.environ.get("SDA_BROWSER") == "required":
+        pytest.fail(words)
     pytest.skip(words)
 
 
@@ -37,7 +40,9 @@ def folder(tmp_path_factory):
     """What the inspector notebook needs, to write into."""
     target = tmp_path_factory.mktemp("browser") / "project"
     for name in ("nbs/apps", "data/moves_sample", "data/checkpoints", "sda"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        )
     return target
 
 
@@ -45,9 +50,11 @@ def folder(tmp_path_factory):
 def chromium():
     try:
         from playwright.sync_api import sync_playwright
-    except ImportError: absent("the browser test needs Playwright: pip install playwright")
+    except ImportError:
+        absent("the browser test needs Playwright: pip install playwright")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not path: absent(f"the browser test needs one of {', '.join(BROWSERS)}: apt-get install chromium")
+    if not path:
+        absent(f"the browser test needs one of {', '.join(BROWSERS)}: apt-get install chromium")
     with sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
@@ -59,11 +66,13 @@ def opened(browser, name):
     """A page with a panel; when the test fails, what was to be seen is kept."""
     page = browser.new_page(viewport={"width": 1500, "height": 1700})
     panel = Panel(page)
-    try: yield page, panel
+    try:
+        yield page, panel
     except BaseException:
         panel.shot(f"{name}-failed")
         raise
-    finally: page.close()
+    finally:
+        page.close()
 
 
 def free_port():
@@ -90,14 +99,30 @@ def serving(folder, *command):
     """A server on a free port of this machine; it and its kernels end with the block."""
     import psutil
 
-    port, home = free_port(), folder.parent / f"home-{command[1]}"
-    env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "HOME": str(home), "TQDM_DISABLE": "1",
-           "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"),
-           "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "IPYTHONDIR": str(home / "ipython")}
+    port = free_port()
+    home = folder.parent / f"home-{command[1]}"
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(home),
+        "TQDM_DISABLE": "1",
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "IPYTHONDIR": str(home / "ipython"),
+    }
     home.mkdir()
     with open(home / "log", "wb") as log:
-        guard = subprocess.Popen([sys.executable, "-c", GUARD, sys.executable, *command, f"--port={port}"], env=env,
-                                 cwd=folder, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+        guard = subprocess.Popen(
+            [sys.executable, "-c", GUARD, sys.executable, *command, f"--port={port}"],
+            env=env,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(url, guard, home / "log")
@@ -105,19 +130,25 @@ def serving(folder, *command):
     finally:
         family = psutil.Process(guard.pid).children(recursive=True) if guard.poll() is None else []
         guard.stdin.close()
-        try: guard.wait(15)
-        except subprocess.TimeoutExpired: os.killpg(guard.pid, signal.SIGKILL)
+        try:
+            guard.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(guard.pid, signal.SIGKILL)
         gone, alive = psutil.wait_procs(family, 3)
-        for one in alive: one.kill()
+        for one in alive:
+            one.kill()
 
 
 def wait_for(url, guard, log, seconds=90):
     """Until the server answers anything at all."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        try: return urllib.request.urlopen(url, timeout=5)
-        except urllib.error.HTTPError: return None  # it answers: it wants the token
-        except OSError: time.sleep(.2)
+        try:
+            return urllib.request.urlopen(url, timeout=5)
+        except urllib.error.HTTPError:
+            return None  # it answers: it wants the token
+        except OSError:
+            time.sleep(0.2)
         assert guard.poll() is None, f"the server ended:\n{log.read_text()[-3000:]}"
     raise AssertionError(f"no server at {url}:\n{log.read_text()[-3000:]}")
 
@@ -126,15 +157,19 @@ class Panel:
     """The panel as a person sees it."""
 
     def __init__(self, page):
-        self.page, self.errors = page, []
+        self.page = page
+        self.errors = []
         page.set_default_timeout(STEP)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def picture(self, name):
         """Bytes of a figure, as a short hash; empty where it is not shown."""
         shown = self.page.locator(f"img.sda-{name}").last
-        if not shown.is_visible(): return ""
-        data = shown.evaluate("async img => Array.from(new Uint8Array(await (await fetch(img.src)).arrayBuffer()))")
+        if not shown.is_visible():
+            return ""
+        data = shown.evaluate(
+            "async img => Array.from(new Uint8Array(await (await fetch(img.src)).arrayBuffer()))"
+        )
         assert bytes(data[:4]) == b"\x89PNG"
         return hashlib.sha256(bytes(data)).hexdigest()[:12]
 
@@ -147,7 +182,8 @@ class Panel:
         status = self.page.locator(".sda-status").last
         status.wait_for(state="attached")
         end = time.monotonic() + STEP / 1000
-        while "working" in status.inner_text() and time.monotonic() < end: self.page.wait_for_timeout(50)
+        while "working" in status.inner_text() and time.monotonic() < end:
+            self.page.wait_for_timeout(50)
         assert "#B00020" not in status.inner_html(), status.inner_text()
 
     def changes(self, name, before):
@@ -156,7 +192,8 @@ class Panel:
         while time.monotonic() < end:
             self.calm()
             now = self.picture(name)
-            if now not in ("", before): return now
+            if now not in ("", before):
+                return now
             self.page.wait_for_timeout(100)
         raise AssertionError(f"the {name} stayed the same")
 
@@ -165,11 +202,14 @@ class Panel:
         box.fill(clip)
         box.press("Enter")
 
-    def click(self, words): self.page.get_by_role("button", name=words, exact=True).last.click()
+    def click(self, words):
+        self.page.get_by_role("button", name=words, exact=True).last.click()
 
-    def select(self, label, value): self.page.get_by_label(label, exact=True).last.select_option(value)
+    def select(self, label, value):
+        self.page.get_by_label(label, exact=True).last.select_option(value)
 
-    def tab(self, words): self.page.locator(".lm-TabBar-tab", has_text=words).last.click()
+    def tab(self, words):
+        self.page.locator(".lm-TabBar-tab", has_text=words).last.click()
 
     def shot(self, name):
         SHOTS.mkdir(parents=True, exist_ok=True)
@@ -201,7 +241,9 @@ def look_around(panel, folder, name):
     panel.shot(name)
     panel.tab("Trust")
     panel.click("Measure over these clips")
-    panel.page.locator("li", has_text="rank correlation").first.wait_for()  # the first verdict, while others are asked
+    panel.page.locator(
+        "li", has_text="rank correlation"
+    ).first.wait_for()  # the first verdict, while others are asked
     panel.click("Cancel")
     panel.page.get_by_text("stopped; what was measured so far is shown").last.wait_for()
     panel.appears()
@@ -216,8 +258,16 @@ def look_around(panel, folder, name):
 
 @drives("clip_id", "view", "overlay", "action", "run", "play", "trust", "cancel", "png")
 def test_jupyterlab(chromium, folder):
-    options = ["-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", "--allow-root",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
+    options = [
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--IdentityProvider.token={TOKEN}",
+        "--allow-root",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.news_url=None",
+    ]
     with serving(folder, *options) as url, opened(chromium, "jupyterlab") as (page, panel):
         page.goto(f"{url}/lab/tree/{BOOK}?token={TOKEN}")
         run_all(page)

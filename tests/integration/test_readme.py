@@ -1,4 +1,5 @@
 """README.md says what the records say, and names what exists."""
+
 import re
 import sys
 

@@ -1,4 +1,5 @@
 """Lists, caches and loaders: bad input is told, the same seed gives the same batches whatever the workers."""
+
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sda.data.video
+from sda.data.crops import TestViews
 from sda.data.datasets import (
     ClipDataset,
     EpochBatches,
@@ -31,7 +33,6 @@ from sda.data.datasets import (
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig, crop_shapes
 from sda.data.video import VideoError
-from sda.data.crops import TestViews
 
 av = pytest.importorskip("av")
 NAMES = ["moving left to right", "moving right to left"]
@@ -39,7 +40,7 @@ SMALL = TransformConfig(size=64, resize=None, crop="random", flip=False, colour=
 
 
 def save(path, frames=12, size=72, seed=0):
-    "A small mp4 of a square on noise."
+    """A small mp4 of a square on noise."""
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as box:
         stream = box.add_stream("libx264", rate=12)
@@ -54,11 +55,12 @@ def save(path, frames=12, size=72, seed=0):
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    "A dataset of ten clips in the common layout."
+    """A dataset of ten clips in the common layout."""
     root = tmp_path_factory.mktemp("sets") / "toy set"
     (root / "img").mkdir(parents=True)
     (root / "trainValTest").mkdir()
-    for i in range(10): save(root / "img" / f"clip {i}.mp4", 10 + i, seed=i)
+    for i in range(10):
+        save(root / "img" / f"clip {i}.mp4", 10 + i, seed=i)
     lines = [f"clip {i}.mp4 {10 + i} {i % 2}" for i in range(10)]
     (root / "category.txt").write_text("\n".join(NAMES))
     (root / "trainValTest/train.txt").write_text("\ufeff" + "\r\n".join(lines[:7]) + "\r\n\r\n", newline="")
@@ -68,55 +70,95 @@ def toy(tmp_path_factory):
 
 def test_marks_line_ends_and_spaces(toy):
     data = open_dataset(toy, "train")
-    assert [r.id for r in data.records] == [f"clip {i}.mp4" for i in range(7)] and data.train and data.records[3].label == 1
+    assert (
+        [r.id for r in data.records] == [f"clip {i}.mp4" for i in range(7)]
+        and data.train
+        and data.records[3].label == 1
+    )
     assert [r.num_frames for r in data.records] == list(range(10, 17)) and data.class_names == NAMES
     assert data[0]["clip"].shape == (8, 3, 224, 224)
 
 
 def test_a_dataset_says_which_split_it_is(toy):
-    train, val = open_dataset(toy, "train"), open_dataset(toy, "val")
+    train = open_dataset(toy, "train")
+    val = open_dataset(toy, "val")
     assert repr(train) == "7 training clips of 2 classes, 8 frames each"
-    assert repr(val) == repr(pickle.loads(pickle.dumps(val))) == "3 validation clips of 2 classes, 8 frames each"
-    assert repr(ClipDataset(val.records, NAMES)) == "3 test clips of 2 classes, 8 frames each", "no list: how it is read"
+    assert (
+        repr(val) == repr(pickle.loads(pickle.dumps(val))) == "3 validation clips of 2 classes, 8 frames each"
+    )
+    assert repr(ClipDataset(val.records, NAMES)) == "3 test clips of 2 classes, 8 frames each", (
+        "no list: how it is read"
+    )
 
 
-@pytest.mark.parametrize("line, words", [
-    ("a.mp4 10", "2 field(s)"), ("a.mp4", "1 field(s)"), ("a.mp4 ten 0", "'ten' is not a whole number"),
-    ("a.mp4 10 -1", "'-1' is not a whole number"), ("a.mp4 10 2", "label 2 is outside the classes 0..1"),
-    ("a.mp4 0 1", "has 0 frames"), ("../a.mp4 10 0", "leaves the root"), ("b/../../a.mp4 10 0", "leaves the root"),
-    ("/a.mp4 10 0", "leaves the root"), ("C:\\a.mp4 10 0", "leaves the root"), ("out/a.mp4 10 0", "link that leaves the root"),
-    ("good.mp4 12 1", "is on line 1 too"), ("a.mp4 ١٠ 0", "not a whole number"), ("a.mp4 1e3 0", "not a whole number")])
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("a.mp4 10", "2 field(s)"),
+        ("a.mp4", "1 field(s)"),
+        ("a.mp4 ten 0", "'ten' is not a whole number"),
+        ("a.mp4 10 -1", "'-1' is not a whole number"),
+        ("a.mp4 10 2", "label 2 is outside the classes 0..1"),
+        ("a.mp4 0 1", "has 0 frames"),
+        ("../a.mp4 10 0", "leaves the root"),
+        ("b/../../a.mp4 10 0", "leaves the root"),
+        ("/a.mp4 10 0", "leaves the root"),
+        ("C:\\a.mp4 10 0", "leaves the root"),
+        ("out/a.mp4 10 0", "link that leaves the root"),
+        ("good.mp4 12 1", "is on line 1 too"),
+        ("a.mp4 ١٠ 0", "not a whole number"),
+        ("a.mp4 1e3 0", "not a whole number"),
+    ],
+)
 def test_bad_lines_name_the_line(tmp_path, line, words):
     (tmp_path / "root").mkdir()
     os.symlink(tmp_path, tmp_path / "root" / "out")
     file = tmp_path / "list.txt"
     file.write_text(f"good.mp4 10 0\n{line}\nlast.mp4 10 0\n")
-    with pytest.raises(ListError) as error: read_list(file, tmp_path / "root", NAMES)
-    assert str(error.value).startswith(f"{file}:2: ") and words in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ListError) as error:
+        read_list(file, tmp_path / "root", NAMES)
+    assert (
+        str(error.value).startswith(f"{file}:2: ")
+        and words in str(error.value)
+        and "\n" not in str(error.value)
+    )
 
 
 def test_all_bad_lines_are_counted(tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("a.mp4 1 9\n" * 30)
-    with pytest.raises(ListError) as error: read_list(file, tmp_path, NAMES)
+    with pytest.raises(ListError) as error:
+        read_list(file, tmp_path, NAMES)
     assert str(error.value).count("outside the classes") == 5 and "and 25 more line(s)" in str(error.value)
 
 
 def test_empty_missing_and_binary_files(tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "latin.txt").write_bytes("öffnen\n".encode("latin-1"))
-    for name, words in (("empty.txt", "is empty"), ("latin.txt", "not UTF-8"), ("none.txt", "does not exist")):
-        with pytest.raises(ListError, match=words): read_classes(tmp_path / name)
-    with pytest.raises(ListError, match="at least one clip"): ClipDataset([], NAMES)
+    for name, words in (
+        ("empty.txt", "is empty"),
+        ("latin.txt", "not UTF-8"),
+        ("none.txt", "does not exist"),
+    ):
+        with pytest.raises(ListError, match=words):
+            read_classes(tmp_path / name)
+    with pytest.raises(ListError, match="at least one clip"):
+        ClipDataset([], NAMES)
 
 
 def test_both_list_forms(tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("P01/P01 01 100 24 0\nP01/P01 01 130 60 1\n")
     records = read_list(file, tmp_path, NAMES)
-    assert [(r.id, r.offset, r.num_frames) for r in records] == [("P01/P01 01@100", 100, 24), ("P01/P01 01@130", 130, 60)]
+    assert [(r.id, r.offset, r.num_frames) for r in records] == [
+        ("P01/P01 01@100", 100, 24),
+        ("P01/P01 01@130", 130, 60),
+    ]
     (tmp_path / "P01/P01 01 100").mkdir(parents=True)  # now the first line is a path with a number at its end
-    assert [(r.id, r.offset) for r in read_list(file, tmp_path, NAMES)] == [("P01/P01 01 100", 0), ("P01/P01 01 130", 0)]
+    assert [(r.id, r.offset) for r in read_list(file, tmp_path, NAMES)] == [
+        ("P01/P01 01 100", 0),
+        ("P01/P01 01 130", 0),
+    ]
     assert read_list(file, tmp_path, NAMES, offsets=True) == records
 
 
@@ -125,8 +167,10 @@ def test_both_list_forms(tmp_path):
 def test_any_text_is_a_list_or_a_list_error(tmp_path, text):
     file = tmp_path / "any.txt"
     file.write_bytes(text.encode())
-    try: records = read_list(file, tmp_path, NAMES)
-    except ListError: return
+    try:
+        records = read_list(file, tmp_path, NAMES)
+    except ListError:
+        return
     assert records and all(0 <= r.label < 2 and r.num_frames > 0 and r.offset >= 0 for r in records)
     assert all(os.path.realpath(r.path).startswith(os.path.realpath(tmp_path)) for r in records)
 
@@ -134,26 +178,37 @@ def test_any_text_is_a_list_or_a_list_error(tmp_path, text):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(alphabet="ab./\\~ \0:", max_size=12))
 def test_no_path_leaves_the_root(tmp_path, name):
-    try: path = safe_join(tmp_path, name)
-    except ValueError as err: assert "leaves the root" in str(err)
-    else: assert path.resolve().is_relative_to(tmp_path.resolve())
+    try:
+        path = safe_join(tmp_path, name)
+    except ValueError as err:
+        assert "leaves the root" in str(err)
+    else:
+        assert path.resolve().is_relative_to(tmp_path.resolve())
 
 
 def test_layout_errors(toy, tmp_path):
-    with pytest.raises(ListError, match="did you mean 'train'"): open_dataset(toy, "training")
-    with pytest.raises(ListError, match="lacks category.txt, img, trainValTest"): open_dataset(tmp_path)
+    with pytest.raises(ListError, match="did you mean 'train'"):
+        open_dataset(toy, "training")
+    with pytest.raises(ListError, match="lacks category.txt, img, trainValTest"):
+        open_dataset(tmp_path)
 
 
 def test_a_clip_shorter_than_its_list_is_told(toy):
     record = Record("x", str(toy / "img" / "clip 0.mp4"), 0, 11)
-    with pytest.raises(VideoError, match="has 10 frames, the list announces 11"): read_clip(record)
-    with pytest.raises(VideoError, match="has 10 frames"): ClipDataset([record], NAMES, transform=SMALL)[0]
-    with pytest.raises(VideoError, match="has 10 frames"): read_clip(Record("x", record.path, 0, None, offset=10))
+    with pytest.raises(VideoError, match="has 10 frames, the list announces 11"):
+        read_clip(record)
+    with pytest.raises(VideoError, match="has 10 frames"):
+        ClipDataset([record], NAMES, transform=SMALL)[0]
+    with pytest.raises(VideoError, match="has 10 frames"):
+        read_clip(Record("x", record.path, 0, None, offset=10))
 
 
 def test_cached_and_decoded_items_agree(toy):
     for split in ("train", "val"):
-        plain, cached = (open_dataset(toy, split, Sampling("segments", 4), SMALL, cache=c, progress=False) for c in (False, True))
+        plain, cached = (
+            open_dataset(toy, split, Sampling("segments", 4), SMALL, cache=c, progress=False)
+            for c in (False, True)
+        )
         assert len(cached.cache) == len(plain)
         for i in range(len(plain)):
             assert torch.equal(plain[i]["clip"], cached[i]["clip"]) and plain[i]["id"] == cached[i]["id"]
@@ -188,7 +243,8 @@ def test_a_failed_cache_leaves_nothing(toy, tmp_path):
     with pytest.raises(VideoError, match="gone.mp4 does not exist"):
         build_cache([Record("gone", str(tmp_path / "gone.mp4"), 0)], folder, progress=False)
     (tmp_path / "file").touch()
-    with pytest.raises(VideoError, match="set cache=PATH"): build_cache(records, tmp_path / "file", progress=False)
+    with pytest.raises(VideoError, match="set cache=PATH"):
+        build_cache(records, tmp_path / "file", progress=False)
 
 
 def test_a_killed_cache_is_built_again(toy, tmp_path):
@@ -230,13 +286,19 @@ def test_bytes_become_the_same_floats_in_any_worker(toy):
         floats.set_epoch(epoch)
         wanted = list(make_loader(floats, 3, shuffle=True, seed=7))
         for workers in (0, 2):
-            data = open_dataset(toy, "train", Sampling("segments", 4), RICH, cache=True, progress=False, as_bytes=True)
+            data = open_dataset(
+                toy, "train", Sampling("segments", 4), RICH, cache=True, progress=False, as_bytes=True
+            )
             data.set_epoch(epoch)
             for batch, one in zip(make_loader(data, 3, True, 7, workers), wanted, strict=True):
                 assert batch["clip"].dtype == torch.uint8 and batch["id"] == one["id"]
-                assert torch.equal(batch["label"], one["label"]) and torch.equal(model_input(batch), one["clip"])
-    views = [open_dataset(toy, "val", Sampling("twice", 4, 2), TransformConfig(size=64, resize=None), as_bytes=b)
-             for b in (False, True)]
+                assert torch.equal(batch["label"], one["label"]) and torch.equal(
+                    model_input(batch), one["clip"]
+                )
+    views = [
+        open_dataset(toy, "val", Sampling("twice", 4, 2), TransformConfig(size=64, resize=None), as_bytes=b)
+        for b in (False, True)
+    ]
     plain, slim = (next(iter(make_loader(v, 2))) for v in views)
     assert slim["clip"].shape == (2, 2, 4, 64, 64, 3) and torch.equal(model_input(slim), plain["clip"])
     assert model_input(plain) is plain["clip"]
@@ -250,37 +312,54 @@ def test_ranks_share_the_global_batches(toy):
     shares = [list(make_loader(data, 3, shuffle=True, seed=5, rank=r, world=2)) for r in (0, 1)]
     ids = [[i for b in share for i in b["id"]] for share in shares]
     assert not set(ids[0]) & set(ids[1]) and sorted(ids[0] + ids[1]) == sorted(r.id for r in data.records)
-    assert [len(b["id"]) for b in whole] == [3, 3, 1] and [len(s) for s in shares] == [2, 2]  # 1 clip is not for two
+    assert [len(b["id"]) for b in whole] == [3, 3, 1] and [len(s) for s in shares] == [
+        2,
+        2,
+    ]  # 1 clip is not for two
     assert sorted(whole[1]["id"] + whole[2]["id"]) == sorted(shares[0][1]["id"] + shares[1][1]["id"])
     clips = {i: c for b in whole for i, c in zip(b["id"], b["clip"], strict=True)}
     for share in shares:
         for batch in share:
-            for i, clip in zip(batch["id"], batch["clip"], strict=True): assert torch.equal(clip, clips[i])
+            for i, clip in zip(batch["id"], batch["clip"], strict=True):
+                assert torch.equal(clip, clips[i])
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 9))
+@given(
+    st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 9)
+)
 def test_batches_of_ranks_cover_an_epoch(size, batch, world, shuffle, drop, seed):
-    class Clips(list): epoch = 0
-    def parts(ranks): return [list(EpochBatches(Clips(range(size)), batch, shuffle, seed, drop, r, ranks)) for r in range(ranks)]
+    class Clips(list):
+        epoch = 0
+
+    def parts(ranks):
+        return [
+            list(EpochBatches(Clips(range(size)), batch, shuffle, seed, drop, r, ranks)) for r in range(ranks)
+        ]
+
     if world > min(batch, size):
-        with pytest.raises(ValueError, match="cannot share"): parts(world)
+        with pytest.raises(ValueError, match="cannot share"):
+            parts(world)
         return
     shares = parts(world)
     steps = [sum(step, []) for step in zip(*shares, strict=True)]  # as many steps on every rank
     assert all(b for share in shares for b in share)
     seen = [i for step in steps for i in step]
     assert len(set(seen)) == len(seen) == (size - size % batch if drop else size)
-    for step, one in zip(steps, parts(1)[0], strict=False): assert set(one) <= set(step)
+    for step, one in zip(steps, parts(1)[0], strict=False):
+        assert set(one) <= set(step)
     assert all(len(step) == batch for step in steps[:-1])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_clip_stops_the_loader_with_its_name(toy, tmp_path, workers):
     (tmp_path / "broken.mp4").write_bytes((toy / "img" / "clip 0.mp4").read_bytes()[:-4000])
-    data = ClipDataset([*open_dataset(toy, "val").records, Record("b", str(tmp_path / "broken.mp4"), 0)], NAMES, None, SMALL)
+    data = ClipDataset(
+        [*open_dataset(toy, "val").records, Record("b", str(tmp_path / "broken.mp4"), 0)], NAMES, None, SMALL
+    )
     with pytest.raises(VideoError, match="broken.mp4"):
-        for _ in make_loader(data, 2, num_workers=workers): pass
+        for _ in make_loader(data, 2, num_workers=workers):
+            pass
 
 
 def test_views_and_seeds(toy):
@@ -288,28 +367,41 @@ def test_views_and_seeds(toy):
     assert data[0]["clip"].shape == (2, 4, 3, 64, 64)
     train = open_dataset(toy, "train", "segments_tail", SMALL, seed=1)
     other = open_dataset(toy, "train", "segments_tail", SMALL, seed=2)
-    assert not torch.equal(train[0]["clip"], other[0]["clip"]) and torch.equal(train[0]["clip"], train[0]["clip"])
+    assert not torch.equal(train[0]["clip"], other[0]["clip"]) and torch.equal(
+        train[0]["clip"], train[0]["clip"]
+    )
 
 
 def test_folders_of_frames_with_offsets(tmp_path):
     from PIL import Image
+
     folder = tmp_path / "img" / "P01 01"
     folder.mkdir(parents=True)
-    for n in range(1, 31): Image.new("RGB", (72, 72), (8 * n, 0, 0)).save(folder / f"frame_{n:010d}.jpg")
+    for n in range(1, 31):
+        Image.new("RGB", (72, 72), (8 * n, 0, 0)).save(folder / f"frame_{n:010d}.jpg")
     (tmp_path / "list.txt").write_text("P01 01 0 10 0\nP01 01 20 10 1\n")
     records = read_list(tmp_path / "list.txt", tmp_path / "img", NAMES)
     data = ClipDataset(records, NAMES, Sampling("segments", 5), SMALL, cache=True, progress=False)
     red = [data.frames(i)[:, 30, 30, 0].int() for i in (0, 1)]
     assert (red[0] - torch.tensor([2, 4, 6, 8, 10]) * 8).abs().max() <= 3
     assert (red[1] - torch.tensor([22, 24, 26, 28, 30]) * 8).abs().max() <= 3
-    assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text())["ids"] == ["P01 01@0", "P01 01@20"]
+    assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text())["ids"] == [
+        "P01 01@0",
+        "P01 01@20",
+    ]
 
 
 def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatch):
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    kinds = [dict(quality=60), dict(subsampling=0), dict(progressive=True), dict(optimize=True), dict(quality=100)]
+    kinds = [
+        dict(quality=60),
+        dict(subsampling=0),
+        dict(progressive=True),
+        dict(optimize=True),
+        dict(quality=100),
+    ]
     for n, options in enumerate(kinds):
         picture = rng.integers(0, 256, (50, 67, 3), dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / f"{n:05d}.jpg", **options)
@@ -322,114 +414,160 @@ def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatc
     whole = (tmp_path / "00002.jpg").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole[:20]):
         (tmp_path / "00002.jpg").write_bytes(damaged)
-        with pytest.raises(VideoError, match="00002.jpg"): sda.data.video.open_video(tmp_path).frames([1, 2])
+        with pytest.raises(VideoError, match="00002.jpg"):
+            sda.data.video.open_video(tmp_path).frames([1, 2])
 
 
 def camera(path, height=1080, width=1920, ticks=range(0, 400, 100)):
-    "A clip of smooth noise at that size, with these time stamps in milliseconds."
+    """A clip of smooth noise at that size, with these time stamps in milliseconds."""
     from fractions import Fraction
 
     from PIL import Image
+
     rng = np.random.default_rng(1)
     with av.open(str(path), "w") as box:
         stream = box.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.height = height
+        stream.width = width
+        stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         for ms in ticks:
             small = Image.fromarray(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8))
             image = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = ms, Fraction(1, 1000)
+            frame.pts = ms
+            frame.time_base = Fraction(1, 1000)
             box.mux(stream.encode(frame))
         box.mux(stream.encode())
     return Record(path.stem, str(path), 0, len(ticks))
 
 
 def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monkeypatch):
-    "1080p: the frames that leave the reader are 256 or 340 pixels high, and the network's input stays the same."
-    record, sizes = camera(tmp_path / "hd.mp4"), []
+    """1080p: the frames that leave the reader are 256 or 340 pixels high, and the network's input stays the same."""
+    record = camera(tmp_path / "hd.mp4")
+    sizes = []
     upright = sda.data.video._upright
+
     def watched(frame, size, full):
         found = upright(frame, size, full)
         return sizes.append(found.shape[:2]) or found
+
     monkeypatch.setattr(sda.data.video, "_upright", watched)
-    config, sampling = TransformConfig(), Sampling("segments", 4)
-    for transform, train, side in ((config, False, 256), (TestViews("3x256", NAMES), False, 256), (config, True, 340)):
+    config = TransformConfig()
+    sampling = Sampling("segments", 4)
+    for transform, train, side in (
+        (config, False, 256),
+        (TestViews("3x256", NAMES), False, 256),
+        (config, True, 340),
+    ):
         sizes.clear()
         small = ClipDataset([record], NAMES, sampling, transform, train)[0]["clip"]
         assert set(sizes) == {(side, round(side * 16 / 9))}
         whole = ClipDataset([record], NAMES, sampling, transform, train, short_side=None)[0]["clip"]
         assert sizes[-1] == (1080, 1920)
         off = (small - whole).abs() * 255 * min(config.std)  # grey levels; resized once instead of twice
-        assert off.mean() < (3 if train else 2) and off.max() < (30 if train else 8)  # a training crop moves by half a pixel
-    assert len(ClipDataset([record], NAMES, sampling, lambda clip, label, generator: (clip, label))[0]["clip"][0]) == 1080
+        assert off.mean() < (3 if train else 2) and off.max() < (
+            30 if train else 8
+        )  # a training crop moves by half a pixel
+    assert (
+        len(
+            ClipDataset([record], NAMES, sampling, lambda clip, label, generator: (clip, label))[0]["clip"][0]
+        )
+        == 1080
+    )
 
 
 def test_nothing_is_enlarged_that_was_large_enough(tmp_path):
-    "Every crop of the reduced frame has at least the input's size, and clips below the need are untouched."
-    for size, scales in ((224, (1, .875, .75, .66)), (112, (1, .5)), (64, (.9,)), (160, (1, 1 / 3))):
+    """Every crop of the reduced frame has at least the input's size, and clips below the need are untouched."""
+    for size, scales in ((224, (1, 0.875, 0.75, 0.66)), (112, (1, 0.5)), (64, (0.9,)), (160, (1, 1 / 3))):
         side = TransformConfig(size=size, scales=scales).train(NAMES).short_side
         assert min(min(s) for s in crop_shapes(side, 2 * side, size, scales)) >= size
-    areas = TransformConfig(size=112, crop="resized", area=(.2, 1)).train(NAMES)
+    areas = TransformConfig(size=112, crop="resized", area=(0.2, 1)).train(NAMES)
     for ratio in (3 / 4, 4 / 3):  # the narrowest and the flattest crop of a square frame
-        height, width = ((.2 * areas.short_side**2 * r) ** .5 for r in (1 / ratio, ratio))
+        height, width = ((0.2 * areas.short_side**2 * r) ** 0.5 for r in (1 / ratio, ratio))
         assert min(height, width) >= 112
     record = camera(tmp_path / "small.mp4", 120, 160)
     assert ClipDataset([record], NAMES, Sampling("segments", 2)).frames(0).shape == (2, 120, 160, 3)
 
 
 def test_random_crops_of_large_clips_come_from_the_resized_frame(tmp_path):
-    "A square of 64 pixels out of 1080 would show nothing that the test crop shows."
-    data = ClipDataset([camera(tmp_path / "hd.mp4", 540, 960)], NAMES, Sampling("segments", 2),
-                       TransformConfig(size=64, resize=72, crop="random", flip=False), train=True)
+    """A square of 64 pixels out of 1080 would show nothing that the test crop shows."""
+    data = ClipDataset(
+        [camera(tmp_path / "hd.mp4", 540, 960)],
+        NAMES,
+        Sampling("segments", 2),
+        TransformConfig(size=64, resize=72, crop="random", flip=False),
+        train=True,
+    )
     assert data.frames(0).shape == (2, 72, 128, 3) and data[0]["clip"].shape == (2, 3, 64, 64)
 
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_seconds_follow_the_clock_of_a_variable_frame_rate(tmp_path, cache):
-    "Ten frames a second, then forty: a step of .25 s is a step of .25 s in both halves, with offsets as well."
+    """Ten frames a second, then forty: a step of .25 s is a step of .25 s in both halves, with offsets as well."""
     ticks = [*range(0, 1000, 100), *range(1000, 2000, 25)]
     record = camera(tmp_path / "vfr.mp4", 48, 64, ticks)
     part = Record("part", record.path, 0, 40, offset=10)
-    sampling = Sampling("seconds", 8, step=.25)
-    data = ClipDataset([record, part], NAMES, sampling, TransformConfig(size=32, resize=32), cache=cache, progress=False)
+    sampling = Sampling("seconds", 8, step=0.25)
+    data = ClipDataset(
+        [record, part], NAMES, sampling, TransformConfig(size=32, resize=32), cache=cache, progress=False
+    )
     whole = read_clip(record, short_side=32)
     wanted = sampling.indices(50, times=[t / 1000 for t in ticks])[0]
-    assert all(abs(ticks[i] / 1000 - ticks[wanted[0]] / 1000 - .25 * k) < .1 for k, i in enumerate(wanted))
+    assert all(abs(ticks[i] / 1000 - ticks[wanted[0]] / 1000 - 0.25 * k) < 0.1 for k, i in enumerate(wanted))
     assert wanted != sampling.indices(50)[0] and torch.equal(data.frames(0), whole[wanted])
-    late = Sampling("seconds", 4, step=.25).indices(40, times=[t / 1000 for t in ticks[10:]])[0]
-    data.sampling = Sampling("seconds", 4, step=.25)
-    assert torch.equal(data.frames(1), whole[[10 + i for i in late]]) and np.diff(late).tolist() == [10, 10, 10]
+    late = Sampling("seconds", 4, step=0.25).indices(40, times=[t / 1000 for t in ticks[10:]])[0]
+    data.sampling = Sampling("seconds", 4, step=0.25)
+    assert torch.equal(data.frames(1), whole[[10 + i for i in late]]) and np.diff(late).tolist() == [
+        10,
+        10,
+        10,
+    ]
 
 
 def test_pictures_without_a_clock_go_by_the_rate_of_the_sampling(tmp_path):
-    "A folder has no clock: `fps` of the sampling counts, or of the reader where it is given."
+    """A folder has no clock: `fps` of the sampling counts, or of the reader where it is given."""
     from PIL import Image
+
     folder = tmp_path / "f"
     folder.mkdir()
-    for n in range(40): Image.fromarray(np.full((40, 40, 3), 6 * n, np.uint8)).save(folder / f"{n + 1:05d}.png")
-    data = [ClipDataset([Record("f", str(folder), 0)], NAMES, Sampling("seconds", 3, step=.5, fps=10), lambda c, *_: (c, 0), **o)
-            for o in ({}, {"fps": 20})]
+    for n in range(40):
+        Image.fromarray(np.full((40, 40, 3), 6 * n, np.uint8)).save(folder / f"{n + 1:05d}.png")
+    data = [
+        ClipDataset(
+            [Record("f", str(folder), 0)],
+            NAMES,
+            Sampling("seconds", 3, step=0.5, fps=10),
+            lambda c, *_: (c, 0),
+            **o,
+        )
+        for o in ({}, {"fps": 20})
+    ]
     assert [(d.frames(0)[:, 0, 0, 0] // 6).tolist() for d in data] == [[14, 19, 24], [9, 19, 29]]
 
 
 def test_predict_reads_a_large_clip_small_and_by_its_clock(tmp_path, monkeypatch):
-    "The same probabilities to 1 %, from a quarter of the height; the frames are those of the dataset with that sampling."
+    """The same probabilities to 1 %, from a quarter of the height; the frames are those of the dataset with that sampling."""
     from sda.networks.backbones import create_model
     from sda.networks.checkpoints import ModelCard
     from sda.testing.evaluate import predict, slide
-    record, sizes = camera(tmp_path / "hd.mp4", 540, 960, [*range(0, 1000, 200), *range(1000, 1500, 50)]), []
+
+    record = camera(tmp_path / "hd.mp4", 540, 960, [*range(0, 1000, 200), *range(1000, 1500, 50)])
+    sizes = []
     upright = sda.data.video._upright
     monkeypatch.setattr(sda.data.video, "_upright", lambda *a: sizes.append(a[1]) or upright(*a))
     torch.manual_seed(0)
-    net, config, sampling = create_model("tsn_tiny", 2, 4), TransformConfig(size=112, resize=128), Sampling("seconds", 4, step=.4)
-    torch.nn.init.normal_(net.fc.weight, std=.5)  # so that the answer depends on the clip
+    net = create_model("tsn_tiny", 2, 4)
+    config = TransformConfig(size=112, resize=128)
+    sampling = Sampling("seconds", 4, step=0.4)
+    torch.nn.init.normal_(net.fc.weight, std=0.5)  # so that the answer depends on the clip
     net.card = ModelCard(net.name, {}, 2, 4, NAMES, config.to_dict(), sampling.to_dict())
     found = predict(record.path, net.eval()).sort_values("class").probability.to_numpy()
     assert set(sizes) == {(128, 228)}
     whole = ClipDataset([record], NAMES, sampling, config, short_side=None)
-    assert whole.chosen(0) == [[0, 2, 4, 11]] != Sampling("seconds", 4, step=.4).indices(15)
-    with torch.no_grad(): wanted = net(whole[0]["clip"][None]).softmax(1)[0].numpy()
-    assert np.abs(found - wanted).max() < .01 < np.ptp(wanted)
+    assert whole.chosen(0) == [[0, 2, 4, 11]] != Sampling("seconds", 4, step=0.4).indices(15)
+    with torch.no_grad():
+        wanted = net(whole[0]["clip"][None]).softmax(1)[0].numpy()
+    assert np.abs(found - wanted).max() < 0.01 < np.ptp(wanted)
     windows = slide(record.path, net, 10, top=2)
     assert windows.start.tolist() == [0, 0, 5, 5] and set(sizes) == {(128, 228), (540, 960)}

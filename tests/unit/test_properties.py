@@ -1,4 +1,5 @@
 """Properties of samplers and list files that must hold for any input; `derandomize` makes every run the same."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,26 +8,40 @@ from hypothesis import strategies as st
 from sda.data.lists import ListError, read_list
 from sda.data.sampling import SAMPLERS, Sampling, get_sampler
 
-STRATEGIES, NAMES = sorted(SAMPLERS), ["a", "b", "c"]
-totals, frames, seeds = st.integers(1, 5000), st.integers(1, 64), st.integers(0, 2**32)
-def tidy(name): return "/".join(" ".join(part.split()) for part in name.split("/") if part.strip())  # no doubled blanks
+STRATEGIES = sorted(SAMPLERS)
+NAMES = ["a", "b", "c"]
+totals = st.integers(1, 5000)
+frames = st.integers(1, 64)
+seeds = st.integers(0, 2**32)
+
+
+def tidy(name):
+    return "/".join(" ".join(part.split()) for part in name.split("/") if part.strip())  # no doubled blanks
 
 
 names = st.text(alphabet="abcZ019 _-/é", min_size=1, max_size=20).map(tidy)
-rows = st.lists(st.tuples(names.filter(bool).map(lambda n: "v" + n + "x"), st.integers(1, 999), st.integers(0, 2)),
-                min_size=1, max_size=8, unique_by=lambda row: row[0])
+rows = st.lists(
+    st.tuples(names.filter(bool).map(lambda n: "v" + n + "x"), st.integers(1, 999), st.integers(0, 2)),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda row: row[0],
+)
 
 
-def bounded(cases): return settings(max_examples=cases, deadline=None, derandomize=True, database=None)
+def bounded(cases):
+    return settings(max_examples=cases, deadline=None, derandomize=True, database=None)
 
 
-def seeded(seed): return torch.Generator().manual_seed(seed)
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def drawn(name, total, count, random, seed, views):
     """Frames of every view; fixed strategies say their own number of views."""
     own = {"twice": 2, "segments": 1, "segments_tail": 1, "segments_legacy": 1, "uniform": 1}.get(name, views)
-    return get_sampler(name)(total, count, random, seeded(seed), views if random else own), views if random else own
+    return get_sampler(name)(
+        total, count, random, seeded(seed), views if random else own
+    ), views if random else own
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -37,9 +52,12 @@ def test_any_strategy(name):
         got, expected = drawn(name, total, count, random, seed, views)
         assert len(got) == expected and all(len(view) == count for view in got)
         assert all(type(i) is int and 0 <= i < total for view in got for i in view)
-        if name != "dense_legacy": assert all(view == sorted(view) for view in got)  # it wraps, as published
+        if name != "dense_legacy":
+            assert all(view == sorted(view) for view in got)  # it wraps, as published
         assert got == drawn(name, total, count, random, seed, views)[0]
-        if not random: assert got == drawn(name, total, count, random, seed + 1, views)[0]
+        if not random:
+            assert got == drawn(name, total, count, random, seed + 1, views)[0]
+
     check()
 
 
@@ -50,25 +68,33 @@ def test_legacy_is_the_published_formula(total, count, random, seed):
     if random:
         step = total // count
         expected = [i * step + int(x * step) for i, x in enumerate(u)] if step else [0] * count
-    else: expected = [((2 * i + 1) * total) // (2 * count) if total > count else 0 for i in range(count)]
+    else:
+        expected = [((2 * i + 1) * total) // (2 * count) if total > count else 0 for i in range(count)]
     assert get_sampler("segments_legacy")(total, count, random, seeded(seed)) == [expected]
-    span, stride = max(1, 1 + total - 64), 64 // count
+    span = max(1, 1 + total - 64)
+    stride = 64 // count
     starts = [int(x) for x in torch.linspace(0, span - 1, 10, dtype=torch.float64).add(1e-9)]
-    assert get_sampler("dense_legacy")(total, count) == [[(s + i * stride) % total for i in range(count)] for s in starts]
+    assert get_sampler("dense_legacy")(total, count) == [
+        [(s + i * stride) % total for i in range(count)] for s in starts
+    ]
 
 
 @bounded(200)
-@given(totals, frames, st.floats(.01, 3), st.floats(1, 120), st.booleans(), seeds)
+@given(totals, frames, st.floats(0.01, 3), st.floats(1, 120), st.booleans(), seeds)
 def test_seconds_keep_their_step(total, count, step, fps, random, seed):
     (got,) = Sampling("seconds", count, step=step, fps=fps).indices(total, random, seeded(seed))
     if (total - 1) / fps < (count - 1) * step:  # shorter than the span: spread
         assert got == get_sampler("segments")(total, count, random, seeded(seed))[0]
-        if total >= count: assert len(set(got)) == count
-    else: assert all(abs(b - a - step * fps) < 1.001 for a, b in zip(got, got[1:], strict=False))
+        if total >= count:
+            assert len(set(got)) == count
+    else:
+        assert all(abs(b - a - step * fps) < 1.001 for a, b in zip(got, got[1:], strict=False))
 
 
 @bounded(150)
-@given(st.lists(st.floats(.001, 1), min_size=1, max_size=80), frames, st.floats(.01, 1), st.booleans(), seeds)
+@given(
+    st.lists(st.floats(0.001, 1), min_size=1, max_size=80), frames, st.floats(0.01, 1), st.booleans(), seeds
+)
 def test_seconds_follow_a_clock_that_varies(gaps, count, step, random, seed):
     times = torch.tensor([0, *gaps], dtype=torch.float64).cumsum(0).tolist()
     (got,) = Sampling("seconds", count, step=step).indices(len(times), random, seeded(seed), times)
@@ -91,7 +117,17 @@ def test_lists_survive_editors(tmp_path_factory, rows, bom, end, last):
     assert all(r.path == str(file.parent / name) for r, (name, *_) in zip(records, rows, strict=True))
 
 
-BAD = ["alone", "clip 3", "clip x 1", "clip 8 -1", "clip 8 1.5", "clip 0 1", "clip 8 3", "../clip 8 1", "/clip 8 1"]
+BAD = [
+    "alone",
+    "clip 3",
+    "clip x 1",
+    "clip 8 -1",
+    "clip 8 1.5",
+    "clip 0 1",
+    "clip 8 3",
+    "../clip 8 1",
+    "/clip 8 1",
+]
 
 
 @bounded(150)
@@ -102,5 +138,6 @@ def test_a_bad_line_is_named_with_its_number(tmp_path_factory, rows, place, bad,
     place = min(place, len(lines))
     lines.insert(place, bad)
     file.write_bytes(end.join(lines).encode("utf-8-sig" if bom else "utf-8"))
-    with pytest.raises(ListError) as caught: read_list(file, file.parent, NAMES, offsets=False)
+    with pytest.raises(ListError) as caught:
+        read_list(file, file.parent, NAMES, offsets=False)
     assert str(caught.value).startswith(f"{file}:{place + 1}: ") and "\n" not in str(caught.value)
