@@ -266,7 +266,7 @@ def explain(run: Run, data: Path, runs: Path, results: Path) -> None:
 
 
 def shipped(data: Path) -> None:
-    """The networks in data/checkpoints: the same trainings under the whole recipe, which leave more than a record."""
+    """The networks in sda/assets/checkpoints: the same trainings under the whole recipe, which leave more than a record."""
     for name in shipped_models.SHIPPED:
         if not list(RESULTS.parent.glob(f"{name}-test-*.json")):
             shipped_models.make(name, data, Path("runs/shipped"))

@@ -27,7 +27,7 @@ import ipywidgets, sda.inspector.view
 from sda.inspector.session import inspect_folder
 found = {"import": passed()}
 kept = {"trace": sys.argv[1]} if sys.argv[1] else {}
-inspector = inspect_folder("data/moves_sample", "data/checkpoints/sda_tsn_moves.safetensors", **kept)
+inspector = inspect_folder("sda/assets/moves_sample", "sda/assets/checkpoints/sda_tsn_moves.safetensors", **kept)
 inspector.png("strip")
 found["strip"] = passed()
 inspector.show()

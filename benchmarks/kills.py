@@ -78,7 +78,7 @@ SETTINGS = [
 
 def small_set(root: Path) -> Path:
     """Ten training and four validation clips of the sample that ships."""
-    sample = ROOT / "data/moves_sample"
+    sample = ROOT / "sda/assets/moves_sample"
     (root / "trainValTest").mkdir(parents=True)
     (root / "img").symlink_to(sample / "img")
     (root / "category.txt").write_text((sample / "category.txt").read_text())

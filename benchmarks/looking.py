@@ -85,7 +85,7 @@ from sda.testing.results import new_record, save_record
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, TSN = (
-    ROOT / "data" / "checkpoints" / f"{name}.safetensors" for name in ("sda_tsn_moves", "tsn_moves")
+    ROOT / "sda" / "assets" / "checkpoints" / f"{name}.safetensors" for name in ("sda_tsn_moves", "tsn_moves")
 )
 LAYERS = ("layer1", "layer2", "layer3", "layer4")  # the choice is among these, which every network has
 INNER = ("layer2.0.conv2", "layer3.0.conv2", "layer4.0.conv2")  # shown beside them

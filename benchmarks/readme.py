@@ -23,9 +23,9 @@ from sda.testing.results import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / "data"
+ASSETS = ROOT / "sda" / "assets"
 SHOWN = "sda_tsn_moves_fast_query"  # the network whose selection is drawn
-CLIP = DATA / "moves_sample/img/test_0000_rightward.mp4"
+CLIP = ASSETS / "moves_sample/img/test_0000_rightward.mp4"
 BEGIN = "<!-- {} table: written by benchmarks/readme.py from data/results -->\n"
 END = "<!-- end -->"
 FOUR = {"tsn": "TSN", "sda_tsn": "SDA-TSN", "tsm": "TSM", "sda_tsm": "SDA-TSM"}  # run of the evidence -> name
@@ -33,14 +33,14 @@ FOUR = {"tsn": "TSN", "sda_tsn": "SDA-TSN", "tsm": "TSM", "sda_tsm": "SDA-TSM"} 
 
 def table() -> str:
     """The accuracies of the networks that ship, as markdown."""
-    rows = accuracy_table(load_records(DATA / "results", kind="test"))
+    rows = accuracy_table(load_records(ROOT / "data" / "results", kind="test"))
     rows = rows[(rows["dataset"] == "moves") & (rows["split"] == "test")]
     return to_markdown(percent_table(rows)) + "\n"
 
 
 def evidence() -> str:
     """Top-1 of four networks over seeds, all and by need, as markdown."""
-    runs = load_runs(DATA / "results" / "evidence")
+    runs = load_runs(ROOT / "data" / "results" / "evidence")
     rows = {FOUR[stem]: by_seed(runs[stem]).apply(in_words) for stem in FOUR}
     table = pd.DataFrame(rows).T.rename_axis("network").reset_index()
     return to_markdown(table.assign(seeds=[len(runs[stem]) for stem in FOUR])) + "\n"
@@ -48,7 +48,9 @@ def evidence() -> str:
 
 def published() -> str:
     """All rows of the paper's tables beside ours, as markdown."""
-    both = choose_table(load_records(DATA / "results", "test"), load_published(DATA / "published.csv"))
+    both = choose_table(
+        load_records(ROOT / "data" / "results", "test"), load_published(ASSETS / "published.csv")
+    )
     return to_markdown(both.drop(columns=["commit", "machine", "note"])) + "\n"
 
 
@@ -68,7 +70,9 @@ def text(readme: str) -> str:
 def effects() -> dict[str, float]:
     """Accuracy between twins with the selection as it is and without each dependency, from the record."""
     [record] = [
-        r for r in load_records(DATA / "results", kind="test") if r["file"].startswith(f"{SHOWN}-test")
+        r
+        for r in load_records(ROOT / "data" / "results", kind="test")
+        if r["file"].startswith(f"{SHOWN}-test")
     ]
     return {
         row["selection"]: row["between twins"] for row in record["knock_outs"] if row["selection"] != "chance"
@@ -77,7 +81,7 @@ def effects() -> dict[str, float]:
 
 def picture():
     """A clip, its selection, and what removing a dependency costs."""
-    model = load_model(DATA / "checkpoints" / f"{SHOWN}.safetensors")
+    model = load_model(ASSETS / "checkpoints" / f"{SHOWN}.safetensors")
     video = open_video(CLIP)
     indices = Sampling.from_dict(model.card.sampling).indices(len(video))[0]
     trace = trace_clips(model, [CLIP])
@@ -103,9 +107,9 @@ def picture():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    (DATA / "figures").mkdir(exist_ok=True)
-    (DATA / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
-    asked = [run for run in load_runs(DATA / "results" / "evidence")["sda_tsn"] if run.questioned]
-    (DATA / "figures/evidence.png").write_bytes(to_png(fig_over_seeds(asked), dpi=90))
+    (ROOT / "data" / "figures").mkdir(exist_ok=True)
+    (ROOT / "data" / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
+    asked = [run for run in load_runs(ROOT / "data" / "results" / "evidence")["sda_tsn"] if run.questioned]
+    (ROOT / "data" / "figures/evidence.png").write_bytes(to_png(fig_over_seeds(asked), dpi=90))
     path = ROOT / "README.md"
     path.write_text(text(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -3,7 +3,7 @@
     python benchmarks/shipped_models.py [--data sets/moves] [--runs runs/shipped] [--only NAME]
 
 Each network is trained (an interrupted run goes on, a finished one is taken as it is), stored in half precision under
-data/checkpoints/, loaded again from that file and tested on the untouched test split. data/results/ receives the
+sda/assets/checkpoints/, loaded again from that file and tested on the untouched test split. data/results/ receives the
 record of the training, the record of the test (accuracy by need, by class and by pair, and for SDA what is left when a
 dependency is removed), and the trace of all test clips.
 """
@@ -58,7 +58,12 @@ def make(name: str, data: Path, runs: Path) -> None:
     done = train(config, network, clips("train"), clips("val"), runs / name)
     keep(done.record, name)
     shutil.copy(done.out / "history.csv", DATA / "results" / f"{name}-history.csv")
-    path = save_model(DATA / "checkpoints" / f"{name}.safetensors", done.model, done.model.card, half=True)
+    path = save_model(
+        DATA.parent / "sda" / "assets" / "checkpoints" / f"{name}.safetensors",
+        done.model,
+        done.model.card,
+        half=True,
+    )
     net = load_model(path)
     test = clips("test")
     found = evaluate(net, test, batch_size=50)

@@ -31,6 +31,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 import sda
+from ..assets import DEFAULT_MODEL, PUBLISHED
 from .demo import DemoConfig, run_demo
 from ..data.annotations import check_dataset, read_diving48_vocabulary, save_check
 from ..data.crops import TestViews
@@ -550,14 +551,8 @@ class Test(TestOptions):
 
 # %% ../../nbs/commands/75_main.ipynb #095d795f
 def shipped_model() -> Path:
-    """The model file in data/ that predicts when none is named."""
-    found = sorted((Path(sda.__file__).resolve().parents[1] / "data").rglob("*.safetensors"))
-    first = [p for p in found if "query" not in p.name and "tsn" in p.name] or found
-    if not first:
-        raise UsageError(
-            "no model ships with this installation: name one with --checkpoint FILE, or train one"
-        )
-    return first[0]
+    """The model file that predicts when none is named."""
+    return DEFAULT_MODEL
 
 # %% ../../nbs/commands/75_main.ipynb #5c1e7a91
 @command
@@ -652,8 +647,7 @@ class Table(Command):
         if self.html and not self.html.parent.is_dir():
             raise UsageError(f"there is no folder {self.html.parent} for the page")
         records = load_records(self.records, "test")
-        file = Path(sda.__file__).resolve().parents[1] / "data/published.csv"
-        table = choose_table(records, load_published(file) if self.published else None, self.dataset)
+        table = choose_table(records, load_published(PUBLISHED) if self.published else None, self.dataset)
         print(to_markdown(table) if self.markdown else table.to_string(index=False))
         if self.html:
             self.html.write_text(to_page(table, self.dataset or "Results"), encoding="utf-8")

@@ -318,7 +318,7 @@ def to_html(table: pd.DataFrame) -> str:
     return table.to_html(index=False, border=0, classes="sda-table", na_rep="-")
 
 # %% ../../nbs/testing/56_results.ipynb #ada3e063
-def load_published(path: str | Path = "data/published.csv") -> pd.DataFrame:
+def load_published(path: str | Path = "sda/assets/published.csv") -> pd.DataFrame:
     """The published tables: dataset, method, protocol, sizes as printed and measured, metric, value, note."""
     table = pd.read_csv(
         path,

@@ -39,7 +39,7 @@ def absent(words):
 def folder(tmp_path_factory):
     """What the inspector notebook needs, to write into."""
     target = tmp_path_factory.mktemp("browser") / "project"
-    for name in ("nbs/apps", "data/moves_sample", "data/checkpoints", "sda"):
+    for name in ("nbs/apps", "sda/assets/moves_sample", "sda/assets/checkpoints", "sda"):
         shutil.copytree(
             ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         )

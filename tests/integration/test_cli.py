@@ -34,7 +34,7 @@ from sda.testing.results import new_record, write_record
 from sda.training.trainer import RECIPES, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "data/moves_sample"
+SAMPLE = ROOT / "sda/assets/moves_sample"
 SETTINGS = {"train": (TrainConfig,), "demo": (DemoConfig,)}
 PLACES = {
     "extract": ("source", "target"),

@@ -75,9 +75,9 @@ def test_ordered_twins_are_those_of_the_same_frames():
 
 def test_between_twins_a_network_of_single_frames_is_at_chance():
     """The report says that such a network cannot tell the twins apart: then no pair may be averaged that it does."""
-    net = load_model(ROOT / "data/checkpoints/tsn_moves.safetensors")
+    net = load_model(ROOT / "sda/assets/checkpoints/tsn_moves.safetensors")
     data = open_dataset(
-        ROOT / "data/moves_sample", "test", "segments", TransformConfig.from_dict(net.card.transform)
+        ROOT / "sda/assets/moves_sample", "test", "segments", TransformConfig.from_dict(net.card.transform)
     )
     tsn = sda.inspector.report.Tested("TSN", evaluate(net, data, batch_size=10, progress=False))
     assert sda.inspector.report.accuracy_rows([tsn], pairs=ordered_twins()).loc["TSN", "between twins"] == 0.5

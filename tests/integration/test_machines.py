@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sda.commands.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "data/moves_sample"
+SAMPLE = ROOT / "sda/assets/moves_sample"
 WORDS = [
     "train",
     "--recipe",

@@ -59,7 +59,7 @@ def test_cells_are_short(path):
     long = {
         source(c).splitlines()[-1]: n
         for c in code_cells(path)
-        if (n := sum(bool(line.strip()) for line in source(c).splitlines())) > 40
+        if (n := sum(bool(line.strip()) for line in source(c).splitlines())) > 60
     }
     assert not long, "no cell has more than 60 lines"
 
@@ -81,7 +81,7 @@ def test_export_cells_hold_nothing_but_code(path):
             f"a line above the directive drops the cell silently:\n{text}"
         )
         assert not directives(text).get("export"), f"only the owner writes a module:\n{text}"
-        assert not any(re.match(r"\s*[%!]", line) for line in lines), f"a magic in an export cell:\n{text}"
+        assert not any(re.match(r"\s*(%{1,2}\w|!)", line) for line in lines), f"a magic in an export cell:\n{text}"
         assert "eval" not in directives(text), f"exported, never tested:\n{text}"
 
 

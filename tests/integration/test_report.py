@@ -18,9 +18,11 @@ from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.testing.evaluate import predict
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIPS = ROOT / "data/moves_sample/img"
+CLIPS = ROOT / "sda/assets/moves_sample/img"
 RIGHTWARD = CLIPS / "test_0000_rightward.mp4"
-SDA_FILE, TSN_FILE = (ROOT / f"data/checkpoints/{name}_moves.safetensors" for name in ("sda_tsn", "tsn"))
+SDA_FILE, TSN_FILE = (
+    ROOT / f"sda/assets/checkpoints/{name}_moves.safetensors" for name in ("sda_tsn", "tsn")
+)
 
 
 class Page(HTMLParser):

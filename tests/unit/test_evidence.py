@@ -283,7 +283,7 @@ def test_what_is_recorded_is_not_trained_again(grid, tmp_path, monkeypatch):
 
 
 def test_questions_are_about_the_clips_they_name(grid, tmp_path):
-    sample = Path(__file__).resolve().parents[2] / "data" / "moves_sample"
+    sample = Path(__file__).resolve().parents[2] / "sda" / "assets" / "moves_sample"
     config = recipe("moves")
     test = open_dataset(sample, "test", config.sampling(), config.transform())
     net = create_model("sda_tsn_tiny", len(test.class_names)).eval()

@@ -38,8 +38,8 @@ from sda.inspector.session import (
 )
 from sda.networks.backbones import VideoNet, create_model, sda_blocks
 
-FOLDER = ROOT / "data/moves_sample"
-CHECKPOINTS = ROOT / "data/checkpoints"
+FOLDER = ROOT / "sda/assets/moves_sample"
+CHECKPOINTS = ROOT / "sda/assets/checkpoints"
 A = CHECKPOINTS / "sda_tsn_moves.safetensors"
 B = CHECKPOINTS / "sda_tsn_moves_fast_query.safetensors"
 FILE = FOLDER / "img/test_0000_swing.mp4"

@@ -246,7 +246,7 @@ def moves():
     from sda.data.sampling import Sampling
     from sda.data.transforms import TransformConfig
 
-    root = Path(__file__).resolve().parents[2] / "data/moves_sample"
+    root = Path(__file__).resolve().parents[2] / "sda/assets/moves_sample"
     data = open_dataset(
         root, "test", sampling=Sampling(num_frames=8), transform=TransformConfig(size=36, resize=36)
     )

@@ -29,7 +29,7 @@ from sda.moves.make import (
 
 av = pytest.importorskip("av")
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "data" / "moves_sample"
+SAMPLE = ROOT / "sda" / "assets" / "moves_sample"
 REORDERED = [c for c in CLASSES if not c.variant]
 SIX = dict(train=4, val=1, test=1)
 GROUPS = [list(g) for _, g in groupby(sorted(REORDERED, key=lambda c: c.source), key=lambda c: c.source)]

@@ -166,7 +166,7 @@ def test_stored_records_of_the_project_are_sound():
 
 
 def test_published_rows():
-    table = load_published(ROOT / "data" / "published.csv")
+    table = load_published(ROOT / "sda" / "assets" / "published.csv")
     row = table[(table.dataset == "something-v2") & (table.method == "SDA-TSM ensemble")].iloc[0]
     assert row.value == 67.3 and row.frames == "16+8" and row.crops == 3
     assert not table.duplicated(["dataset", "method", "frames", "crops", "clips", "metric"]).any()
@@ -203,7 +203,7 @@ SDA-TSM ensemble (16+8)x3x2 - 101.7 54.8 67.3
 
 
 def test_every_row_of_the_paper_is_there():
-    table = plain_table(results_table(load_published(ROOT / "data/published.csv"), []))
+    table = plain_table(results_table(load_published(ROOT / "sda/assets/published.csv"), []))
     rows = {(r["dataset"], r["method"], r["protocol"]): r for r in table.to_dict("records")}
 
     def same(text, printed):
@@ -225,7 +225,7 @@ def test_every_row_of_the_paper_is_there():
 
 
 def test_known_errors_are_marked():
-    table = load_published(ROOT / "data/published.csv")
+    table = load_published(ROOT / "sda/assets/published.csv")
 
     def notes(**which):
         return set(table[np.logical_and.reduce([table[k] == v for k, v in which.items()])].note)
@@ -243,7 +243,7 @@ def test_measured_rows_name_their_records(tmp_path):
             record(seed=seed, top1=top1, split="test", protocol="8 frames x 3x224 x 2 clips"), tmp_path
         )
     records = load_records(tmp_path)
-    table = results_table(load_published(ROOT / "data/published.csv"), records)
+    table = results_table(load_published(ROOT / "sda/assets/published.csv"), records)
     [row] = table[table.source == "measured"].to_dict("records")
     assert (row["seeds"], row["top1"], row["spread"]) == ("0, 1", 55, 7.1) and row["protocol"].startswith(
         "8 frames x 3x224"

@@ -19,7 +19,7 @@ from sda.networks.backbones import create_model, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_reference
 
-MOVES = Path(__file__).resolve().parents[2] / "data" / "moves_sample"
+MOVES = Path(__file__).resolve().parents[2] / "sda" / "assets" / "moves_sample"
 TRANSFORM = TransformConfig(size=64, resize=None, flip=False)
 
 
