@@ -1,5 +1,5 @@
 # make demo | test | lab | notebooks | evidence | clean.   Needs only make and Python >= 3.10; the first call sets up .venv.
-# Options: PYTHON=/path/to/python3.12   JOBS=4 (test processes)   LAB_ARGS=--no-browser   NB=nbs/01_blocks.ipynb
+# Options: PYTHON=/path/to/python3.12   JOBS=4 (test processes)   LAB_ARGS=--no-browser   NB=nbs/networks/01_blocks.ipynb
 #          DEMO_ARGS="--out runs/other"   EVIDENCE_ARGS="--only seeds"   PYTEST_ARGS="-k sampling"   PIP_ARGS=...
 
 SHELL := /bin/sh
@@ -27,7 +27,7 @@ help:
 	@echo 'make demo       make clips, train TSN and SDA-TSN, test both, write runs/demo/report.html'
 	@echo 'make test       everything the build machine checks'
 	@echo 'make lab        JupyterLab on the tour (LAB_ARGS=--no-browser)'
-	@echo 'make notebooks  run the notebooks again and keep their outputs (NB=nbs/01_blocks.ipynb for one)'
+	@echo 'make notebooks  run the notebooks again and keep their outputs (NB=nbs/networks/01_blocks.ipynb for one)'
 	@echo 'make evidence   train and question what has no record yet (hours; EVIDENCE_ARGS="--only seeds")'
 	@echo 'make hooks      check every commit (needs git)'
 	@echo 'make clean      remove caches; .venv, runs and sets stay'

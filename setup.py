@@ -1,4 +1,5 @@
 """Package metadata: everything is read from settings.ini, the one place to edit."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -25,7 +26,7 @@ setup(
     keywords=cfg["keywords"],
     url=cfg["git_url"],
     packages=find_packages(include=["sda", "sda.*"]),
-    include_package_data=True,
+    package_data={"sda.assets": ["**/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=lines("requirements"),
     extras_require={"dev": lines("dev_requirements")},

@@ -11,6 +11,7 @@ trained networks are then questioned clip by clip: where their class-activation 
 with four dependencies, weights, contributions, gradient x weight, the answer with every coalition of dependencies, with
 equal weights, and without each dependency in each block.
 """
+
 import argparse
 import os
 from dataclasses import asdict, dataclass, field
@@ -24,17 +25,26 @@ import torch
 from filelock import FileLock, Timeout
 from shipped_models import rows
 
-from sda.backbones import create_model, list_models, sda_blocks
-from sda.blocks import DEPENDENCIES
-from sda.checkpoints import class_hash, load_model
-from sda.datasets import open_dataset
-from sda.effects import coalitions, gradient_times_weight, keep, knock_out_map, logits_of, partners, readings, uniform
-from sda.evaluation import evaluate, summary
-from sda.moves import CLASSES, PAIRS, make_moves
-from sda.results import new_record, save_record
-from sda.trace import trace_clips
-from sda.trainer import Watcher, recipe, seed_everything, train
-from sda.trust import control_maps, pointing_game, truth_masks
+from sda.data.datasets import open_dataset
+from sda.explaining.effects import (
+    coalitions,
+    gradient_times_weight,
+    keep,
+    knock_out_map,
+    logits_of,
+    partners,
+    readings,
+    uniform,
+)
+from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
+from sda.explaining.trace import trace_clips
+from sda.moves.make import CLASSES, PAIRS, make_moves
+from sda.networks.backbones import create_model, list_models, sda_blocks
+from sda.networks.blocks import DEPENDENCIES
+from sda.networks.checkpoints import class_hash, load_model
+from sda.testing.evaluate import evaluate, summary
+from sda.testing.results import new_record, save_record
+from sda.training.trainer import Watcher, recipe, seed_everything, train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
 # The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs of batches
@@ -49,6 +59,7 @@ LONGER = dict(epochs=10, lr=0.008, warmup=0.15)
 @dataclass(frozen=True)
 class Run:
     """One training: what differs from the others."""
+
     name: str
     model: str
     seed: int = 0
@@ -69,23 +80,42 @@ def with_seeds(stem: str, model: str, seeds: int, options: dict | None = None, *
 def families() -> dict[str, list[Run]]:
     """Every training of the evidence, by the claim it serves; the same run may serve several."""
     net = "sda_tsn_tiny"
+
     def alike(stem, options=None, seeds=1, **changes):
         return with_seeds(stem, net, seeds, options, **changes)
+
     rest = {d: [x for x in DEPENDENCIES if x != d] for d in DEPENDENCIES}
-    ablation = [*(alike(f"only_{d}", {"dependencies": [d]}, 3) for d in DEPENDENCIES),
-                *(alike(f"without_{d}", {"dependencies": rest[d]}, 3) for d in DEPENDENCIES),
-                alike("averaged", {"attention": "uniform"}, 3), alike("sda_tsn", seeds=3)]
+    ablation = [
+        *(alike(f"only_{d}", {"dependencies": [d]}, 3) for d in DEPENDENCIES),
+        *(alike(f"without_{d}", {"dependencies": rest[d]}, 3) for d in DEPENDENCIES),
+        alike("averaged", {"attention": "uniform"}, 3),
+        alike("sda_tsn", seeds=3),
+    ]
     return {
         # RubiksNet stays at chance under the common recipe; its own asks for a lower rate
-        "methods": [*one_each(list_models("*_tiny")), Run("rubiks_tiny_lr0.001-s0", "rubiks_tiny", changes={"lr": 0.001})],
+        "methods": [
+            *one_each(list_models("*_tiny")),
+            Run("rubiks_tiny_lr0.001-s0", "rubiks_tiny", changes={"lr": 0.001}),
+        ],
         "seeds": by_seed([with_seeds(m, f"{m}_tiny", 5) for m in ("tsn", "sda_tsn", "tsm", "sda_tsm")]),
         "dependencies": by_seed(ablation),
         # the reduced width is never under 16, so in the tiny network 4, 8 and 16 are the same block
-        "reduction": [*alike("reduction1", {"reduction": 1}), *alike("reduction2", {"reduction": 2}), *alike("sda_tsn")],
-        "frames": [*alike("frames4", num_frames=4), *alike("frames16", num_frames=16),
-                   *alike("frames16_split8", {"split": 8}, num_frames=16), *alike("sda_tsn")],
-        "query": [*(r for x in (3, 10, 30) for r in alike(f"query_lr{x}", query_lr=float(x))),
-                  *(r for x in (0.1, 0.3) for r in alike(f"temperature{x}", {"temperature": x})), *alike("sda_tsn")],
+        "reduction": [
+            *alike("reduction1", {"reduction": 1}),
+            *alike("reduction2", {"reduction": 2}),
+            *alike("sda_tsn"),
+        ],
+        "frames": [
+            *alike("frames4", num_frames=4),
+            *alike("frames16", num_frames=16),
+            *alike("frames16_split8", {"split": 8}, num_frames=16),
+            *alike("sda_tsn"),
+        ],
+        "query": [
+            *(r for x in (3, 10, 30) for r in alike(f"query_lr{x}", query_lr=float(x))),
+            *(r for x in (0.1, 0.3) for r in alike(f"temperature{x}", {"temperature": x})),
+            *alike("sda_tsn"),
+        ],
     }
 
 
@@ -98,16 +128,21 @@ class SelectionOverTraining(Watcher):
     """Mean weight of each dependency in each block, and entropy, over some validation clips after each epoch."""
 
     def __init__(self, data: Any, file: Path):
-        self.data, self.file, self.clips = data, file, None
+        self.data = data
+        self.file = file
+        self.clips = None
 
     def epoch(self, engine: Any, progress: Any, val_data: Any) -> None:
-        if self.clips is None: self.clips = torch.stack([self.data[i]["clip"] for i in range(0, len(self.data), 5)])
+        if self.clips is None:
+            self.clips = torch.stack([self.data[i]["clip"] for i in range(0, len(self.data), 5)])
         trace = trace_clips(engine.bare_model, self.clips)
         entropy = trace.entropy().mean(0)
         table = pd.DataFrame(trace.weights.mean(0), columns=list(trace.dependencies)).round(4)
         table.insert(0, "block", trace.blocks)
         table.insert(0, "epoch", progress.epoch)
-        table.assign(entropy=entropy.round(4)).to_csv(self.file, mode="a", header=not self.file.exists(), index=False)
+        table.assign(entropy=entropy.round(4)).to_csv(
+            self.file, mode="a", header=not self.file.exists(), index=False
+        )
 
     def rows(self) -> list[dict]:
         """All epochs so far; one that was trained twice because the run was interrupted counts once."""
@@ -117,10 +152,14 @@ class SelectionOverTraining(Watcher):
 def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> None:
     """Train, test, and leave a record and the logits."""
     config = recipe("moves", **(RECIPE | run.changes), threads=threads, seed=run.seed)
+
     def clips(split):
         return open_dataset(data, split, config.sampling(), config.transform(), cache=True)
+
     seed_everything(run.seed)
-    net = create_model(run.model, len(CLASSES), num_frames=config.num_frames, dropout=config.dropout, **run.options)
+    net = create_model(
+        run.model, len(CLASSES), num_frames=config.num_frames, dropout=config.dropout, **run.options
+    )
     val = clips("val")
     looks = [SelectionOverTraining(val, runs / f"{run.name}-selection.csv")] if sda_blocks(net) else []
     done = train(config, net, clips("train"), val, runs / run.name, watch=looks)
@@ -130,10 +169,22 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     found.save(results / f"{run.name}.npz")
     metrics = summary(found) | dict(by_class=rows(found.by_class()), by_pair=rows(found.pair_accuracy(PAIRS)))
     record = new_record(
-        "test", model=run.model, options=net.options, recipe="moves, shortened", seed=run.seed, dataset="moves",
-        split="test", protocol="1 view, centre crop", classes=class_hash(found.class_names), metrics=metrics,
-        train_seconds=round(done.seconds, 1), config=asdict(config), run=run.name, history=rows(done.history),
-        selection=looks[0].rows() if looks else [])
+        "test",
+        model=run.model,
+        options=net.options,
+        recipe="moves, shortened",
+        seed=run.seed,
+        dataset="moves",
+        split="test",
+        protocol="1 view, centre crop",
+        classes=class_hash(found.class_names),
+        metrics=metrics,
+        train_seconds=round(done.seconds, 1),
+        config=asdict(config),
+        run=run.name,
+        history=rows(done.history),
+        selection=looks[0].rows() if looks else [],
+    )
     save_record(record, results / f"{run.name}.json")
 
 
@@ -142,34 +193,51 @@ def perform_once(run: Run, data: Path, runs: Path, threads: int, results: Path) 
     runs.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(runs / f"{run.name}.lock", timeout=0):
-            if not (results / f"{run.name}.json").exists(): perform(run, data, runs, threads, results)
-    except Timeout: pass
+            if not (results / f"{run.name}.json").exists():
+                perform(run, data, runs, threads, results)
+    except Timeout:
+        pass
 
 
 def read(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """What a row of answers says about the true classes, in half precision: files stay small, ranks stay."""
     said = readings(logits, labels, partners(names, PAIRS))
-    return {name.replace(" ", "_"): said[name].astype(np.float16) for name in ("probability", "margin", "pair margin")}
+    return {
+        name.replace(" ", "_"): said[name].astype(np.float16)
+        for name in ("probability", "margin", "pair margin")
+    }
 
 
 def question(net: Any, test: Any) -> dict[str, Any]:
     """Weight, contribution, gradient x weight and effects of a network with the four dependencies, clip by clip."""
     trace = trace_clips(net, test)
-    worth = np.stack([logits_of(net, test, *([] if len(some) == 4 else [keep(*some)])) for some in coalitions()])
+    worth = np.stack(
+        [logits_of(net, test, *([] if len(some) == 4 else [keep(*some)])) for some in coalitions()]
+    )
     equal = logits_of(net, test, uniform())
     blocks = knock_out_map(net, test, reading="pair margin", pairs=PAIRS)
     said = {f"coalition_{k}": v for k, v in read(worth, trace.labels, trace.class_names).items()}
     said |= {f"equal_{k}": v for k, v in read(equal, trace.labels, trace.class_names).items()}
-    arrays = dict(weights=trace.weights, contribution=trace.contribution(), gradient=gradient_times_weight(net, test),
-                  block_effect=blocks.effect)
-    return dict(blocks=trace.blocks, coalitions=["+".join(some) for some in coalitions()], **said,
-                **{name: values.astype(np.float16) for name, values in arrays.items()})
+    arrays = dict(
+        weights=trace.weights,
+        contribution=trace.contribution(),
+        gradient=gradient_times_weight(net, test),
+        block_effect=blocks.effect,
+    )
+    return dict(
+        blocks=trace.blocks,
+        coalitions=["+".join(some) for some in coalitions()],
+        **said,
+        **{name: values.astype(np.float16) for name, values in arrays.items()},
+    )
 
 
 def point(net: Any, test: Any, data: Path) -> dict[str, Any]:
     """Pointing and energy of LayerCAM at the third stage and of its controls, [maps, masks, clips, 3: point, energy, area]."""
     clips = torch.stack([test[i]["clip"] for i in range(len(test))])
-    maps = control_maps(net, clips, [r.label for r in test.records], layer="layer3", method="layercam", score="logit")
+    maps = control_maps(
+        net, clips, [r.label for r in test.records], layer="layer3", method="layercam", score="logit"
+    )
     masks = truth_masks(test, data)
     found = [[pointing_game(values, mask).to_numpy() for mask in masks.values()] for values in maps.values()]
     return dict(maps=list(maps), masks=list(masks), pointing=np.array(found, np.float16))
@@ -178,50 +246,74 @@ def point(net: Any, test: Any, data: Path) -> dict[str, Any]:
 def explain(run: Run, data: Path, runs: Path, results: Path) -> None:
     """Question the trained network about every test clip; arrays go to NAME-explain.npz."""
     out = results / f"{run.name}-explain.npz"
-    if out.exists() or not (runs / run.name / "model.safetensors").exists(): return
-    net, config = load_model(runs / run.name / "model.safetensors"), recipe("moves", **(RECIPE | run.changes))
+    if out.exists() or not (runs / run.name / "model.safetensors").exists():
+        return
+    net = load_model(runs / run.name / "model.safetensors")
+    config = recipe("moves", **(RECIPE | run.changes))
     test = open_dataset(data, "test", config.sampling(), config.transform(), cache=True)
     blocks = sda_blocks(net).values()
     whole = blocks and all(len(b.dependencies) == 4 and b.split is None for b in blocks)
     asked = point(net, test, data) | (question(net, test) if whole else {})
     part = out.with_name(f".{out.name}")
-    np.savez_compressed(part, videos=[r.id for r in test.records], labels=[r.label for r in test.records],
-                        class_names=test.class_names, **asked)
+    np.savez_compressed(
+        part,
+        videos=[r.id for r in test.records],
+        labels=[r.label for r in test.records],
+        class_names=test.class_names,
+        **asked,
+    )
     os.replace(part, out)
 
 
 def shipped(data: Path) -> None:
-    """The networks in data/checkpoints: the same trainings under the whole recipe, which leave more than a record."""
+    """The networks in sda/assets/checkpoints: the same trainings under the whole recipe, which leave more than a record."""
     for name in shipped_models.SHIPPED:
-        if not list(RESULTS.parent.glob(f"{name}-test-*.json")): shipped_models.make(name, data, Path("runs/shipped"))
+        if not list(RESULTS.parent.glob(f"{name}-test-*.json")):
+            shipped_models.make(name, data, Path("runs/shipped"))
 
 
 def main() -> None:
     grid = families() | {"shipped": []}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("sets/moves"), help="dataset folder, made when missing")
-    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder for the training runs")
+    parser.add_argument(
+        "--data", type=Path, default=Path("sets/moves"), help="dataset folder, made when missing"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/evidence"), help="folder for the training runs"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for records and logits")
-    parser.add_argument("--only", nargs="+", choices=grid, metavar="FAMILY",
-                        help=f"some of the families: {', '.join(grid)} (all; with --explain: seeds and query)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=grid,
+        metavar="FAMILY",
+        help=f"some of the families: {', '.join(grid)} (all; with --explain: seeds and query)",
+    )
     parser.add_argument("--runs-named", nargs="+", metavar="RUN", help="only these runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of this process")
-    parser.add_argument("--explain", action="store_true", help="question the trained networks instead of training")
+    parser.add_argument(
+        "--explain", action="store_true", help="question the trained networks instead of training"
+    )
     parser.add_argument("--list", action="store_true", help="only tell what is there and what is missing")
     options = parser.parse_args()
     chosen = options.only or (["seeds", "query"] if options.explain else list(grid))
     wanted = list({run.name: run for family in chosen for run in grid[family]}.values())
-    if options.runs_named: wanted = [run for run in wanted if run.name in options.runs_named]
+    if options.runs_named:
+        wanted = [run for run in wanted if run.name in options.runs_named]
     if options.list:
-        for run in wanted: print("done   " if (options.results / f"{run.name}.json").exists() else "missing", run.name)
+        for run in wanted:
+            print("done   " if (options.results / f"{run.name}.json").exists() else "missing", run.name)
         return
     make_moves(options.data)
     torch.set_num_threads(options.threads)
     if options.explain:
-        for run in wanted: explain(run, options.data, options.runs, options.results)
+        for run in wanted:
+            explain(run, options.data, options.runs, options.results)
         return
-    for run in wanted: perform_once(run, options.data, options.runs, options.threads, options.results)
-    if "shipped" in chosen and not options.runs_named: shipped(options.data)
+    for run in wanted:
+        perform_once(run, options.data, options.runs, options.threads, options.results)
+    if "shipped" in chosen and not options.runs_named:
+        shipped(options.data)
 
 
 if __name__ == "__main__":

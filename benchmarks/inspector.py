@@ -4,6 +4,7 @@
 
 Each turn is a process of its own, as a notebook's kernel is; imports are timed apart. Wall seconds and CPU seconds.
 """
+
 import argparse
 import json
 import os
@@ -22,11 +23,11 @@ def passed():
     spent = [a - b for a, b in zip(now, start)]
     start[:] = now
     return spent
-import ipywidgets, sda.panel
-from sda.inspector import inspect_folder
+import ipywidgets, sda.inspector.view
+from sda.inspector.session import inspect_folder
 found = {"import": passed()}
 kept = {"trace": sys.argv[1]} if sys.argv[1] else {}
-inspector = inspect_folder("data/moves_sample", "data/checkpoints/sda_tsn_moves.safetensors", **kept)
+inspector = inspect_folder("sda/assets/moves_sample", "sda/assets/checkpoints/sda_tsn_moves.safetensors", **kept)
 inspector.png("strip")
 found["strip"] = passed()
 inspector.show()
@@ -38,7 +39,9 @@ print(json.dumps(found))
 def turn(trace, threads):
     """One process: {what: [wall seconds, CPU seconds]}, strip and panel counted from the call that opens."""
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", TURN, trace], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TURN, trace], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -58,4 +61,5 @@ def main():
             print(f"{name:18} {what:12} {wall:6.2f} s wall {cpu:6.2f} s CPU")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ some way through a step, after some bytes of a state or of the best weights are 
 or while the results are written. The same command is then given again, until a run comes to its end. Its weights,
 history and metrics are compared, bit by bit, with those of a run nobody disturbed. Writes data/results/bench_kills.json.
 """
+
 import argparse
 import contextlib
 import io
@@ -26,24 +27,58 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import sda.cli  # noqa: E402
-import sda.trainer  # noqa: E402
-from sda.results import new_record, save_record  # noqa: E402
+import sda.commands.main  # noqa: E402
+import sda.training.trainer  # noqa: E402
+from sda.testing.results import new_record, save_record  # noqa: E402
 
 MOST = 6  # kills of one run
 KINDS = ("in a step", "writing a state", "writing the best weights", "before a rename", "writing the results")
 OFTEN = (10, 4, 2, 2, 2)  # shares of the kinds
 RUNS = {  # each run uses other parts of the trainer; all save after every step
     "plain": ["--model", "sda_tsn_tiny", "--keep-states", "2"],
-    "tricks": ["--model", "tsm_tiny", "--ema", "0.9", "--mixup", "0.3", "--accumulate", "2", "--keep", "best"],
+    "tricks": [
+        "--model",
+        "tsm_tiny",
+        "--ema",
+        "0.9",
+        "--mixup",
+        "0.3",
+        "--accumulate",
+        "2",
+        "--keep",
+        "best",
+    ],
 }
-SETTINGS = ["--recipe", "moves", "--epochs", "3", "--batch-size", "4", "--num-frames", "4", "--size", "48", "--dropout", "0.3",
-            "--save-every", "1", "--threads", "1", "--device", "cpu", "--cache", "no", "--resume", "auto", "--quiet"]
+SETTINGS = [
+    "--recipe",
+    "moves",
+    "--epochs",
+    "3",
+    "--batch-size",
+    "4",
+    "--num-frames",
+    "4",
+    "--size",
+    "48",
+    "--dropout",
+    "0.3",
+    "--save-every",
+    "1",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--cache",
+    "no",
+    "--resume",
+    "auto",
+    "--quiet",
+]
 
 
 def small_set(root: Path) -> Path:
-    "Ten training and four validation clips of the sample that ships."
-    sample = ROOT / "data/moves_sample"
+    """Ten training and four validation clips of the sample that ships."""
+    sample = ROOT / "sda/assets/moves_sample"
     (root / "trainValTest").mkdir(parents=True)
     (root / "img").symlink_to(sample / "img")
     (root / "category.txt").write_text((sample / "category.txt").read_text())
@@ -54,42 +89,47 @@ def small_set(root: Path) -> Path:
 
 
 def die() -> None:
-    "What a power cut looks like to a process."
+    """What a power cut looks like to a process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Cut:
-    "A file that ends the process after so many bytes."
+    """A file that ends the process after so many bytes."""
 
     def __init__(self, file: io.BufferedWriter, left: int):
         self.file, self.left = file, left
 
     def write(self, data: bytes) -> int:
-        "Write; die where the bytes run out, with those before them on the disk."
+        """Write; die where the bytes run out, with those before them on the disk."""
         data = memoryview(data).cast("B")
         if len(data) >= self.left:
-            self.file.write(data[:self.left])
+            self.file.write(data[: self.left])
             self.file.flush()
             die()
         self.left -= len(data)
         return self.file.write(data)
 
     def flush(self) -> None:
-        "As the file itself."
+        """As the file itself."""
         self.file.flush()
 
 
 def lie_in_wait(moment: dict) -> None:
-    "Arrange in this process that it is killed at the moment; a moment that does not come lets the run end."
-    counts, torch, real_step, real_replace = Counter(), sda.trainer.torch, sda.trainer.train_step, os.replace
-    real_save, real_model = torch.save, sda.trainer.save_model
+    """Arrange in this process that it is killed at the moment; a moment that does not come lets the run end."""
+    counts = Counter()
+    torch = sda.training.trainer.torch
+    real_step = sda.training.trainer.train_step
+    real_replace = os.replace
+    real_save = torch.save
+    real_model = sda.training.trainer.save_model
 
     def due(kind: str) -> bool:
         counts[kind] += 1
         return kind == moment["kind"] and counts[kind] == moment["number"]
 
     def step(*args: object) -> object:
-        if due("in a step"): threading.Timer(moment["share"] * moment["step_s"], die).start()
+        if due("in a step"):
+            threading.Timer(moment["share"] * moment["step_s"], die).start()
         return real_step(*args)
 
     def save(state: object, file: io.BufferedWriter) -> None:
@@ -97,7 +137,8 @@ def lie_in_wait(moment: dict) -> None:
         real_save(state, Cut(file, 1 + int(moment["share"] * moment["bytes"])) if due(kind) else file)
 
     def replace(*args: object) -> None:
-        if due("before a rename"): die()
+        if due("before a rename"):
+            die()
         real_replace(*args)
 
     def model(path: Path, *args: object) -> Path:
@@ -105,18 +146,24 @@ def lie_in_wait(moment: dict) -> None:
             path.write_bytes(b"half a file")
             die()
         return real_model(path, *args)
-    sda.trainer.train_step, torch.save, os.replace, sda.trainer.save_model = step, save, replace, model
+
+    sda.training.trainer.train_step = step
+    torch.save = save
+    os.replace = replace
+    sda.training.trainer.save_model = model
 
 
 def command(words: list[str], moment: dict | None) -> None:
-    "The command in this process, perhaps to be killed; what it prints is of no interest."
-    if moment: lie_in_wait(moment)
-    with contextlib.redirect_stdout(io.StringIO()): status = sda.cli.main(words)
+    """The command in this process, perhaps to be killed; what it prints is of no interest."""
+    if moment:
+        lie_in_wait(moment)
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = sda.commands.main.main(words)
     sys.exit(status)
 
 
 def start(words: list[str], moment: dict | None) -> int:
-    "Exit status of the command in a process of its own, -9 when it was killed."
+    """Exit status of the command in a process of its own, -9 when it was killed."""
     process = multiprocessing.get_context("forkserver").Process(target=command, args=(words, moment))
     process.start()
     process.join()
@@ -124,59 +171,87 @@ def start(words: list[str], moment: dict | None) -> int:
 
 
 def where(out: Path) -> dict:
-    "What lies in the folder of a run that was killed."
-    if not (out / "state.pt").exists(): return {"epoch": 0, "step": 0}
-    progress = sda.trainer.torch.load(out / "state.pt", weights_only=True)["progress"]
+    """What lies in the folder of a run that was killed."""
+    if not (out / "state.pt").exists():
+        return {"epoch": 0, "step": 0}
+    progress = sda.training.trainer.torch.load(out / "state.pt", weights_only=True)["progress"]
     return {"epoch": progress["epoch"], "step": progress["step"]}
 
 
 def identical(one: Path, other: Path) -> bool:
-    "Whether two runs left the same weights, history and metrics; only times may differ."
+    """Whether two runs left the same weights, history and metrics; only times may differ."""
+
     def result(out: Path) -> tuple:
         record = json.loads((out / "record.json").read_text())
         seconds = ("seconds", "clips_per_second")
-        return (pd.read_csv(out / "history.csv").drop(columns=list(seconds)).to_csv(),
-                {k: v for k, v in record["metrics"].items() if k not in seconds}, sorted(p.name for p in out.iterdir()))
+        return (
+            pd.read_csv(out / "history.csv").drop(columns=list(seconds)).to_csv(),
+            {k: v for k, v in record["metrics"].items() if k not in seconds},
+            sorted(p.name for p in out.iterdir()),
+        )
+
     files = [p.name for p in one.glob("*.safetensors")]
     weights = [[load_file(out / name) for name in files] for out in (one, other)]
-    return bool(files) and result(one) == result(other) and all(
-        a.keys() == b.keys() and all(a[k].numpy().tobytes() == b[k].numpy().tobytes() for k in a)
-        for a, b in zip(*weights, strict=True))
+    return (
+        bool(files)
+        and result(one) == result(other)
+        and all(
+            a.keys() == b.keys() and all(a[k].numpy().tobytes() == b[k].numpy().tobytes() for k in a)
+            for a, b in zip(*weights, strict=True)
+        )
+    )
 
 
-def disturbed(words: list[str], out: Path, draw: random.Random, step_s: float, size: int, left: list[str]) -> list[dict]:
-    "Give the command until the run ends; a list of the kills on the way, of the kinds that are `left`."
+def disturbed(
+    words: list[str], out: Path, draw: random.Random, step_s: float, size: int, left: list[str]
+) -> list[dict]:
+    """Give the command until the run ends; a list of the kills on the way, of the kinds that are `left`."""
     seen = []
     while True:
         kind = left.pop() if left and len(seen) < MOST else None
         number = draw.randint(1, 3) if kind in KINDS[:2] else 1
         moment = dict(kind=kind, number=number, share=draw.random(), step_s=step_s, bytes=size)
         status = start([*words, "--out", str(out)], moment if kind else None)
-        if status == 0 and kind: left.insert(draw.randint(0, len(left)), kind)  # its moment did not come: another time
-        if status == 0: return seen
-        if status != -signal.SIGKILL: raise SystemExit(f"the command ended with {status}; {moment}")
+        if status == 0 and kind:
+            left.insert(draw.randint(0, len(left)), kind)  # its moment did not come: another time
+        if status == 0:
+            return seen
+        if status != -signal.SIGKILL:
+            raise SystemExit(f"the command ended with {status}; {moment}")
         seen.append({"kind": kind, "share": round(moment["share"], 3), "left": where(out)})
-        print(f"  killed {kind:25} at {moment['share']:4.0%}; goes on from epoch {seen[-1]['left']['epoch']}, "
-              f"step {seen[-1]['left']['step']}", flush=True)
+        print(
+            f"  killed {kind:25} at {moment['share']:4.0%}; goes on from epoch {seen[-1]['left']['epoch']}, "
+            f"step {seen[-1]['left']['step']}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    "Kill until there were enough kills, print and write what came of it."
+    """Kill until there were enough kills, print and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="about so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "data/results/bench_kills.json")
     args = parser.parse_args()
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # killed processes return no semaphores: the tracker would say so
-    multiprocessing.set_forkserver_preload(["sda.cli"])
-    draw, rows, started = random.Random(args.seed), [], time.perf_counter()
+    os.environ.setdefault(
+        "PYTHONWARNINGS", "ignore"
+    )  # killed processes return no semaphores: the tracker would say so
+    multiprocessing.set_forkserver_preload(["sda.commands.main"])
+    draw = random.Random(args.seed)
+    rows = []
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data = small_set(work / "set")
         words = {name: ["train", *SETTINGS, *more, "--data", str(data)] for name, more in RUNS.items()}
         for name in RUNS:
-            if start([*words[name], "--out", str(work / name)], None): raise SystemExit(f"the run {name} does not work")
-        left = [kind for kind, n in zip(KINDS, OFTEN, strict=True) for _ in range(max(1, round(n * args.kills / sum(OFTEN))))]
+            if start([*words[name], "--out", str(work / name)], None):
+                raise SystemExit(f"the run {name} does not work")
+        left = [
+            kind
+            for kind, n in zip(KINDS, OFTEN, strict=True)
+            for _ in range(max(1, round(n * args.kills / sum(OFTEN))))
+        ]
         draw.shuffle(left)
         while left:
             name = list(RUNS)[len(rows) % len(RUNS)]
@@ -185,16 +260,36 @@ def main() -> None:
             out = work / f"{name}-{len(rows)}"
             kills = disturbed(words[name], out, draw, step_s, size, left)
             rows.append({"run": name, "kills": kills, "identical": identical(work / name, out)})
-            print(f"{name}: {len(kills)} kills, {'identical' if rows[-1]['identical'] else 'DIFFERENT'}", flush=True)
+            print(
+                f"{name}: {len(kills)} kills, {'identical' if rows[-1]['identical'] else 'DIFFERENT'}",
+                flush=True,
+            )
     kills = [kill for row in rows for kill in row["kills"]]
-    numbers = {"kills": len(kills), "runs": len(rows), "identical": sum(row["identical"] for row in rows),
-               **{kind: sum(k["kind"] == kind for k in kills) for kind in KINDS}}
-    save_record(new_record("benchmark", model="sda_tsn_tiny, tsm_tiny", name="kills", metrics=numbers, rows=rows, seed=args.seed,
-                           protocol="SIGKILL at moments drawn from the seed; weights, history and metrics bit by bit",
-                           seconds=round(time.perf_counter() - started, 1),
-                           command=" ".join(["python benchmarks/kills.py", *sys.argv[1:]])), args.out)
-    print(f"{numbers['kills']} kills in {numbers['runs']} runs, {numbers['identical']} of them identical to the undisturbed ones")
-    if numbers["identical"] < numbers["runs"]: raise SystemExit(1)
+    numbers = {
+        "kills": len(kills),
+        "runs": len(rows),
+        "identical": sum(row["identical"] for row in rows),
+        **{kind: sum(k["kind"] == kind for k in kills) for kind in KINDS},
+    }
+    save_record(
+        new_record(
+            "benchmark",
+            model="sda_tsn_tiny, tsm_tiny",
+            name="kills",
+            metrics=numbers,
+            rows=rows,
+            seed=args.seed,
+            protocol="SIGKILL at moments drawn from the seed; weights, history and metrics bit by bit",
+            seconds=round(time.perf_counter() - started, 1),
+            command=" ".join(["python benchmarks/kills.py", *sys.argv[1:]]),
+        ),
+        args.out,
+    )
+    print(
+        f"{numbers['kills']} kills in {numbers['runs']} runs, {numbers['identical']} of them identical to the undisturbed ones"
+    )
+    if numbers["identical"] < numbers["runs"]:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -27,20 +27,23 @@ from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
-from sda.datasets import ClipDataset, make_loader, model_input  # noqa: E402
-from sda.records import Record  # noqa: E402
-from sda.results import new_record, save_record  # noqa: E402
-from sda.sampling import Sampling  # noqa: E402
-from sda.transforms import TransformConfig  # noqa: E402
-from sda.video import open_video  # noqa: E402
+from sda.data.datasets import ClipDataset, make_loader, model_input  # noqa: E402
+from sda.data.lists import Record  # noqa: E402
+from sda.data.sampling import Sampling  # noqa: E402
+from sda.data.transforms import TransformConfig  # noqa: E402
+from sda.data.video import open_video  # noqa: E402
+from sda.testing.results import new_record, save_record  # noqa: E402
 
-HEIGHT, WIDTH, SIZE, FRAMES = 256, 340, 224, 8
+HEIGHT = 256
+WIDTH = 340
+SIZE = 224
+FRAMES = 8
 CONFIG = TransformConfig(size=SIZE, resize=HEIGHT)
 NAMES = ["moving left to right", "moving right to left"]
 
 
 def picture_stream(seed: int, count: int) -> Iterator[np.ndarray]:
-    "uint8 [H,W,3] frames of soft shapes that drift, with camera grain: 16 kB, as real frames of this size have."
+    """uint8 [H,W,3] frames of soft shapes that drift, with camera grain: 16 kB, as real frames of this size have."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (12, 32, 3), dtype=np.uint8))
     field = np.asarray(small.resize((900, HEIGHT), Image.Resampling.BICUBIC)).astype(np.float32)
@@ -50,7 +53,7 @@ def picture_stream(seed: int, count: int) -> Iterator[np.ndarray]:
 
 
 def write_clips(folder: Path, clips: int, count: int) -> dict[str, list[Record]]:
-    "The same clips as folders of JPEG frames and as mp4; records of both."
+    """The same clips as folders of JPEG frames and as mp4; records of both."""
     import av
 
     records = {"frames": [], "mp4": []}
@@ -59,7 +62,9 @@ def write_clips(folder: Path, clips: int, count: int) -> dict[str, list[Record]]
         here.mkdir()
         with av.open(f"{here}.mp4", "w") as box:
             stream = box.add_stream("libx264", rate=12, options={"preset": "veryfast"})
-            stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+            stream.height = HEIGHT
+            stream.width = WIDTH
+            stream.pix_fmt = "yuv420p"
             for k, frame in enumerate(picture_stream(n, count)):
                 Image.fromarray(frame).save(here / f"{k + 1:05d}.jpg", quality=85)
                 box.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -70,14 +75,16 @@ def write_clips(folder: Path, clips: int, count: int) -> dict[str, list[Record]]
 
 
 class PlainClips(Dataset):
-    "A list of PIL images through a chain of transforms, one image at a time."
+    """A list of PIL images through a chain of transforms, one image at a time."""
 
-    def __init__(self, records: list[Record]): self.records = records
+    def __init__(self, records: list[Record]):
+        self.records = records
 
-    def __len__(self) -> int: return len(self.records)
+    def __len__(self) -> int:
+        return len(self.records)
 
     def images(self, record: Record) -> list[Image.Image]:
-        "The frames of random segments as PIL images."
+        """The frames of random segments as PIL images."""
         step = record.num_frames // FRAMES
         chosen = [i * step + random.randrange(step) for i in range(FRAMES)]
         if Path(record.path).is_dir():
@@ -90,7 +97,8 @@ class PlainClips(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         record = self.records[index]
         images = multi_scale_crops(self.images(record))
-        if random.random() < 0.5: images = [im.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for im in images]
+        if random.random() < 0.5:
+            images = [im.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for im in images]
         stack = torch.from_numpy(np.concatenate([np.array(im) for im in images], axis=2))  # [H,W,3T]
         clip = stack.permute(2, 0, 1).contiguous().float().div(255)
         for channel, mean, std in zip(clip, CONFIG.mean * FRAMES, CONFIG.std * FRAMES, strict=True):
@@ -99,53 +107,75 @@ class PlainClips(Dataset):
 
 
 def multi_scale_crops(images: list[Image.Image]) -> list[Image.Image]:
-    "One of the multi-scale crops at one of 13 places, for every image of a clip."
+    """One of the multi-scale crops at one of 13 places, for every image of a clip."""
     width, height = images[0].size
     sides = [int(min(width, height) * scale) for scale in CONFIG.scales]
-    w, h = random.choice([(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1])
-    right, down = (width - w) // 4, (height - h) // 4
+    w, h = random.choice(
+        [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    )
+    right = (width - w) // 4
+    down = (height - h) // 4
     grid = [(i, j) for i in (0, 2, 4) for j in (0, 2, 4)] + [(i, j) for i in (1, 3) for j in (1, 3)]
     i, j = random.choice(grid)
     box = (i * right, j * down, i * right + w, j * down + h)
     return [im.crop(box).resize((SIZE, SIZE), Image.Resampling.BILINEAR) for im in images]
 
 
-def loaders(records: list[Record], workers: int, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
-    "One epoch of each loader, as a function."
+def loaders(
+    records: list[Record], workers: int, batch: int, device: torch.device
+) -> dict[str, Callable[[], object]]:
+    """One epoch of each loader, as a function."""
     pin = device.type == "cuda"
-    plain = DataLoader(PlainClips(records), batch, shuffle=True, num_workers=workers, pin_memory=pin,
-                       persistent_workers=workers > 0)
-    ours = make_loader(ClipDataset(records, NAMES, Sampling("segments", FRAMES), CONFIG, train=True, as_bytes=True),
-                       batch, shuffle=True, num_workers=workers, pin_memory=pin)
+    plain = DataLoader(
+        PlainClips(records),
+        batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+    )
+    ours = make_loader(
+        ClipDataset(records, NAMES, Sampling("segments", FRAMES), CONFIG, train=True, as_bytes=True),
+        batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=pin,
+    )
 
     def run_plain() -> None:
-        for clips, _ in plain: clips.to(device, non_blocking=True)
-        if pin: torch.cuda.synchronize()
+        for clips, _ in plain:
+            clips.to(device, non_blocking=True)
+        if pin:
+            torch.cuda.synchronize()
 
     def run_ready() -> None:
         clips = None
-        for found in ours: clips = model_input(found, device, True, clips)
-        if pin: torch.cuda.synchronize()
+        for found in ours:
+            clips = model_input(found, device, True, clips)
+        if pin:
+            torch.cuda.synchronize()
 
     def run_bytes() -> None:
-        for _ in ours: pass
+        for _ in ours:
+            pass
 
     return {"plain": run_plain, "ready": run_ready, "bytes": run_bytes}
 
 
 def in_turns(runs: dict[str, Callable[[], object]], count: int, repeats: int) -> dict[str, float]:
-    "Median `count` per second of each run, taken in turns after one round of warm-up."
+    """Median `count` per second of each run, taken in turns after one round of warm-up."""
     rates = {name: [] for name in runs}
     for k in range(repeats + 1):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
-            if k: rates[name].append(count / (time.perf_counter() - start))
+            if k:
+                rates[name].append(count / (time.perf_counter() - start))
     return {name: statistics.median(r) for name, r in rates.items()}
 
 
 def stages(records: list[Record], repeats: int) -> dict[str, float]:
-    "Milliseconds per clip of each part of our loader, and of Pillow's decoding, in this process."
+    """Milliseconds per clip of each part of our loader, and of Pillow's decoding, in this process."""
     data = ClipDataset(records, NAMES, Sampling("segments", FRAMES), CONFIG, train=True, as_bytes=True)
     chosen = range(0, FRAMES * 3, 3)
     files = [Path(records[0].path) / f"{k + 1:05d}.jpg" for k in chosen]
@@ -154,17 +184,21 @@ def stages(records: list[Record], repeats: int) -> dict[str, float]:
     item = next(iter(make_loader(data, 1)))
     floats = model_input(item, None, True)
     draw = torch.Generator().manual_seed(0)
-    parts = {"reading the files": lambda: [f.read_bytes() for f in files],
-             "opening and decoding": lambda: open_video(records[0].path).frames(chosen),
-             "decoding with Pillow": lambda: [Image.open(io.BytesIO(b)).convert("RGB") for b in raw],
-             "crop, resize, mirror": lambda: data.transform.pixels(clip, 0, draw),
-             "floats, on the CPU": lambda: model_input(item, None, True, floats)}
+    parts = {
+        "reading the files": lambda: [f.read_bytes() for f in files],
+        "opening and decoding": lambda: open_video(records[0].path).frames(chosen),
+        "decoding with Pillow": lambda: [Image.open(io.BytesIO(b)).convert("RGB") for b in raw],
+        "crop, resize, mirror": lambda: data.transform.pixels(clip, 0, draw),
+        "floats, on the CPU": lambda: model_input(item, None, True, floats),
+    }
     return {name: 1000 / rate for name, rate in in_turns(parts, 1, 10 * repeats).items()}
 
 
 def main() -> None:
-    "Measure, print the table, write the record."
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, print the table, write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=96, help="clips per epoch")
     parser.add_argument("--frames", type=int, default=40, help="frames of a clip")
     parser.add_argument("--batch", type=int, default=8)
@@ -175,28 +209,52 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "data/results/bench_loader.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    device, rows = torch.device(args.device), []
+    device = torch.device(args.device)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         records = write_clips(Path(folder), args.clips, args.frames)
         size = statistics.mean(f.stat().st_size for f in Path(folder).glob("*/*.jpg")) / 1000
-        print(f"{args.clips} clips of {FRAMES} frames of {WIDTH}x{HEIGHT} ({size:.1f} kB), clips per second on {device}")
+        print(
+            f"{args.clips} clips of {FRAMES} frames of {WIDTH}x{HEIGHT} ({size:.1f} kB), clips per second on {device}"
+        )
         print("kind    workers   plain   ready  times   bytes  times")
         for kind in args.kinds:
             for workers in args.workers:
                 rate = in_turns(loaders(records[kind], workers, args.batch, device), args.clips, args.repeats)
                 times = {name: rate[name] / rate["plain"] for name in ("ready", "bytes")}
-                rows.append({"kind": kind, "workers": workers,
-                             "clips_per_second": {k: round(v, 1) for k, v in rate.items()},
-                             "times_plain": {k: round(v, 2) for k, v in times.items()}})
-                print(f"{kind:7s} {workers:7d} {rate['plain']:7.1f} {rate['ready']:7.1f} {times['ready']:6.2f} "
-                      f"{rate['bytes']:7.1f} {times['bytes']:6.2f}", flush=True)
+                rows.append(
+                    {
+                        "kind": kind,
+                        "workers": workers,
+                        "clips_per_second": {k: round(v, 1) for k, v in rate.items()},
+                        "times_plain": {k: round(v, 2) for k, v in times.items()},
+                    }
+                )
+                print(
+                    f"{kind:7s} {workers:7d} {rate['plain']:7.1f} {rate['ready']:7.1f} {times['ready']:6.2f} "
+                    f"{rate['bytes']:7.1f} {times['bytes']:6.2f}",
+                    flush=True,
+                )
         parts = stages(records["frames"], args.repeats)
     print("milliseconds per clip of frames:", ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items()))
-    save_record(new_record("benchmark", model="loader", name="loader", metrics={}, device=str(device), rows=rows,
-                           milliseconds_per_clip={name: round(ms, 3) for name, ms in parts.items()},
-                           clips=args.clips, frame_kilobytes=round(size, 1), repeats=args.repeats, batch=args.batch,
-                           protocol="interleaved epochs, median, persistent workers, one thread a process",
-                           command="python " + " ".join(["benchmarks/loader.py", *sys.argv[1:]])), args.out)
+    save_record(
+        new_record(
+            "benchmark",
+            model="loader",
+            name="loader",
+            metrics={},
+            device=str(device),
+            rows=rows,
+            milliseconds_per_clip={name: round(ms, 3) for name, ms in parts.items()},
+            clips=args.clips,
+            frame_kilobytes=round(size, 1),
+            repeats=args.repeats,
+            batch=args.batch,
+            protocol="interleaved epochs, median, persistent workers, one thread a process",
+            command="python " + " ".join(["benchmarks/loader.py", *sys.argv[1:]]),
+        ),
+        args.out,
+    )
 
 
 if __name__ == "__main__":

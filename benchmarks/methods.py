@@ -8,6 +8,7 @@ order: what shuffled and reversed frames do to the trained tiny networks of benc
 speed: forward pass of the ResNet-50 form and training step of the tiny form; the networks take turns, medians are kept.
 Rewrites the rows of these parts in data/results/bench_methods.json and leaves the other parts as they are.
 """
+
 import argparse
 import json
 import statistics
@@ -19,15 +20,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from sda.backbones import create_model, list_models, profile
-from sda.blocks import SDA
-from sda.checkpoints import load_model
-from sda.datasets import open_dataset
-from sda.effects import logits_of, reverse, shuffle
-from sda.evaluation import softmax
-from sda.moves import make_moves
-from sda.results import new_record, save_record
-from sda.trainer import recipe
+from sda.data.datasets import open_dataset
+from sda.explaining.effects import logits_of, reverse, shuffle
+from sda.moves.make import make_moves
+from sda.networks.backbones import create_model, list_models, profile
+from sda.networks.blocks import SDA
+from sda.networks.checkpoints import load_model
+from sda.testing.evaluate import softmax
+from sda.testing.results import new_record, save_record
+from sda.training.trainer import recipe
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "results" / "bench_methods.json"
 TINY = list_models("*_tiny")
@@ -40,9 +41,15 @@ def full_name(tiny: str) -> str:
 
 def cost(tiny: str) -> dict[str, Any]:
     """Parameters and multiply-adds of both forms."""
-    full, small = profile(create_model(full_name(tiny), 174)), profile(create_model(tiny, 20), size=64)
-    return dict(full=full_name(tiny), params=full.params, gmacs=round(full.macs / 1e9, 3),
-                tiny_params=small.params, tiny_mmacs=round(small.macs / 1e6, 2))
+    full = profile(create_model(full_name(tiny), 174))
+    small = profile(create_model(tiny, 20), size=64)
+    return dict(
+        full=full_name(tiny),
+        params=full.params,
+        gmacs=round(full.macs / 1e9, 3),
+        tiny_params=small.params,
+        tiny_mmacs=round(small.macs / 1e6, 2),
+    )
 
 
 def frames_for(tiny: str) -> int:
@@ -55,14 +62,18 @@ def reach(tiny: str) -> dict[str, Any]:
     """Frames that a change of the middle one reaches; parameters are moved off their start, which hides some paths."""
     frames = frames_for(tiny)
     net = create_model(tiny, 5, frames).eval()
-    for p in net.parameters(): p += .05 * torch.randn_like(p)
+    for p in net.parameters():
+        p += 0.05 * torch.randn_like(p)
     clips = torch.rand(1, frames, 3, 48, 48).repeat(2, 1, 1, 1, 1)
     clips[1, frames // 2] = torch.rand(3, 48, 48)
     felt = []
+
     def count(module: torch.nn.Module, args: tuple, y: torch.Tensor) -> None:
         first, second = y.unflatten(0, (2, frames))
         felt.append(int(((first - second).abs().flatten(1).amax(1) > 1e-6 * first.abs().max()).sum()))
-    for stage in net.stages: getattr(net, stage).register_forward_hook(count)
+
+    for stage in net.stages:
+        getattr(net, stage).register_forward_hook(count)
     net(clips)
     return dict(reach_first=felt[0], reach_last=felt[-1], reach_frames=frames)
 
@@ -72,17 +83,26 @@ def order(tiny: str, runs: Path, clips: torch.Tensor, labels: list[int]) -> dict
     net = load_model(runs / f"{tiny}-s0" / "model.safetensors")
     y = torch.tensor(labels)
     intact = torch.from_numpy(softmax(logits_of(net, clips)))
-    others = [torch.from_numpy(softmax(logits_of(net, clips, change)))
-              for change in (reverse(), *(shuffle(s) for s in (0, 1, 2)))]
+    others = [
+        torch.from_numpy(softmax(logits_of(net, clips, change)))
+        for change in (reverse(), *(shuffle(s) for s in (0, 1, 2)))
+    ]
     right = [(p.argmax(1) == y).float().mean().item() for p in (intact, *others)]
     moved = [(p - intact).abs().sum(1).mean().item() / 2 for p in others]
-    return dict(ordered=round(right[0], 4), reversed=round(right[1], 4), shuffled=round(statistics.mean(right[2:]), 4),
-                moved_by_reverse=round(moved[0], 5), moved_by_shuffle=round(statistics.mean(moved[1:]), 5), n=len(y))
+    return dict(
+        ordered=round(right[0], 4),
+        reversed=round(right[1], 4),
+        shuffled=round(statistics.mean(right[2:]), 4),
+        moved_by_reverse=round(moved[0], 5),
+        moved_by_shuffle=round(statistics.mean(moved[1:]), 5),
+        n=len(y),
+    )
 
 
 def turns(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
     """Median seconds of each job; all jobs take turns, so that a busy moment burdens many a little."""
-    for job in jobs.values(): job()
+    for job in jobs.values():
+        job()
     seconds = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():
@@ -94,20 +114,29 @@ def turns(jobs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]
 
 def forward_job(name: str) -> Callable[[], None]:
     """One clip of 8 x 224 x 224 through the ResNet-50 form."""
-    net, clip = create_model(full_name(name), 174).eval(), torch.rand(1, 8, 3, 224, 224)
+    net = create_model(full_name(name), 174).eval()
+    clip = torch.rand(1, 8, 3, 224, 224)
+
     def job() -> None:
-        with torch.no_grad(): net(clip)
+        with torch.no_grad():
+            net(clip)
+
     return job
 
 
 def step_job(name: str, batch: int = 16) -> Callable[[], None]:
     """Forward and backward of the tiny form on a batch of Moves' size, in bfloat16 as in the trainings."""
-    net, clips, labels = create_model(name, 20), torch.rand(batch, 8, 3, 64, 64), torch.arange(batch)
+    net = create_model(name, 20)
+    clips = torch.rand(batch, 8, 3, 64, 64)
+    labels = torch.arange(batch)
+
     def job() -> None:
         net.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16): out = net(clips)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = net(clips)
         main = out[0] if isinstance(out, tuple) else out
         F.cross_entropy(main.float(), labels).backward()
+
     return job
 
 
@@ -115,7 +144,8 @@ def speeds(repeats: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Clips per second of both forms."""
     full = turns({n: forward_job(n) for n in TINY}, repeats)
     step = turns({n: step_job(n) for n in TINY}, repeats)
-    for n in TINY: yield n, dict(forward_seconds=round(full[n], 4), train_clips_per_second=round(16 / step[n], 2))
+    for n in TINY:
+        yield n, dict(forward_seconds=round(full[n], 4), train_clips_per_second=round(16 / step[n], 2))
 
 
 def test_clips(data: Path, every: int) -> tuple[torch.Tensor, list[int]]:
@@ -128,8 +158,13 @@ def test_clips(data: Path, every: int) -> tuple[torch.Tensor, list[int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", nargs="+", choices=("cost", "reach", "order", "speed"),
-                        default=["cost", "reach", "order", "speed"], help="what to measure")
+    parser.add_argument(
+        "--part",
+        nargs="+",
+        choices=("cost", "reach", "order", "speed"),
+        default=["cost", "reach", "order", "speed"],
+        help="what to measure",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="turns of the speed measurement")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--every", type=int, default=2, help="order: take one test clip in so many")
@@ -142,16 +177,31 @@ def main() -> None:
     rows = {n: next((r for r in old.get("rows", []) if r["model"] == n), {"model": n}) for n in TINY}
     for n in TINY:
         rows[n]["sda"] = any(isinstance(m, SDA) for m in create_model(n, 20).modules())
-        if "cost" in options.part: rows[n] |= cost(n)
-        if "reach" in options.part: rows[n] |= reach(n)
+        if "cost" in options.part:
+            rows[n] |= cost(n)
+        if "reach" in options.part:
+            rows[n] |= reach(n)
     if "order" in options.part:
         clips, labels = test_clips(options.data, options.every)
-        for n in TINY: rows[n] |= order(n, options.runs, clips, labels)
+        for n in TINY:
+            rows[n] |= order(n, options.runs, clips, labels)
     if "speed" in options.part:
-        for n, row in speeds(options.repeats): rows[n] |= row
+        for n, row in speeds(options.repeats):
+            rows[n] |= row
         old["threads"], old["repeats"] = options.threads, options.repeats
-    save_record(new_record("benchmark", model="all methods", name="methods", metrics={}, device="cpu",
-                           threads=old.get("threads"), repeats=old.get("repeats"), rows=list(rows.values())), RECORD)
+    save_record(
+        new_record(
+            "benchmark",
+            model="all methods",
+            name="methods",
+            metrics={},
+            device="cpu",
+            threads=old.get("threads"),
+            repeats=old.get("repeats"),
+            rows=list(rows.values()),
+        ),
+        RECORD,
+    )
 
 
 if __name__ == "__main__":

@@ -8,22 +8,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sda.blocks import SDA
+from sda.networks.blocks import SDA
 
 
 def _norm(norm: torch.nn.Module, x: Tensor) -> Tensor:
-    "Batch normalisation of any rank with the parameters and running statistics of `norm`."
-    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias,
-                        norm.training, norm.momentum, norm.eps)
+    """Batch normalisation of any rank with the parameters and running statistics of `norm`."""
+    return F.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps
+    )
 
 
 def response(block: SDA, name: str, d: Tensor) -> Tensor:
-    "The dependency `name` of reduced features d [B, r, T, H, W], broadcast to the shape of d."
+    """The dependency `name` of reduced features d [B, r, T, H, W], broadcast to the shape of d."""
     T, H, W = d.shape[2:]
-    weight, norm = block.branches[name].conv.weight, block.branches[name].norm
-    if name == "LST": y = _norm(norm, F.linear(d.mean((2, 3, 4)), weight))[:, :, None, None, None]
-    if name == "LT": y = _norm(norm, F.conv2d(d.mean(2), weight, padding=1)).unsqueeze(2)
-    if name == "LS": y = _norm(norm, F.conv1d(d.mean((3, 4)), weight, padding=1))[..., None, None]
+    weight = block.branches[name].conv.weight
+    norm = block.branches[name].norm
+    if name == "LST":
+        y = _norm(norm, F.linear(d.mean((2, 3, 4)), weight))[:, :, None, None, None]
+    if name == "LT":
+        y = _norm(norm, F.conv2d(d.mean(2), weight, padding=1)).unsqueeze(2)
+    if name == "LS":
+        y = _norm(norm, F.conv1d(d.mean((3, 4)), weight, padding=1))[..., None, None]
     if name == "S122":
         y = F.adaptive_avg_pool3d(d, (T, max(H // 2, 2), max(W // 2, 2)))
         y = _norm(norm, F.conv3d(y, weight.unsqueeze(-1), padding=(1, 0, 0)))
@@ -32,7 +37,7 @@ def response(block: SDA, name: str, d: Tensor) -> Tensor:
 
 
 def naive_sda(block: SDA, x: Tensor, num_frames: int = 8) -> Tensor:
-    "What `block` computes for folded frames x [B*T, C, H, W], the published way."
+    """What `block` computes for folded frames x [B*T, C, H, W], the published way."""
     v = x.unflatten(0, (-1, num_frames)).transpose(1, 2).contiguous()
     d = F.relu(_norm(block.down_norm, F.conv3d(v, block.down.weight.unsqueeze(-1))))
     full = [response(block, name, d) for name in block.dependencies]

@@ -1,37 +1,46 @@
 """Write the tables and the pictures of README.md from the records in data/results: python benchmarks/readme.py"""
+
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from sda.blocks import DEPENDENCIES
-from sda.checkpoints import load_model
-from sda.evidence import by_seed, in_words, load_runs
-from sda.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
-from sda.results import accuracy_table, choose_table, load_published, load_records, percent_table, to_markdown
-from sda.sampling import Sampling
-from sda.seeds import fig_over_seeds
-from sda.trace import trace_clips
-from sda.video import open_video
+from sda.data.sampling import Sampling
+from sda.data.video import open_video
+from sda.explaining.trace import trace_clips
+from sda.figures.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
+from sda.networks.blocks import DEPENDENCIES
+from sda.networks.checkpoints import load_model
+from sda.studies.accuracy import by_seed, in_words, load_runs
+from sda.studies.selection import fig_over_seeds
+from sda.testing.results import (
+    accuracy_table,
+    choose_table,
+    load_published,
+    load_records,
+    percent_table,
+    to_markdown,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / "data"
+ASSETS = ROOT / "sda" / "assets"
 SHOWN = "sda_tsn_moves_fast_query"  # the network whose selection is drawn
-CLIP = DATA / "moves_sample/img/test_0000_rightward.mp4"
-BEGIN, END = "<!-- {} table: written by benchmarks/readme.py from data/results -->\n", "<!-- end -->"
+CLIP = ASSETS / "moves_sample/img/test_0000_rightward.mp4"
+BEGIN = "<!-- {} table: written by benchmarks/readme.py from data/results -->\n"
+END = "<!-- end -->"
 FOUR = {"tsn": "TSN", "sda_tsn": "SDA-TSN", "tsm": "TSM", "sda_tsm": "SDA-TSM"}  # run of the evidence -> name
 
 
 def table() -> str:
     """The accuracies of the networks that ship, as markdown."""
-    rows = accuracy_table(load_records(DATA / "results", kind="test"))
+    rows = accuracy_table(load_records(ROOT / "data" / "results", kind="test"))
     rows = rows[(rows["dataset"] == "moves") & (rows["split"] == "test")]
     return to_markdown(percent_table(rows)) + "\n"
 
 
 def evidence() -> str:
     """Top-1 of four networks over seeds, all and by need, as markdown."""
-    runs = load_runs(DATA / "results" / "evidence")
+    runs = load_runs(ROOT / "data" / "results" / "evidence")
     rows = {FOUR[stem]: by_seed(runs[stem]).apply(in_words) for stem in FOUR}
     table = pd.DataFrame(rows).T.rename_axis("network").reset_index()
     return to_markdown(table.assign(seeds=[len(runs[stem]) for stem in FOUR])) + "\n"
@@ -39,7 +48,9 @@ def evidence() -> str:
 
 def published() -> str:
     """All rows of the paper's tables beside ours, as markdown."""
-    both = choose_table(load_records(DATA / "results", "test"), load_published(DATA / "published.csv"))
+    both = choose_table(
+        load_records(ROOT / "data" / "results", "test"), load_published(ASSETS / "published.csv")
+    )
     return to_markdown(both.drop(columns=["commit", "machine", "note"])) + "\n"
 
 
@@ -50,20 +61,28 @@ def text(readme: str) -> str:
     """README.md with every table as the records have it now."""
     for name, rows in TABLES.items():
         before, mark, rest = readme.partition(BEGIN.format(name))
-        if not mark: raise ValueError(f"README.md has no mark {BEGIN.format(name).strip()!r}")
+        if not mark:
+            raise ValueError(f"README.md has no mark {BEGIN.format(name).strip()!r}")
         readme = before + mark + rows() + END + rest.partition(END)[2]
     return readme
 
 
 def effects() -> dict[str, float]:
     """Accuracy between twins with the selection as it is and without each dependency, from the record."""
-    [record] = [r for r in load_records(DATA / "results", kind="test") if r["file"].startswith(f"{SHOWN}-test")]
-    return {row["selection"]: row["between twins"] for row in record["knock_outs"] if row["selection"] != "chance"}
+    [record] = [
+        r
+        for r in load_records(ROOT / "data" / "results", kind="test")
+        if r["file"].startswith(f"{SHOWN}-test")
+    ]
+    return {
+        row["selection"]: row["between twins"] for row in record["knock_outs"] if row["selection"] != "chance"
+    }
 
 
 def picture():
     """A clip, its selection, and what removing a dependency costs."""
-    model, video = load_model(DATA / "checkpoints" / f"{SHOWN}.safetensors"), open_video(CLIP)
+    model = load_model(ASSETS / "checkpoints" / f"{SHOWN}.safetensors")
+    video = open_video(CLIP)
     indices = Sampling.from_dict(model.card.sampling).indices(len(video))[0]
     trace = trace_clips(model, [CLIP])
     figure = new_figure(11, 4.6)
@@ -78,7 +97,7 @@ def picture():
     colours = [COLOURS.get(name.removeprefix("without "), "#666666") for name in found]
     bars = right.barh(list(found), list(found.values()), color=colours)
     right.bar_label(bars, [f"{v:.2f}" for v in found.values()], padding=3, fontsize=FONT)
-    right.axvline(.5, color="grey", linestyle="--", linewidth=1)
+    right.axvline(0.5, color="grey", linestyle="--", linewidth=1)
     right.invert_yaxis()
     right.set(xlim=(0, 1.1), xlabel="accuracy between twin classes (dashed: chance)")
     right.set_title("what happens without it (500 test clips)", fontsize=FONT + 1)
@@ -88,9 +107,9 @@ def picture():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    (DATA / "figures").mkdir(exist_ok=True)
-    (DATA / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
-    asked = [run for run in load_runs(DATA / "results" / "evidence")["sda_tsn"] if run.questioned]
-    (DATA / "figures/evidence.png").write_bytes(to_png(fig_over_seeds(asked), dpi=90))
+    (ROOT / "data" / "figures").mkdir(exist_ok=True)
+    (ROOT / "data" / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
+    asked = [run for run in load_runs(ROOT / "data" / "results" / "evidence")["sda_tsn"] if run.questioned]
+    (ROOT / "data" / "figures/evidence.png").write_bytes(to_png(fig_over_seeds(asked), dpi=90))
     path = ROOT / "README.md"
     path.write_text(text(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -3,70 +3,107 @@
     python benchmarks/shipped_models.py [--data sets/moves] [--runs runs/shipped] [--only NAME]
 
 Each network is trained (an interrupted run goes on, a finished one is taken as it is), stored in half precision under
-data/checkpoints/, loaded again from that file and tested on the untouched test split. data/results/ receives the
+sda/assets/checkpoints/, loaded again from that file and tested on the untouched test split. data/results/ receives the
 record of the training, the record of the test (accuracy by need, by class and by pair, and for SDA what is left when a
 dependency is removed), and the trace of all test clips.
 """
+
 import argparse
 import shutil
 from pathlib import Path
 
 import pandas as pd
 
-from sda.checkpoints import load_model, save_model
-from sda.datasets import open_dataset
-from sda.effects import knock_outs
-from sda.evaluation import class_needs, evaluate, protocol, summary
-from sda.moves import PAIRS, make_moves
-from sda.results import new_record, record_name, save_record
-from sda.trace import trace_clips
-from sda.trainer import recipe, train
+from sda.data.datasets import open_dataset
+from sda.explaining.effects import knock_outs
+from sda.explaining.trace import trace_clips
+from sda.moves.make import PAIRS, make_moves
+from sda.networks.checkpoints import load_model, save_model
+from sda.testing.evaluate import class_needs, evaluate, protocol, summary
+from sda.testing.results import new_record, record_name, save_record
+from sda.training.trainer import recipe, train
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-SHIPPED = {"tsn_moves": ("tsn_tiny", "moves"), "sda_tsn_moves": ("sda_tsn_tiny", "moves"),
-           "sda_tsn_moves_fast_query": ("sda_tsn_tiny", "moves_fast_query")}  # file name -> network, recipe
+SHIPPED = {
+    "tsn_moves": ("tsn_tiny", "moves"),
+    "sda_tsn_moves": ("sda_tsn_tiny", "moves"),
+    "sda_tsn_moves_fast_query": ("sda_tsn_tiny", "moves_fast_query"),
+}  # file name -> network, recipe
 
 
 def keep(record: dict, name: str) -> None:
     """One record per network and kind in data/results: a new run replaces the old."""
-    for old in (DATA / "results").glob(f"{name}-{record['kind']}*.json"): old.unlink()
+    for old in (DATA / "results").glob(f"{name}-{record['kind']}*.json"):
+        old.unlink()
     save_record(record, DATA / "results" / f"{name}-{record_name(record)}")
 
 
 def rows(table: pd.DataFrame) -> list[dict]:
     """A data frame as plain records, rounded, absent values left out."""
     plain = table.reset_index() if any(table.index.names) else table
-    return [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items() if v == v}
-            for row in plain.to_dict("records")]
+    return [
+        {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items() if v == v}
+        for row in plain.to_dict("records")
+    ]
 
 
 def make(name: str, data: Path, runs: Path) -> None:
     """Train, store, test and trace one network."""
     network, recipe_name = SHIPPED[name]
     config = recipe(recipe_name)
+
     def clips(split):
         return open_dataset(data, split, config.sampling(), config.transform(), cache=True)
+
     done = train(config, network, clips("train"), clips("val"), runs / name)
     keep(done.record, name)
     shutil.copy(done.out / "history.csv", DATA / "results" / f"{name}-history.csv")
-    path = save_model(DATA / "checkpoints" / f"{name}.safetensors", done.model, done.model.card, half=True)
-    net, test = load_model(path), clips("test")
+    path = save_model(
+        DATA.parent / "sda" / "assets" / "checkpoints" / f"{name}.safetensors",
+        done.model,
+        done.model.card,
+        half=True,
+    )
+    net = load_model(path)
+    test = clips("test")
     found = evaluate(net, test, batch_size=50)
-    metrics = summary(found) | {"by_pair": rows(found.pair_accuracy(PAIRS)), "by_class": rows(found.by_class())}
+    metrics = summary(found) | {
+        "by_pair": rows(found.pair_accuracy(PAIRS)),
+        "by_class": rows(found.by_class()),
+    }
     extra = {}
     if network.startswith("sda"):
         trace_clips(net, test).save(DATA / "results" / f"{name}-trace.npz")
         extra["knock_outs"] = rows(knock_outs(net, test, class_needs(), PAIRS))
-    keep(new_record("test", model=network, options=net.options, recipe=recipe_name, seed=config.seed, dataset="moves",
-                    split="test", protocol=protocol(net.card)[2], metrics=metrics, train_seconds=done.seconds,
-                    config=net.card.recipe, **extra), name)
+    keep(
+        new_record(
+            "test",
+            model=network,
+            options=net.options,
+            recipe=recipe_name,
+            seed=config.seed,
+            dataset="moves",
+            split="test",
+            protocol=protocol(net.card)[2],
+            metrics=metrics,
+            train_seconds=done.seconds,
+            config=net.card.recipe,
+            **extra,
+        ),
+        name,
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("sets/moves"), help="dataset folder, made when missing")
-    parser.add_argument("--runs", type=Path, default=Path("runs/shipped"), help="folder for the training runs")
+    parser.add_argument(
+        "--data", type=Path, default=Path("sets/moves"), help="dataset folder, made when missing"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/shipped"), help="folder for the training runs"
+    )
     parser.add_argument("--only", choices=SHIPPED, help="one of the networks")
     options = parser.parse_args()
     make_moves(options.data)
-    for one in [options.only] if options.only else SHIPPED: make(one, options.data, options.runs)
+    for one in [options.only] if options.only else SHIPPED:
+        make(one, options.data, options.runs)

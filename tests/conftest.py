@@ -1,4 +1,5 @@
 """Before any test."""
+
 import logging
 import signal
 import threading
@@ -6,7 +7,8 @@ import threading
 import pytest
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs that tests interrupt.
-if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGINT, signal.default_int_handler)
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ Each notebook gets its own kernel, its own folder as working directory, one time
 Cells flagged ``#| gpu``, ``slow``, ``data``, ``notest`` (`tst_flags` in settings.ini) or ``#| eval: false`` are left
 out and keep the output they have.
 """
+
 import argparse
 import json
 import os
@@ -30,15 +31,18 @@ def setting(key):
 def notebooks(root=ROOT):
     """Every notebook of the project in the order of its file names."""
     paths = (root / "nbs").rglob("*.ipynb")
-    return sorted((p for p in paths if not any(part[0] in "._" for part in p.relative_to(root).parts)),
-                  key=lambda p: p.name)
+    return sorted(
+        (p for p in paths if not any(part[0] in "._" for part in p.relative_to(root).parts)),
+        key=lambda p: p.name,
+    )
 
 
 def directives(source):
     """The ``#| word rest`` lines on top of a cell as {word: rest}."""
     found = {}
     for line in source.splitlines():
-        if not (match := re.match(r"\s*#\s*\|\s*(\w+):?\s*(.*)", line)): break
+        if not (match := re.match(r"\s*#\s*\|\s*(\w+):?\s*(.*)", line)):
+            break
         found[match[1]] = match[2].strip()
     return found
 
@@ -56,23 +60,40 @@ def run(path, budget=BUDGET):
 
     path = Path(path).resolve()
     project = next(parent for parent in path.parents if (parent / "settings.ini").exists())
-    book, kept, end = nbformat.read(path, 4), {}, time.monotonic() + budget
+    book = nbformat.read(path, 4)
+    kept = {}
+    end = time.monotonic() + budget
     for cell in book.cells:  # a raw cell is not run
         if cell.cell_type == "code" and skipped(cell.source):
             kept[cell.id] = cell.outputs
             cell.cell_type = "raw"
     with tempfile.TemporaryDirectory() as home:
-        env = {**os.environ, "PYTHONPATH": str(project), "IPYTHONDIR": home, "TQDM_DISABLE": "1",
-               "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        client = NotebookClient(book, kernel_name="python3", startup_timeout=60, shutdown_kernel="immediate",
-                                timeout_func=lambda cell: max(1, int(end - time.monotonic())),
-                                resources={"metadata": {"path": str(path.parent)}})
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(project),
+            "IPYTHONDIR": home,
+            "TQDM_DISABLE": "1",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        }
+        client = NotebookClient(
+            book,
+            kernel_name="python3",
+            startup_timeout=60,
+            shutdown_kernel="immediate",
+            timeout_func=lambda cell: max(1, int(end - time.monotonic())),
+            resources={"metadata": {"path": str(path.parent)}},
+        )
         client.store_widget_state = False  # a panel would be stored with all its pictures
         client.execute(env=env)
     for cell in book.cells:
-        for output in cell.get("outputs", []):  # a panel without its kernel is an error message; its picture stays
-            if "image/png" in output.get("data", {}): output["data"].pop(VIEW, None)
-        if cell.get("id") in kept: cell.cell_type, cell.outputs = "code", kept[cell.id]
+        for output in cell.get(
+            "outputs", []
+        ):  # a panel without its kernel is an error message; its picture stays
+            if "image/png" in output.get("data", {}):
+                output["data"].pop(VIEW, None)
+        if cell.get("id") in kept:
+            cell.cell_type = "code"
+            cell.outputs = kept[cell.id]
     return book
 
 
@@ -93,15 +114,19 @@ def main():
             continue
         clean(path, ROOT)
         print(f"{path.name:32} {time.monotonic() - start:6.1f} s {path.stat().st_size / 1000:6.0f} kB")
-    if failed: sys.exit(f"failed: {' '.join(failed)}")
+    if failed:
+        sys.exit(f"failed: {' '.join(failed)}")
 
 
 def tool(name, *args, cwd):
     """Run one of nbdev's commands with this Python (its own first line may hold a path that has moved)."""
-    env = {key: value for key, value in os.environ.items() if key != "IN_TEST"}  # nbdev_export does nothing under it
+    env = {
+        key: value for key, value in os.environ.items() if key != "IN_TEST"
+    }  # nbdev_export does nothing under it
     script = Path(sys.executable).with_name(name)
-    done = subprocess.run([sys.executable, str(script), *args], cwd=cwd, env=env, capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(script), *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, f"{name} failed:\n{done.stdout}{done.stderr}"
 
 
@@ -120,4 +145,5 @@ def load(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

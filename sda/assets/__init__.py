@@ -1,0 +1,8 @@
+"""What ships with the package: three networks, twenty sample clips, the published results."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+DEFAULT_MODEL = FOLDER / "checkpoints" / "sda_tsn_moves.safetensors"
+SAMPLE_CLIPS = FOLDER / "moves_sample"
+PUBLISHED = FOLDER / "published.csv"

@@ -1,0 +1,1 @@
+"""From official annotation files and folders of clips to batches."""

@@ -1,0 +1,1 @@
+"""Traces, interventions, effects, class-activation maps, and how far to trust them."""

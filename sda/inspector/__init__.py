@@ -1,0 +1,1 @@
+"""The inspector: a session of clips and a network, its view, and the page of clips."""

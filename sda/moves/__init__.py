@@ -1,0 +1,1 @@
+"""The generated benchmark: rendered clips whose truth is known."""

@@ -1,0 +1,1 @@
+"""The SDA block, the networks it sits in, what they cost, and their files."""

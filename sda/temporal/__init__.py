@@ -1,1 +1,0 @@
-"""Ways to move information between frames: one small module per method."""

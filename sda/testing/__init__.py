@@ -1,0 +1,1 @@
+"""Scores per view, accuracies, comparisons, records and tables."""

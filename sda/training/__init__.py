@@ -1,0 +1,1 @@
+"""Settings, optimiser, the trainer, exact resume, and callbacks."""

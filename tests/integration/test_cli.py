@@ -1,0 +1,745 @@
+"""The command `sda`: its words, its errors, its exit status, and a training that is stopped and goes on."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sda
+import sda.commands.main
+import sda.networks.checkpoints
+import sda.testing.evaluate
+import sda.testing.results
+from sda.commands.demo import DemoConfig
+from sda.commands.main import COMMANDS, count, main, parse, should_cache
+from sda.data.datasets import open_dataset, read_classes
+from sda.data.sampling import Sampling
+from sda.data.transforms import TransformConfig
+from sda.inspector.report import Inspection
+from sda.networks.backbones import create_model
+from sda.networks.checkpoints import ModelCard, save_model
+from sda.testing.evaluate import Predictions, ensemble
+from sda.testing.results import new_record, write_record
+from sda.training.trainer import RECIPES, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "sda/assets/moves_sample"
+SETTINGS = {"train": (TrainConfig,), "demo": (DemoConfig,)}
+PLACES = {
+    "extract": ("source", "target"),
+    "data": ("action", "name"),
+    "test": ("models",),
+}  # words without a name
+CLIPS = sorted((SAMPLE / "img").glob("*.mp4"))
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    torch.manual_seed(0)
+    names = read_classes(SAMPLE / "category.txt")
+    model = create_model("sda_tsn_tiny", len(names), dropout=0.0)
+    card = ModelCard.of(
+        model,
+        names,
+        transform=TransformConfig(size=64, resize=72).to_dict(),
+        sampling=Sampling().to_dict(),
+        recipe={"recipe": "none", "seed": 0},
+    )
+    return str(save_model(tmp_path_factory.mktemp("model") / "model.safetensors", model, card))
+
+
+@pytest.fixture
+def small_set(tmp_path):
+    """A dataset with five training and five validation clips, taken from the sample."""
+    root = tmp_path / "small set"
+    (root / "trainValTest").mkdir(parents=True)
+    (root / "img").symlink_to(SAMPLE / "img")
+    (root / "category.txt").write_text((SAMPLE / "category.txt").read_text())
+    lines = (SAMPLE / "trainValTest/test.txt").read_text().splitlines()
+    for split in ("train", "val", "test"):
+        (root / f"trainValTest/{split}.txt").write_text("\n".join(lines[:5]) + "\n")
+    return root
+
+
+def run(capsys, *words):
+    """Exit status, stdout, stderr of a command in this process."""
+    capsys.readouterr()
+    status = main([str(w) for w in words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def start(*words, **variables):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sda", *map(str, words)],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"sda {sda.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "220")
+    status, out, _ = run(capsys, name, "--help")
+    assert status == 0 and COMMANDS[name].__doc__.split(":")[0] in out
+    flat = re.sub(r"[│\s]+", " ", out).partition("show this help message and exit")[2]
+    for option in {
+        f.name.replace("_", "-")
+        for cls in (COMMANDS[name], *SETTINGS.get(name, ()))
+        for f in dataclasses.fields(cls)
+    } - {"config", "clips", "patterns", "model", *PLACES.get(name, ())}:
+        text = re.search(rf"--(?:no-)?{option} (.*?)\(default", flat)
+        words = text and re.sub(r"[A-Z]{3,}|\{.*?\}|[\[\]|]", "", text[1]).split()
+        assert words and len(words) >= 2, f"--{option} has no sentence: {text}"
+
+
+def test_every_setting_of_a_training_is_an_option():
+    words = ["train"]
+    for f in dataclasses.fields(TrainConfig):
+        if f.type is int or f.type == "int":
+            words += [f"--{f.name.replace('_', '-')}", "7"]
+    config = parse(words).config
+    assert {getattr(config, f.name) for f in dataclasses.fields(TrainConfig) if f.type in (int, "int")} == {7}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_sets_the_defaults(name):
+    assert parse(["train", "--recipe", name]).config == RECIPES[name]
+    assert parse(["train", f"--recipe={name}", "--seed", "5"]).config == dataclasses.replace(
+        RECIPES[name], seed=5
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bars"), [("CI", "true", False), ("TQDM_DISABLE", "1", False), ("CI", "", True)]
+)
+def test_no_progress_bars_where_nobody_watches(capsys, tmp_path, monkeypatch, name, value, bars):
+    for other in ("CI", "TQDM_DISABLE"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    status, out, err = run(
+        capsys, "moves", "--out", tmp_path / "set", "--train", "1", "--val", "0", "--test", "0"
+    )
+    assert status == 0 and out.startswith("20 clips of 20 classes") and bool(err) == bars
+
+
+def test_words_that_make_no_sense(capsys):
+    for words, said in [
+        (["tarin"], "tarin"),
+        (["train", "--epoch", "3"], "--epochs"),
+        (["profile"], "required"),
+        (["predict"], "at least one video"),
+        (["models", "resnext"], "resnext"),
+        (["profile", "tsn_tiny", "--options", "reduction"], "name=value"),
+        (["train", "--epochs", "many"], "many"),
+        (["test"], "at least one model"),
+        (["predict", "a.mp4", "--window", "-1"], "--window -1"),
+        (["inspect"], "at least one video"),
+        (["inspect", "a.mp4", "--draws", "0"], "--draws 0"),
+        (["table", "--records", "none"], "none"),
+        (["test", "a", "b", "--weights", "1"], "1 weights for 2"),
+        (["test", "a", "--compare", "none.npz"], "no file none.npz"),
+    ]:
+        status, out, err = run(capsys, *words)
+        assert status == 2 and said in out + err, words
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["profile", "sda_tsn_tyni"], "sda_tsn_tiny"),
+        (["train", "--recipe", "movse"], "did you mean 'moves'"),
+        (["train", "--settings", "none.yaml"], "none.yaml"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["train", "--out", "/dev/null/run"], "choose another folder"),
+        (["test", "none.safetensors"], "none.safetensors"),
+        (["table", "--records", ".", "--dataset", "something"], "no records of tests"),
+        (["table", "--records", ".", "--published", "--dataset", "something"], "something-v1"),
+        (["train", "--dry-run", "--data", "nowhere"], "nowhere"),
+        (["demo", "--out", "/dev/null/demo"], "choose another folder"),
+        (["moves", "--out", "/dev/null/moves", "--train", "1"], "/dev/null/moves"),
+        (["predict", "x.mp4", "--checkpoint", "none.safetensors"], "none.safetensors"),
+        (["inspect", "x.mp4", "--checkpoint", "none.safetensors"], "none.safetensors"),
+    ],
+)
+def test_errors_are_one_line_with_a_name(capsys, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *words)
+    assert status == 1 and said in err and err.count("\n") == 1 and "Traceback" not in err
+    assert err.startswith(f"sda {words[0]}: ") and not out
+
+
+def test_debug_shows_where():
+    with pytest.raises(FileNotFoundError):
+        main(["predict", "x.mp4", "--checkpoint", "none.safetensors", "--debug"])
+
+
+def test_predict_lists_classes_of_every_clip(capsys, model_file):
+    status, out, _ = run(capsys, "predict", *CLIPS[:2], "--checkpoint", model_file, "--top", "3")
+    assert status == 0 and all(str(path) in out for path in CLIPS[:2])
+    assert len(re.findall(r"^  +0\.\d{3}  \w", out, re.M)) == 6
+
+
+def test_the_model_file_has_one_name(capsys, monkeypatch, model_file):
+    """--checkpoint wherever a model file is an option; --model, once its name in sda predict, still works there."""
+    monkeypatch.setenv("COLUMNS", "220")
+    for name in ("predict", "inspect"):
+        _, out, _ = run(capsys, name, "--help")
+        assert out.count("--checkpoint") == 1 and out.count("--model") == (name == "predict")
+    told = [
+        run(capsys, "predict", CLIPS[0], *words)
+        for words in (["--checkpoint", model_file], ["--model", model_file], [f"--model={model_file}"])
+    ]
+    assert told[0][0] == 0 and told[0][1] and told == told[:1] * 3
+    assert parse(["train", "--model", "tsn_tiny"]).model == "tsn_tiny", "there it is the name of a network"
+    assert run(capsys, "inspect", CLIPS[0], "--model", model_file)[0] == 2
+
+
+def test_predict_json(capsys, model_file):
+    status, out, _ = run(capsys, "predict", *CLIPS[:2], "--checkpoint", model_file, "--top", "20", "--json")
+    rows = json.loads(out)["predictions"]
+    assert status == 0 and len(rows) == 40
+    assert sum(row["probability"] for row in rows) == pytest.approx(2, abs=1e-4)
+
+
+def test_predict_names_the_broken_clip(capsys, model_file, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(CLIPS[0].read_bytes()[:300])
+    status, out, err = run(capsys, "predict", CLIPS[0], tmp_path / "broken.mp4", "--checkpoint", model_file)
+    assert status == 1 and "broken.mp4" in err and "Traceback" not in err and not out
+
+
+def test_test_writes_logits_and_record(capsys, model_file, tmp_path):
+    status, out, _ = run(capsys, "test", model_file, "--data", SAMPLE, "--out", tmp_path, "--quiet")
+    assert status == 0 and "20 clips of moves_sample/test" in out and "motion" in out
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("*.json")]
+    assert [r["metrics"]["n"] for r in records] == [20] and records[0]["dataset"] == "moves_sample"
+    assert list(tmp_path.glob("*.npz"))
+
+
+def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
+    """Logits are kept per view; an ensemble joins networks of other lengths; both averages are reported."""
+    names = read_classes(SAMPLE / "category.txt")
+    torch.manual_seed(1)
+    other = create_model("tsn_tiny", 20, num_frames=4, dropout=0.0)
+    card = ModelCard.of(
+        other,
+        names,
+        transform=TransformConfig(size=48, resize=60).to_dict(),
+        sampling=Sampling("segments", 4).to_dict(),
+    )
+    save_model(tmp_path / "other.safetensors", other, card)
+    out = tmp_path / "out"
+    status, said, err = run(
+        capsys,
+        "test",
+        model_file,
+        "--data",
+        small_set,
+        "--views",
+        "3x64",
+        "--clips",
+        "2",
+        "--average",
+        "both",
+        "--out",
+        out,
+        "--quiet",
+    )
+    assert (
+        status == 0
+        and said.count("top-1") == 2
+        and "probabilities averaged" in said
+        and "8 frames x 3x64 x 2 clips" in said
+    )
+    kept = Predictions.load(out / "sda_tsn_tiny-test-3x64-2clips.npz")
+    assert kept.logits.shape == (5, 6, 20) and not list(out.glob(".*"))
+    [record] = [json.loads(p.read_text()) for p in out.glob("*.json")]
+    assert record["metrics"]["averages"]["probabilities"]["top1"] == kept.accuracy(average="probabilities")
+    assert (
+        record["logits"] == ["sda_tsn_tiny-test-3x64-2clips.npz"]
+        and record["sampling"][0]["strategy"] == "twice"
+    )
+    assert len(list(out.glob("sda_tsn_tiny-test-3x64-2clips-*"))) == 4
+    status, said, err = run(
+        capsys,
+        "test",
+        model_file,
+        tmp_path / "other.safetensors",
+        "--weights",
+        "2",
+        "1",
+        "--data",
+        small_set,
+        "--out",
+        out,
+        "--quiet",
+        "--compare",
+        out / "sda_tsn_tiny-test-3x64-2clips.npz",
+    )
+    assert (
+        status == 0 and said.count("top-1") == 3 and "sda_tsn_tiny + tsn_tiny" in said and "McNemar p" in said
+    )
+    one, two = (Predictions.load(out / f"{name}-test.npz") for name in ("sda_tsn_tiny", "tsn_tiny"))
+    [both] = [r for r in (json.loads(p.read_text()) for p in out.glob("*.json")) if "+" in r["model"]]
+    assert both["metrics"]["top1"] == ensemble([one, two], [2, 1]).accuracy() and both["weights"] == [2, 1]
+
+
+def test_sixteen_and_eight_frames_through_the_same_views(capsys, model_file, small_set, tmp_path):
+    """The ensemble of the published tables: other numbers of frames, three crops, two clips, weights, joined by id."""
+    torch.manual_seed(2)
+    longer = create_model("tsm_tiny", 20, num_frames=16, dropout=0.0)
+    card = ModelCard.of(
+        longer,
+        read_classes(SAMPLE / "category.txt"),
+        transform=TransformConfig(size=64, resize=72).to_dict(),
+        sampling=Sampling("segments", 16).to_dict(),
+    )
+    save_model(tmp_path / "longer.safetensors", longer, card)
+    status, said, err = run(
+        capsys,
+        "test",
+        tmp_path / "longer.safetensors",
+        model_file,
+        "--weights",
+        "3",
+        "1",
+        "--views",
+        "3x64",
+        "--clips",
+        "2",
+        "--data",
+        small_set,
+        "--out",
+        tmp_path,
+        "--quiet",
+    )
+    assert (
+        status == 0
+        and said.count("top-1") == 3
+        and "16 frames x 3x64 x 2 clips + 8 frames x 3x64 x 2 clips" in said
+    ), err
+    each = [
+        Predictions.load(tmp_path / f"{name}-test-3x64-2clips.npz") for name in ("tsm_tiny", "sda_tsn_tiny")
+    ]
+    [both] = [r for r in (json.loads(p.read_text()) for p in tmp_path.glob("*.json")) if "+" in r["model"]]
+    apart = [ensemble([p], average="logits").scores("probabilities") for p in each]
+    right = (3 * apart[0] + apart[1]).argmax(1) == each[0].labels
+    assert (
+        each[0].ids == each[1].ids and both["metrics"]["top1"] == right.mean() and both["weights"] == [3, 1]
+    )
+    assert [s["num_frames"] for s in both["sampling"]] == [16, 8] and all(
+        p.logits.shape == (5, 6, 20) for p in each
+    )
+
+
+def test_questions_of_diving48_and_epic(capsys, model_file, small_set, tmp_path):
+    names = read_classes(SAMPLE / "category.txt")
+    (tmp_path / "vocab.json").write_text(json.dumps([["a", "b", "c", name] for name in names]))
+    words = ["test", model_file, "--data", small_set, "--quiet"]
+    status, out, err = run(capsys, *words, "--attributes", tmp_path / "vocab.json")
+    assert status == 1 and "vocabulary the dataset was made with" in err
+    assert run(capsys, *words, "--out", tmp_path)[0] == 0
+    verbs = Predictions.load(tmp_path / "sda_tsn_tiny-test.npz")
+    nouns = Predictions(verbs.ids[::-1], np.eye(3)[[0, 1, 2, 0, 1]], [0, 1, 2, 0, 1], ["cup", "pan", "lid"])
+    status, out, err = run(capsys, *words, "--nouns", nouns.save(tmp_path / "nouns.npz"))
+    assert (
+        status == 0
+        and re.search(r"noun +5 +1\.000 +1\.000", out)
+        and re.search(rf"action +5 +{verbs.accuracy():.3f}", out)
+    )
+    fewer = Predictions(verbs.ids[:4], verbs.logits[:4], verbs.labels[:4], names).save(tmp_path / "fewer.npz")
+    status, out, err = run(capsys, *words, "--compare", fewer)
+    assert status == 1 and "in one set only" in err
+
+
+def test_tests_of_other_views_classes_and_clips_say_so(capsys, model_file, small_set):
+    words = ["test", model_file, "--data", small_set, "--quiet"]
+    status, _, err = run(capsys, *words, "--views", "3x256to224")
+    assert status == 1 and "did you mean '3x72to64'" in err
+    status, _, err = run(capsys, *words, "--clips", "3")
+    assert status == 1 and "3 clips per video do not fit" in err
+    names = (small_set / "category.txt").read_text().splitlines()
+    (small_set / "category.txt").write_text("\n".join(names[::-1]) + "\n")
+    status, _, err = run(capsys, *words)
+    assert status == 1 and "category.txt the model was trained with" in err
+    assert run(capsys, *words, "--other-classes")[0] == 0
+    (small_set / "category.txt").write_text("\n".join([*names, "one more"]) + "\n")
+    status, _, err = run(capsys, *words, "--other-classes")
+    assert status == 1 and "21 classes" in err and "Traceback" not in err
+    (small_set / "category.txt").write_text("\n".join(names) + "\n")
+    with (small_set / "trainValTest/test.txt").open("a") as file:
+        file.write("nowhere.mp4 24 0\n")
+    status, _, err = run(capsys, *words)
+    assert status == 1 and "nowhere.mp4" in err
+
+
+def test_a_stopped_test_goes_on(capsys, model_file, small_set, tmp_path, monkeypatch):
+    words = [
+        "test",
+        model_file,
+        "--data",
+        small_set,
+        "--batch-size",
+        "2",
+        "--out",
+        tmp_path / "out",
+        "--quiet",
+    ]
+    real = sda.testing.evaluate._view_logits
+    calls = []
+
+    def stopping(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr("sda.testing.evaluate._view_logits", stopping)
+    status, _, err = run(capsys, *words)
+    assert status == 130 and "goes on from here" in err
+    status, out, _ = run(capsys, *words)
+    assert status == 0 and len(calls) == 4 and "on 5 clips" in out, (
+        "three batches, the first of them not again"
+    )
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
+
+
+def test_what_was_tested_is_kept_until_everything_is_written(
+    capsys, model_file, small_set, tmp_path, monkeypatch
+):
+    """A test of two networks that dies in the second does not test the first one again."""
+    words = [
+        "test",
+        model_file,
+        model_file,
+        "--data",
+        str(small_set),
+        "--out",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
+    seen = []
+    real = sda.commands.main.evaluate
+
+    def count_clips(net, data, *more):
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        seen.append(len(list((tmp_path / "out").glob(".*-parts/*"))))
+        return real(net, data, *more)
+
+    monkeypatch.setattr(sda.commands.main, "evaluate", count_clips)
+    assert main(words) == 130 and list((tmp_path / "out").glob(".*-parts/*")), (
+        "the first network's clips are kept"
+    )
+    monkeypatch.setattr(sda.commands.main, "evaluate", real)
+    assert main(words) == 0 and not list((tmp_path / "out").glob(".*-parts"))
+
+
+@pytest.mark.parametrize(
+    "words", [["--weights", "-1", "2"], ["--batch-size", "0"], ["--compare", "spoilt.npz"]]
+)
+def test_a_test_is_refused_before_its_first_clip(capsys, model_file, small_set, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    Path("spoilt.npz").write_bytes(b"PK and no more")
+    monkeypatch.setattr(sda.commands.main, "score_model", lambda *_: pytest.fail("a clip was read"))
+    assert main(["test", model_file, model_file, "--data", str(small_set), *words]) in (1, 2)
+    assert "should not happen" not in capsys.readouterr().err
+
+
+def test_records_of_a_test_tell_trainings_apart(model_file, small_set, tmp_path):
+    """Two networks of one name and recipe, trained differently, are two rows of the table."""
+    files = []
+    for rate in (0.1, 0.2):
+        net = sda.networks.checkpoints.load_model(model_file)
+        net.card.recipe |= {"lr": rate}
+        files.append(str(save_model(tmp_path / f"{rate}.safetensors", net, net.card)))
+    for file in files:
+        assert main(["test", file, "--data", str(small_set), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    table = sda.testing.results.accuracy_table(sda.testing.results.load_records(tmp_path / "out", "test"))
+    assert sorted(table.settings) == ["lr=0.1", "lr=0.2"]
+
+
+def test_two_processes_test_like_one(capsys, model_file, small_set, tmp_path):
+    words = ["test", model_file, "--data", small_set, "--quiet", "--device", "cpu", "--verbose", "--out"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = dict(
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(free.getsockname()[1]),
+            WORLD_SIZE="2",
+            LOCAL_WORLD_SIZE="2",
+        )
+    both = [start(*words, tmp_path / "two", RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
+    done = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], done
+    assert "process 1 of 2: 3 of 5 clips" in done[0][1] and "process 2 of 2: 2 of 5 clips" in done[1][1]
+    assert "on 5 clips" in done[0][0] and not done[1][0] and len(list((tmp_path / "two").glob("*.json"))) == 1
+    assert run(capsys, *words, tmp_path / "one")[0] == 0
+    one, two = (Predictions.load(tmp_path / name / "sda_tsn_tiny-test.npz") for name in ("one", "two"))
+    assert one.ids == two.ids and np.allclose(one.logits, two.logits, atol=1e-5)
+
+
+def test_dry_run_tells_and_leaves_nothing(capsys, small_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(
+        capsys,
+        "train",
+        "--dry-run",
+        "--data",
+        small_set,
+        "--batch-size",
+        "2",
+        "--options",
+        "reduction=8",
+        "--precision",
+        "bf16",
+    )
+    assert status == 0, err
+    wide = count("sda_tsn_tiny", 20, reduction=8)
+    assert f"{wide.params / 1e6:.3f} M parameters, {wide.macs / 1e9:.3f} G multiply-adds" in out
+    assert "5 for training, 5 for validation, 20 classes" in out and "3 an epoch of 2 clips, 2 at once" in out
+    assert re.search(r"memory +about \d+\.\d\d GB", out) and re.search(
+        r"time +about \d+\.\d min an epoch on this", out
+    )
+    assert not (tmp_path / "runs").exists() and not (small_set / "cache").exists()
+
+
+def test_predict_slides_over_a_long_video(capsys, model_file):
+    words = ["--checkpoint", model_file, "--quiet"]
+    status, out, _ = run(capsys, "predict", CLIPS[0], CLIPS[1], *words, "--window", "8", "--top", "2")
+    assert (
+        status == 0 and len(re.findall(r"^ +\d+-\d+ +0\.\d{3}  \w", out, re.M)) == 2 * 2 * 5
+    )  # 24 frames, every 4
+    status, out, _ = run(capsys, "predict", CLIPS[0], *words, "--window", "12", "--top", "1", "--json")
+    rows = json.loads(out)["predictions"]
+    assert [(r["start"], r["end"]) for r in rows] == [(0, 12), (6, 18), (12, 24)] and rows[0]["video"] == str(
+        CLIPS[0]
+    )
+
+
+def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file, tmp_path, monkeypatch):
+    status, out, err = run(
+        capsys,
+        "inspect",
+        tmp_path / "gone.mp4",
+        "--checkpoint",
+        model_file,
+        "--out",
+        tmp_path / "r.html",
+        "--quiet",
+    )
+    assert (
+        status == 1
+        and "gone.mp4" in err
+        and "Traceback" not in err
+        and not out
+        and not (tmp_path / "r.html").exists()
+    )
+    got = {}
+
+    def page(paths, checkpoint, out, **more):
+        got.update(more, paths=paths, checkpoint=str(checkpoint), out=out)
+        return Inspection(out, ["a.mp4"], {"b.mp4": "broken"})
+
+    monkeypatch.setattr("sda.commands.main.inspect_clips", page)
+    status, out, _ = run(
+        capsys, "inspect", "a.mp4", "b.mp4", "--checkpoint", model_file, "--draws", "3", "--quiet"
+    )
+    assert status == 0 and out == "Report: report.html (1 of 2 clips)\n"
+    assert got == dict(
+        paths=[Path("a.mp4"), Path("b.mp4")],
+        checkpoint=model_file,
+        out=Path("report.html"),
+        draws=3,
+        progress=False,
+    )
+
+
+def test_table_prints_records_and_published_rows(capsys, tmp_path):
+    write_record(
+        new_record(
+            "test",
+            model="m",
+            recipe="r",
+            seed=3,
+            dataset="moves",
+            split="test",
+            protocol="p",
+            metrics={"top1": 0.5, "n": 10},
+        ),
+        tmp_path,
+    )
+    status, out, _ = run(capsys, "table", "--records", tmp_path, "--markdown")
+    assert status == 0 and out.splitlines()[0].startswith("| model | seeds |") and "| 50.0 |" in out
+    status, out, _ = run(capsys, "table", "--records", tmp_path, "--published", "--html", tmp_path / "t.html")
+    assert status == 0 and "SDA-TSM ensemble" in out and "m (r)" in out and "400-class" in out
+    assert "onclick" in (tmp_path / "t.html").read_text(encoding="utf-8")
+    status, out, _ = run(
+        capsys, "table", "--records", tmp_path, "--published", "--dataset", "diving48", "--markdown"
+    )
+    assert status == 0 and out.count("\n") == 8 and "80.2" in out and "something" not in out
+
+
+def test_models_shows_a_card(capsys, model_file):
+    status, out, _ = run(capsys, "models", model_file)
+    assert status == 0 and json.loads(out)["model"] == "sda_tsn_tiny"
+
+
+def test_profile_counts_the_published_network(capsys):
+    status, out, _ = run(capsys, "profile", "sda_tsn_resnet50")
+    assert status == 0 and "25.77 M parameters, 33.71 G multiply-adds" in out
+
+
+def test_train_reads_settings_and_options(capsys, small_set, tmp_path):
+    (tmp_path / "run.yaml").write_text("epochs: 1\nbatch_size: 5\nlr: 1e-3\n")
+    words = [
+        "train",
+        "--settings",
+        tmp_path / "run.yaml",
+        "--data",
+        small_set,
+        "--out",
+        tmp_path / "run",
+        "--cache",
+        "no",
+        "--options",
+        "reduction=8",
+        "--quiet",
+    ]
+    status, out, err = run(capsys, *words)
+    assert status == 0, err
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    assert record["config"]["lr"] == 1e-3 and record["options"]["reduction"] == 8
+    assert (
+        "learning rate 0.001, taken as it is" in out
+        and "epochs 1; batch_size 5;" in out
+        and "milestones ()" in out
+    )
+    status, out, _ = run(capsys, *words, "--resume", "auto")
+    assert status == 0 and "trained before" in out
+    status, out, _ = run(capsys, *words, "--resume", "no")
+    assert status == 0 and "trained before" not in out
+
+
+def test_small_sets_are_cached_and_large_ones_are_not():
+    data = open_dataset(SAMPLE, "test")
+    need = sum(r.num_frames for r in data.records) * 72 * 72 * 3
+    assert should_cache(data, need) and not should_cache(data, need - 1)
+
+
+def test_a_settings_file_and_a_recipe_are_not_mixed(capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text("epochs: 3")
+    assert main(["train", "--settings", str(tmp_path / "run.yaml"), "--recipe", "paper_something"]) == 2
+    assert "give --settings or --recipe" in capsys.readouterr().err
+    assert (
+        main(["train", "--settings", "--quiet"]) == 2 and "--settings needs a file" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("num_classes=3", "category.txt"),
+        ("dropout=0.5", "use --dropout"),
+        ("reduction=0", "reduction"),
+        ("reduction=8x", "reduction"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(capsys, small_set, tmp_path, option, said):
+    status = main(
+        ["train", "--data", str(small_set), "--out", str(tmp_path / "run"), "--options", option, "--quiet"]
+    )
+    err = capsys.readouterr().err
+    assert status in (1, 2) and said in err and "should not happen" not in err, err
+
+
+@pytest.mark.parametrize(
+    "words", [["--epochs", "0"], ["--batch-size", "0"], ["--lr", "nan"], ["--accumulate", "0"]]
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_settings_that_mean_nothing_end_in_words(capsys, small_set, tmp_path, words, dry):
+    assert (
+        main(["train", "--data", str(small_set), "--out", str(tmp_path / "run"), "--quiet", *words, *dry])
+        == 1
+    )
+    assert f"Setting '{words[0][2:].replace('-', '_')}' cannot be" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_training_says_so_and_goes_on(small_set, tmp_path, sent, status):
+    out = tmp_path / "run"
+    process = start(
+        "train", "--model", "tsn_tiny", "--data", small_set, "--out", out, "--epochs", "500", "--cache", "no"
+    )
+    end = time.monotonic() + 60
+    while not (out / "state.pt").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == status and "Traceback" not in err, err
+    assert (out / "state.pt").exists() and not (out / "record.json").exists()
+
+
+def test_a_closed_pipe_is_no_error():
+    process = start("models", "--cost")
+    process.stdout.close()
+    assert process.wait(60) == 0 and "Traceback" not in process.stderr.read()
+
+
+def test_data_check_counts_faults_and_ends_with_status_one(capsys, small_set, monkeypatch):
+    status, out, _ = run(
+        capsys, "data", "check", small_set, "--quiet"
+    )  # the small set repeats its clips in all splits
+    assert status == 1 and "not ready" in out and "in two splits" in out
+    for split in ("val", "test"):
+        (small_set / f"trainValTest/{split}.txt").unlink()
+    monkeypatch.chdir(small_set.parent)
+    status, out, _ = run(capsys, "data", "check", small_set.name, "--quiet")
+    assert status == 0 and "ready" in out and "class names" in out
+    with (small_set / "trainValTest/train.txt").open("a") as file:
+        file.write("nowhere.mp4 24 0\n")
+    status, out, _ = run(capsys, "data", "check", small_set, "--quiet")
+    assert (
+        status == 1
+        and "missing: img/nowhere.mp4" in out
+        and "nowhere" in (small_set / "check.txt").read_text()
+    )
+    assert run(capsys, "data", "check", "nothing")[0] == 2
+
+
+def test_videos_become_frames_lists_and_a_dataset(capsys, tmp_path):
+    for k, clip in enumerate(CLIPS[:4]):
+        (tmp_path / f"videos/class {k % 2}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, tmp_path / f"videos/class {k % 2}")
+    status, out, _ = run(
+        capsys, "extract", tmp_path / "videos", tmp_path / "frames", "--height", "48", "--quiet"
+    )
+    assert status == 0 and len(list((tmp_path / "frames").rglob("00001.jpg"))) == 4
+    made = run(capsys, "data", "make", tmp_path / "set", "--media", tmp_path / "frames", "--quiet")
+    assert made[0] == 0 and "class names" in made[1]
+    assert run(capsys, "data", "check", tmp_path / "set", "--quiet")[0] == 0
+    broken = tmp_path / "videos/class 0/zzz.mp4"
+    broken.write_bytes(b"no video")
+    status, out, _ = run(
+        capsys, "extract", tmp_path / "videos", tmp_path / "frames", "--height", "48", "--quiet"
+    )
+    assert status == 1 and "zzz.mp4" in out

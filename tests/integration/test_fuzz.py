@@ -1,0 +1,104 @@
+"""Damaged bytes in every reader, in a child process with a time limit: frames or a VideoError, never a crash or a hang."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sda.testing.evaluate import EvaluationError, Predictions
+
+av = pytest.importorskip("av")
+pytest.importorskip("decord")
+
+CHILD = """
+import json, os, random, sys
+from pathlib import Path
+from sda.data.video import BACKENDS, VideoError
+source, backend, seed, cases, work = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
+whole, rng, counts = source.read_bytes(), random.Random(seed), {"frames": 0, "refused": 0}
+for case in range(cases):
+    data = bytearray(whole)
+    for _ in range(rng.choice((1, 4, 32))): data[rng.randrange(len(data))] = rng.randrange(256)
+    if case % 5 == 4: data = data[:rng.randrange(len(data))]
+    if case % 10 == 7: data[0:0] = data[rng.randrange(len(data)):]  # the end before the beginning
+    target = work / (f"{case}" if backend == "folder" else f"{case}{source.suffix}")
+    if backend == "folder": target.mkdir()
+    (target / "00001.jpg" if backend == "folder" else target).write_bytes(data)
+    try:
+        video = BACKENDS[backend](target)
+        frames = video.frames([0, len(video) - 1])
+        assert frames.shape[0] == 2 and frames.shape[3] == 3
+        counts["frames"] += 1
+    except VideoError as err:
+        assert str(target) in str(err)
+        counts["refused"] += 1
+print(json.dumps(counts))
+"""
+
+
+def archive(path, clip):
+    """A clip as small pictures in a zip or tar, so that mutants hit the structure as often as the pictures."""
+    if path.suffix == ".zip":
+        box, add = (file := zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)), file.writestr
+    else:
+        box = tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w")
+
+        def add(name, data):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            box.addfile(info, io.BytesIO(data))
+
+    with box:
+        for n, frame in enumerate(clip, 1):
+            Image.fromarray(frame[::2, ::2] // 64 * 64).resize((32, 32)).save(buffer := io.BytesIO(), "PNG")
+            add(f"clip/{n:05d}.png", buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "name", ["folder.jpg", "pyav.mp4", "decord.mp4", "archive.zip", "archive.tar", "archive.tgz"]
+)
+def test_mutated_bytes_give_frames_or_an_error(tmp_path, name):
+    clip = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), dtype=np.uint8)
+    backend, source = name.split(".")[0], tmp_path / name
+    if backend == "folder":
+        Image.fromarray(clip[0]).save(source)
+    elif backend == "archive":
+        archive(source, clip[:3])
+    else:
+        with av.open(str(source), "w", options={"movflags": "+faststart"}) as box:
+            stream = box.add_stream("libx264", rate=12)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for frame in clip:
+                box.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            box.mux(stream.encode())
+    (tmp_path / "work").mkdir()
+    words = [sys.executable, "-c", CHILD, source, backend, "0", "60", tmp_path / "work"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert sum(counts.values()) == 60 and counts["refused"] > 0
+
+
+def test_mutated_scores_are_read_or_refused_by_name(tmp_path):
+    rng = np.random.default_rng(0)
+    kept = Predictions(
+        [f"clip{i}" for i in range(6)], rng.normal(size=(6, 2, 4)), rng.integers(0, 4, 6), list("abcd")
+    )
+    whole, target, refused = kept.save(tmp_path / "whole.npz").read_bytes(), tmp_path / "mutant.npz", 0
+    for case in range(300):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), (1, 4, 32)[case % 3]):
+            data[place] = rng.integers(256)
+        target.write_bytes(data[: rng.integers(len(data))] if case % 5 == 4 else data)
+        try:
+            Predictions.load(target)
+        except EvaluationError as err:
+            assert "mutant.npz" in str(err)
+            refused += 1
+    assert 200 < refused < 300

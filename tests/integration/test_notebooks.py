@@ -1,0 +1,132 @@
+"""Every notebook: its form as stored, and a run of its own under a time budget."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from notebooks import BUDGET, ROOT, directives, load, notebooks, run, source
+
+BOOKS = [
+    pytest.param(path, id=path.relative_to(ROOT / "nbs").with_suffix("").as_posix()) for path in notebooks()
+]
+each = pytest.mark.parametrize("path", BOOKS)
+MACHINE = re.compile(r"(?<![\w.])(?:/(?:root|home|work|tmp|Users|private|mnt)/[\w.-]+|[A-Z]:\\\\?Users)")
+
+
+def code_cells(path):
+    return [cell for cell in load(path)["cells"] if cell["cell_type"] == "code" and source(cell).strip()]
+
+
+def texts(cell):
+    for output in cell["outputs"]:
+        yield "".join(output.get("text", []))
+        yield from (
+            "".join(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/")
+        )
+
+
+def test_there_are_notebooks():
+    assert BOOKS
+
+
+@each
+def test_opens_with_title_and_sentence(path):
+    cell = load(path)["cells"][0]
+    assert cell["cell_type"] == "markdown"
+    assert re.match(r"# \S.*\n\s*> \S", source(cell)), "the first cell is '# Title' and '> one sentence'"
+
+
+@each
+def test_carries_outputs_and_no_errors(path):
+    cells = code_cells(path)
+    errors = [source(c) for c in cells if any(o["output_type"] == "error" for o in c["outputs"])]
+    assert not errors
+    assert not cells or any(c["outputs"] for c in cells), "run it: a reader on a code host sees nothing"
+
+
+@each
+def test_says_nothing_of_the_machine(path):
+    found = [
+        match[0] for cell in code_cells(path) for text in texts(cell) for match in MACHINE.finditer(text)
+    ]
+    found += [match[0] for cell in load(path)["cells"] for match in MACHINE.finditer(source(cell))]
+    assert not found
+
+
+@each
+def test_cells_are_short(path):
+    long = {
+        source(c).splitlines()[-1]: n
+        for c in code_cells(path)
+        if (n := sum(bool(line.strip()) for line in source(c).splitlines())) > 60
+    }
+    assert not long, "no cell has more than 60 lines"
+
+
+@each
+def test_is_small(path):
+    assert path.stat().st_size <= 500_000
+
+
+@each
+def test_export_cells_hold_nothing_but_code(path):
+    for cell in code_cells(path):
+        text = source(cell)
+        lines = [line for line in text.splitlines() if line.strip()]
+        marks = [n for n, line in enumerate(lines) if re.match(r"\s*#\s*\|\s*export", line)]
+        if not marks:
+            continue
+        assert marks[0] < len(directives(text)), (
+            f"a line above the directive drops the cell silently:\n{text}"
+        )
+        assert not directives(text).get("export"), f"only the owner writes a module:\n{text}"
+        assert not any(re.match(r"\s*(%{1,2}\w|!)", line) for line in lines), f"a magic in an export cell:\n{text}"
+        assert "eval" not in directives(text), f"exported, never tested:\n{text}"
+
+
+@each
+def test_links_lead_somewhere(path):
+    for cell in load(path)["cells"]:
+        if cell["cell_type"] != "markdown":
+            continue
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`|\$[^$]*\$", "", source(cell))):
+            if re.match(r"\w+:|#", target):
+                continue
+            assert (path.parent / target.split("#")[0]).exists(), f"dead link: {target}"
+
+
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory):
+    """A copy of the tree, so that a notebook which writes files leaves the checkout alone."""
+    target = tmp_path_factory.mktemp("copy") / "project"
+    return copy_tree(target)
+
+
+def copy_tree(target: Path) -> Path:
+    left_out = shutil.ignore_patterns(
+        ".git",
+        ".venv",
+        "runs",
+        "sets",
+        "__pycache__",
+        ".*_cache",
+        ".hypothesis",
+        "*.egg-info",
+        ".ipynb_checkpoints",
+        "build",
+        "dist",
+    )
+    return Path(shutil.copytree(ROOT, target, ignore=left_out))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(BUDGET + 90)
+@each
+def test_runs(path, copy):
+    from nbclient.exceptions import CellExecutionError
+
+    try:
+        run(copy / path.relative_to(ROOT))
+    except CellExecutionError as err:
+        pytest.fail(re.sub(r"\x1b\[[\d;]*m", "", str(err)), pytrace=False)

@@ -1,0 +1,197 @@
+"""The page about some clips: self-contained, escaped, complete or absent; clips that fail are told."""
+
+import logging
+import os
+import re
+import shutil
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sda.inspector.report import ReportError, inspect_clips, see_clip, study_clip, verdict
+from sda.networks.backbones import create_model
+from sda.networks.blocks import DEPENDENCIES
+from sda.networks.checkpoints import ModelCard, load_model, save_model
+from sda.testing.evaluate import predict
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIPS = ROOT / "sda/assets/moves_sample/img"
+RIGHTWARD = CLIPS / "test_0000_rightward.mp4"
+SDA_FILE, TSN_FILE = (
+    ROOT / f"sda/assets/checkpoints/{name}_moves.safetensors" for name in ("sda_tsn", "tsn")
+)
+
+
+class Page(HTMLParser):
+    """What a page would fetch, what it says, and whether its elements close."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links = []
+        self.open = []
+        self.text = ""
+        self.ids = []
+        self.policy = set()
+        self.feed(Path(path).read_text(encoding="utf-8"))
+        assert self.open == [], "an element is left open"
+        assert all(link.startswith(("#", "data:image/png;base64,")) for link in self.links), (
+            "the page fetches something"
+        )
+        assert {link[1:] for link in self.links if link[0] == "#"} <= set(self.ids)
+
+    def handle_starttag(self, tag, attrs):
+        assert tag not in ("script", "link", "iframe", "object")
+        self.links += [value for key, value in attrs if key in ("src", "href", "data", "action", "srcset")]
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.text += data if "style" not in self.open else ""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(SDA_FILE)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A page with a clip of an awful name, one that is known, one that is broken and one that is missing."""
+    folder = tmp_path_factory.mktemp("some clips")
+    awful = folder / '<img src=x onerror=alert(1)> "é" $\\frac{1$ 日本.mp4'
+    shutil.copy(CLIPS / "test_0000_dense.mp4", awful)
+    (folder / "broken.mp4").write_bytes(RIGHTWARD.read_bytes()[:2000])
+    return inspect_clips(
+        [awful, folder / "broken.mp4", RIGHTWARD, RIGHTWARD, folder / "missing.mp4"],
+        SDA_FILE,
+        folder / "new/clips.html",
+        true={RIGHTWARD.name: "Moving something from left to right"},
+        draws=2,
+        progress=False,
+    ), awful
+
+
+def test_page_is_complete_and_self_contained(told, model):
+    inspection, awful = told
+    page = Page(inspection.path)
+    assert [p.name for p in inspection.path.parent.iterdir()] == ["clips.html"]
+    assert inspection.shown == [awful.name, RIGHTWARD.name], "in order, each once"
+    assert (
+        sum(link.startswith("data:") for link in page.links) == 2 * 4
+    )  # strip, triptych, interventions, Grad-CAM
+    for words in (
+        awful.name,
+        "without S122",
+        "Weight, contribution and effect",
+        "(true)",
+        "A weight is not an effect",
+    ):
+        assert words in page.text or words in inspection.path.read_text(), words
+    answer = predict(RIGHTWARD, model, top=1)
+    assert f"{answer['class'][0]} (true){answer['probability'][0]:.2f}" in page.text
+    assert str(ROOT) not in page.text, "no folders of this machine"
+
+
+def test_clips_that_cannot_be_read_are_listed_with_the_reason(told):
+    inspection, _ = told
+    assert list(inspection.failed) == ["broken.mp4", "missing.mp4"]
+    assert "does not exist" in inspection.failed["missing.mp4"]
+    text = Page(inspection.path).text
+    assert "Not shown" in text and text.count("missing.mp4") >= 1
+
+
+def test_no_clip_no_page(tmp_path, caplog):
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(ReportError, match="None of the clips.*does not exist"),
+    ):
+        inspect_clips([tmp_path / "missing.mp4"], SDA_FILE, tmp_path / "x.html", progress=False)
+    assert not list(tmp_path.iterdir()) and "missing.mp4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "out, words",
+    [
+        ("report.pdf", "end in .html"),
+        (".", "file that ends in .html"),
+        ("file/x.html", "choose another folder"),
+    ],
+)
+def test_place_is_tried_before_the_work(tmp_path, out, words):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match=words):
+        inspect_clips(["missing.mp4"], "missing.safetensors", tmp_path / out)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder_is_told_first(tmp_path):
+    tmp_path.chmod(stat.S_IREAD | stat.S_IEXEC)
+    with pytest.raises(ReportError, match="choose another folder"):
+        inspect_clips([RIGHTWARD], SDA_FILE, tmp_path / "x.html")
+
+
+def test_network_without_selection_gets_strip_answer_and_map(tmp_path):
+    page = Page(inspect_clips([RIGHTWARD], TSN_FILE, tmp_path / "x.html", draws=1, progress=False).path)
+    assert "tsn_tiny has no SDA blocks" in page.text and "sda_tsn_" in page.text
+    assert sum(link.startswith("data:") for link in page.links) == 3
+    assert (
+        "without" not in page.text and "reversed" not in page.text
+    )  # interventions on the clip are in a picture
+
+
+def test_missing_grad_cam_is_said_on_the_page(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
+    page = Page(inspect_clips([RIGHTWARD], TSN_FILE, tmp_path / "x.html", draws=0, progress=False).path)
+    assert "pip install grad-cam" in page.text and sum(link.startswith("data:") for link in page.links) == 2
+
+
+def test_study_agrees_with_what_it_is_made_of(model):
+    seen = see_clip(RIGHTWARD, model.card)
+    study = study_clip(model, seen, draws=3)
+    table = predict(RIGHTWARD, model, top=20).set_index("class")["probability"]
+    np.testing.assert_allclose(study.probabilities, table[model.card.class_names], atol=1e-5)
+    assert study.read == table.index[0] and study.weights.shape == study.effects.shape == (4, 4)
+    assert [e.name for e in study.done[:4]] == [f"without {name}" for name in DEPENDENCIES]
+    assert all(len(study.change(e)[1]) == 3 for e in study.done)
+    assert re.search(r"largest weight is on (LST|LT|LS|S122) \(0\.\d\d\)", verdict(study))
+
+
+def test_several_views_some_dependencies_and_two_halves(tmp_path):
+    model = create_model("sda_tsn_tiny", 3, 8, dependencies=("LT", "S122"), split=4)
+    card = ModelCard(
+        "sda_tsn_tiny",
+        model.options,
+        3,
+        8,
+        ["a", "b", "<c>"],
+        dict(size=64, resize=72),
+        dict(strategy="twice", num_frames=8, views=2),
+    )
+    save_model(tmp_path / "m.safetensors", model, card)
+    page = Page(
+        inspect_clips(
+            [RIGHTWARD], tmp_path / "m.safetensors", tmp_path / "x.html", draws=1, progress=False
+        ).path
+    )
+    assert "Of 2 views the first is shown" in page.text and "<c>" in page.text
+
+
+def test_unknown_true_class_is_told(model, tmp_path):
+    with pytest.raises(ReportError, match="unknown class.*did you mean"):
+        inspect_clips(
+            [RIGHTWARD],
+            model,
+            tmp_path / "x.html",
+            true={RIGHTWARD.name: "Moving something lft"},
+            draws=0,
+            progress=False,
+        )

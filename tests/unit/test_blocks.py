@@ -1,0 +1,228 @@
+"""The block against the published form, and everywhere a user may take it: dtypes, devices, compilers, odd shapes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sda.methods.shift import TemporalShift, temporal_shift
+from sda.networks.blocks import DEPENDENCIES, S122, SDA, fold_clips, resize, unfold_clips
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from naive import naive_sda  # noqa: E402
+
+
+def make(channels=64, awake=True, **options):
+    """A block whose LST is awake too (its published start is nearly silent), and whose last norm is not at its start."""
+    torch.manual_seed(0)
+    block = SDA(channels, **options)
+    with torch.no_grad():
+        if awake and "LST" in block.branches:
+            block.branches["LST"].conv.weight.mul_(100)
+        block.up_norm.weight.uniform_(0.5, 1.5)
+        block.up_norm.bias.uniform_(-0.5, 0.5)
+    return block
+
+
+def gradients(block, forward, x):
+    block.zero_grad()
+    x = x.clone().requires_grad_()
+    y = forward(x)
+    torch.manual_seed(1)
+    y.backward(torch.randn_like(y))
+    return y.detach(), [x.grad, *(p.grad for p in block.parameters())]
+
+
+SIZES = [(64, 14, 14), (64, 7, 7), (64, 9, 5), (64, 8, 7), (64, 29, 29), (64, 3, 2), (64, 1, 4), (512, 7, 7)]
+
+
+@pytest.mark.parametrize("channels,height,width", SIZES)
+@pytest.mark.parametrize("training", [True, False])
+def test_equals_the_published_form(channels, height, width, training):
+    block = make(channels, awake=False).train(training)
+    x = torch.randn(16, channels, height, width)
+    assert torch.allclose(block(x), naive_sda(block, x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 7), (5, 8)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "dependencies", [DEPENDENCIES, ("S122", "LT"), ("LST",), ("LT",), ("LS", "LST"), ("S122",)]
+)
+def test_gradients_and_statistics_equal_the_published_form(size, training, dependencies):
+    block = make(dependencies=dependencies).double().train(training)
+    other = make(dependencies=dependencies).double().train(training)
+    x = torch.randn(16, 64, *size, dtype=torch.double)
+    y, found = gradients(block, block, x)
+    z, wanted = gradients(other, lambda v: naive_sda(other, v), x)
+    assert torch.allclose(y, z, atol=1e-10)
+    for f, w in zip(found, wanted, strict=True):
+        assert torch.allclose(
+            f if f is not None else torch.zeros(()), w if w is not None else torch.zeros(()), atol=1e-9
+        )
+    for (name, f), (_, w) in zip(block.named_buffers(), other.named_buffers(), strict=True):
+        assert name.endswith("tracked") or torch.allclose(f, w), name
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 5)])
+def test_gradcheck(size):
+    block = make(channels=4).double()
+    x = torch.randn(4, 4, *size, dtype=torch.double, requires_grad=True)
+    for training in (True, False):
+        assert torch.autograd.gradcheck(block.train(training), (x, 2), fast_mode=True)
+    maps = torch.randn(2, *size, dtype=torch.double, requires_grad=True)
+    for target in ((2, 2), (7, 7), (8, 10), (8, 8)):
+        assert torch.autograd.gradcheck(resize, (maps, target))
+
+
+@pytest.mark.parametrize("old,new", [(3, 7), (28, 56), (56, 28), (14, 29), (7, 3), (2, 1), (2, 3), (1, 5)])
+def test_resize_is_adaptive_pooling(old, new):
+    x = torch.randn(2, 3, old, old)
+    assert torch.allclose(resize(x, (new, new)), nn.functional.adaptive_avg_pool2d(x, (new, new)), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels,count", [(64, 6448), (128, 25184), (256, 99520), (512, 395648)])
+def test_parameters(channels, count):
+    assert sum(p.numel() for p in SDA(channels).parameters()) == count
+
+
+@pytest.mark.parametrize("frames", [1, 4, 16])
+def test_any_number_of_frames_and_no_leak_between_clips(frames):
+    block = make().eval()
+    x = torch.randn(2 * frames, 64, 7, 7)
+    y = block(x, frames)
+    changed = x.clone()
+    changed[frames - 1] += 1
+    moved = (block(changed, frames) - y).abs().flatten(1).amax(1)
+    assert (moved[:frames] > 0).all() and (moved[frames:] == 0).all()
+
+
+def test_split_makes_two_independent_halves():
+    block = make(num_frames=16, split=8).eval()
+    x = torch.randn(16, 64, 7, 7)
+    whole = SDA(64, num_frames=8)
+    whole.load_state_dict(block.state_dict())
+    assert torch.equal(block(x), whole.eval()(x))
+    with pytest.raises(ValueError, match="split=8 does not divide a clip of 12"):
+        block(x, 12)
+
+
+@pytest.mark.parametrize("frames,size", [(8, 6), (1, 1)])
+def test_one_clip_trains_on_running_statistics(frames, size):
+    block = make().train()
+    before = block.branches["LST"].norm.running_mean.clone()
+    y, grads = gradients(block, lambda v: block(v, frames), torch.randn(frames, 64, size, size))
+    assert y.isfinite().all() and all(g.isfinite().all() for g in grads)
+    assert torch.equal(block.branches["LST"].norm.running_mean, before)
+    if size > 1:
+        assert block.branches["LST"].conv.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [8, 7])
+def test_bfloat16_autocast(size):
+    block = make()
+    x = torch.randn(16, 64, size, size)
+    exact, wanted = gradients(block, block, x)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y, found = gradients(block, block, x.to(dtype))
+        assert y.dtype == dtype and (y - exact).abs().max() < 0.1
+        assert (found[0] - wanted[0]).norm() < 0.1 * wanted[0].norm()
+
+
+def test_meta_and_bfloat16_model():
+    assert SDA(64).to("meta")(torch.empty(8, 64, 14, 14, device="meta")).shape == (8, 64, 14, 14)
+    assert SDA(64).to(torch.bfloat16)(torch.randn(8, 64, 7, 7, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_compiles_without_graph_breaks(training):
+    block = make().train(training)
+    x = torch.randn(16, 64, 7, 7)
+    torch._dynamo.reset()
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    y, found = gradients(block, compiled, x)
+    z, wanted = gradients(block, block, x)
+    assert torch.allclose(y, z, atol=1e-5)
+    assert all(torch.allclose(f, w, atol=1e-3, rtol=1e-3) for f, w in zip(found, wanted, strict=True))
+
+
+def test_exports():
+    block = make().eval()
+    x = torch.randn(16, 64, 7, 7)
+    with torch.no_grad():
+        assert torch.allclose(torch.export.export(block, (x,)).module()(x), block(x), atol=1e-5)
+
+
+def test_a_hook_on_any_part_is_called_and_changes_nothing():
+    block = make()
+    x = torch.randn(16, 64, 6, 6)
+    seen = []
+    y = block(x)
+    for name, part in block.named_modules():
+        if name and name != "branches":
+            part.register_forward_hook(lambda *a, name=name: seen.append(name))
+    assert torch.allclose(block(x), y, atol=1e-5)
+    assert {"up_norm", "attention", "branches.LT", "up", "down"} <= set(seen)
+
+
+def test_selection_can_be_forced_from_outside():
+    block = make().eval()
+    x = torch.randn(8, 64, 6, 6)
+    only = SDA(64, dependencies=("S122",))
+    only.load_state_dict(block.state_dict(), strict=False)
+    block.attention.register_forward_hook(lambda m, i, w: torch.tensor([[0.0, 0.0, 0.0, 1.0]]))
+    assert torch.allclose(block(x), only.eval()(x), atol=1e-6)
+
+
+def test_order_of_dependencies_changes_names_not_values():
+    a = make().eval()
+    b = SDA(64, dependencies=DEPENDENCIES[::-1]).eval()
+    b.load_state_dict(a.state_dict())
+    x = torch.randn(8, 64, 6, 6)
+    assert torch.allclose(a(x), b(x), atol=1e-6) and list(b.branches) == list(DEPENDENCIES[::-1])
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"dependencies": ("LST", "XX")}, "name one or more of LST, LT, LS, S122"),
+        ({"dependencies": ()}, "one or more"),
+        ({"dependencies": ("LT", "LT")}, "at most once"),
+        ({"attention": "soft"}, "is not one of query, uniform"),
+        ({"temperature": 0}, "must be positive"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        SDA(64, **options)
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match="12 frames do not make whole clips of 8"):
+        SDA(64)(torch.zeros(12, 64, 4, 4))
+    with pytest.raises(ValueError, match="expected folded frames"):
+        SDA(64)(torch.zeros(8, 64, 4))
+
+
+def test_dependency_alone_has_full_size_and_works_on_a_view():
+    x = torch.randn(16, 16, 7, 7)
+    branch = S122(16).eval()
+    y = branch(unfold_clips(x, 8))
+    assert y.shape == (2, 16, 8, 7, 7) and torch.equal(branch(unfold_clips(x, 8).contiguous()), y)
+    assert torch.equal(fold_clips(unfold_clips(x, 8)), x)
+
+
+def test_shift_moves_what_it_says_and_reverses():
+    x = torch.randn(16, 16, 3, 3)
+    clips = unfold_clips(x, 8)
+    y = unfold_clips(temporal_shift(x, 8), 8)
+    assert torch.equal(y[:, :2, :-1], clips[:, :2, 1:]) and (y[:, :2, -1] == 0).all()
+    assert torch.equal(y[:, 2:4, 1:], clips[:, 2:4, :-1]) and (y[:, 2:4, 0] == 0).all()
+    assert torch.equal(y[:, 4:], clips[:, 4:])
+    clip = torch.randn(4, 8, 1, 1, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(TemporalShift(2, fold_div=4), clip)
+    with pytest.raises(ValueError, match="fold_div"):
+        temporal_shift(x, 8, 1)

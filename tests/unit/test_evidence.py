@@ -1,0 +1,302 @@
+"""Evidence: runs over seeds, and explanations marked against the truth."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sda.data.datasets import open_dataset
+from sda.explaining.effects import coalitions, drop, logits_of
+from sda.moves.make import CLASSES, NEEDS, PAIRS
+from sda.networks.backbones import create_model, list_models
+from sda.networks.blocks import DEPENDENCIES
+from sda.studies.accuracy import PAIR_OF, SeedRun, by_seed, gain_over_seeds, in_words, load_runs, t_interval
+from sda.studies.ground_truth import (
+    CAN_CARRY,
+    alone_accuracy,
+    auc,
+    denied_accuracy,
+    explanations,
+    knock_outs_of,
+    mark_run,
+    marks,
+    measured_can,
+    pair_accuracies,
+    truth_of,
+)
+from sda.studies.selection import fig_over_seeds, pair_means
+from sda.testing.evaluate import Predictions, save_predictions
+from sda.testing.results import new_record, save_record
+from sda.training.trainer import recipe
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+NAMES = sorted(c.name for c in CLASSES)
+
+
+def leave(folder, name, top1, seed):
+    """A record and answers as a training leaves them."""
+    metrics = dict(top1=top1, top5=1.0, n=20, by_need=dict.fromkeys(NEEDS, top1))
+    save_record(
+        new_record(
+            "test",
+            model="tsn_tiny",
+            options={},
+            recipe="moves",
+            seed=seed,
+            dataset="moves",
+            split="test",
+            protocol="1 view",
+            classes="0" * 16,
+            metrics=metrics,
+            run=name,
+        ),
+        folder / f"{name}.json",
+    )
+    found = Predictions([f"v{i}" for i in range(20)], np.eye(20)[:, None] * 9, np.arange(20), NAMES)
+    save_predictions(found, folder / f"{name}.npz")
+
+
+def questioned(margin, labels=None):
+    """A run whose twin margins for every coalition are given, [16, N]."""
+    run = SeedRun("x-s0", {"seed": 0}, Path("nowhere"))
+    n = margin.shape[1]
+    rng = np.random.default_rng(0)
+    run.__dict__["answers"] = dict(
+        coalitions=np.array(["+".join(some) for some in coalitions()]),
+        coalition_pair_margin=margin,
+        coalition_probability=1 / (1 + np.exp(-margin)),
+        class_names=np.array(NAMES),
+        labels=np.arange(n) % 20 if labels is None else labels,
+        **{k: rng.random((n, 4, 4)) for k in ("weights", "contribution", "gradient", "block_effect")},
+    )
+    return run
+
+
+def additive(worth):
+    """Margins [16, N] of a game in which every dependency adds its own worth [N, 4]."""
+    return np.stack(
+        [sum((worth[:, DEPENDENCIES.index(d)] for d in some), np.zeros(len(worth))) for some in coalitions()]
+    )
+
+
+def test_runs_are_grouped_by_stem_and_ordered_by_seed(tmp_path):
+    for seed, name in ((10, "a-s10"), (2, "a-s2"), (0, "b-c-s0")):
+        leave(tmp_path, name, 0.5 + seed / 100, seed)
+    runs = load_runs(tmp_path)
+    assert {k: [r.record["seed"] for r in v] for k, v in runs.items()} == {"a": [2, 10], "b-c": [0]}
+    assert runs["a"][0].predictions.accuracy() == 1 and list(by_seed(runs["a"])["all"]) == [0.52, 0.6]
+    with pytest.raises(FileNotFoundError, match="a-s2 was not questioned yet.*--explain"):
+        _ = runs["a"][0].answers
+
+
+def test_a_folder_without_runs_says_how_to_make_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make evidence"):
+        load_runs(tmp_path)
+
+
+@pytest.mark.parametrize(("n", "factor"), [(2, 12.706), (3, 4.303), (5, 2.776)])
+def test_interval_has_students_factor(n, factor):
+    values = np.random.default_rng(n).random(n)
+    mean, low, high = t_interval([*values, np.nan])
+    assert mean == pytest.approx(values.mean())
+    assert (
+        high - mean
+        == pytest.approx(mean - low)
+        == pytest.approx(factor * values.std(ddof=1) / n**0.5, rel=1e-3)
+    )
+
+
+def test_few_values_have_no_interval():
+    assert np.isnan(t_interval([])).all()
+    assert t_interval([0.5])[0] == 0.5 and np.isnan(t_interval([0.5])[1:]).all()
+    assert in_words([0.5]) == "50.0" and in_words([0.7, 0.7]) == "70.0 ± 0.0"
+
+
+def test_gains_are_paired_by_seed(tmp_path):
+    for seed in range(4):
+        leave(tmp_path, f"a-s{seed}", 0.1 * seed, seed)
+        if seed:
+            leave(tmp_path, f"b-s{seed}", 0.1 * seed + 0.2 + 0.01 * seed, seed)
+    runs = load_runs(tmp_path)
+    gain = gain_over_seeds(runs["a"], runs["b"])
+    assert (
+        gain["seeds"] == gain["won"] == 3 and gain["difference"] == pytest.approx(0.22) and gain["low"] > 0.19
+    )
+
+
+def test_truth_names_known_pairs_and_leaves_static_out():
+    assert set(CAN_CARRY) == {c.pair for c in CLASSES} - {"striped/spotted"}
+    truth = truth_of(NAMES)
+    assert {NAMES[i] for i in np.flatnonzero(~truth.any(1))} == {
+        "Showing something striped",
+        "Showing something spotted",
+    }
+    temporal = np.array([next(c.need for c in CLASSES if c.name == n) in ("motion", "order") for n in NAMES])
+    assert not truth[temporal][:, :2].any() and truth[temporal][:, 3].all()  # LST and LT see no order
+    by_name = dict(zip(NAMES, truth.tolist(), strict=True))
+    assert all(by_name[a] == by_name[b] for a, b in PAIRS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auc_is_the_textbooks(seed):
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 6, 60)
+    truth = rng.random(60) < 0.4  # many ties
+    assert auc(scores, truth) == pytest.approx(roc_auc_score(truth, scores))
+    assert np.isnan(auc(scores, np.zeros(60, bool)))
+
+
+def test_marks_tell_truth_from_luck_and_from_habit():
+    truth = truth_of([n for n in NAMES if truth_of([n]).any()] * 20)
+    rng = np.random.default_rng(1)
+    noise = 0.1 * rng.random(truth.shape)
+    best = marks(truth + noise, truth)
+    worst = marks(noise - truth, truth)
+    assert best["hit"] == best["within clips"] == best["between clips"] == 1
+    assert worst["hit"] == worst["within clips"] == worst["between clips"] == 0
+    habit = marks(np.tile([0, 1, 2, 3.0], (len(truth), 1)), truth)
+    assert habit["between clips"] == 0.5 and habit["hit"] == truth[:, 3].mean()
+
+
+def test_knock_outs_and_shapley_values_of_an_additive_game_are_its_worths():
+    worth = np.random.default_rng(0).normal(size=(40, 4))
+    run = questioned(additive(worth))
+    assert np.allclose(knock_outs_of(run, "pair_margin"), worth)
+    said = explanations(run)
+    assert np.allclose(said["Shapley, twins"], worth) and np.allclose(said["knock-out, twins"], worth)
+    assert np.allclose(said["weight"], run.answers["weights"].mean(1))
+
+
+def test_only_clips_told_from_their_twins_are_marked():
+    truth = truth_of(NAMES * 2)
+    worth = truth + 0.01
+    worth[:20] *= -1  # the first clip of every class goes to its twin
+    table = mark_run(questioned(additive(worth)))
+    assert (table.n == 18).all()  # and the two static classes are not asked
+    assert table.loc["knock-out, twins", "hit"] == table.loc["Shapley, twins", "between clips"] == 1
+
+
+def test_accuracy_between_twins_follows_the_kept_dependencies():
+    worth = np.tile([-0.5, -0.5, -0.5, 5.0], (20, 1))
+    run = questioned(additive(worth))
+    assert (pair_accuracies(run) == 1).all()
+    assert (
+        pair_accuracies(run, ["LS", "LST", "LT"]) == 0
+    ).all()  # the order in which they are named does not matter
+
+
+def test_the_empty_coalition_counts_as_knowing_nothing():
+    worth = np.random.default_rng(0).normal(size=(40, 4))
+    margins = additive(worth)
+    margins[0] = 300 * np.random.default_rng(1).normal(size=40)  # what an untrained-for coalition answers
+    assert np.allclose(explanations(questioned(margins))["Shapley, twins"], worth)
+
+
+def test_the_mapping_can_be_contradicted():
+    """A network that reads translation with LS shows it where S122 is denied."""
+    worth = np.tile([-0.1, -0.1, 5.0, 5.0], (20, 1))
+    denied = denied_accuracy(questioned(additive(worth)))
+    assert denied["left/right"] == denied["turning"] == 1 and denied["closer/away"] == denied["swap"] == 0
+
+
+def answering(right):
+    """A run that is right between twins in the named pairs, and says the first of both elsewhere."""
+    index = {name: i for i, name in enumerate(NAMES)}
+    said = [index[a] if PAIR_OF[a] not in right else index[n] for n in NAMES for a, b in PAIRS if n in (a, b)]
+    found = Predictions([f"v{i}" for i in range(20)], np.eye(20)[said][:, None] * 9, np.arange(20), NAMES)
+    return SimpleNamespace(predictions=found)
+
+
+def test_what_a_dependency_can_carry_is_what_it_learns_alone():
+    alone = {"LST": ["flakes"], "LT": ["flakes"], "LS": ["swap", "left/right"], "S122": ["left/right"]}
+    runs = {f"only_{d}": [answering(right)] * 2 for d, right in alone.items()}
+    table = alone_accuracy(runs)
+    assert table.loc["left/right"].tolist() == [0.5, 0.5, 1, 1] and table.loc["flakes", "LST"] == 1
+    can = measured_can(runs)
+    assert can == {"left/right": ("LS", "S122"), "swap": ("LS",)}, "neither flakes, nor what nobody learns"
+    marked = mark_run(questioned(additive(truth_of(NAMES * 2, can) + 0.01)), can)
+    assert (marked.n == 8).all() and marked.loc["knock-out, twins", "hit"] == 1
+
+
+def test_means_of_a_pair_are_those_of_its_clips():
+    run = questioned(np.zeros((16, 60)))
+    means = pair_means(run, "weights")
+    mine = [PAIRS.index(p) for p in PAIRS if {"Moving something up", "Moving something down"} == set(p)]
+    clips = np.isin(np.array(NAMES)[run.answers["labels"]], PAIRS[mine[0]])
+    assert means.shape == (10, 16)
+    assert np.allclose(
+        means[1 + list(CAN_CARRY).index("down/up")], run.answers["weights"][clips].reshape(6, 16).mean(0)
+    )
+
+
+def test_only_what_every_seed_says_is_framed():
+    runs = [questioned(np.zeros((16, 20))) for _ in range(4)]
+    for i, run in enumerate(runs):
+        run.answers["blocks"] = np.array([f"layer{k}.0" for k in range(1, 5)])
+        run.answers["weights"] = np.full((20, 4, 4), 0.25) + (-1) ** i * 0.1  # two seeds above, two below
+        run.answers["weights"][:, 2, 3] = 0.6 + 0.01 * i
+        run.answers["contribution"] = np.full((20, 4, 4), 0.25) + 0.01 * (-1) ** i
+        run.answers["block_effect"] = 0.01 * (-1) ** i * np.ones((20, 4, 4))
+    weight, contribution, effect = fig_over_seeds(runs).axes[:3]
+    assert len(weight.patches) == 10 and len(contribution.patches) == len(effect.patches) == 0
+    assert {round(p.get_x() + 0.44) for p in weight.patches} == {2 * 4 + 3}
+
+
+@pytest.fixture(scope="module")
+def grid():
+    """The program that trains the evidence."""
+    import evidence
+
+    return evidence
+
+
+def test_grid_asks_what_it_says(grid):
+    found = grid.families()
+    every = {run.name: run for runs in found.values() for run in runs}
+    assert len({(r.model, r.seed, str(r.options), str(r.changes)) for r in every.values()}) == len(every)
+    assert {r.model for r in found["methods"]} == set(list_models("*_tiny"))
+    assert sorted({r.name.rsplit("-s", 1)[0] for r in found["seeds"]}) == ["sda_tsm", "sda_tsn", "tsm", "tsn"]
+    assert all(
+        sum(r.name.startswith(f"{m}-s") for r in found["seeds"]) >= 5
+        for m in ("tsn", "tsm", "sda_tsn", "sda_tsm")
+    )
+    asked = [tuple(r.options.get("dependencies", DEPENDENCIES)) for r in found["dependencies"] if r.seed == 0]
+    assert all((d,) in asked and tuple(x for x in DEPENDENCIES if x != d) in asked for d in DEPENDENCIES)
+
+
+def test_what_is_recorded_is_not_trained_again(grid, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(grid, "perform", lambda run, *_: done.append(run.name))
+    run = grid.families()["seeds"][0]
+    grid.perform_once(run, tmp_path, tmp_path / "runs", 1, tmp_path)
+    (tmp_path / f"{run.name}.json").write_text("{}")
+    grid.perform_once(run, tmp_path, tmp_path / "runs", 1, tmp_path)
+    assert done == [run.name]
+    (tmp_path / f"{run.name}.json").unlink()
+    with grid.FileLock(tmp_path / "runs" / f"{run.name}.lock"):  # another process is at it
+        grid.perform_once(run, tmp_path, tmp_path / "runs", 1, tmp_path)
+    assert done == [run.name]
+
+
+def test_questions_are_about_the_clips_they_name(grid, tmp_path):
+    sample = Path(__file__).resolve().parents[2] / "sda" / "assets" / "moves_sample"
+    config = recipe("moves")
+    test = open_dataset(sample, "test", config.sampling(), config.transform())
+    net = create_model("sda_tsn_tiny", len(test.class_names)).eval()
+    asked = grid.question(net, test)
+    n = len(test)
+    last = [str(c) for c in asked["coalitions"]].index("LST+LT+LS+S122")
+    assert asked["weights"].shape == asked["block_effect"].shape == (n, 4, 4)
+    intact = logits_of(net, test)
+    labels = np.array([r.label for r in test.records])
+    others = np.where(np.eye(intact.shape[1], dtype=bool)[labels], -np.inf, intact).max(1)
+    assert np.allclose(asked["coalition_margin"][last], intact[np.arange(n), labels] - others, atol=2e-3)
+    one = [str(c) for c in asked["coalitions"]].index("LST+LT+LS")
+    gone = logits_of(net, test, drop("S122"))
+    assert np.abs(gone - intact).max() > 1e-4
+    p = np.exp(gone) / np.exp(gone).sum(1, keepdims=True)
+    assert np.allclose(asked["coalition_probability"][one], p[np.arange(n), labels], atol=1e-3)

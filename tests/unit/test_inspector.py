@@ -1,0 +1,761 @@
+"""The inspector without a browser: state, provider, panels, widgets, files, and bad input."""
+
+import asyncio
+import datetime
+import gc
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from controls import driven, drives, held
+from notebooks import ROOT
+from traitlets import TraitError
+
+from sda.data.datasets import open_dataset
+from sda.data.video import VideoError
+from sda.explaining.trace import Trace
+from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
+from sda.figures.plots import to_png
+from sda.inspector.session import (
+    ACTIONS,
+    MAX_UPLOAD,
+    MEASURED,
+    OVERLAYS,
+    PANELS,
+    PRESETS,
+    VIEWS,
+    Inspector,
+    InspectorState,
+    ModelProvider,
+    clip_table,
+    draw,
+    find_clips,
+    inspect_folder,
+)
+from sda.networks.backbones import VideoNet, create_model, sda_blocks
+
+FOLDER = ROOT / "sda/assets/moves_sample"
+CHECKPOINTS = ROOT / "sda/assets/checkpoints"
+A = CHECKPOINTS / "sda_tsn_moves.safetensors"
+B = CHECKPOINTS / "sda_tsn_moves_fast_query.safetensors"
+FILE = FOLDER / "img/test_0000_swing.mp4"
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+widgets = pytest.importorskip("ipywidgets")
+
+
+class Counting(ModelProvider):
+    """A provider that counts the questions it is asked."""
+
+    asked = 0
+
+    def cam(self, *args):
+        self.asked += 1
+        return super().cam(*args)
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return inspect_folder(FOLDER, A, other=B, strict=True)
+
+
+@pytest.fixture(scope="module")
+def shown(opened):
+    """One panel for the tests that change nothing for good; see `start_again`."""
+    inspector = Inspector(opened.provider, strict=True, source=opened.source).show()
+    inspector.free = {
+        name: inspector.view.controls[name].value for name in ("folder", "panel", "text", "path", "most")
+    }
+    yield inspector
+    inspector.view.close()
+
+
+def start_again(inspector):
+    """As it was when it was opened; what was drawn need not be drawn again."""
+    view = inspector.view
+    state = inspector.state
+    drawn = inspector.drawn
+    inspector.strict = False
+    inspector._look_into(inspector.provider, inspector.source)
+    inspector.drawn = drawn
+    fresh = InspectorState(clip_id=inspector.table.video[0])
+    with state.hold_trait_notifications():
+        for name in state.names():
+            setattr(state, name, getattr(fresh, name))
+    for name, value in inspector.free.items():
+        view.controls[name].value = value
+    view.pull()
+    view._redraw(set(PANELS))
+    view._show_trust()
+    for panel in MEASURED:
+        view._put(panel, b"")
+    view.shown["log"].value = ""
+    view.shown["pins"].children = ()
+    inspector.strict = True
+
+
+@pytest.fixture
+def ins(shown, request):
+    """An inspector as it is opened; a test that names a control must have moved or pressed it."""
+    view = shown.view
+    touched = set()
+
+    def noted(name):
+        touched.add(name)
+        return type(view).press(view, name)
+
+    def moved(change):
+        view.quiet or touched.add(next(n for n, c in view.controls.items() if c is change["owner"]))
+
+    view.press = noted
+    for control in view.controls.values():
+        control.observe(moved, names="value")
+    yield shown
+    del view.press
+    for control in view.controls.values():
+        control.unobserve(moved, names="value")
+    start_again(shown)
+    held(request, touched)
+
+
+@pytest.fixture
+def light(ins, monkeypatch):
+    """The same with stand-ins for pictures and few draws: what is drawn elsewhere need not be drawn again."""
+    monkeypatch.setattr(ins.provider, "draws", 2)
+
+    def stand_in(self, panel="strip"):
+        self.provider.seen(self.state.clip_id or draw(self.provider, self.state, panel))
+        return b"\x89PNG" + self.state.to_json().encode()
+
+    monkeypatch.setattr(Inspector, "png", stand_in)
+    return ins
+
+
+def png(view, panel):
+    return bytes(view.images[panel].value)
+
+
+def test_the_first_picture_waits_for_nothing_that_it_does_not_need(tmp_path, monkeypatch):
+    passes = []
+    forward = VideoNet.forward
+    monkeypatch.setattr(
+        VideoNet, "forward", lambda self, clips: passes.append(len(clips)) or forward(self, clips)
+    )
+    assert inspect_folder(FOLDER, A, trace=tmp_path / "t.npz").png("strip") and sum(passes) == 20
+    passes.clear()
+    cached = inspect_folder(FOLDER, A, trace=tmp_path / "t.npz")
+    assert cached.overview() and not passes, "a kept trace answers without the network"
+    cached.show()
+    assert sum(passes) <= 1, "the shapes of the layers, for the menu"
+    cached.close()
+
+
+CHANGES = [
+    ("overlay", "Grad-CAM", "strip"),
+    ("overlay", "gate", "strip"),
+    ("clip_id", "test_0000_up.mp4", "prediction"),
+    ("view", "contribution", "selection"),
+    ("view", "effect", "selection"),
+    ("view", "triptych", "selection"),
+    ("view", "minus class mean", "selection"),
+    ("view", "minus mean", "selection"),
+    ("frame", 5, "frame"),
+    ("compare_id", "test_0000_up.mp4", "compare"),
+    ("compare", "checkpoint", "compare"),
+]
+
+
+@drives("overlay", "clip_id", "view", "frame", "compare_id", "compare")
+@pytest.mark.parametrize("name, value, panel", CHANGES)
+def test_a_control_sets_the_state_and_redraws_its_panel(ins, name, value, panel):
+    before = png(ins.view, panel)
+    ins.view.controls[name].value = value
+    assert getattr(ins.state, name) == value
+    assert png(ins.view, panel).startswith(b"\x89PNG") and png(ins.view, panel) != before
+
+
+@drives("layer", "target", "method", "scale", "opacity")
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("layer", "layer1"),
+        ("target", "runner-up"),
+        ("method", "hirescam"),
+        ("scale", "frame"),
+        ("opacity", 0.2),
+    ],
+)
+def test_a_control_of_the_map_redraws_the_strip(ins, name, value):
+    ins.state.overlay = "Grad-CAM"
+    before = png(ins.view, "strip")
+    ins.view.controls[name].value = value
+    assert png(ins.view, "strip") != before
+
+
+def test_the_map_is_computed_once(opened):
+    provider = Counting(opened.provider.model, opened.provider.clips.data, opened.provider.trace)
+    inspector = Inspector(provider, InspectorState(overlay="Grad-CAM"), strict=True).show()
+    asked = provider.asked
+    inspector.state.view = "contribution"
+    assert provider.asked == asked, "another panel's setting asks for no map"
+    inspector.state.opacity = 0.3
+    assert len([key for key in provider.cache.kept if key[0] == "cam"]) == 1
+    inspector.view.close()
+
+
+@drives("true", "predicted", "outcome", "dominant", "confidence", "entropy")
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("true", "Something appearing"),
+        ("predicted", "Something appearing"),
+        ("outcome", "right"),
+        ("dominant", "LT"),
+        ("confidence", (0.0, 0.5)),
+        ("entropy", (0.5, 1.0)),
+    ],
+)
+def test_a_filter_narrows_the_choice(light, name, value):
+    light.view.controls[name].value = value
+    fits = light.table
+    if name in ("true", "predicted", "dominant"):
+        fits = fits[fits[name] == value]
+    elif name == "outcome":
+        fits = fits[fits.right]
+    else:
+        fits = fits[fits[name].between(*value)]
+    assert list(light.found.video) == list(fits.video)
+    assert light.state.clip_id in [*fits.video] or (light.state.clip_id == "" and not len(fits))
+
+
+@drives("sort", "next", "previous", "random")
+def test_sort_and_walk(light):
+    light.view.controls["sort"].value = "margin"
+    assert light.found.margin.is_monotonic_increasing
+    videos = list(light.found.video)
+    light.choose(videos[0])
+    light.view.press("next")
+    assert light.state.clip_id == videos[1]
+    light.view.press("previous")
+    light.view.press("previous")
+    assert light.state.clip_id == videos[-1]
+    light.view.press("random")
+    assert light.state.clip_id in videos
+
+
+@drives("true", "confidence", "next", "reset")
+def test_an_empty_choice_is_said_and_reset_helps(light):
+    names = light.provider.class_names
+    light.strict = False
+    light.view.controls["true"].value = names[0]
+    light.view.controls["confidence"].value = (0.0, 0.001)
+    assert (
+        "No clip fits" in light.view.shown["count"].value
+        and "no clip is chosen" in light.view.notes["strip"].value
+    )
+    assert light.view.images["strip"].layout.display == "none"
+    light.view.press("next")
+    assert "no clip fits" in light.view.shown["status"].value
+    light.view.press("reset")
+    assert light.view.controls["true"].value == "" and png(light.view, "strip")
+    assert light.view.images["strip"].layout.display is None and not light.view.notes["strip"].value
+
+
+def test_every_action_is_measured_against_chance(opened, monkeypatch):
+    inspector = Inspector(opened.provider, InspectorState(compare_id="test_0000_up.mp4"), strict=True)
+    monkeypatch.setattr(opened.provider, "draws", 2)
+    for action in ACTIONS:
+        inspector.state.action = action
+        row = inspector.run()
+        assert row["lowest"] <= row["at random"] <= row["highest"] and -1 <= row["p change"] <= 1, action
+    assert len(inspector.log) == len(ACTIONS)
+    assert all(not block.attention._forward_hooks for block in sda_blocks(opened.provider.model).values())
+
+
+@drives("action", "weight LT", "scope", "run", "run all", "undo", "sort")
+def test_log_sliders_scope_and_undo(light):
+    view = light.view
+    view.controls["action"].value = "uniform"
+    assert light.state.action == "uniform"
+    view.controls["weight LT"].value = 0.75
+    assert light.state.weights == [0.25, 0.75, 0.25, 0.25] and light.state.action == "my weights"
+    view.controls["scope"].value = "layer3"
+    view.press("run")
+    view.press("run")
+    assert (
+        len(light.log) == 2
+        and "weights LST 0.17 LT 0.50 LS 0.17 S122 0.17 in layer3" in view.shown["log"].value
+    )
+    view.press("undo")
+    assert len(light.log) == 1
+    view.press("run all")
+    assert light.log[-1]["clip"] == "20 clips" and "flip" in light.log[-1]["answer"]
+    view.controls["sort"].value = "effect"
+    assert light.found.effect.is_monotonic_increasing
+    view.press("undo")
+    view.press("undo")
+    with pytest.raises(ValueError, match="empty"):
+        view.press("undo")
+
+
+@drives("swap", "most alike", "most different")
+def test_compare_swap_and_presets(ins):
+    with pytest.raises(ValueError, match="no clip B"):
+        ins.view.press("swap")
+    ins.view.press("most alike")
+    a = ins.state.clip_id
+    b = ins.state.compare_id
+    assert b and b != a and png(ins.view, "compare")
+    ins.view.press("swap")
+    assert (ins.state.clip_id, ins.state.compare_id) == (b, a) and PRESETS[0] != PRESETS[1]
+    with pytest.raises(ValueError, match="no other clip of the class"):
+        ins.view.press("most different")
+
+
+@drives("weight LST", "weight LT", "weight LS", "weight S122")
+@pytest.mark.parametrize("name", ["weight LST", "weight LT", "weight LS", "weight S122"])
+def test_every_slider_makes_weights_of_ones_own(light, name):
+    light.view.controls[name].value = 0.75
+    assert sorted(light.state.weights) == [0.25, 0.25, 0.25, 0.75] and light.state.action == "my weights"
+    assert (
+        light.provider.intervene(
+            [light.state.clip_id], "all", "my weights", light.state.weights, ""
+        ).name.count("0.50")
+        == 1
+    )
+
+
+def test_clips_without_a_true_class_are_neither_right_nor_wrong(opened):
+    known = opened.provider.trace
+    unknown = replace(known, labels=None)
+    assert len(find_clips(unknown)) == len(clip_table(unknown)) > 0 and clip_table(unknown).right.isna().all()
+    assert find_clips(unknown, outcome="wrong").empty and find_clips(unknown, outcome="right").empty
+    parts = [set(find_clips(known, outcome=outcome).video) for outcome in ("right", "wrong")]
+    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(known.videos) and parts[0]
+    table = clip_table(known)
+    table.loc[0, "right"] = pd.NA  # one of many
+    assert table.video[0] not in {
+        *find_clips(table, outcome="right").video,
+        *find_clips(table, outcome="wrong").video,
+    }
+
+
+def test_a_network_with_a_single_dependency_is_shown_without_effects(tmp_path):
+    torch.manual_seed(0)
+    one = create_model("sda_tsn_tiny", 20, dependencies=["LST"])
+    inspector = inspect_folder(FOLDER, one, strict=True)
+    assert np.isnan(inspector.provider.effects(inspector.state.clip_id)).all()
+    for view in ("weight", "effect", "triptych"):
+        inspector.state.view = view
+        assert inspector.png("selection").startswith(b"\x89PNG")
+    inspector.state.action = "drop LST"
+    with pytest.raises(ValueError, match="nothing would be left"):
+        inspector.run()
+    inspector.provider.trial = {"steps": 2, "draws": 1}
+    judged = inspector.trust(3)
+    assert "two dependencies or more" in judged.missing["selection"] and {"space", "frames"} <= set(
+        judged.words
+    )
+
+
+def test_a_map_judged_in_place_of_another_says_so(opened, monkeypatch):
+    monkeypatch.setattr(opened.provider, "trial", {"steps": 2, "draws": 1})
+    inspector = Inspector(opened.provider, InspectorState(method="occlusion"), strict=True)
+    judged = inspector.trust(3)
+    for question, words in judged.words.items():
+        of_maps = question in ("space", "frames", "learnt", "truth")
+        assert ("maps of layercam: those of occlusion" in words) == of_maps, question
+    named = judged.table().query("question in ('space', 'frames')").what
+    assert set(named) == {"map of layercam", "the centre"}
+    with pytest.raises(ValueError, match="unknown method 'layercan': did you mean 'layercam'"):
+        list(opened.provider.trust(inspector.table.video, 3, "layer2", "layercan"))
+    clips = torch.stack([opened.provider.seen(i).clip for i in inspector.table.video[:3]])
+    with pytest.raises(ValueError, match="give trace="):
+        next(_selection(Trial(opened.provider.model, clips, [0, 1, 2])))
+
+
+@drives("most", "trust")
+def test_trust_says_numbers_with_interval_and_n(ins, monkeypatch):
+    monkeypatch.setattr(ins.provider, "trial", {"steps": 2, "draws": 1})
+    ins.view.controls["most"].value = 6
+    ins.view.press("trust")
+    found = ins.judged.table()
+    said = ins.view.shown["trust"].value
+    assert set(found.question) == {"selection", "space", "frames", "learnt", "truth", "seeds"}, (
+        ins.judged.missing
+    )
+    assert (found.n <= 6).all() and (found.n > 0).all() and ins.judged.n == 6
+    known = found.dropna(subset=["low"])
+    assert (
+        (known.low <= known.value).all()
+        and (known.value <= known.high).all()
+        and len(known) >= len(found) - 2
+    )
+    assert said.count("<li") == 6 and said.count("n = 6") >= 4 and "rank correlation" in said
+    for panel in MEASURED[1:]:
+        assert png(ins.view, panel).startswith(b"\x89PNG")
+    assert not hooks_of(ins.provider.model)
+
+
+def hooks_of(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@drives("trust")
+def test_trust_of_too_few_clips_is_refused(ins):
+    ins.filter(text="disc_cross")
+    with pytest.raises(ValueError, match="1 clips are too few"):
+        ins.view.press("trust")
+
+
+@drives("cancel")
+def test_long_work_is_cancelled_between_two_steps(light, monkeypatch):
+    view, light.strict = light.view, False
+    monkeypatch.setattr(light.provider, "trial", {"steps": 2, "draws": 1, "together": 2})
+
+    async def cancelled(name, after):
+        view.click(name)
+        while not view.working or (after and len(light.judged.findings) < after):
+            await asyncio.sleep(0.01)
+        assert "working …" in view.shown["status"].value and not view.controls["cancel"].disabled
+        view.click("trust")  # a second job
+        assert "still measuring" in view.shown["status"].value
+        view.press("cancel")
+        await view.task
+
+    asyncio.run(cancelled("trust", 1))
+    assert {f.question for f in light.judged.findings} == {"selection"} and "stopped" in view.shown[
+        "status"
+    ].value
+    assert "Weight" in view.shown["trust"].value and view.controls["cancel"].disabled
+    asyncio.run(cancelled("run all", 0))
+    assert (
+        not light.log
+        and "nothing was changed" in view.shown["status"].value
+        and not hooks_of(light.provider.model)
+    )
+    view.press("cancel")
+    assert "nothing to cancel" in view.shown["status"].value
+
+
+def test_an_error_in_the_background_is_words_too(light):
+    light.strict = False
+    light.filter(text="disc_cross")
+
+    async def clicked():
+        light.view.click("trust")
+        await light.view.task
+
+    asyncio.run(clicked())
+    assert "too few" in light.view.shown["status"].value
+
+
+@drives("folder", "panel", "png", "svg")
+@pytest.mark.parametrize("name, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_save_writes_a_picture_and_what_it_shows(ins, tmp_path, name, start):
+    kind = name
+    ins.view.controls["folder"].value = str(tmp_path / "kept")
+    ins.view.controls["panel"].value = "selection"
+    ins.view.press(kind)
+    (path,) = (tmp_path / "kept").glob(f"*.{kind}")
+    side = json.loads(path.with_suffix(".json").read_text())
+    assert path.read_bytes().startswith(start) and side["clip"] == ins.state.clip_id
+    assert side["fingerprint"] == ins.provider.trace.fingerprint and side["state"]["view"] == ins.state.view
+    assert (
+        side["transform"]["size"]
+        and side["versions"]["sda"]
+        and str(path.name) in ins.view.shown["status"].value
+    )
+
+
+@drives("pin", "sheet", "folder")
+def test_pins_make_a_sheet(ins, tmp_path):
+    ins.view.controls["folder"].value = str(tmp_path)
+    with pytest.raises(ValueError, match="nothing is pinned"):
+        ins.view.press("sheet")
+    ins.view.press("pin")
+    ins.view.press("pin")
+    ins.view.press("sheet")
+    assert len(ins.view.shown["pins"].children) == 2 and list(tmp_path.glob("*sheet.png"))
+
+
+def made_by(code):
+    """The figure at the end of some lines of code."""
+    *lines, last = code.splitlines()
+    names = {}
+    exec("\n".join([*lines, f"found = {last}"]), names)
+    return to_png(names["found"])
+
+
+@drives("code", "panel")
+def test_copied_code_makes_the_same_picture(ins):
+    ins.state.view = "contribution"
+    ins.state.clip_id = "test_0000_up.mp4"
+    ins.view.controls["panel"].value = "selection"
+    ins.view.press("code")
+    assert made_by(ins.view.controls["text"].value) == ins.png("selection")
+
+
+def test_code_of_every_panel_makes_its_picture(ins, monkeypatch):
+    def reopened(*args, **options):
+        assert (args, options) == ((str(FOLDER), str(A)), {"split": "test", "other": str(B)})
+        return Inspector(ins.provider, source=ins.source)
+
+    asked = []
+    curves = [
+        pd.DataFrame(
+            {
+                "over": over,
+                "curve": curve,
+                "order": order,
+                "draw": 0,
+                "share": [0.0, 0.5, 1.0],
+                "clip": 0,
+                "probability": [0.1, 0.4, 0.9],
+            }
+        )
+        for over in ("space", "frames")
+        for curve in ("deletion", "insertion")
+        for order in ("map", "centre", "random")
+    ]
+
+    def judged(*question):
+        asked.append(question)
+        yield (
+            "",
+            Verdicts(
+                3,
+                (Finding("selection", "weight", 0.5, 0.2, 0.7, 3),),
+                curves=tuple(pd.concat(curves[k : k + 6]) for k in (0, 6)),
+            ),
+        )
+
+    with pytest.raises(ValueError, match="nothing was measured"):
+        ins.code("trust")
+    monkeypatch.setattr("sda.inspector.session.inspect_folder", reopened)
+    monkeypatch.setattr(ins.provider, "draws", 2)
+    monkeypatch.setattr(ins.provider, "trust", judged)
+    ins.filter(text="se")
+    ins.state.compare_id = "test_0000_up.mp4"
+    ins.state.overlay = "gate"
+    ins.trust(3)
+    ins.run()
+    ins.state.action = "uniform"
+    ins.run(everywhere=True)
+    for panel in (*PANELS, *MEASURED):
+        assert made_by(ins.code(panel)) == ins.png(panel), panel
+    assert len(asked) == 4 and asked == asked[:1] * 4, "the same question about the same clips"
+
+
+@drives("state", "load", "text")
+def test_state_goes_out_and_in(light):
+    light.state.overlay = "gate"
+    light.state.filters = {"outcome": "right", "confidence": [0, 1]}
+    light.view.press("state")
+    text = light.view.controls["text"].value
+    light.view.press("reset")
+    light.state.overlay = "none"
+    light.view.controls["text"].value = text
+    light.view.press("load")
+    assert light.state.overlay == "gate" and light.view.controls["outcome"].value == "right"
+    light.view.controls["text"].value = '{"view": "importance"}'
+    with pytest.raises(TraitError):
+        light.view.press("load")
+
+
+@drives("upload", "path", "open")
+def test_a_clip_of_ones_own(ins, tmp_path):
+    ins.view.controls["upload"].value = (
+        {"name": "my cup.mp4", "type": "", "size": 1, "content": FILE.read_bytes(), "last_modified": NOW},
+    )
+    mine = ins.state.clip_id
+    assert mine.startswith("my_cup") and mine in ins.view.controls["clip_id"].options
+    assert np.allclose(
+        ins.provider.chosen(mine).weights, ins.provider.chosen("test_0000_swing.mp4").weights, atol=1e-5
+    )
+    assert "true class not known" in str(ins.figure("strip")._suptitle.get_text())
+    ins.view.controls["path"].value = str(FILE)
+    ins.view.press("open")
+    assert ins.state.clip_id == "my test_0000_swing.mp4"
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("a.mp4", b"#!/bin/sh", "not a video"),
+        ("b.mp4", b"", "not a video"),
+        ("c.mp4", bytes(MAX_UPLOAD + 1), "at most 8 MB"),
+        ("d.mp4", b"\0\0\0\x18ftypmp42" + bytes(999), "d-"),
+    ],
+)
+def test_a_bad_upload_is_refused_in_words(light, name, content, words):
+    light.strict = False
+    before = light.state.clip_id
+    light.view.controls["upload"].value = (
+        {"name": name, "type": "video/mp4", "size": len(content), "content": content, "last_modified": NOW},
+    )
+    assert words in light.view.shown["status"].value and light.state.clip_id == before
+
+
+def test_errors_are_words_in_the_panel_and_raised_when_strict(ins):
+    with pytest.raises(ValueError, match="nearest"):
+        ins.view.controls["clip_id"].value = "test_0000_swings.mp4"
+    assert "nearest: test_0000_swing.mp4" in ins.view.shown["status"].value
+    ins.strict = False
+    ins.view.controls["overlay"].value = "Grad-CAM"
+    ins.view.controls["scale"].value = "shared"
+    assert "choose a clip B" in ins.view.notes["strip"].value
+    assert ins.view.images["strip"].layout.display == "none"
+
+
+def test_words_are_never_markup(light):
+    light.strict = False
+    light.view.controls["clip_id"].value = "<img src=x onerror=alert(1)>"
+    assert "<img" not in light.view.shown["status"].value and "&lt;img" in light.view.shown["status"].value
+
+
+def test_bad_settings(ins, tmp_path):
+    with pytest.raises(ValueError, match="no layer 'layer9'; did you mean 'layer4'"):
+        Inspector(ins.provider, InspectorState(overlay="Grad-CAM", layer="layer9")).figure("strip")
+    with pytest.raises(TraitError):
+        ins.state.weights = [0, 0, 0, 0]
+    with pytest.raises(ValueError, match="did you mean layer3"):
+        ins.provider.intervene([ins.state.clip_id], "layr3", "uniform", [1] * 4, "")
+    file = tmp_path / "a file"
+    file.write_text("")
+    with pytest.raises(Exception, match="another folder"):
+        ins.save(file / "below")
+
+
+def test_a_clip_that_cannot_be_decoded_is_words_in_the_panel(opened, tmp_path):
+    folder = shutil.copytree(FOLDER, tmp_path / "set")
+    broken = "test_0000_up.mp4"
+    (folder / "img" / broken).write_bytes((folder / "img" / broken).read_bytes()[:900])
+    with pytest.raises(VideoError, match=broken):
+        inspect_folder(folder, A)
+    data = open_dataset(
+        folder, "test", opened.provider.clips.data.sampling, opened.provider.clips.data.transform_config
+    )
+    inspector = Inspector(
+        ModelProvider(opened.provider.model, data, opened.provider.trace)
+    ).show()  # traced before
+    view = inspector.view
+    view.controls["clip_id"].value = broken
+    for panel in ("strip", "frame", "prediction"):
+        assert broken in view.notes[panel].value and view.images[panel].layout.display == "none", panel
+    view.press("run")
+    assert broken in view.shown["status"].value and not inspector.log
+    view.press("next")
+    assert view.images["strip"].layout.display is None and not view.notes["strip"].value, (
+        "the next clip is shown again"
+    )
+    inspector.strict = True
+    with pytest.raises(VideoError, match=broken):
+        view.controls["clip_id"].value = broken
+    inspector.close()
+
+
+@drives("root", "split", "checkpoint", "other", "open data")
+def test_another_checkpoint_or_folder_is_opened_in_place(opened, request):
+    inspector = Inspector(opened.provider, strict=True, source=opened.source).show()
+    view = inspector.view
+    box = inspector.view.box
+    touched = set()
+    inspector.provider.close = lambda: None  # other tests look into it
+    for name, value, words in (
+        ("checkpoint", str(FOLDER / "category.txt"), "category.txt"),
+        ("split", "tets", "did you mean"),
+        ("root", str(FOLDER / "img"), "category.txt"),
+        ("other", "nowhere.safetensors", "nowhere"),
+    ):
+        before = view.controls[name].value
+        view.controls[name].value = value
+        with pytest.raises(Exception, match=words):
+            view.press("open data")
+        assert words in view.shown["status"].value and inspector.provider is opened.provider
+        view.controls[name].value = before
+        touched.add(name)
+    inspector.strict = False  # the table of selections says that there is nothing
+    view.controls["checkpoint"].value = str(CHECKPOINTS / "tsn_moves.safetensors")
+    view.controls["other"].value = ""
+    inspector.filter(text="swing")
+    view.press("open data")
+    assert "tsn_moves" in view.shown["status"].value and "no SDA blocks" in view.notes["selection"].value
+    assert view.box is box and inspector.state.filters == {} and view.controls["compare"].options == ("clip",)
+    view.controls["clip_id"].value = "test_0000_up.mp4"
+    assert inspector.state.clip_id == "test_0000_up.mp4" and "tsn_moves" in inspector.source
+    inspector.view.close()
+    held(request, touched | {"open data"})
+
+
+def test_a_network_without_sda_blocks_still_answers():
+    inspector = inspect_folder(FOLDER, CHECKPOINTS / "tsn_moves.safetensors").show()
+    assert "no SDA blocks" in inspector.view.notes["selection"].value
+    assert "sda_tsn_tiny" in inspector.view.notes["selection"].value
+    inspector.state.overlay = "Grad-CAM"
+    assert png(inspector.view, "strip") and png(inspector.view, "prediction")
+    inspector.view.press("run")
+    assert "no SDA blocks" in inspector.view.shown["status"].value
+    inspector.close()
+
+
+def test_a_trace_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "t.npz"
+    inspect_folder(FOLDER, A, trace=path)
+    with pytest.raises(ValueError, match="this trace is of"):
+        inspect_folder(FOLDER, B, trace=path)
+    assert len(Trace.load(path)) == 20
+
+
+def test_a_model_in_memory_and_split_blocks():
+    torch.manual_seed(0)
+    inspector = inspect_folder(
+        FOLDER, create_model("sda_tsn_tiny", 20, num_frames=16, split=8), overlay="gate", view="effect"
+    )
+    assert len(inspector.provider.trace.blocks) == 8 and inspector.png("strip") and inspector.png("selection")
+    with pytest.raises(ValueError, match="only an inspector opened with"):
+        inspector.code()
+
+
+def test_opened_and_closed_leaves_nothing(opened, monkeypatch):
+    def hooks():
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in opened.provider.model.modules())
+
+    def listeners(state):
+        return sum(len(found) for kinds in state._trait_notifiers.values() for found in kinds.values())
+
+    from ipywidgets.widgets.widget import _instances
+
+    state = InspectorState(clip_id="test_0000_up.mp4", overlay="Grad-CAM")
+    fresh = listeners(state)
+    kept = hooks()
+    counts = []
+    monkeypatch.setattr(Inspector, "png", lambda self, panel="strip": b"\x89PNG")
+    for i in range(20):
+        inspector = Inspector(opened.provider, state)
+        inspector.drawn = opened.drawn
+        inspector.show().view.close()
+        del inspector
+        if i in (4, 19):
+            gc.collect()
+            counts.append((len(_instances), hooks(), listeners(state)))
+    assert counts[0] == counts[1] and counts[1][1:] == (kept, fresh)
+
+
+def test_every_control_has_words_and_a_test_that_drives_it(ins):
+    assert set(ins.view.controls) == set(driven()), (
+        "name the control in @drives(...) of the test that moves it"
+    )
+    silent = [name for name, control in ins.view.controls.items() if not control.description]
+    assert not silent, "a control says what it is"
+    assert {*PANELS, *MEASURED} == set(ins.view.images) and len(VIEWS) == 7 and len(OVERLAYS) == 3
+    play = ins.view.controls["play"]
+    frame = ins.view.controls["frame"]
+    assert (
+        play.link.source == (play, "value")
+        and play.link.target == (frame, "value")
+        and play.max == frame.max == 7
+    )

@@ -1,0 +1,798 @@
+"""Readers on real codecs, damaged files and processes: the same frames or one clear error."""
+
+import gzip
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sda.data.video
+from sda.data.video import (
+    ArchiveVideo,
+    DecordVideo,
+    FolderVideo,
+    MemoryVideo,
+    PyAVVideo,
+    VideoError,
+    open_video,
+    scan,
+)
+
+av = pytest.importorskip("av")
+pytest.importorskip("decord")
+MILLI = Fraction(1, 1000)
+
+
+def moving(frames=20, height=72, width=72):
+    """A ramp that drifts with a bright square on it: every frame is different."""
+    y, x = np.mgrid[:height, :width]
+    clip = np.stack(
+        [np.stack([(x + 11 * t) % 256, (2 * y + 5 * t) % 256, (x + y) % 256], -1) for t in range(frames)]
+    )
+    for t in range(frames):
+        clip[t, 4:20, 2 + t % (width - 20) : 18 + t % (width - 20)] = (250, 20, 60)
+    return clip.astype(np.uint8)
+
+
+def save(path, clip, codec="libx264", rate=12, pix_fmt="yuv420p", times=None, **options):
+    """Write a clip; `times` gives every frame its own time stamp in milliseconds."""
+    mp4 = str(path).endswith(".mp4")
+    with av.open(str(path), "w", options={"movflags": "+faststart"} if mp4 else {}) as box:
+        stream = box.add_stream(codec, rate=rate, options=options)
+        stream.height, stream.width, stream.pix_fmt = *clip.shape[1:3], pix_fmt
+        if times is not None:
+            stream.time_base = stream.codec_context.time_base = MILLI
+        for i, frame in enumerate(clip):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            if times is not None:
+                picture.pts = times[i]
+                picture.time_base = MILLI
+            box.mux(stream.encode(picture))
+        box.mux(stream.encode())
+    return path
+
+
+CASES = {
+    "h264.mp4": {},
+    "h264.mkv": {},
+    "h264.avi": {"bf": "0"},
+    "bframes.mp4": {"bf": "3", "g": "10"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=none"},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "mpeg4.avi": {"codec": "mpeg4", "b": "4000000"},
+    "mpeg4.mp4": {"codec": "mpeg4", "b": "4000000"},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_decoders_agree_in_every_byte(tmp_path, name):
+    path = save(tmp_path / name, moving(), **CASES[name])
+    one = DecordVideo(path)
+    two = PyAVVideo(path)
+    assert len(one) == len(two) == 20 and one.size == two.size == (72, 72)
+    assert np.array_equal(one.timestamps, two.timestamps)
+    assert np.allclose(one.timestamps, np.arange(20) / 12, atol=2e-3)  # Matroska counts milliseconds
+    assert torch.equal(one.frames(range(20)), two.frames(range(20)))
+    assert torch.equal(one.frames([13, 2, 13]), two.frames([13, 2, 13]))
+    off = (two.frames(range(20)).int() - torch.from_numpy(moving()).int()).abs().float().mean((1, 2, 3))
+    assert (off < 25).all()
+    # the right frame, not a neighbour: the true one is the nearest
+    near = torch.cdist(
+        two.frames(range(20)).flatten(1).float(), torch.from_numpy(moving()).flatten(1).float()
+    )
+    assert near.argmin(1).tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("width", [36, 48, 50, 66, 72, 96, 102, 340])
+def test_widths_that_need_row_padding(tmp_path, width):
+    path = save(tmp_path / "w.mp4", moving(6, 40, width))
+    assert torch.equal(DecordVideo(path).frames(range(6)), PyAVVideo(path).frames(range(6)))
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path):
+    times = [0, 40, 200, 240, 600, 640, 1000, 1500]
+    path = save(tmp_path / "vfr.mkv", moving(8), times=times)
+    one = DecordVideo(path)
+    two = PyAVVideo(path)
+    assert np.allclose(two.timestamps * 1000, times, atol=1) and torch.equal(
+        one.frames(range(8)), two.frames(range(8))
+    )
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+def test_rotated_phone_video_is_upright(tmp_path, angle):
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as box:
+        stream = box.add_stream("libx264", rate=12)
+        stream.height = 64
+        stream.width = 96
+        stream.pix_fmt = "yuv420p"
+        stream.set_display_rotation(angle)
+        for frame in moving(5, 64, 96):
+            box.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        box.mux(stream.encode())
+    one = DecordVideo(path)
+    two = PyAVVideo(path)
+    assert one.size == two.size == ((64, 96) if angle == 180 else (96, 64))
+    assert torch.equal(one.frames(range(5)), two.frames(range(5))) and two.frames([0]).shape[1:3] == two.size
+
+
+def test_av1_is_read_and_decord_says_that_it_cannot(tmp_path, monkeypatch):
+    monkeypatch.setenv("SVT_LOG", "1")
+    path = save(tmp_path / "new.mp4", moving(), codec="libsvtav1")
+    video = open_video(path)
+    assert video.backend == "pyav"
+    assert len(video) == 20 and video.frames([19]).shape == (1, 72, 72, 3)
+    with pytest.raises(VideoError, match="backend='pyav'"):
+        open_video(path, backend="decord")
+
+
+JUMPS = {  # how often a key frame comes, and what makes a jump hard
+    "closed.mp4": {"g": "12", "bf": "3"},
+    "open.mkv": {"x264-params": "open-gop=1:keyint=12:bframes=3:log=-1"},
+    "refresh.mkv": {"x264-params": "intra-refresh=1:keyint=12:log=-1"},
+    "order.avi": {"g": "12", "bf": "3"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "log-level=none:keyint=12:open-gop=1:bframes=4"},
+    "vp9.webm": {"codec": "libvpx-vp9", "g": "12", "auto-alt-ref": "1"},
+    "mpeg4.mp4": {"codec": "mpeg4", "g": "12"},
+    "xvid.avi": {"codec": "mpeg4", "bf": "2", "g": "12"},
+    "wm.wmv": {"codec": "wmv2", "g": "12"},
+    "stream.ts": {"g": "12", "bf": "2"},
+    "system.mpg": {"codec": "mpeg2video", "rate": 25, "g": "12", "bf": "2"},
+}
+
+
+@pytest.mark.parametrize("name", [*JUMPS, "variable.mkv"])
+def test_a_jump_gives_the_frames_of_reading_from_the_start(tmp_path, name):
+    options = JUMPS.get(
+        name, {"g": "12", "bf": "3", "times": np.cumsum(np.r_[0, np.arange(47) % 5 * 30 + 10]).tolist()}
+    )
+    path = save(tmp_path / name, moving(48, 48, 64), **options)
+    video = PyAVVideo(path)
+    straight = video._decode([(0, list(range(48)))])
+    assert list(straight) == list(range(48))
+    for indices in ([47], [13, 30, 46], [5, 24, 25, 40], [11, 12, 23, 24, 35, 36]):
+        found = video.frames(indices)
+        assert all(np.array_equal(f.numpy(), straight[i]) for i, f in zip(indices, found, strict=True)), (
+            indices
+        )
+        if name[-3:] not in (".ts", "mpg", "wmv"):
+            assert torch.equal(
+                DecordVideo(path).frames(indices), found
+            )  # whose own index would miss in four of these
+    if name.endswith((".ts", "mpg", "wmv")):
+        with pytest.raises(VideoError, match="use backend='pyav'"):
+            DecordVideo(path)
+
+
+@pytest.mark.parametrize("name, most", [("closed.mp4", 16), ("vp9.webm", 16), ("mpeg4.mp4", 16)])
+def test_a_late_frame_does_not_decode_the_whole_file(tmp_path, monkeypatch, name, most):
+    path = save(tmp_path / name, moving(48, 48, 64), **JUMPS[name])
+    run = PyAVVideo._run
+    count = [0]
+
+    def counting(frames):
+        for frame in frames:
+            count[0] += 1
+            yield frame
+
+    monkeypatch.setattr(PyAVVideo, "_run", lambda self, frames, *rest: run(self, counting(frames), *rest))
+    assert PyAVVideo(path).frames([46]).shape[0] == 1 and count[0] <= most
+
+
+def test_a_file_is_scanned_once_until_it_changes(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.mp4", moving(9))
+    scanned = []
+    real = sda.data.video._scan
+    monkeypatch.setattr(sda.data.video, "_scan", lambda path: scanned.append(path) or real(path))
+    os.utime(path, (1e9, 1e9))
+    assert [len(open_video(path)) for _ in range(4)] == [9] * 4 and len(scanned) == 1
+    save(path, moving(12))
+    assert len(open_video(path)) == 12
+    os.utime(path, (1e9, 1e9))
+    assert len(open_video(path)) == 12  # same time, another size
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("odd.webm", {"codec": "libvpx-vp9"}),
+        ("odd.avi", {"codec": "mpeg4"}),
+        ("odd.mp4", {"pix_fmt": "yuv444p"}),
+        ("odd.mkv", {"codec": "ffv1"}),
+    ],
+)
+@pytest.mark.parametrize("height, width", [(53, 71), (54, 33), (35, 90)])
+def test_odd_sizes(tmp_path, name, options, height, width):
+    path = save(tmp_path / name, moving(6, height, width), **options)
+    clip = moving(6, height, width)
+    one = PyAVVideo(path)
+    two = DecordVideo(path)
+    assert one.size == two.size == (height, width)
+    off = (one.frames(range(6)).int() - two.frames(range(6)).int()).abs()
+    if height % 2 and name != "odd.mp4":
+        assert off.float().mean() < 2  # FFmpeg's versions round half rows of colour apart
+    else:
+        assert off.max() == 0
+    near = torch.cdist(
+        one.frames(range(6)).flatten(1).float(), torch.from_numpy(clip).flatten(1).float()
+    ).argmin(1)
+    assert near.tolist() == list(range(6))
+
+
+def test_a_file_with_a_header_and_no_frames(tmp_path):
+    with av.open(str(tmp_path / "none.avi"), "w") as box:
+        stream = box.add_stream("mpeg4", rate=12)
+        stream.width = 64
+        stream.height = 48
+        stream.pix_fmt = "yuv420p"
+        box.start_encoding()
+    for backend in (None, "decord", "pyav"):
+        with pytest.raises(VideoError, match="none.avi (holds no frames|is no video)"):
+            open_video(tmp_path / "none.avi", backend)
+
+
+def test_texts_pictures_and_lists_of_other_files_are_no_videos(tmp_path):
+    """FFmpeg would draw the text as a terminal does, and follow the lists to other files."""
+    video = save(tmp_path / "other.mp4", moving(6))
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n"
+    save(tmp_path / "other.ts", moving(6), "mpeg2video", rate=25)
+    texts = {
+        "note.txt": "Nothing moves in a text.\n" * 40,
+        "list.mp4": "ffconcat version 1.0\nfile other.mp4\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile '{video}'\n",
+        "stream.m3u8": hls,
+        "call.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 26\n",
+        "picture.ppm": f"P3 64 64 255\n{'9 9 9 ' * 64 * 64}",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    for name in texts:
+        for backend in (None, "decord"):
+            with pytest.raises(VideoError, match=f"{name} is no video file, whatever its name says"):
+                open_video(tmp_path / name, backend)
+    kept = scan(video)
+    video.write_text(texts["list.mp4"])  # exchanged after it was looked at
+    with pytest.raises(VideoError, match="other.mp4 is no video file"):
+        PyAVVideo(video, kept).frames([0])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.gif", "a.mov", "a.m4v", "a.3gp", "a.mpg", "a.ts", "a.flv", "a.wmv", "a.h264", "a.apng"]
+)
+def test_rarer_kinds_of_video_files_are_read(tmp_path, name):
+    codec = {
+        "gif": "gif",
+        "mpg": "mpeg2video",
+        "ts": "mpeg2video",
+        "flv": "flv",
+        "wmv": "wmv2",
+        "apng": "apng",
+    }
+    colours = {"gif": "rgb8", "apng": "rgb24"}
+    video = open_video(
+        save(tmp_path / name, moving(6), codec.get(name[2:], "libx264"), 25, colours.get(name[2:], "yuv420p"))
+    )
+    assert len(video) == 6 and video.frames([0, 5]).shape == (2, 72, 72, 3)
+
+
+def test_times_come_from_the_frames_and_not_from_the_announced_rate(tmp_path):
+    path = save(tmp_path / "wrong.mkv", moving(10), rate=60, times=[500 * i for i in range(10)])
+    with av.open(str(path)) as box:
+        assert float(box.streams.video[0].base_rate or 0) != 2
+    for backend in ("decord", "pyav"):
+        assert np.allclose(open_video(path, backend).timestamps, np.arange(10) / 2, atol=2e-3)
+
+
+def as_somebody_else(function, *args):
+    """What a call says to a user who owns nothing here; the root user may read everything."""
+    from multiprocessing import get_context
+
+    def call(pipe):
+        if os.getuid() == 0:
+            os.setuid(65534)
+        try:
+            pipe.send(repr(function(*args)))
+        except Exception as err:
+            pipe.send(f"{type(err).__name__}: {err}")
+
+    here, there = get_context("fork").Pipe()
+    child = get_context("fork").Process(target=call, args=(there,))
+    child.start()
+    assert here.poll(60), "no answer"
+    child.join()
+    return here.recv()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_may_not_be_read_says_so():
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        files = [save(root / "a.mp4", moving(4)), root / "f" / "00001.jpg"]
+        frames_in(root / "f", [1, 2])
+        pack(root / "a.tar", root / "f")
+        for path in (*files, root / "a.tar"):
+            path.chmod(0)
+        frames_in(root / "locked", [1, 2]).chmod(0)
+        (root / "deep").mkdir()
+        save(root / "deep" / "b.mp4", moving(4))
+        (root / "deep").chmod(0)
+        for path, words in (
+            ("a.mp4", "may not be read; change its permissions"),
+            ("a.tar", "may not be read"),
+            ("f", "00001.jpg may not be read"),
+            ("locked", "check its permissions"),
+            ("deep/b.mp4", "cannot be reached"),
+        ):
+            said = as_somebody_else(open_video, root / path)
+            assert said.startswith("VideoError") and words in said, said
+        for path in ("locked", "deep"):
+            (root / path).chmod(0o755)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match="is not a file"):
+        open_video(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("backend", [None, "decord", "pyav"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut", "audio", "folder", "tiny"])
+def test_unusable_files_have_one_clear_error(tmp_path, kind, backend):
+    path = tmp_path / f"{kind}.mp4"
+    words = {
+        "missing": "does not exist",
+        "empty": "0 bytes",
+        "text": "no video FFmpeg can read",
+        "cut": "is cut short",
+        "audio": "only audio",
+        "folder": "no numbered pictures" if backend is None else "is a folder",
+        "tiny": "at least 32",
+    }
+    if kind == "empty":
+        path.touch()
+    if kind == "text":
+        path.write_text("<html>404</html>" * 99)
+    if kind == "folder":
+        path.mkdir()
+    if kind == "tiny":
+        save(path, moving(4, 40, 40)[:, :24, :28])
+    if kind == "cut":
+        data = save(
+            path, np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)
+        ).read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    if kind == "audio":
+        with av.open(str(path), "w") as box:
+            stream = box.add_stream("aac", rate=8000)
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+            sound.sample_rate = 8000
+            box.mux(stream.encode(sound))
+            box.mux(stream.encode())
+    with pytest.raises(VideoError, match=words[kind]) as error:
+        open_video(path, backend=backend)
+    assert str(path) in str(error.value) and ";" in str(error.value) or kind == "tiny"
+
+
+def test_a_hole_in_the_middle_tells_how_far_it_decodes(tmp_path):
+    path = save(
+        tmp_path / "hole.mp4", np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)
+    )
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 30_000] = bytes(30_000)
+    path.write_bytes(data)
+    for backend in ("decord", "pyav"):
+        with pytest.raises(VideoError, match=r"\d+ of its 60 frames decode"):
+            open_video(path, backend=backend).frames(range(60))
+
+
+def test_readers_are_safe_in_threads_forks_and_pickles(tmp_path):
+    video = open_video(save(tmp_path / "a.mp4", moving()), backend="decord")
+    expected = open_video(video.path, backend="pyav").frames([3, 17])
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(video.frames([3, 17]))) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(20)
+    assert len(found) == 8 and all(torch.equal(f, expected) for f in found)
+    assert torch.equal(pickle.loads(pickle.dumps(video)).frames([3, 17]), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_reader_carried_through_a_fork_does_not_hang(tmp_path):
+    path = save(tmp_path / "a.mp4", moving())
+    code = f"""if True:
+        import os, sys
+        from sda.data.video import open_video
+        video = open_video({str(path)!r}, backend="decord")
+        child = os.fork()
+        if child == 0: os._exit(0 if video.frames([5]).shape[0] == 1 else 1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_decoders_are_optional(tmp_path):
+    code = f"""if True:
+        import sys
+        sys.modules["av"] = sys.modules["decord"] = None
+        from sda.data.video import MemoryVideo, open_video
+        import torch
+        assert MemoryVideo(torch.zeros(3, 40, 40, 3, dtype=torch.uint8)).frames([2]).shape == (1, 40, 40, 3)
+        try: open_video({str(save(tmp_path / "a.mp4", moving()))!r})
+        except ImportError as err: assert "pip install av" in str(err)
+        else: sys.exit("no error")
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def frames_in(folder, numbers, template="{:05d}.jpg", size=40):
+    from PIL import Image
+
+    folder.mkdir()
+    for n in numbers:
+        Image.new("RGB", (size, size), (n % 256, 0, 0)).save(folder / template.format(n))
+    return folder
+
+
+@pytest.mark.parametrize("template", ["{:05d}.jpg", "frame_{:010d}.jpg", "{}.png", "img_{:02d}.jpeg"])
+@pytest.mark.parametrize("start", [0, 1])
+def test_folders_are_understood_without_being_told(tmp_path, template, start):
+    folder = frames_in(tmp_path / "f", range(start, start + 12), template)
+    (folder / "Thumbs.db").touch()
+    (folder / "notes.txt").touch()
+    video = FolderVideo(folder, fps=6)
+    assert (len(video), video.start, video.timestamps[-1]) == (12, start, 11 / 6)
+    assert abs(int(video.frames([7])[0, 20, 20, 0]) - (start + 7)) <= 3
+    assert FolderVideo(folder, template=template.replace("{}", "{:d}")).start == start
+
+
+@pytest.mark.parametrize(
+    "numbers, words",
+    [
+        ([1, 2, 4, 5], "00003.jpg is missing (1 of 5); extract this clip again"),
+        ([3, 4, 5], "00001.jpg is missing (2 of 5); pass start=3"),
+        ([0, 2, 3], "00001.jpg is missing"),
+    ],
+)
+def test_gaps_name_the_first_missing_frame(tmp_path, numbers, words):
+    with pytest.raises(VideoError) as error:
+        FolderVideo(frames_in(tmp_path / "f", numbers))
+    assert words in str(error.value)
+
+
+def test_folder_faults(tmp_path):
+    folder = frames_in(tmp_path / "f", range(1, 5))
+    with pytest.raises(VideoError, match="no file fits template"):
+        FolderVideo(folder, template="img_{:05d}.jpg")
+    with pytest.raises(VideoError, match="needs one place for the number"):
+        FolderVideo(folder, template="img.jpg")
+    with pytest.raises(VideoError, match="numbers begin at 1"):
+        FolderVideo(folder, start=0)
+    (folder / "00002.jpg").write_bytes(b"\xff\xd8 not much of a picture")
+    with pytest.raises(VideoError, match="00002.jpg is not a readable picture"):
+        FolderVideo(folder).frames([0, 1])
+    frames_in(tmp_path / "g", [1], size=50)
+    os.replace(tmp_path / "g" / "00001.jpg", folder / "00002.jpg")
+    with pytest.raises(VideoError, match="00002.jpg is 50x50, the first frame 40x40"):
+        FolderVideo(folder).frames([1])
+    with pytest.raises(VideoError, match="pass fps="):
+        len(FolderVideo(frames_in(tmp_path / "h", [1])).timestamps)
+    with pytest.raises(VideoError, match="at least 32"):
+        FolderVideo(frames_in(tmp_path / "tiny", [1], size=20))
+
+
+def test_arrays_and_indices():
+    clip = torch.from_numpy(moving(6))
+    video = MemoryVideo(clip, fps=3)
+    assert torch.equal(video.frames([5, 0, 5]), clip[[5, 0, 5]]) and video.timestamps[3] == 1
+    for bad in ([6], [-1], []):
+        with pytest.raises(VideoError):
+            video.frames(bad)
+    with pytest.raises(VideoError, match="uint8"):
+        MemoryVideo(clip.float())
+    with pytest.raises(VideoError, match="did you mean 'decord'"):
+        open_video("a.mp4", backend="dekord")
+    with pytest.raises(VideoError, match="holds no frames"):
+        MemoryVideo(clip[:0])
+
+
+def test_scan_counts_without_a_header(tmp_path):
+    facts = scan(save(tmp_path / "a.mkv", moving(17)))
+    assert facts.announced is None and len(facts.timestamps) == 17 and facts.codec == "h264"
+
+
+def test_a_folder_is_listed_once_until_it_changes(tmp_path, monkeypatch):
+    folder = frames_in(tmp_path / "f", range(1, 9))
+    listed = []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
+    os.utime(folder, (1e9, 1e9))
+    assert [len(FolderVideo(folder)) for _ in range(5)] == [8] * 5 and len(listed) == 1
+    (folder / "00008.jpg").unlink()
+    assert len(FolderVideo(folder)) == 7 and len(FolderVideo(folder)) == 7
+    os.utime(folder, (1e9 + 9, 1e9 + 9))
+    (folder / "00004.jpg").unlink()
+    with pytest.raises(VideoError, match="00004.jpg is missing"):
+        FolderVideo(folder)
+
+
+def pack(path, folder, prefix="", names=None, **zip_options):
+    """The files of a folder as zip, tar or tar.gz, by the name's ending."""
+    names = sorted(os.listdir(folder)) if names is None else names
+    if str(path).endswith(".zip"):
+        with zipfile.ZipFile(path, "w", **zip_options) as box:
+            for name in names:
+                box.write(folder / name, prefix + name)
+    else:
+        with tarfile.open(path, "w:gz" if str(path).endswith("gz") else "w") as box:
+            for name in names:
+                box.add(folder / name, prefix + name)
+    return path
+
+
+LONG = "a rather long folder name/" * 6  # beyond the hundred bytes of a header
+
+
+@pytest.mark.parametrize("name", ["f.zip", "f.tar", "f.tar.gz", "f.tgz", "F.ZIP"])
+@pytest.mark.parametrize("prefix", ["", "./", "clip 1/", LONG, "gr\u00fcn/"])
+def test_archives_give_the_frames_of_their_folder(tmp_path, name, prefix):
+    folder = frames_in(tmp_path / "f", range(1, 13))
+    (folder / "Thumbs.db").write_bytes(b"x")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "._00001.jpg").write_bytes(b"x")
+    path = pack(tmp_path / name.lower(), folder, prefix).rename(tmp_path / name)
+    video = open_video(path, fps=6)
+    same = FolderVideo(folder, fps=6)
+    assert video.backend == "archive" and (len(video), video.start, video.size) == (12, 1, (40, 40))
+    assert torch.equal(video.frames(range(12)), same.frames(range(12))) and video.timestamps[-1] == 11 / 6
+    assert torch.equal(video.frames([7, 2, 7]), same.frames([7, 2, 7]))
+    assert torch.equal(pickle.loads(pickle.dumps(video)).frames([5]), same.frames([5]))
+    assert ArchiveVideo(path, template="{:05d}.jpg", start=3).frames([0])[0, 20, 20, 0] in range(2, 6)
+    assert sorted(os.listdir(tmp_path)) == sorted(["f", name])  # nothing was unpacked
+    with pytest.raises(VideoError, match="pass fps="):
+        len(open_video(path).timestamps)
+
+
+def test_gaps_and_mixed_names_in_archives(tmp_path):
+    folder = frames_in(tmp_path / "f", [1, 2, 4])
+    with pytest.raises(VideoError, match="00003.jpg is missing"):
+        open_video(pack(tmp_path / "a.zip", folder))
+    for n in (1, 2):
+        (folder / f"x{n}.jpg").write_bytes(b"x")
+    with pytest.raises(VideoError, match="mixes frames of several names"):
+        open_video(pack(tmp_path / "b.tar", folder))
+    with pytest.raises(VideoError, match="no numbered pictures"):
+        open_video(pack(tmp_path / "c.tar", folder, names=[]))
+    with pytest.raises(VideoError, match="no numbered pictures"):
+        open_video(pack(tmp_path / "c.zip", folder, names=[]))
+
+
+def entry(name, data=b"", **about):
+    """A tar's header and contents."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in about.items():
+        setattr(info, key, value)
+    return info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def picture():
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+END = bytes(1024)
+NEGATIVE = bytearray(entry("00001.png"))  # a size below nought once made readers of tar go in circles
+NEGATIVE[124:136] = b"\xff" * 11 + b"\x00"
+NEGATIVE[148:156] = b"%06o\0 " % (sum(NEGATIVE[:148]) + 8 * 32 + sum(NEGATIVE[156:512]))
+HARM = {
+    "climbs": (entry("../00001.png", picture()) + END, "leaves its folder"),
+    "inside": (entry("a/../../00001.png", picture()) + END, "leaves its folder"),
+    "absolute": (entry("/etc/00001.png", picture()) + END, "leaves its folder"),
+    "drive": (entry("C:/00001.png", picture()) + END, "leaves its folder"),
+    "backslash": (entry("..\\00001.png", picture()) + END, "leaves its folder"),
+    "link": (entry("00001.png", type=tarfile.SYMTYPE, linkname="/etc/passwd") + END, "a link or device"),
+    "hard link": (entry("00001.png", type=tarfile.LNKTYPE, linkname="x") + END, "a link or device"),
+    "device": (entry("00001.png", type=tarfile.CHRTYPE) + END, "a link or device"),
+    "pipe": (entry("00001.png", type=tarfile.FIFOTYPE) + END, "a link or device"),
+    "twice": (entry("00001.png", picture()) * 2 + END, "twice"),
+    "no end": (entry("00001.png", picture()), "no end mark"),
+    "huge": (entry("00001.png", size=1 << 40) + END, "reaches beyond"),
+    "negative": (bytes(NEGATIVE) + END, "reaches beyond|damaged"),
+    "rubbish": (bytes(range(256)) * 8, "damaged archive"),
+    "empty": (END, "no numbered pictures"),
+}
+
+
+@pytest.mark.parametrize("kind", HARM)
+@pytest.mark.parametrize("packed", [False, True])
+def test_harmful_tars_are_refused(tmp_path, kind, packed):
+    data, words = HARM[kind]
+    path = tmp_path / ("a.tar.gz" if packed else "a.tar")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with pytest.raises(VideoError, match=words) as error:
+        open_video(path).frames([0])
+    assert str(path) in str(error.value) and ";" in str(error.value)
+
+
+def zeros(path, size, count=1):
+    """A zip of pictures that are all zeros."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as box:
+        for n in range(count):
+            box.writestr(f"{n:05d}.png", bytes(size))
+    return path
+
+
+def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    ratio = zeros(tmp_path / "ratio.zip", 5_000_000)
+    many = zeros(tmp_path / "many.zip", 10, 6)
+    claim = bytearray(zeros(tmp_path / "claim.zip", 2000).read_bytes())
+    table = claim.rindex(b"PK\1\2")
+    claim[table + 20 : table + 28] = (90_000_000).to_bytes(
+        4, "little"
+    ) * 2  # packed and unpacked, as the table says
+    (tmp_path / "claim.zip").write_bytes(claim)
+    with gzip.open(tmp_path / "bomb.tgz", "wb") as file:
+        file.write(entry("notes.txt", size=40_000_000)[:512] + bytes(40_000_000))
+    (tmp_path / "many.tar").write_bytes(b"".join(entry(f"{n}.txt") for n in range(6)) + END)
+    monkeypatch.setattr("zipfile.ZipFile.open", lambda *args: pytest.fail("unpacked"))
+    with pytest.raises(VideoError, match="claims 5000000 bytes"):
+        open_video(ratio)
+    with pytest.raises(VideoError, match="claims 90000000 bytes"):
+        open_video(tmp_path / "claim.zip")
+    with pytest.raises(VideoError, match="the most that this file may hold"):
+        open_video(tmp_path / "bomb.tgz")
+    monkeypatch.setattr(sda.data.video, "_MEMBERS", 5)
+    for path in (many, tmp_path / "many.tar"):
+        with pytest.raises(VideoError, match="more than 5 entries"):
+            open_video(path)
+
+
+def test_zips_that_lie_or_are_locked(tmp_path):
+    path = pack(tmp_path / "a.zip", frames_in(tmp_path / "f", [1, 2, 3]), compression=zipfile.ZIP_DEFLATED)
+    whole = path.read_bytes()
+
+    def changed(offset, value, place=b"PK\1\2"):
+        data = bytearray(whole)
+        at = whole.rindex(place)
+        data[at + offset : at + offset + len(value)] = value
+        (tmp_path / "b.zip").write_bytes(data)
+        return tmp_path / "b.zip"
+
+    for at, value, place, words in (
+        (8, b"\1\0", b"PK\1\2", "password"),
+        (10, b"\x0e\0", b"PK\1\2", "rare way"),
+        (40, b"\xa0\xff", b"PK\1\2", "a link or device"),
+        (46, b"../", b"PK\1\2", "leaves its folder"),
+        (12, b"\xff\xff\xff\x7f", b"PK\5\6", "pack its frames as .tar"),
+    ):
+        with pytest.raises(VideoError, match=words):
+            open_video(changed(at, value, place))
+    for at, value in ((24, b"\x09\0\0\0"), (16, b"\0\0\0\0")):  # another size, another checksum
+        with pytest.raises(VideoError):
+            open_video(changed(at, value)).frames([0, 1, 2])
+    (tmp_path / "b.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match="cut short or no zip"):
+        open_video(tmp_path / "b.zip")
+
+
+def test_a_picture_in_an_archive_may_not_claim_absurd_pixels(tmp_path):
+    import struct
+    import zlib
+
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 7_000, 7_000, 8, 2, 0, 0, 0)
+    data = (
+        picture()[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + picture()[33:]
+    )
+    (tmp_path / "a.tar").write_bytes(entry("00001.png", data) + END)
+    with pytest.raises(VideoError, match="claims 7000x7000 pixels"):
+        open_video(tmp_path / "a.tar")
+
+
+def photo(frames=6, height=240, width=426):
+    """Smooth pictures of soft colours, as cameras take them."""
+    g = torch.Generator().manual_seed(0)
+    noise = torch.rand(frames, 1, 6, 9, generator=g) * 0.8 + torch.rand(frames, 3, 6, 9, generator=g) * 0.2
+    smooth = torch.nn.functional.interpolate(noise, (height, width), mode="bicubic")
+    return (smooth.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@pytest.mark.parametrize("kind", ["decord", "pyav", "folder", "archive", "memory"])
+@pytest.mark.parametrize("side", [32, 48, 54, 72, 96, 112, 200])
+def test_smaller_frames_have_the_size_asked_for_and_look_alike(tmp_path, kind, side):
+    from PIL import Image
+
+    from sda.data.transforms import resize_short
+
+    clip = photo()
+    path = tmp_path / "a.mp4"
+    if kind == "memory":
+        path = clip
+    elif kind in ("decord", "pyav"):
+        save(path, clip)
+    else:
+        (tmp_path / "f").mkdir()
+        for n, frame in enumerate(clip, 1):
+            Image.fromarray(frame).save(tmp_path / "f" / f"{n:05d}.jpg", quality=95)
+        path = tmp_path / "f" if kind == "folder" else pack(tmp_path / "a.zip", tmp_path / "f")
+    video = open_video(path, kind, short_side=side)
+    whole = open_video(path, kind)
+    small = video.frames([0, 3, 5])
+    wanted = resize_short(whole.frames([0, 3, 5]), side)
+    assert (
+        small.shape == wanted.shape
+        and tuple(small.shape[1:3]) == video.size
+        and video.full_size == (240, 426)
+    )
+    assert (small.float() - wanted.float()).abs().mean() < 3.5
+    assert resize_short(small, side) is small  # nothing is left to be done
+    assert (
+        open_video(path, kind, short_side=240).size
+        == open_video(path, kind, short_side=999).size
+        == (240, 426)
+    )
+    with pytest.raises(VideoError, match="at least 32"):
+        open_video(path, kind, short_side=31)
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+def test_smaller_frames_of_a_phone_stand_upright(tmp_path, angle, backend):
+    with av.open(str(tmp_path / "phone.mp4"), "w") as box:
+        stream = box.add_stream("libx264", rate=12)
+        stream.height = 120
+        stream.width = 160
+        stream.pix_fmt = "yuv420p"
+        stream.set_display_rotation(angle)
+        for frame in photo(5, 120, 160):
+            box.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        box.mux(stream.encode())
+    whole = open_video(tmp_path / "phone.mp4", backend)
+    video = open_video(tmp_path / "phone.mp4", backend, short_side=60)
+    assert video.size == ((60, 80) if angle == 180 else (80, 60))
+    wanted = MemoryVideo(whole.frames([2]), short_side=60).frames([0])
+    assert (
+        video.frames([2]).shape == wanted.shape
+        and (video.frames([2]).float() - wanted.float()).abs().mean() < 5
+    )
+
+
+def test_a_stray_number_far_away_is_a_gap_and_not_a_hang(tmp_path):
+    folder = frames_in(tmp_path / "f", [1, 2, 3], "{}.jpg")
+    (folder / "999999999999.jpg").write_bytes(b"x")
+    with pytest.raises(VideoError, match="4.jpg is missing"):
+        open_video(folder)
+    (folder / ("9" * 200 + ".jpg")).write_bytes(b"x")
+    with pytest.raises(VideoError, match="4.jpg is missing|several names"):
+        open_video(folder)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.avi"])
+def test_a_video_may_not_claim_absurd_pixels(tmp_path, monkeypatch, name):
+    """Frames beyond 8K are refused from the header, before the first of them takes memory."""
+    save(tmp_path / name, moving(3), codec={"mp4": "libx264", "webm": "libvpx-vp9", "avi": "mpeg4"}[name[2:]])
+    height, width = open_video(tmp_path / name).full_size
+    monkeypatch.setattr(sda.data.video, "_PIXELS", height * width - 1)
+    monkeypatch.setattr(sda.data.video, "_packet_table", lambda *_: pytest.fail("a frame was decoded"))
+    with pytest.raises(VideoError, match=f"claims {width}x{height} pixels"):
+        sda.data.video._scan(tmp_path / name)
