@@ -1,8 +1,8 @@
 """Numbers of the library as they were when recorded, and whether today's code still gives them.
 
 `python tests/golden.py record [NAME...]` computes items and writes them to tests/golden/;
-`python tests/golden.py check [NAME...]` computes them again and compares. A NAME is the beginning of an item's name,
-e.g. `trace` or `networks/tiny`. Every access to the library stands in the first part of this file.
+`python tests/golden.py check [NAME...]` computes them again and compares. A NAME is the beginning of an
+item's name, e.g. `trace` or `networks/tiny`. Every access to the library stands in the first part of this file.
 """
 
 import argparse
@@ -286,7 +286,7 @@ def curves(net, clips, maps, over):
 
 
 def randomised(net, clips):
-    """Rank correlations of a map with itself in networks with random weights; rests on the order modules are made in."""
+    """Rank correlations of a map with itself under random weights; rests on the order modules are made in."""
     return trust.randomisation(net, clips).to_numpy(float)
 
 
@@ -463,7 +463,7 @@ def value_of(name, shape, dtype, table):
 
 @cache
 def normal_numbers():
-    """Normally distributed numbers; an odd count that no filter size divides, so that filters differ when it is repeated."""
+    """Normally distributed numbers; no filter size divides their odd count, so repeated filters differ."""
     return torch.from_numpy(np.random.default_rng(0).standard_normal(2_000_003).astype(np.float32))
 
 
@@ -811,7 +811,7 @@ def compare(name, recorded, found, same_machine):
 
 
 def check(name):
-    """Compute one item and compare: faults, and a word; None and the reason when it cannot be computed here."""
+    """Compute one item and compare: faults, and a word; None and the reason where it cannot be computed."""
     if reason := ITEMS[name].lacks():
         return None, reason
     machine, values = load()
