@@ -21,7 +21,7 @@ from sda.data.transforms import (
     resize_clip,
     resize_short,
 )
-from .video import unknown_name
+from ..foundation.errors import unknown_name
 
 # %% ../../nbs/data/32_crops.ipynb #9544947e
 _PLACES = {
@@ -81,7 +81,7 @@ class TestViews(PixelTransform):
     ):
         known = views_for(resize, size)
         if name not in known:
-            raise ValueError(unknown_name("view", name, list(known)))
+            raise unknown_name("view", name, list(known))
         self.name = name
         self.view = known[name]
         self.mean = mean

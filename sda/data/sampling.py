@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from .video import unknown_name
+from ..foundation.errors import unknown_name
 
 # %% ../../nbs/data/30_sampling.ipynb #49d8a553
 _Sampler = Callable[..., list[list[int]]]
@@ -38,7 +38,7 @@ def get_sampler(
 ) -> _Sampler:  # Function of (total, num_frames, random, generator, views)
     """The sampler of that name."""
     if name not in SAMPLERS:
-        raise ValueError(unknown_name("sampler", name, list(SAMPLERS)))
+        raise unknown_name("sampler", name, list(SAMPLERS))
     return SAMPLERS[name]
 
 # %% ../../nbs/data/30_sampling.ipynb #e6b13ac3

@@ -17,7 +17,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from .video import unknown_name
+from ..foundation.errors import unknown_name
 
 # %% ../../nbs/data/31_transforms.ipynb #62ab43a9
 CROPS = ("multiscale", "resized", "random", "centre")
@@ -324,9 +324,9 @@ class TransformConfig:
         for name in ("scales", "area", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.crop not in CROPS:
-            raise ValueError(unknown_name("crop", self.crop, list(CROPS)))
+            raise unknown_name("crop", self.crop, list(CROPS))
         if self.colour not in COLOURS:
-            raise ValueError(unknown_name("colour", self.colour, list(COLOURS)))
+            raise unknown_name("colour", self.colour, list(COLOURS))
         if self.size < 32:
             raise ValueError(f"size={self.size} must be at least 32 pixels")
         if self.resize is not None and self.resize < self.size:

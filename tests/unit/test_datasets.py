@@ -32,7 +32,7 @@ from sda.data.datasets import (
 )
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig, crop_shapes
-from sda.data.video import VideoError
+from sda.foundation.errors import UnknownNameError, VideoError
 
 av = pytest.importorskip("av")
 NAMES = ["moving left to right", "moving right to left"]
@@ -187,7 +187,7 @@ def test_no_path_leaves_the_root(tmp_path, name):
 
 
 def test_layout_errors(toy, tmp_path):
-    with pytest.raises(ListError, match="did you mean 'train'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'train'"):
         open_dataset(toy, "training")
     with pytest.raises(ListError, match="lacks category.txt, img, trainValTest"):
         open_dataset(tmp_path)
