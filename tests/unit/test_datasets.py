@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sda.data.video
-from sda.data.crops import TestViews
+from sda.data.crops import MultiCrop
 from sda.data.datasets import (
     ClipDataset,
     EpochBatches,
@@ -457,7 +457,7 @@ def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monke
     sampling = Sampling("segments", 4)
     for transform, train, side in (
         (config, False, 256),
-        (TestViews("3x256", NAMES), False, 256),
+        (MultiCrop("3x256", NAMES), False, 256),
         (config, True, 340),
     ):
         sizes.clear()
