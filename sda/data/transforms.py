@@ -6,7 +6,7 @@
 __all__ = ['CROPS', 'COLOURS', 'resize_clip', 'resize_short', 'crop_clip', 'centre_crop', 'crop_shapes', 'crop_places',
            'multi_scale_crop', 'random_crop', 'mirror_name', 'flip_map', 'flip_clip', 'affine', 'to_float', 'normalise',
            'denormalise', 'permute_colour', 'draw_once', 'cut_clips', 'TransformConfig', 'PixelTransform',
-           'TrainTransform', 'TestTransform']
+           'TrainTransform', 'EvalTransform']
 
 # %% ../../nbs/data/31_transforms.ipynb #9d984f36
 import math
@@ -339,9 +339,9 @@ class TransformConfig:
         """What training does to a clip; the names tell which labels a flip exchanges."""
         return TrainTransform(self, flip_map(class_names))
 
-    def test(self) -> "TestTransform":
+    def test(self) -> "EvalTransform":
         """What testing does to a clip."""
-        return TestTransform(self)
+        return EvalTransform(self)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -356,7 +356,10 @@ class TransformConfig:
 class PixelTransform:
     """`(clip, label, generator) -> (float clip, label)`; kinds differ in what they do to bytes, `pixels`."""
 
-    __test__ = False  # a name that pytest would collect
+    @property
+    def mirrored(self) -> tuple[bool, ...]:
+        """Of every crop that a clip is turned into: whether it is a mirror image."""
+        return (False,)
 
     @property
     def short_side(self) -> int | None:
@@ -428,7 +431,7 @@ class TrainTransform(PixelTransform):
         return clip, label, *affine(c.mean, c.std, gain, offset)
 
 # %% ../../nbs/data/31_transforms.ipynb #1d849266
-class TestTransform(PixelTransform):
+class EvalTransform(PixelTransform):
     """Resize, centre crop, normalisation; nothing random."""
 
     def __init__(self, config: TransformConfig):
