@@ -4,20 +4,21 @@
 fuse plain operations themselves, they are the plain operations.
 
 `SumNorm` normalises a sum without making it, and `SumNorm.gate` goes on to the gated input, so that of all
-tensors of full size only the input is kept for the gradient. SDA takes them where `fuses` says so: `up_norm` is
-a `SumNorm` (it is as built; a synchronised norm put in its place is not) with weights and running statistics,
+tensors of full size only the input is kept for the gradient. SDA takes them where `fuses` says so: `up_norm`
+is a `SumNorm` (as built; a synchronised norm put in its place is not) with weights and running statistics,
 and no compiler is at work. A hook on `up_norm` or on `hook_gate` waits for a tensor that `gate` never shows;
 then `up_norm` is called as a module and the rest is plain. The same operations in the same order: the same
 bits, for more memory.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Size = tuple[int, int]
+Size = Sequence[int]  # height and width
 
 
 def _double(x: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def resize(
 ) -> Tensor:  # [..., H, W], equal to adaptive_avg_pool2d(x, size), overlapping bins included
     """Adaptive average pooling of any number of leading dimensions, down or up."""
     if torch.compiler.is_compiling():
-        return F.adaptive_avg_pool2d(x.flatten(0, -3), size).unflatten(0, x.shape[:-2])
+        return F.adaptive_avg_pool2d(x.flatten(0, -3), (size[0], size[1])).unflatten(0, x.shape[:-2])
     return x if tuple(x.shape[-2:]) == tuple(size) else _Resize.apply(x, tuple(size))
 
 
