@@ -1,0 +1,20 @@
+"""Today's code gives the numbers that were recorded; see golden.py, which also runs by itself."""
+
+import golden
+import pytest
+
+SLOW = ("networks/resnet50", "networks/resnet101")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in golden.ITEMS]
+)
+def test_golden(name):
+    faults, said = golden.check(name)
+    if faults is None:
+        pytest.skip(said)
+    assert not faults, f"{name}: {said}"
+
+
+def test_every_item_is_recorded():
+    assert set(golden.load()[1]) == set(golden.ITEMS)
