@@ -17,7 +17,7 @@ from naive import naive_sda  # noqa: E402
 
 
 def make(channels=64, awake=True, **options):
-    """A block whose LST is awake (its published start is nearly silent) and whose last norm is not at rest."""
+    """A block whose LST is awake (its published start is nearly silent), whose last norm is not at rest."""
     torch.manual_seed(0)
     block = SDA(channels, **options)
     with torch.no_grad():
