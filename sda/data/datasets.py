@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .annotations import records_diving48, records_epic55, records_something_v1, records_something_v2
-from .lists import ListError, Record, has_offsets, read_classes, read_list, safe_join
+from .lists import ListError, Record, has_offsets, read_classes, read_groups, read_list, safe_join
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
 from .video import Video, open_video
@@ -239,6 +239,7 @@ class _Clips(Dataset):
     source: str = ""  # Dataset and release the lists were made from, e.g. "Diving48 V2 (by file name)"
     # List in trainValTest/ that the records come from, e.g. "val"; empty for records of your own
     split: str = ""
+    groups: dict[str, dict[str, str]] = {}  # Of the classes, by attribute; from groups.json
 
     def __len__(self) -> int:
         return len(self.records)
@@ -357,6 +358,7 @@ def open_dataset(
     data.name = root.resolve().name
     data.source = source_of(root, split)
     data.split = split
+    data.groups = read_groups(root)
     return data
 
 
