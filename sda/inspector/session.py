@@ -88,12 +88,12 @@ from ..explaining.verdicts import Trial, Verdicts, fig_trial_curves, fig_verdict
 from ..figures import plots
 from ..figures.plots import COLOURS, FONT, fig_cam_strip, fig_clip, fig_top_k, new_figure, stage_of, to_png
 from ..foundation.errors import unknown_name
+from ..foundation.files import check_folder
 from ..moves.make import PAIRS
 from ..networks.backbones import VideoNet, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import evaluate, softmax
-from .report import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -1409,7 +1409,7 @@ class _Keeper(_Drawer):
     def save(self, folder: str | Path, panel: str = "strip", kind: str = "png") -> Path:
         """Write a picture and what it shows."""
         _known("kind of file", kind, ("png", "svg"))
-        folder = check_writable(folder)
+        folder = check_folder(folder)
         stem = Path(self.state.clip_id or "sheet").stem
         path = folder / f"{stem}-{panel}.{kind}"
         if panel == "sheet":
