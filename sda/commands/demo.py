@@ -32,7 +32,8 @@ from ..data.datasets import ClipDataset, open_dataset
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.runs import load_records, new_record, save_record
 from ..inspector.report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
-from ..moves.make import CLASSES, PAIRS, make_moves
+from ..moves.classes import CLASSES, PAIRS
+from ..moves.make import make_moves
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
 from ..training.trainer import TrainConfig, recipe

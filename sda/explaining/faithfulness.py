@@ -26,7 +26,7 @@ from .cam import LAYER, Target, clip_cams, find_layer
 from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
 from .trace import Trace
 from ..figures.plots import FONT, new_figure
-from ..moves.make import load_truth
+from ..moves.truth import load_truth
 from ..networks.backbones import VideoNet, create_model
 from ..networks.blocks import DEPENDENCIES
 from ..testing.evaluate import softmax

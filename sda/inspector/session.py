@@ -48,7 +48,7 @@ from ..figures import plots
 from ..figures.plots import COLOURS, FONT, fig_cam_strip, fig_clip, fig_top_k, new_figure, stage_of, to_png
 from ..foundation.errors import unknown_name
 from .report import check_writable
-from ..moves.make import PAIRS
+from ..moves.classes import PAIRS
 from ..networks.backbones import VideoNet, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
