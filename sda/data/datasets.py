@@ -25,7 +25,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .clips import ClipReader, LoadedClip, open_record
-from .lists import ListError, Record, read_classes, read_list
+from .lists import ListError, Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
 from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
@@ -218,6 +218,8 @@ class ClipDataset(Dataset):
         name: str = "",  # Of the dataset, e.g. "diving48"
         source: str = "",  # Dataset and release of the lists, e.g. "Diving48 V2 (by file name)"
         split: str = "",  # List in trainValTest/ that the records come from; empty for records of your own
+        groups: dict[str, dict[str, str]]
+        | None = None,  # Attribute -> class name -> group, see `read_groups`
         **options,  # Of `open_video`; `short_side=None` reads frames as large as they are
     ):
         if not records:
@@ -229,6 +231,7 @@ class ClipDataset(Dataset):
         self.name = name
         self.source = source
         self.split = split
+        self.groups = groups or {}
         self.reader = ClipReader(transform, sampling, class_names, train, **options)
         self.train = train
         self.sampling = self.reader.sampling
@@ -318,7 +321,8 @@ def open_dataset(
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
     told = {"name": root.resolve().name, "source": source_of(root, split), "split": split}
-    data = ClipDataset(records, names, sampling, transform, train, **told, **options)
+    groups = read_groups(root)
+    data = ClipDataset(records, names, sampling, transform, train, groups=groups, **told, **options)
     if cache == "auto":
         size = data.decoded_size()
         cache = size is not None and size <= AUTO_CACHE
