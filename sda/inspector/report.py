@@ -48,16 +48,10 @@ from sda.explaining.effects import (
     uniform,
 )
 from ..explaining.trace import Trace, fingerprint, trace_clips
-from sda.figures.plots import (
-    fig_cam_strip,
-    fig_clip,
-    fig_interventions,
-    fig_selection,
-    fig_selection_by_class,
-    fig_selection_by_stage,
-    fig_triptych,
-    to_png,
-)
+from ..figures.clips import fig_cam_strip, fig_clip
+from ..figures.effects import fig_interventions, fig_triptych
+from ..figures.selection import fig_selection, fig_selection_by_class, fig_selection_by_stage
+from ..figures.style import to_png
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import ModelCard, load_model
@@ -132,7 +126,7 @@ def table(
 
 # %% ../../nbs/inspector/72_report.ipynb #567d2550
 def picture(
-    figure: Figure,  # from sda.figures.plots
+    figure: Figure,  # from sda.figures
     caption: str,  # says how to read it, plain text
     alt: str = "",  # what it shows, for screen readers; the caption's first sentence if left out
 ) -> str:  # HTML

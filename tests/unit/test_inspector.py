@@ -19,7 +19,7 @@ from sda.data.datasets import open_dataset
 from sda.data.video import VideoError
 from sda.explaining.trace import Trace
 from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
-from sda.figures.plots import to_png
+from sda.figures.style import to_png
 from sda.inspector.session import (
     ACTIONS,
     MAX_UPLOAD,
