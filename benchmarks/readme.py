@@ -10,17 +10,11 @@ from sda.data.video import open_video
 from sda.explaining.trace import trace_clips
 from sda.figures.clips import draw_frame
 from sda.figures.style import COLOURS, FONT, HeatTable, draw_heat, new_figure, to_png
+from sda.foundation.runs import load_records
 from sda.networks.checkpoints import load_model
 from sda.studies.accuracy import by_seed, in_words, load_runs
 from sda.studies.selection import fig_selection_over_seeds
-from sda.testing.results import (
-    accuracy_table,
-    choose_table,
-    load_published,
-    load_records,
-    percent_table,
-    to_markdown,
-)
+from sda.testing.results import accuracy_table, choose_table, load_published, percent_table, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "sda" / "assets"

@@ -24,10 +24,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .annotations import records_diving48, records_epic55, records_something_v1, records_something_v2
-from .lists import ListError, Record, has_offsets, read_classes, read_list, safe_join
+from .lists import ListError, Record, has_offsets, read_classes, read_groups, read_list, safe_join
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from .video import Video, VideoError, open_video, unknown_name
+from .video import Video, open_video
+from ..foundation.errors import VideoError, unknown_name
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
@@ -238,6 +239,7 @@ class _Clips(Dataset):
     source: str = ""  # Dataset and release the lists were made from, e.g. "Diving48 V2 (by file name)"
     # List in trainValTest/ that the records come from, e.g. "val"; empty for records of your own
     split: str = ""
+    groups: dict[str, dict[str, str]] = {}  # Of the classes, by attribute; from groups.json
 
     def __len__(self) -> int:
         return len(self.records)
@@ -347,7 +349,7 @@ def open_dataset(
         )
     splits = sorted(f.stem for f in (root / "trainValTest").glob("*.txt"))
     if split not in splits:
-        raise ListError(unknown_name("split", split, splits))
+        raise unknown_name("split", split, splits)
     names = read_classes(root / "category.txt")
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
@@ -356,6 +358,7 @@ def open_dataset(
     data.name = root.resolve().name
     data.source = source_of(root, split)
     data.split = split
+    data.groups = read_groups(root)
     return data
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ..data.video import unknown_name
 from .cam import METHODS, clip_cam
 from .effects import KnockOuts, knock_out_map, weight_against_effect
 from sda.explaining.faithfulness import (
@@ -29,6 +28,8 @@ from sda.explaining.faithfulness import (
     seed_agreement,
 )
 from .trace import Trace
+from ..figures.style import FONT, new_figure
+from ..foundation.errors import unknown_name
 from ..networks.backbones import VideoNet, list_models, sda_blocks
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #35f59b43
@@ -66,7 +67,7 @@ class Trial:
         if len(self.labels) != len(self.clips):
             raise ValueError(f"{len(self.labels)} labels for {len(self.clips)} clips")
         if self.method not in METHODS:
-            raise ValueError(unknown_name("method", self.method, list(METHODS)))
+            raise unknown_name("method", self.method, list(METHODS))
 
     @cached_property
     def how(self) -> dict[str, str]:

@@ -20,7 +20,9 @@ BATCHES = "#999999"  # single batches, which scatter
 
 
 def fig_history(
-    history: Sequence[Mapping[str, Any]],  # one row per epoch: epoch, train_loss, val_loss, train_top1, val_top1
+    history: Sequence[
+        Mapping[str, Any]
+    ],  # one row per epoch: epoch, train_loss, val_loss, train_top1, val_top1
     batches: Sequence[tuple[int, float]] = (),  # step and loss of single steps
     per_epoch: float = 1,  # steps of an epoch, which places the rows among the steps
 ) -> Figure:  # loss on the left, accuracy on the right
@@ -54,7 +56,9 @@ def fig_lr_sweep(
     axes.plot(table["lr"], table["smooth"], color=TRAINING, label="smoothed")
     axes.axvline(suggestion, color=VALIDATION, ls="--", label=f"suggestion {suggestion:.1e}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)")
-    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")  # in plain letters: `to_png` writes no formulas
+    axes.xaxis.set_major_formatter(
+        lambda rate, _: f"{rate:g}"
+    )  # in plain letters: `to_png` writes no formulas
     top = max(table["loss"].iloc[0], table["smooth"].iloc[0], 1e-3)  # an explosion leaves the picture
     axes.set_ylim(0, 1.65 * top)
     axes.legend(frameon=False, fontsize=FONT - 1)
@@ -89,7 +93,9 @@ def fig_reliability(
     figure = new_figure(3.4, 2.8)
     axes = figure.subplots()
     width = filled["to"] - filled["from"]
-    bars = axes.bar(filled["from"], filled["accuracy"], width, align="edge", color=TRAINING, edgecolor="white")
+    bars = axes.bar(
+        filled["from"], filled["accuracy"], width, align="edge", color=TRAINING, edgecolor="white"
+    )
     axes.bar_label(bars, [f"{n:.0f}" for n in filled["n"]], fontsize=FONT - 1)
     axes.plot([0, 1], [0, 1], "--", color="#555555")
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.15), yticks=[0, 0.5, 1])
