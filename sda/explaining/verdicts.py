@@ -28,7 +28,6 @@ from sda.explaining.faithfulness import (
     seed_agreement,
 )
 from .trace import Trace
-from ..figures.style import FONT, new_figure
 from ..foundation.errors import unknown_name
 from ..networks.backbones import VideoNet, list_models, sda_blocks
 
