@@ -72,10 +72,10 @@ from torch import Tensor, nn
 from traitlets import CFloat, Dict, Enum, HasTraits, Int, List, TraitError, Unicode, validate
 
 from .. import __version__
-from ..data.datasets import ClipDataset, Record, open_dataset, read_classes
+from ..data.datasets import ClipDataset, open_dataset
+from ..data.lists import Record, read_classes
 from ..data.sampling import Sampling
-from ..data.transforms import TransformConfig, denormalise
-from ..data.video import open_video
+from ..data.transforms import TransformConfig
 from ..explaining import effects as probes
 from ..explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, shared_top
 from ..explaining.faithfulness import truth_masks
@@ -577,17 +577,9 @@ class _Clips(_Kept):
     def seen(self, clip_id: str) -> Seen:
         """Decode a clip and turn what the network gets back into pictures."""
         data, i = self.place(clip_id)
-        item = data[i]
-        config = data.transform_config or TransformConfig()
-        clip = (
-            item["clip"] if item["clip"].ndim == 4 else item["clip"][0]
-        )  # several views: the first is shown
-        frames = denormalise(clip, config.mean, config.std).numpy()
-        record = data.records[i]
-        indices = data.chosen(i)[0]
-        clock = open_video(record.path, **data.reader).times
-        times = None if clock is None else clock[[record.offset + k for k in indices]]
-        return Seen(clip_id, clip, frames, indices, times, None if clip_id in self.added else item["label"])
+        loaded = data.load(i)
+        label = None if clip_id in self.added else loaded.label
+        return Seen(clip_id, loaded.clip[0], loaded.frames, loaded.indices[0], loaded.times, label)
 
     def close(self) -> None:
         """Remove the files that people uploaded."""
