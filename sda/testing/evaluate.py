@@ -646,7 +646,7 @@ def _process() -> tuple[int, int]:
 
 def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
     """A short name for these weights on these clips, seen through these views."""
-    clips = cache_key(dataset.records, dataset.reader) if hasattr(dataset, "reader") else len(dataset)
+    clips = cache_key(dataset.records, dataset.reader.options) if hasattr(dataset, "reader") else len(dataset)
     view = getattr(dataset, "transform_config", None) or getattr(dataset, "transform", None)
     known = [repr(getattr(dataset, name, None)) for name in ("class_names", "sampling")]
     digest = hashlib.sha256(repr((clips, repr(view), known)).encode())
@@ -708,13 +708,6 @@ def _same_classes(model: nn.Module, names: list[str]) -> None:
             f"({names[0]!r}, ...) or another order: use the category.txt the model was trained with."
         )
 
-
-def _view_count(dataset: Dataset) -> int:
-    """Views of a clip, as far as the dataset tells: clips in time by crops."""
-    return getattr(getattr(dataset, "sampling", None), "views", 1) * getattr(
-        getattr(dataset, "transform", None), "views", 1
-    )
-
 # %% ../../nbs/testing/54_evaluate.ipynb #b0784cce
 def evaluate(
     model: nn.Module,  # network; with `.card` its class names are compared with the clips'
@@ -730,10 +723,8 @@ def evaluate(
         raise EvaluationError("There are no clips to test: check the list file.")
     if not allow_other_classes:
         _same_classes(model, list(dataset.class_names))
-    put_back = getattr(
-        getattr(dataset, "transform", None), "scores", lambda logits: logits
-    )  # of mirrored views
-    videos = max(1, batch_size // _view_count(dataset))
+    reader = getattr(dataset, "reader", None)
+    videos = max(1, batch_size // (len(reader.mirrored) if reader else 1))
     (rank, world) = _process()
     store = _Parts(parts, model, dataset, rank)
     todo = [i for i in range(rank, len(dataset), world) if i not in store.rows]
@@ -745,7 +736,8 @@ def evaluate(
     ):
         for number, batch in enumerate(loader):
             places = todo[number * videos :][: len(batch["id"])]
-            logits = put_back(_view_logits(model, model_input(batch), batch_size))
+            logits = _view_logits(model, model_input(batch), batch_size)
+            logits = reader.put_back(logits) if reader else logits
             store.add(places, list(batch["id"]), logits.numpy(), batch["label"].numpy())
             bar.update(len(places))
     rows = store.gather(world)

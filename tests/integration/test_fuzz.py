@@ -1,4 +1,4 @@
-"""Damaged bytes in every reader, in a child process with a time limit: frames or a VideoError, no crash, no hang."""
+"""Damaged bytes in every reader, in a child process with a time limit: frames or an error, no crash, no hang."""
 
 import io
 import json

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import nn
 from torchmetrics.functional import accuracy as reference_accuracy
 
-from sda.data.datasets import ClipDataset, Record
+from sda.data.datasets import ClipDataset
+from sda.data.lists import Record
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.foundation.errors import VideoError
