@@ -10,7 +10,8 @@ from ..data.datasets import source_of
 from ..data.extract import extract
 from ..data.lists import read_classes
 from ..data.make import DATASETS, make_dataset
-from ..moves.make import CLASSES, make_moves
+from ..moves.classes import CLASSES
+from ..moves.make import make_moves
 from ..networks.checkpoints import class_hash
 from .options import Command, CommandLineError
 

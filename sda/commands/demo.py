@@ -25,7 +25,8 @@ from ..foundation.devices import pick_device
 from ..foundation.errors import RunError
 from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import load_records, new_record, save_record
-from ..moves.make import CLASSES, PAIRS, make_moves
+from ..moves.classes import CLASSES, PAIRS
+from ..moves.make import make_moves
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
 from ..training.trainer import TrainConfig, recipe, train

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from ..data.transforms import TransformConfig, denormalise
 from ..explaining.cam import ClipCam, clip_cam
 from ..explaining.trace import Trace
-from ..figures.plots import fig_cam_strip, fig_selection, fig_selection_by_class, fig_selection_by_stage
+from ..figures.clips import fig_cam_strip
+from ..figures.selection import fig_selection, fig_selection_by_class, fig_selection_by_stage
 from ..foundation.errors import RunError
 from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import machine_in_words

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..figures.plots import to_png
+from ..figures.style import to_png
 
 __all__ = ["words", "table", "picture", "page"]
 
@@ -39,7 +39,7 @@ def table(
 
 
 def picture(
-    figure: Figure,  # from sda.figures.plots
+    figure: Figure,  # from sda.figures
     caption: str,  # says how to read it, plain text
     alt: str = "",  # what it shows, for screen readers; the caption's first sentence if left out
 ) -> str:  # HTML

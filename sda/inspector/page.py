@@ -32,7 +32,8 @@ from ..explaining.effects import (
     uniform,
 )
 from ..explaining.trace import fingerprint, trace_clips
-from ..figures.plots import fig_cam_strip, fig_clip, fig_interventions, fig_triptych
+from ..figures.clips import fig_cam_strip, fig_clip
+from ..figures.effects import fig_interventions, fig_triptych
 from ..foundation.devices import pick_device
 from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import check_folder, write_atomic

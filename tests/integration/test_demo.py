@@ -25,7 +25,8 @@ from sda.commands.report import Tested, accuracy_rows, accuracy_section
 from sda.data.datasets import open_dataset
 from sda.data.transforms import TransformConfig
 from sda.foundation.errors import RunError
-from sda.moves.make import PAIRS, render
+from sda.moves.classes import PAIRS
+from sda.moves.render import render
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
 
