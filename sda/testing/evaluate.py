@@ -768,7 +768,7 @@ def protocol(
         return sampling, config, f"{clips} view{'s' * (clips > 1)}, centre crop"
     if config.resize is None:
         raise EvaluationError("Named views need clips of one height; this model takes any.")
-    crops = MultiCrop(views, card.class_names, config.mean, config.std, config.resize, config.size)
+    crops = MultiCrop(views, config.mean, config.std, config.resize, config.size)
     return sampling, crops, f"{sampling.num_frames} frames x {views} x {clips} clip{'s' * (clips > 1)}"
 
 # %% ../../nbs/testing/54_evaluate.ipynb #e8490bb1

@@ -23,7 +23,6 @@ import sda.testing.evaluate
 import sda.testing.results
 from sda.commands.demo import DemoConfig
 from sda.commands.main import COMMANDS, count, main, parse
-from sda.data.datasets import open_dataset
 from sda.data.lists import read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
