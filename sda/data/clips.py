@@ -140,7 +140,7 @@ class ClipReader:
             )
         config = TransformConfig.from_dict(card.transform)
         sampling = Sampling.from_dict(card.sampling)
-        sampling = sampling.with_views(clips or sampling.views)
+        sampling = sampling.with_views(clips) if clips else sampling
         if not crops:
             return cls(config, sampling, card.class_names, **options)
         if config.resize is None:

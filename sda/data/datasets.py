@@ -51,7 +51,7 @@ def cache_key(
     records: list[Record],  # Clips in order
     options: dict,  # Of `open_video`
 ) -> str:  # 16 hexadecimal digits
-    """A name for the decoded form of exactly these clips: any change of list, file size or time is another."""
+    """A name for the decoded form of exactly these clips: any change of list or files is another."""
     told = sorted((option, value) for option, value in options.items() if value is not None)
     digest = hashlib.sha256(f"2 {told}\n".encode())
     for r in records:
