@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'DAMAGED', 'EvaluationError', 'Predictions', 'softmax', 'hits', 'interval', 'by_class', 'confusion',
-           'most_confused', 'calibration', 'calibration_error', 'fig_reliability', 'by_group', 'pair_accuracy',
-           'by_attribute', 'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare', 'actions',
-           'accuracy', 'top1', 'mean_class_accuracy', 'class_needs', 'summary', 'describe', 'save_tables', 'evaluate',
-           'protocol', 'predict', 'windows', 'slide']
+           'most_confused', 'calibration', 'calibration_error', 'by_group', 'pair_accuracy', 'by_attribute',
+           'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare', 'actions', 'accuracy', 'top1',
+           'mean_class_accuracy', 'class_needs', 'summary', 'describe', 'save_tables', 'evaluate', 'protocol',
+           'predict', 'windows', 'slide']
 
 # %% ../../nbs/testing/54_evaluate.ipynb #4136ed66
 import contextlib
@@ -36,7 +36,7 @@ from ..data.crops import MultiCrop
 from ..data.datasets import cache_key, model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
-from ..moves.make import CLASSES, NEEDS
+from ..moves.classes import CLASSES, NEEDS
 from ..networks.checkpoints import ModelCard, class_hash, load_model
 
 # %% ../../nbs/testing/54_evaluate.ipynb #24564b06
@@ -208,34 +208,6 @@ def calibration_error(
     return multiclass_calibration_error(
         sure, torch.from_numpy(predictions.labels), sure.shape[1], bins
     ).item()
-
-# %% ../../nbs/testing/54_evaluate.ipynb #a3acbc46
-def fig_reliability(
-    predictions: Predictions,  # scores of N videos
-    bins: int = 10,  # bars
-) -> Any:  # matplotlib Figure
-    """Accuracy against confidence, with the number of videos over each bar, as a matplotlib `Figure`."""
-    from matplotlib.figure import Figure
-
-    table = calibration(predictions, bins)
-    table = table[table["n"] > 0].astype(float)
-    figure = Figure(figsize=(3.4, 2.8), dpi=80, layout="constrained")
-    axes = figure.subplots()
-    bars = axes.bar(
-        table["from"], table["accuracy"], 1 / bins, align="edge", color="#0072B2", edgecolor="white"
-    )
-    axes.bar_label(bars, [f"{n:.0f}" for n in table["n"]], fontsize=7)
-    axes.plot([0, 1], [0, 1], "--", color="#555555")
-    axes.set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        xlim=(0, 1),
-        ylim=(0, 1.12),
-        yticks=[0, 0.5, 1],
-        title=f"calibration error {calibration_error(predictions):.3f}, n = {len(predictions)}",
-    )
-    axes.title.set_fontsize(9)
-    return figure
 
 # %% ../../nbs/testing/54_evaluate.ipynb #5a39b206
 def by_group(
@@ -518,7 +490,6 @@ for _method in (
     most_confused,
     calibration,
     calibration_error,
-    fig_reliability,
 ):
     setattr(Predictions, _method.__name__, _method)
 Predictions.interval = _interval
@@ -573,6 +544,9 @@ def save_tables(
     stem: str | Path,  # how the files' paths begin
 ) -> list[Path]:  # the four files
     """Write STEM-classes.csv, -confusion.csv, -confused.csv and -reliability.png."""
+    from sda.figures.style import to_png
+    from sda.figures.training import fig_reliability
+
     stem = Path(stem)
     worst = most_confused(predictions, 50)
     files = [
@@ -582,7 +556,7 @@ def save_tables(
     by_class(predictions).to_csv(files[0], index=False)
     confusion(predictions).to_csv(files[1], index_label="true class")
     worst.assign(videos=[" ".join(ids) for ids in worst["videos"]]).to_csv(files[2], index=False)
-    fig_reliability(predictions).savefig(files[3])
+    files[3].write_bytes(to_png(fig_reliability(calibration(predictions), calibration_error(predictions))))
     return files
 
 
