@@ -1,3 +1,23 @@
 """See, measure and change what a video model depends on."""
 
+from .foundation.lazy import lazy_exports
+
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "SDA": ".networks.blocks",
+        "DEPENDENCIES": ".networks.blocks",
+        "create_model": ".networks.backbones",
+        "list_models": ".networks.backbones",
+        "profile": ".networks.backbones",
+        "load_model": ".networks.checkpoints",
+        "load_reference": ".networks.checkpoints",
+        "open_video": ".data.video",
+        "open_dataset": ".data.datasets",
+        "predict": ".testing.evaluate",
+        "trace_clips": ".explaining.trace",
+        "inspect": ".inspector.session:inspect_folder",
+    },
+)

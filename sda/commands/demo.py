@@ -262,15 +262,13 @@ class DemoConfig:
     """What the demo makes, and where."""
 
     out: Path = Path("runs/demo")  # folder for models, records and report.html
-    data: Path | None = (
-        None  # folder of the clips (default: sets/moves, or a name that tells the counts and the seed)
-    )
+    # folder of the clips (default: sets/moves, or a name that tells the counts and the seed)
+    data: Path | None = None
     baseline: str = "tsn_tiny"  # network that looks at frames one by one
     model: str = "sda_tsn_tiny"  # network whose selection is shown
     recipe: str = "moves"  # training recipe of both
-    epochs: int = (
-        12  # passes over the training clips (0: as many as the recipe says, which is better and longer)
-    )
+    # passes over the training clips (0: as many as the recipe says, which is better and longer)
+    epochs: int = 12
     train: int = 80  # training clips per class
     val: int = 25  # validation clips per class
     test: int = 25  # test clips per class

@@ -263,19 +263,15 @@ class Train(Command):
     model: str = "sda_tsn_tiny"  # network, one of `sda models`
     options: tuple[str, ...] = ()  # options of the network, e.g. reduction=8 "dependencies=[LST,LT]"
     data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
-    val: str = (
-        "val"  # list in trainValTest/ to validate on; Diving48 has no val: name test, or hold some clips out
-    )
+    # list in trainValTest/ to validate on; Diving48 has no val: name test, or hold some clips out
+    val: str = "val"
     out: Path | None = None  # folder of the run (default: runs/MODEL-RECIPE-seedSEED)
-    cache: Literal["auto", "yes", "no"] = (
-        "auto"  # decode each clip once into DATA/cache; auto: when they are small
-    )
-    resume: Literal["auto", "no"] = (
-        "auto"  # auto: go on with the run in the folder; no: forget it and start again
-    )
-    dry_run: bool = (
-        False  # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
-    )
+    # decode each clip once into DATA/cache; auto: when they are small
+    cache: Literal["auto", "yes", "no"] = "auto"
+    # auto: go on with the run in the folder; no: forget it and start again
+    resume: Literal["auto", "no"] = "auto"
+    # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
+    dry_run: bool = False
     settings: Path | None = None  # YAML file to take the settings below from, instead of a recipe
     config: TrainConfig = field(
         default_factory=lambda: recipe("moves")
@@ -341,31 +337,25 @@ class TestOptions(Command):
     models: tuple[Path, ...]  # model files, e.g. runs/demo/sda_tsn_tiny/model.safetensors
     data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
     split: str = "test"  # name of a list in trainValTest/
-    views: str = (
-        ""  # crops by name: 3x256to224, or 3x72to64 for a network of 64 pixels (default: one centre crop)
-    )
+    # crops by name: 3x256to224, or 3x72to64 for a network of 64 pixels (default: one centre crop)
+    views: str = ""
     clips: int = 0  # clips per video, e.g. 2 (0: as the model file says)
-    average: Literal["logits", "probabilities", "both"] = (
-        "logits"  # what is averaged over views; both: report both
-    )
+    # what is averaged over views; both: report both
+    average: Literal["logits", "probabilities", "both"] = "logits"
     weights: tuple[float, ...] = ()  # of the networks in an ensemble, e.g. 1 2 (default: equal)
-    compare: Path | None = (
-        None  # logits (.npz) of another run on the same clips: difference, interval, McNemar's test
-    )
+    # logits (.npz) of another run on the same clips: difference, interval, McNemar's test
+    compare: Path | None = None
     nouns: Path | None = None  # EPIC-KITCHENS: logits (.npz) of the noun run; the network here is of verbs
-    attributes: Path | None = (
-        None  # Diving48: Diving48_vocab.json; also accuracy by take-off, somersault, twist, position
-    )
+    # Diving48: Diving48_vocab.json; also accuracy by take-off, somersault, twist, position
+    attributes: Path | None = None
     other_classes: bool = False  # accept a network whose class names are not those of the dataset
     out: Path | None = None  # folder for logits, tables and record; an interrupted test goes on from there
     batch_size: int = 32  # views at a time
     num_workers: int = 0  # processes that read clips (0: this process)
-    cache: Literal["auto", "yes", "no"] = (
-        "no"  # decode each clip once into DATA/cache; auto: when they are small
-    )
-    device: Literal["auto", "cpu", "cuda", "mps"] = (
-        "auto"  # where to compute; torchrun shares the clips among processes
-    )
+    # decode each clip once into DATA/cache; auto: when they are small
+    cache: Literal["auto", "yes", "no"] = "no"
+    # where to compute; torchrun shares the clips among processes
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def examine(self) -> None:
         """What can be wrong is said before the first clip is read."""
@@ -563,9 +553,8 @@ class Predict(Command):
     clips: tuple[Path, ...]  # video files, or folders of frames
     checkpoint: Path | None = None  # model file; --model means the same (default: the one that ships)
     top: int = 5  # classes to list per video
-    window: int = (
-        0  # slide over long videos in windows of so many frames, half overlapping (0: each video as a whole)
-    )
+    # slide over long videos in windows of so many frames, half overlapping (0: each video as a whole)
+    window: int = 0
     batch_size: int = 8  # videos or windows at a time
     json: bool = False  # print JSON instead of a table
 
@@ -765,21 +754,17 @@ class Data(Command):
     ]  # check: count what is wrong, status 1 if anything is; make: write the lists
     name: Path  # dataset folder, or its name in sets/
     num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
-    source: Literal[DATASETS] = (
-        "folder"  # make: whose files they are; folder: your clips, one sub-folder per class
-    )
-    annotations: Path | None = (
-        None  # make: folder of the official annotation files; with --source csv the table itself
-    )
+    # make: whose files they are; folder: your clips, one sub-folder per class
+    source: Literal[DATASETS] = "folder"
+    # make: folder of the official annotation files; with --source csv the table itself
+    annotations: Path | None = None
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it
     target: Literal["verb", "noun"] = "verb"  # make: classes of EPIC-KITCHENS
     frames: bool = False  # make: the clips are folders of frames, not videos
-    group: str | None = (
-        None  # make: column of the table whose equal values stay in one split, e.g. the source video
-    )
-    hold_out: float = (
-        0.0  # make: share of train that becomes val where there is no val (Diving48), whole sources
-    )
+    # make: column of the table whose equal values stay in one split, e.g. the source video
+    group: str | None = None
+    # make: share of train that becomes val where there is no val (Diving48), whole sources
+    hold_out: float = 0.0
     seed: int = 0  # make: of the split of your own clips
     overwrite: bool = False  # make: replace lists that say something else
 

@@ -236,9 +236,8 @@ class _Clips(Dataset):
     cache: FrameCache | None
     train: bool
     source: str = ""  # Dataset and release the lists were made from, e.g. "Diving48 V2 (by file name)"
-    split: str = (
-        ""  # List in trainValTest/ that the records come from, e.g. "val"; empty for records of your own
-    )
+    # List in trainValTest/ that the records come from, e.g. "val"; empty for records of your own
+    split: str = ""
 
     def __len__(self) -> int:
         return len(self.records)

@@ -306,17 +306,15 @@ class TransformConfig:
     """How frames become network input; part of every model file."""
 
     size: int = 224  # Side of the network input in pixels
-    resize: int | None = (
-        256  # Smaller side before the test crop and crops "random" and "centre"; None: as it is
-    )
+    # Smaller side before the test crop and crops "random" and "centre"; None: as it is
+    resize: int | None = 256
     crop: str = "multiscale"  # Training crop: one of `CROPS`
     scales: tuple[float, ...] = (1, 0.875, 0.75, 0.66)  # Of the multi-scale crop
     area: tuple[float, ...] = (0.08, 1.0)  # Of the resized crop: smallest and largest share of the frame
     flip: bool = True  # Mirror half of the training clips, labels with them
     colour: str = "none"  # Training colour: one of `COLOURS`
-    strength: float = (
-        0.2  # Of the training colour: gain 1 ± strength, offset ± strength / 2, hue ± strength / 4
-    )
+    # Of the training colour: gain 1 ± strength, offset ± strength / 2, hue ± strength / 4
+    strength: float = 0.2
     rand_augment: int = 0  # Magnitude of RandAugment's two changes (0: none, at most 30)
     erase: float = 0.0  # Chance that a rectangle of the clip is painted over
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # Per channel (ImageNet)

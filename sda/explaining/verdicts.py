@@ -56,9 +56,8 @@ class Trial:
     labels: Sequence[int]  # class that is read for every clip: the true one, or the answer
     trace: Trace | None = None  # what it selected for these clips, one row each
     other: Trace | None = None  # what another checkpoint selected for them
-    masks: dict[str, np.ndarray] | None = (
-        None  # "object", "evidence": bool [N,T,H,W], see `sda.explaining.faithfulness.truth_masks`
-    )
+    # "object", "evidence": bool [N,T,H,W], see `sda.explaining.faithfulness.truth_masks`
+    masks: dict[str, np.ndarray] | None = None
     layer: str = _MAP["layer"].default  # of the map
     method: str = _MAP["method"].default  # of the map, key of sda.explaining.cam.METHODS
     draws: int = 2  # random orders of deletion and insertion

@@ -1,1 +1,113 @@
-"""What every room shares: errors, files, statistics, devices, and the record of a run."""
+"""What every other chapter shares: errors, files, statistics, devices, and what a record says of a run."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .devices import device_of, dtype_of, evaluating, pick_device, set_layout, to_model
+    from .errors import (
+        DataError,
+        DivergedError,
+        FolderError,
+        MissingPackageError,
+        RunError,
+        SdaError,
+        SettingError,
+        UnknownNameError,
+        VideoError,
+        listed,
+        missing_package,
+        nearest,
+        unknown_name,
+    )
+    from .files import (
+        IMAGE_SUFFIXES,
+        VIDEO_SUFFIXES,
+        cached_by_file,
+        check_folder,
+        digest,
+        fingerprint,
+        lock,
+        to_plain,
+        write_atomic,
+    )
+    from .runs import commit, machine, machine_in_words, now, seed_everything
+    from .statistics import (
+        auc,
+        bootstrap_interval,
+        mcnemar,
+        mean_interval,
+        rank_rows,
+        softmax,
+        spearman,
+        t_interval,
+        wilson_interval,
+    )
+
+__all__ = [
+    "DataError",
+    "DivergedError",
+    "FolderError",
+    "IMAGE_SUFFIXES",
+    "MissingPackageError",
+    "RunError",
+    "SdaError",
+    "SettingError",
+    "UnknownNameError",
+    "VIDEO_SUFFIXES",
+    "VideoError",
+    "auc",
+    "bootstrap_interval",
+    "cached_by_file",
+    "check_folder",
+    "commit",
+    "device_of",
+    "digest",
+    "dtype_of",
+    "evaluating",
+    "fingerprint",
+    "listed",
+    "lock",
+    "machine",
+    "machine_in_words",
+    "mcnemar",
+    "mean_interval",
+    "missing_package",
+    "nearest",
+    "now",
+    "pick_device",
+    "rank_rows",
+    "seed_everything",
+    "set_layout",
+    "softmax",
+    "spearman",
+    "t_interval",
+    "to_model",
+    "to_plain",
+    "unknown_name",
+    "wilson_interval",
+    "write_atomic",
+]
+
+_ROOMS = (
+    "errors",
+    "files",
+    "runs",
+    "statistics",
+    "devices",
+)  # the quick ones first; torch is the last resort
+
+
+def __getattr__(name: str) -> Any:
+    """Import the room of a public name when it is first asked for: torch and scipy are slow to start."""
+    if name in __all__:
+        for room in _ROOMS:
+            module = import_module(f".{room}", __name__)
+            if name in module.__all__:
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

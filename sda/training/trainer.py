@@ -73,9 +73,8 @@ class OptimConfig:
     accumulate: int = 1  # pieces in which a batch is computed when it does not fit into memory
     optimizer: Literal["adamw", "sgd"] = "adamw"  # update rule
     lr: float = 4e-3  # highest learning rate, meant for batches of `lr_batch` clips
-    lr_batch: int = (
-        0  # batch size `lr` is meant for: lr is multiplied by batch_size / lr_batch (0: taken as it is)
-    )
+    # batch size `lr` is meant for: lr is multiplied by batch_size / lr_batch (0: taken as it is)
+    lr_batch: int = 0
     momentum: float = 0.9  # momentum of sgd
     betas: tuple[float, float] = (0.9, 0.98)  # averaging constants of adamw
     weight_decay: float = 0.02  # decay of matrices and kernels; biases, norms and queries have none
@@ -86,9 +85,8 @@ class OptimConfig:
     clip_grad: float = 5.0  # largest L2 norm of the whole gradient (0: no limit)
     label_smoothing: float = 0.0  # share of each target spread evenly over all classes
     mixup: float = 0.0  # clips are mixed in pairs, shares drawn from Beta(mixup, mixup) (0: not mixed)
-    cutmix: float = (
-        0.0  # a rectangle shows another clip, its share drawn from Beta(cutmix, cutmix); with mixup: or
-    )
+    # a rectangle shows another clip, its share drawn from Beta(cutmix, cutmix); with mixup: or
+    cutmix: float = 0.0
     ema: float = 0.0  # decay of averaged weights, which are validated and stored (0: no average)
     sda_lr: float = 1.0  # rate multiplier of the convolutions and linear layers in SDA blocks (published: 5)
     query_lr: float = 1.0  # rate multiplier of the attention queries
@@ -103,9 +101,8 @@ class ClipConfig:
     num_frames: int = 8  # frames sampled from each clip
     strategy: str = "segments"  # how frames are sampled, one of `sda.data.sampling.SAMPLERS`
     step: float = 0.25  # seconds between frames; only for strategy "seconds"
-    fps: float = (
-        25.0  # frame rate of clips without time stamps, such as folders of pictures; only for "seconds"
-    )
+    # frame rate of clips without time stamps, such as folders of pictures; only for "seconds"
+    fps: float = 25.0
     size: int = 64  # side of the square crop, pixels
     resize: int = 72  # shorter side of the frame from which test crops are cut, pixels
     crop: str = "random"  # training crop, one of `sda.data.transforms.CROPS`
@@ -137,26 +134,22 @@ class TrainConfig(OptimConfig, ClipConfig):
 
     recipe: str = "moves"  # name of the recipe this started from
     seed: int = 0  # every random choice follows from this number
-    precision: Literal["fp32", "bf16", "fp16"] = (
-        "fp32"  # number format of the forward pass; weights stay float32
-    )
+    # number format of the forward pass; weights stay float32
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True  # store images as H, W, C in memory, which 2-D convolutions prefer
     compile: bool = False  # torch.compile: slow first step, faster later ones
     sync_bn: bool = False  # BatchNorm statistics over all processes, on any device
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # "auto" takes the GPU when there is one
     threads: int = 0  # CPU threads of this process (0: torch's choice)
     num_workers: int = 0  # processes that read clips (0: this process)
-    keep: Literal["last", "best"] = (
-        "last"  # weights in the model file: after the last epoch, or best on validation
-    )
+    # weights in the model file: after the last epoch, or best on validation
+    keep: Literal["last", "best"] = "last"
     patience: int = 0  # stop after this many epochs without a better validation accuracy (0: never)
-    save_every: int = (
-        0  # save the state after this many steps too, not only after each epoch (0: epochs only)
-    )
+    # save the state after this many steps too, not only after each epoch (0: epochs only)
+    save_every: int = 0
     keep_states: int = 1  # states kept during the run: state.pt, then state.1.pt, state.2.pt, ... before it
-    tensorboard: bool = (
-        False  # write curves, rates, selections and confusions into tensorboard/ of the run's folder
-    )
+    # write curves, rates, selections and confusions into tensorboard/ of the run's folder
+    tensorboard: bool = False
 
 # %% ../../nbs/training/50_trainer.ipynb #21f00001
 _MOST = {

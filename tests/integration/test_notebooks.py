@@ -81,7 +81,9 @@ def test_export_cells_hold_nothing_but_code(path):
             f"a line above the directive drops the cell silently:\n{text}"
         )
         assert not directives(text).get("export"), f"only the owner writes a module:\n{text}"
-        assert not any(re.match(r"\s*(%{1,2}\w|!)", line) for line in lines), f"a magic in an export cell:\n{text}"
+        assert not any(re.match(r"\s*(%{1,2}\w|!)", line) for line in lines), (
+            f"a magic in an export cell:\n{text}"
+        )
         assert "eval" not in directives(text), f"exported, never tested:\n{text}"
 
 

@@ -1,0 +1,286 @@
+"""Files and folders: written whole or not at all, held by one process, named by their content, read once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shlex
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Concatenate, ParamSpec, TypeVar
+
+from .errors import DataError, FolderError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "write_atomic",
+    "check_folder",
+    "lock",
+    "fingerprint",
+    "digest",
+    "cached_by_file",
+    "to_plain",
+]
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# Lower-case endings, to compare with `path.suffix.lower()`: what readers, lists and the extraction accept.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+
+_drafts = itertools.count()  # threads of one process write under different names
+
+
+def write_atomic(
+    path: str | Path,  # file to write, replaced if it exists; its folder is made
+    content: str
+    | bytes
+    | Callable[[BinaryIO], object],  # text (UTF-8), bytes, or what writes into an open file
+    before: Callable[[], object] | None = None,  # called when all is on the disk and before it takes the name
+) -> Path:  # the file
+    """Write a file that is there whole or not at all, also after a power cut; FolderError where it cannot be.
+
+    A new file gets the permissions that `open` would give it, an existing one keeps its own.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{next(_drafts)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(draft, "wb") as file:
+                _write_into(file, content)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                os.chmod(draft, stat.S_IMODE(path.stat().st_mode))
+            if before is not None:
+                before()
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except FolderError:
+        raise
+    except OSError as err:
+        reason = err.strerror or str(err)
+        if err.filename and Path(err.filename) != draft:  # `content` may read files of its own
+            reason = f"{reason}: {err.filename}"
+        raise FolderError(
+            f"{path} cannot be written ({reason})",
+            subject=str(path),
+            remedy="free some space or choose another folder",
+        ) from err
+    return path
+
+
+def _write_into(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Text with the line ends it has, bytes, or whatever the function writes."""
+    if isinstance(content, str):
+        file.write(content.encode("utf-8"))
+    elif isinstance(content, bytes):
+        file.write(content)
+    else:
+        content(file)
+
+
+def check_folder(
+    path: str | Path,  # made when missing
+    need: int = 0,  # bytes that must be free, for work whose size is known before
+) -> Path:  # the folder
+    """Make a folder and write a probe into it: FolderError now rather than after the work."""
+    folder = Path(path)
+    probe = folder / f".probe-{os.getpid()}-{next(_drafts)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as err:
+        raise FolderError(
+            f"nothing can be written into {folder} ({err.strerror or err})",
+            subject=str(folder),
+            remedy="choose another folder",
+        ) from err
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise FolderError(
+            f"about {need / 1e6:.0f} MB are needed in {folder}, {free / 1e6:.0f} MB are free",
+            subject=str(folder),
+            remedy="free some space or choose another folder",
+        )
+    return folder
+
+
+@contextmanager
+def lock(
+    folder: str | Path,  # made when missing; holds a file `.lock` meanwhile
+    purpose: str,  # what is done there, for the message to the other process, e.g. "extracting frames"
+) -> Iterator[Path]:  # the folder
+    """Hold a folder until the end of the block or the process; FolderError names who else holds it."""
+    place = check_folder(folder) / ".lock"
+    file = _hold(place)
+    try:
+        file.truncate(0)
+        command = shlex.join(sys.orig_argv)[:200]
+        file.write(json.dumps({"pid": os.getpid(), "command": command, "purpose": purpose}).encode())
+        file.flush()
+        yield place.parent
+    finally:
+        _let_go(file, place)
+
+
+def _hold(place: Path) -> IO[bytes]:
+    """The lock file, opened and locked."""
+    while True:
+        try:
+            file = open(place, "a+b")
+        except PermissionError as err:  # made by another user
+            raise _taken(place) from err
+        try:
+            _lock_file(file)
+            # The holder before us removes its file: what we have locked may have lost its name meanwhile.
+            if os.path.samestat(os.fstat(file.fileno()), place.stat()):
+                return file
+            file.close()
+        except FileNotFoundError:
+            file.close()
+        except (BlockingIOError, PermissionError) as err:
+            file.close()
+            raise _taken(place) from err
+
+
+def _taken(place: Path) -> FolderError:
+    """The error that names the other process, as far as it has written who it is."""
+    try:
+        other = json.loads(place.read_bytes())
+        who = f"process {other['pid']} is {other['purpose']} there ({other['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "another process is at work there"
+    return FolderError(
+        f"{place.parent} is taken: {who}", subject=str(place.parent), remedy="wait until it is done"
+    )
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _BEYOND = 1 << 30  # Windows forbids reading what is locked, so a byte behind the text is
+
+    def _lock_file(file: IO[bytes]) -> None:
+        """Lock the file, or PermissionError."""
+        file.seek(_BEYOND)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+    def _let_go(file: IO[bytes], place: Path) -> None:
+        """Unlock the file and remove it; Windows removes no open file."""
+        file.seek(_BEYOND)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+        file.close()
+        with suppress(PermissionError):  # the next process has it open
+            place.unlink(missing_ok=True)
+
+else:
+    import errno
+    import fcntl
+
+    def _lock_file(file: IO[bytes]) -> None:
+        """Lock the file, or BlockingIOError; file systems without locks are only warned of."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            _log.warning(
+                "%s: no file locks on this file system; let one process work there at a time", file.name
+            )
+
+    def _let_go(file: IO[bytes], place: Path) -> None:
+        """Remove the file, then unlock it: closing alone would not, while a forked child has it open too."""
+        with file:
+            place.unlink(missing_ok=True)
+            with suppress(OSError):  # without locks there is none to give back
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def fingerprint(
+    weights: nn.Module | Mapping[str, Tensor],  # a network, or its state dict
+    begin: str = "",  # hashed before the weights: what else the result depends on, e.g. the clips
+) -> str:  # sixteen hexadecimal digits
+    """A short hash of all parameters and buffers with their names."""
+    import torch
+
+    tensors = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
+    found = hashlib.sha256(begin.encode())
+    for name, value in tensors.items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def digest(
+    *parts: str
+    | bytes,  # hashed one behind the other, nothing in between: put in separators where it matters
+    digits: int = 16,  # hexadecimal ones; 16 are plenty to tell files apart
+) -> str:
+    """A short SHA-256 hash of texts."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode() if isinstance(part, str) else part)
+    return found.hexdigest()[:digits]
+
+
+def cached_by_file(
+    maxsize: int = 256,  # results kept, the least recently used is dropped
+) -> Callable[[Callable[Concatenate[Path, _P], _R]], Callable[Concatenate[str | Path, _P], _R]]:
+    """Decorate what reads a file or lists a folder: the result is kept until the file changes.
+
+    The first argument is the path, the others must be hashable. Results are shared: do not change them.
+    A file changed within the last two seconds is read anew: a further change could bear the same time stamp.
+    """
+
+    def decorate(function: Callable[Concatenate[Path, _P], _R]) -> Callable[Concatenate[str | Path, _P], _R]:
+        @lru_cache(maxsize)
+        def kept(path: Path, stamp: tuple[int, ...], args: tuple, options: tuple) -> _R:
+            return function(path, *args, **dict(options))
+
+        @wraps(function)
+        def cached(path: str | Path, /, *args: _P.args, **options: _P.kwargs) -> _R:
+            path = Path(path)
+            about = path.stat()
+            if abs(time.time_ns() - about.st_mtime_ns) < 2_000_000_000:
+                return function(path, *args, **options)
+            stamp = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
+            return kept(path, stamp, args, tuple(sorted(options.items())))
+
+        return cached
+
+    return decorate
+
+
+def to_plain(
+    value: object,  # something json does not know: a path, a dataclass, a NumPy or torch number or array
+    folders: bool = True,  # False: of a path only the last name, for what is published
+) -> Any:  # something it does
+    """What `json.dumps(..., default=to_plain)` asks for; DataError for a value that has no plain form."""
+    if isinstance(value, os.PathLike):
+        path = Path(value)
+        return path.as_posix() if folders else path.name
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise DataError(f"{value!r} of type {type(value).__name__} cannot be stored as JSON", subject=repr(value))

@@ -1,0 +1,98 @@
+"""Devices, precision, layout and mode: inputs follow the network, and the network gets its modes back."""
+
+import pytest
+import torch
+from torch import nn
+
+from sda.foundation.devices import device_of, dtype_of, evaluating, pick_device, set_layout, to_model
+from sda.foundation.errors import SettingError
+
+
+@pytest.fixture
+def model():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.Dropout(), nn.Conv2d(4, 2, 3))
+    )
+    net[1].eval()  # a frozen part of a network that trains
+    return net
+
+
+def test_devices_by_name():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device().type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["cdua", "cuda:99", "cuda:x", "cpu:x", "cpu:7", "", "meta"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
+    with pytest.raises(SettingError) as caught:
+        pick_device(name)
+    assert caught.value.subject == name
+    assert {"auto", "cpu"} <= set(caught.value.choices)
+
+
+def test_the_fastest_device_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device() == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device() == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(SettingError):
+        pick_device("cuda:2")
+
+
+def test_device_and_precision_of_a_network(model):
+    assert (device_of(model), dtype_of(model)) == (torch.device("cpu"), torch.float32)
+    assert dtype_of(model.half()) == torch.float16
+    assert device_of(model.to("meta")) == torch.device("meta")
+    assert (device_of(nn.ReLU()), dtype_of(nn.ReLU())) == (torch.device("cpu"), torch.float32)
+    assert device_of(nn.BatchNorm2d(2, affine=False).to("meta")) == torch.device("meta")
+
+
+def test_inputs_follow_the_network(model):
+    model.to("meta", torch.bfloat16)
+    assert (to_model(torch.zeros(2), model).device.type, to_model(torch.zeros(2), model).dtype) == (
+        "meta",
+        torch.bfloat16,
+    )
+    assert to_model(torch.zeros(2, dtype=torch.uint8), model).dtype == torch.uint8
+    same = torch.zeros(2)
+    assert to_model(same, nn.ReLU()) is same
+
+
+def test_a_layout_changes_no_value(model):
+    before = [p.detach().clone() for p in model.parameters()]
+    assert set_layout(model, True) is model
+    assert model[0].weight.stride() == (3, 1, 3, 3)  # 1 x 1 kernels too
+    assert model[2][1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert set_layout(model, False)[2][1].weight.is_contiguous()
+
+
+def _modes(model):
+    return [m.training for m in model.modules()]
+
+
+def test_evaluation_mode_is_everywhere_and_every_mode_comes_back(model):
+    before = _modes(model)
+    assert len(set(before)) == 2
+    with evaluating(model) as same:
+        assert same is model
+        assert not any(_modes(model))
+        assert torch.is_inference_mode_enabled()
+    assert _modes(model) == before
+    with pytest.raises(KeyError), evaluating(model):
+        raise KeyError
+    assert _modes(model) == before
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def test_gradients_on_request(model):
+    with torch.no_grad():
+        with evaluating(model, gradients=True):
+            assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        with evaluating(model, gradients=None):
+            assert not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    with evaluating(model, gradients=None):
+        assert torch.is_grad_enabled()
