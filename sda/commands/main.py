@@ -34,7 +34,7 @@ import sda
 from ..assets import DEFAULT_MODEL, PUBLISHED
 from .demo import DemoConfig, run_demo
 from ..data.annotations import check_dataset, read_diving48_vocabulary, save_check
-from ..data.crops import TestViews
+from ..data.crops import MultiCrop
 from ..data.datasets import ClipDataset, open_dataset, source_of
 from ..data.extract import extract
 from ..data.lists import read_classes
@@ -129,7 +129,7 @@ def open_clips(
     root: Path,  # folder with category.txt, img/ and trainValTest/
     split: str,  # name of a list in trainValTest/
     sampling: Sampling,  # which frames
-    transform: TransformConfig | TestViews,  # what happens to them
+    transform: TransformConfig | MultiCrop,  # what happens to them
     cache: str = "auto",  # "yes", "no", or "auto": when they are small
     progress: bool = True,  # show a bar while decoding
 ) -> ClipDataset:

@@ -29,7 +29,8 @@ from tqdm.auto import tqdm
 
 from .lists import ListError, Record, has_offsets, read_classes, safe_join
 from .transforms import flip_map
-from .video import VideoError, open_video
+from .video import open_video
+from ..foundation.errors import VideoError
 
 # %% ../../nbs/data/34_annotations.ipynb #0d1a11cc
 _PLACES = 5  # places remembered per reason

@@ -27,7 +27,8 @@ from .annotations import records_diving48, records_epic55, records_something_v1,
 from .lists import ListError, Record, has_offsets, read_classes, read_list, safe_join
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from .video import Video, VideoError, open_video, unknown_name
+from .video import Video, open_video
+from ..foundation.errors import VideoError, unknown_name
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
@@ -347,7 +348,7 @@ def open_dataset(
         )
     splits = sorted(f.stem for f in (root / "trainValTest").glob("*.txt"))
     if split not in splits:
-        raise ListError(unknown_name("split", split, splits))
+        raise unknown_name("split", split, splits)
     names = read_classes(root / "category.txt")
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train

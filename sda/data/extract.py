@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 
 from .annotations import write_atomic
 from .lists import safe_join
-from .video import VideoError, _video_stream, scan
+from .video import _video_stream, scan
+from ..foundation.errors import VideoError
 
 # %% ../../nbs/data/42_extract.ipynb #fefcbdd0
 _log = logging.getLogger(__name__)

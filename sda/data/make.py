@@ -28,7 +28,7 @@ from sda.data.annotations import (
     write_dataset,
 )
 from .lists import Record
-from .video import unknown_name
+from ..foundation.errors import unknown_name
 
 # %% ../../nbs/data/39_make.ipynb #3f826338
 _Splits = dict[str, tuple[list[Record], ListReport]]  # split -> records and the adapter's report
@@ -188,7 +188,7 @@ def make_dataset(
 ) -> dict[str, list[ListReport]]:  # Split -> ledgers of the annotation file and of the clips
     """Write category.txt and the lists of a dataset; `lists.txt` keeps what was left out, and why."""
     if dataset not in DATASETS:
-        raise AnnotationError(unknown_name("dataset", dataset, list(DATASETS)))
+        raise unknown_name("dataset", dataset, list(DATASETS))
     needed, value = ("media", media) if dataset == "folder" else ("annotations", annotations)
     if dataset == "folder" and annotations is not None:
         raise AnnotationError(

@@ -8,11 +8,11 @@ __all__ = ['SAMPLERS', 'register_sampler', 'get_sampler', 'sample_segments', 'Sa
 # %% ../../nbs/data/30_sampling.ipynb #7a65f0b0
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from .video import unknown_name
+from ..foundation.errors import unknown_name
 
 # %% ../../nbs/data/30_sampling.ipynb #49d8a553
 _Sampler = Callable[..., list[list[int]]]
@@ -38,7 +38,7 @@ def get_sampler(
 ) -> _Sampler:  # Function of (total, num_frames, random, generator, views)
     """The sampler of that name."""
     if name not in SAMPLERS:
-        raise ValueError(unknown_name("sampler", name, list(SAMPLERS)))
+        raise unknown_name("sampler", name, list(SAMPLERS))
     return SAMPLERS[name]
 
 # %% ../../nbs/data/30_sampling.ipynb #e6b13ac3
@@ -226,6 +226,21 @@ class Sampling:
         views = 1 if random else self.views
         clock = {"step": self.step, "fps": self.fps, "times": times} if self.strategy == "seconds" else {}
         return get_sampler(self.strategy)(total, self.num_frames, random, generator, views, **clock)
+
+    def with_views(
+        self,
+        views: int,  # Clips per video when testing, V
+    ) -> "Sampling":
+        """The same frames in another number of clips; two clips of segments are their centres and their starts."""
+        swap = {("segments", 2): "twice", ("segments_legacy", 2): "twice", ("twice", 1): "segments"}
+        new = replace(self, strategy=swap.get((self.strategy, views), self.strategy), views=views)
+        try:
+            new.indices(100)
+        except ValueError as err:
+            raise ValueError(
+                f"{views} clips per video do not fit: {err}. Segments give 1 or 2, dense any number."
+            ) from err
+        return new
 
     def to_dict(self) -> dict:
         """Plain values, for JSON; the clock only where it is used."""

@@ -6,7 +6,7 @@
 __all__ = ['CROPS', 'COLOURS', 'resize_clip', 'resize_short', 'crop_clip', 'centre_crop', 'crop_shapes', 'crop_places',
            'multi_scale_crop', 'random_crop', 'mirror_name', 'flip_map', 'flip_clip', 'affine', 'to_float', 'normalise',
            'denormalise', 'permute_colour', 'draw_once', 'cut_clips', 'TransformConfig', 'PixelTransform',
-           'TrainTransform', 'TestTransform']
+           'TrainTransform', 'EvalTransform']
 
 # %% ../../nbs/data/31_transforms.ipynb #9d984f36
 import math
@@ -17,7 +17,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from .video import unknown_name
+from ..foundation.errors import unknown_name
 
 # %% ../../nbs/data/31_transforms.ipynb #62ab43a9
 CROPS = ("multiscale", "resized", "random", "centre")
@@ -324,9 +324,9 @@ class TransformConfig:
         for name in ("scales", "area", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.crop not in CROPS:
-            raise ValueError(unknown_name("crop", self.crop, list(CROPS)))
+            raise unknown_name("crop", self.crop, list(CROPS))
         if self.colour not in COLOURS:
-            raise ValueError(unknown_name("colour", self.colour, list(COLOURS)))
+            raise unknown_name("colour", self.colour, list(COLOURS))
         if self.size < 32:
             raise ValueError(f"size={self.size} must be at least 32 pixels")
         if self.resize is not None and self.resize < self.size:
@@ -339,9 +339,9 @@ class TransformConfig:
         """What training does to a clip; the names tell which labels a flip exchanges."""
         return TrainTransform(self, flip_map(class_names))
 
-    def test(self) -> "TestTransform":
+    def test(self) -> "EvalTransform":
         """What testing does to a clip."""
-        return TestTransform(self)
+        return EvalTransform(self)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -356,7 +356,10 @@ class TransformConfig:
 class PixelTransform:
     """`(clip, label, generator) -> (float clip, label)`; kinds differ in what they do to bytes, `pixels`."""
 
-    __test__ = False  # a name that pytest would collect
+    @property
+    def mirrored(self) -> tuple[bool, ...]:
+        """Of every crop that a clip is turned into: whether it is a mirror image."""
+        return (False,)
 
     @property
     def short_side(self) -> int | None:
@@ -428,7 +431,7 @@ class TrainTransform(PixelTransform):
         return clip, label, *affine(c.mean, c.std, gain, offset)
 
 # %% ../../nbs/data/31_transforms.ipynb #1d849266
-class TestTransform(PixelTransform):
+class EvalTransform(PixelTransform):
     """Resize, centre crop, normalisation; nothing random."""
 
     def __init__(self, config: TransformConfig):

@@ -17,7 +17,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data.video import unknown_name
 from .cam import METHODS, clip_cam
 from .effects import KnockOuts, knock_out_map, weight_against_effect
 from sda.explaining.faithfulness import (
@@ -33,6 +32,7 @@ from sda.explaining.faithfulness import (
 )
 from .trace import Trace
 from ..figures.plots import FONT, new_figure
+from ..foundation.errors import unknown_name
 from ..networks.backbones import VideoNet, list_models, sda_blocks
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #35f59b43
@@ -70,7 +70,7 @@ class Trial:
         if len(self.labels) != len(self.clips):
             raise ValueError(f"{len(self.labels)} labels for {len(self.clips)} clips")
         if self.method not in METHODS:
-            raise ValueError(unknown_name("method", self.method, list(METHODS)))
+            raise unknown_name("method", self.method, list(METHODS))
 
     @cached_property
     def how(self) -> dict[str, str]:

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 # %% ../../nbs/inspector/72_report.ipynb #753c598e
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig, denormalise
-from ..data.video import VideoError, open_video, unknown_name
+from ..data.video import open_video
 from ..explaining.cam import ClipCam, clip_cam
 from sda.explaining.effects import (
     Effect,
@@ -58,6 +58,7 @@ from sda.figures.plots import (
     fig_triptych,
     to_png,
 )
+from ..foundation.errors import VideoError, unknown_name
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import ModelCard, load_model

@@ -38,7 +38,7 @@ from .. import __version__
 from ..data.datasets import ClipDataset, Record, open_dataset, read_classes
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig, denormalise
-from ..data.video import open_video, unknown_name
+from ..data.video import open_video
 from ..explaining import effects as probes
 from ..explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, shared_top
 from ..explaining.faithfulness import truth_masks
@@ -46,6 +46,7 @@ from ..explaining.trace import Trace, check_model, fingerprint, trace_clips
 from ..explaining.verdicts import Trial, Verdicts, fig_trial_curves, fig_verdicts, judge, no_blocks
 from ..figures import plots
 from ..figures.plots import COLOURS, FONT, fig_cam_strip, fig_clip, fig_top_k, new_figure, stage_of, to_png
+from ..foundation.errors import unknown_name
 from .report import check_writable
 from ..moves.make import PAIRS
 from ..networks.backbones import VideoNet, sda_blocks
@@ -126,7 +127,7 @@ _RISING = ("margin", "entropy", "effect")  # the most doubtful, the most decided
 def _known(kind: str, value: str | None, choices: Sequence[str]) -> None:
     """Refuse a name that does not exist, with the nearest one."""
     if value and value not in choices:
-        raise ValueError(unknown_name(kind, value, list(choices)))
+        raise unknown_name(kind, value, list(choices))
 
 
 def find_clips(

@@ -31,7 +31,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
-from ..data.crops import TestViews
+from ..data.crops import MultiCrop
 from ..data.datasets import cache_key, model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
@@ -757,7 +757,7 @@ def protocol(
     card: ModelCard,  # of a model: sizes, frames, class names
     views: str = "",  # a named view, e.g. "3x256to224", or "3x72to64" for a network of 64 pixels ("": one centre crop)
     clips: int = 0,  # clips per video (0: as the card says); two are centres and starts of the segments
-) -> tuple[Sampling, TransformConfig | TestViews, str]:  # frames, crops, and a name for tables
+) -> tuple[Sampling, TransformConfig | MultiCrop, str]:  # frames, crops, and a name for tables
     """How a test looks at a video."""
     sampling = Sampling.from_dict(card.sampling)
     config = TransformConfig.from_dict(card.transform)
@@ -776,7 +776,7 @@ def protocol(
         return sampling, config, f"{clips} view{'s' * (clips > 1)}, centre crop"
     if config.resize is None:
         raise EvaluationError("Named views need clips of one height; this model takes any.")
-    crops = TestViews(views, card.class_names, config.mean, config.std, config.resize, config.size)
+    crops = MultiCrop(views, card.class_names, config.mean, config.std, config.resize, config.size)
     return sampling, crops, f"{sampling.num_frames} frames x {views} x {clips} clip{'s' * (clips > 1)}"
 
 # %% ../../nbs/testing/54_evaluate.ipynb #e8490bb1

@@ -19,7 +19,8 @@ pytest.importorskip("decord")
 CHILD = """
 import json, os, random, sys
 from pathlib import Path
-from sda.data.video import BACKENDS, VideoError
+from sda.data.video import BACKENDS
+from sda.foundation.errors import VideoError
 source, backend, seed, cases, work = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
 whole, rng, counts = source.read_bytes(), random.Random(seed), {"frames": 0, "refused": 0}
 for case in range(cases):

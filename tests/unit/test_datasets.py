@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sda.data.video
-from sda.data.crops import TestViews
+from sda.data.crops import MultiCrop
 from sda.data.datasets import (
     ClipDataset,
     EpochBatches,
@@ -32,7 +32,7 @@ from sda.data.datasets import (
 )
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig, crop_shapes
-from sda.data.video import VideoError
+from sda.foundation.errors import UnknownNameError, VideoError
 
 av = pytest.importorskip("av")
 NAMES = ["moving left to right", "moving right to left"]
@@ -187,7 +187,7 @@ def test_no_path_leaves_the_root(tmp_path, name):
 
 
 def test_layout_errors(toy, tmp_path):
-    with pytest.raises(ListError, match="did you mean 'train'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'train'"):
         open_dataset(toy, "training")
     with pytest.raises(ListError, match="lacks category.txt, img, trainValTest"):
         open_dataset(tmp_path)
@@ -457,7 +457,7 @@ def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monke
     sampling = Sampling("segments", 4)
     for transform, train, side in (
         (config, False, 256),
-        (TestViews("3x256", NAMES), False, 256),
+        (MultiCrop("3x256", NAMES), False, 256),
         (config, True, 340),
     ):
         sizes.clear()

@@ -17,7 +17,7 @@ from torchmetrics.functional import accuracy as reference_accuracy
 from sda.data.datasets import ClipDataset, Record
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.data.video import VideoError
+from sda.foundation.errors import VideoError
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.testing.evaluate import (

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import sda.data.extract
 from sda.data.extract import ExtractConfig, extract, frames_at, plan
-from sda.data.video import VideoError, open_video
+from sda.data.video import open_video
+from sda.foundation.errors import VideoError
 
 
 def make(path, frames=30, size=64, rate=10, rotate=0):

@@ -16,10 +16,10 @@ from notebooks import ROOT
 from traitlets import TraitError
 
 from sda.data.datasets import open_dataset
-from sda.data.video import VideoError
 from sda.explaining.trace import Trace
 from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
 from sda.figures.plots import to_png
+from sda.foundation.errors import VideoError
 from sda.inspector.session import (
     ACTIONS,
     MAX_UPLOAD,

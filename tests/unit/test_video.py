@@ -18,15 +18,16 @@ import torch
 
 import sda.data.video
 from sda.data.video import (
+    BACKENDS,
     ArchiveVideo,
     DecordVideo,
     FolderVideo,
     MemoryVideo,
     PyAVVideo,
-    VideoError,
     open_video,
     scan,
 )
+from sda.foundation.errors import UnknownNameError, VideoError
 
 av = pytest.importorskip("av")
 pytest.importorskip("decord")
@@ -507,8 +508,9 @@ def test_arrays_and_indices():
             video.frames(bad)
     with pytest.raises(VideoError, match="uint8"):
         MemoryVideo(clip.float())
-    with pytest.raises(VideoError, match="did you mean 'decord'"):
+    with pytest.raises(UnknownNameError) as error:
         open_video("a.mp4", backend="dekord")
+    assert set(error.value.choices) == set(BACKENDS) and "'decord'" in error.value.remedy
     with pytest.raises(VideoError, match="holds no frames"):
         MemoryVideo(clip[:0])
 
