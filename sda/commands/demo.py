@@ -29,8 +29,9 @@ from tqdm.auto import tqdm
 
 import sda
 from ..data.datasets import ClipDataset, open_dataset
+from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
-from ..inspector.report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
+from ..inspector.report import Tested, check_writable, choose_clips, view_clip, write_report
 from ..moves.make import CLASSES, PAIRS, make_moves
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
@@ -422,7 +423,7 @@ def trace_model(
     net = load_model(config.out / config.model / "model.safetensors")
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
-    effects = knock_outs(net, data, class_needs(), ordered_twins(), progress=progress)
+    effects = ablation_table(net, data, class_needs(), ordered_twins(), progress=progress)
     effects.to_csv(config.out / "knock_outs.csv")
 
 # %% ../../nbs/commands/76_demo.ipynb #e57cf657

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .effects import blur
+from .interventions import blur
 from .trace import trace_clips
 from ..networks.backbones import eval_mode, sda_blocks
 

@@ -7,7 +7,7 @@ __all__ = ['log', 'ReportError', 'check_writable', 'write_page', 'words', 'table
            'accuracy_section', 'class_section', 'spread_sentence', 'selection_section', 'choose_clips', 'ClipView',
            'view_clip', 'clip_section', 'files_section', 'write_report', 'SeenClip', 'see_clip', 'bars', 'ClipStudy',
            'clip_interventions', 'answers_under', 'study_clip', 'verdict', 'draw_interventions', 'selection_part',
-           'cam_part', 'clip_page', 'Inspection', 'overview', 'inspect_clips', 'changed_selection', 'knock_outs']
+           'cam_part', 'clip_page', 'Inspection', 'overview', 'inspect_clips']
 
 # %% ../../nbs/inspector/72_report.ipynb #020c3632
 import base64
@@ -31,23 +31,17 @@ from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig, denormalise
 from ..data.video import open_video
 from ..explaining.cam import ClipCam, clip_cam
-from sda.explaining.effects import (
-    Effect,
+from ..explaining.effects import Effect, ablation_table, logits_of, twin_index
+from sda.explaining.interventions import (
     InputChange,
     Intervention,
     SelectionChange,
-    can_drop,
-    changed_selection,
     drop,
     freeze,
-    knock_outs,
-    logits_of,
-    partners,
-    places,
     reverse,
     uniform,
 )
-from ..explaining.trace import Trace, fingerprint, trace_clips
+from ..explaining.trace import Trace, select_blocks, trace_clips
 from sda.figures.plots import (
     fig_cam_strip,
     fig_clip,
@@ -59,6 +53,7 @@ from sda.figures.plots import (
     to_png,
 )
 from ..foundation.errors import VideoError, unknown_name
+from ..foundation.files import fingerprint
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import ModelCard, load_model
@@ -291,13 +286,10 @@ def spread_sentence(
         f"{low[wide]:.2f} and {high[wide]:.2f}."
     )
 
-# %% ../../nbs/inspector/72_report.ipynb #b4d9f6d9
-_all_ = ["changed_selection", "knock_outs"]  # made in 31_effects; here for those who look for them here
-
 # %% ../../nbs/inspector/72_report.ipynb #01ecde91
 def selection_section(
     trace: Trace,  # selections of the test clips
-    effects: pd.DataFrame | None = None,  # from `knock_outs`
+    effects: pd.DataFrame | None = None,  # from `ablation_table`
 ) -> str:  # HTML
     """Selection by class and by stage, with the knock-out beside it."""
     out = words(_FOUR)
@@ -447,7 +439,7 @@ def write_report(
     tested: Sequence[Tested],  # models, the baseline first
     trace: Trace,  # selections of the last model on the test clips
     views: Sequence[ClipView] = (),  # from `view_clip`
-    effects: pd.DataFrame | None = None,  # from `knock_outs`
+    effects: pd.DataFrame | None = None,  # from `ablation_table`
     needs: Mapping[str, str] | None = None,  # class name -> need
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
     files: Iterable[str | Path] = (),  # records and model files to point to
@@ -556,16 +548,16 @@ def clip_interventions(
     present = [
         n for n in DEPENDENCIES if any(n in block.dependencies for block in sda_blocks(model).values())
     ]
-    inside = [drop(n) for n in present if can_drop(model, n)]
+    inside = [one for one in map(drop, present) if one.fits(model)]
     return [*inside, *([uniform()] if present else []), reverse(), freeze(num_frames // 2)]
 
 # %% ../../nbs/inspector/72_report.ipynb #2bb7a301
 def _each(model: nn.Module, changes: Sequence[Intervention]) -> SelectionChange:
     """One change for a batch of copies: the first copy is changed as the first says, and so on."""
-    where = [places(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
+    where = [select_blocks(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
     for one in changes:
-        if getattr(one, "check", None):
-            one.check(model)
+        if isinstance(one, SelectionChange) and one.trace is not None:
+            one.trace.check_model(model)
 
     def change(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
         rows = (
@@ -621,7 +613,7 @@ def study_clip(
         (b, d): drop(DEPENDENCIES[d], where=name)
         for b, name in enumerate(blocks)
         for d in range(4)
-        if can_drop(model, DEPENDENCIES[d], name)
+        if drop(DEPENDENCIES[d], where=name).fits(model)
     }
     every = [change for one in tried for change in (one, *(one.random(i) for i in range(draws)))]
     logits = answers_under(model, seen.views, [*every, *single.values()])
@@ -634,7 +626,7 @@ def study_clip(
             np.array([read]),
             [seen.name],
             list(names),
-            partners(names, ()),
+            twin_index(names, ()),
         )
         for one, after in zip(tried, logits[: len(every)].reshape(len(tried), draws + 1, -1), strict=True)
     ]
