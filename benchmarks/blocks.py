@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from naive import naive_sda  # noqa: E402
 
+from sda.foundation.runs import new_record, save_record  # noqa: E402
 from sda.networks.blocks import SDA  # noqa: E402
-from sda.testing.results import new_record, save_record  # noqa: E402
 
 SIZES = (
     (64, 56),

@@ -30,12 +30,12 @@ from sda.explaining.effects import ablation_map, attribute, coalitions, logits_o
 from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
 from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips
+from sda.foundation.runs import new_record, save_record
 from sda.moves.make import CLASSES, PAIRS, make_moves
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model
 from sda.testing.evaluate import evaluate, summary
-from sda.testing.results import new_record, save_record
 from sda.training.trainer import Watcher, recipe, seed_everything, train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import sda.commands.main  # noqa: E402
 import sda.training.trainer  # noqa: E402
-from sda.testing.results import new_record, save_record  # noqa: E402
+from sda.foundation.runs import new_record, save_record  # noqa: E402
 
 MOST = 6  # kills of one run
 KINDS = ("in a step", "writing a state", "writing the best weights", "before a rename", "writing the results")

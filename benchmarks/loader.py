@@ -32,7 +32,7 @@ from sda.data.lists import Record  # noqa: E402
 from sda.data.sampling import Sampling  # noqa: E402
 from sda.data.transforms import TransformConfig  # noqa: E402
 from sda.data.video import open_video  # noqa: E402
-from sda.testing.results import new_record, save_record  # noqa: E402
+from sda.foundation.runs import new_record, save_record  # noqa: E402
 
 HEIGHT = 256
 WIDTH = 340

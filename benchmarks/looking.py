@@ -79,11 +79,11 @@ from sda.explaining.interventions import (
     uniform,
 )
 from sda.explaining.trace import Trace, trace_clips
+from sda.foundation.runs import new_record, save_record
 from sda.moves.make import CLASSES, PAIRS, make_moves
 from sda.networks.backbones import VideoNet
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import load_model
-from sda.testing.results import new_record, save_record
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, TSN = (

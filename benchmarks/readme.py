@@ -9,18 +9,12 @@ from sda.data.sampling import Sampling
 from sda.data.video import open_video
 from sda.explaining.trace import trace_clips
 from sda.figures.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
+from sda.foundation.runs import load_records
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import load_model
 from sda.studies.accuracy import by_seed, in_words, load_runs
 from sda.studies.selection import fig_over_seeds
-from sda.testing.results import (
-    accuracy_table,
-    choose_table,
-    load_published,
-    load_records,
-    percent_table,
-    to_markdown,
-)
+from sda.testing.results import accuracy_table, choose_table, load_published, percent_table, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "sda" / "assets"

@@ -17,10 +17,10 @@ import pandas as pd
 from sda.data.datasets import open_dataset
 from sda.explaining.effects import ablation_table
 from sda.explaining.trace import trace_clips
+from sda.foundation.runs import new_record, record_name, save_record
 from sda.moves.make import PAIRS, make_moves
 from sda.networks.checkpoints import load_model, save_model
 from sda.testing.evaluate import class_needs, evaluate, protocol, summary
-from sda.testing.results import new_record, record_name, save_record
 from sda.training.trainer import recipe, train
 
 DATA = Path(__file__).resolve().parents[1] / "data"

@@ -21,8 +21,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from sda.foundation.runs import new_record, save_record  # noqa: E402
 from sda.networks.backbones import create_model  # noqa: E402
-from sda.testing.results import new_record, save_record  # noqa: E402
 from sda.training.trainer import Step, recipe, start_engine, train_step, training_mode  # noqa: E402
 
 RECIPES = (

@@ -31,11 +31,11 @@ import sda
 from ..data.datasets import ClipDataset, open_dataset
 from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
+from ..foundation.runs import load_records, new_record, save_record
 from ..inspector.report import Tested, check_writable, choose_clips, view_clip, write_report
 from ..moves.make import CLASSES, PAIRS, make_moves
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
-from ..testing.results import load_records, new_record, save_record
 from ..training.trainer import TrainConfig, recipe
 
 # %% ../../nbs/commands/76_demo.ipynb #675bda45

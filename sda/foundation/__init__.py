@@ -31,7 +31,19 @@ if TYPE_CHECKING:
         to_plain,
         write_atomic,
     )
-    from .runs import commit, machine, machine_in_words, now, seed_everything
+    from .runs import (
+        check_record,
+        commit,
+        load_records,
+        machine,
+        machine_in_words,
+        new_record,
+        now,
+        record_name,
+        save_record,
+        seed_everything,
+        write_record,
+    )
     from .statistics import (
         auc,
         bootstrap_interval,
@@ -60,6 +72,7 @@ __all__ = [
     "bootstrap_interval",
     "cached_by_file",
     "check_folder",
+    "check_record",
     "commit",
     "device_of",
     "digest",
@@ -67,6 +80,7 @@ __all__ = [
     "evaluating",
     "fingerprint",
     "listed",
+    "load_records",
     "lock",
     "machine",
     "machine_in_words",
@@ -74,9 +88,12 @@ __all__ = [
     "mean_interval",
     "missing_package",
     "nearest",
+    "new_record",
     "now",
     "pick_device",
     "rank_rows",
+    "record_name",
+    "save_record",
     "seed_everything",
     "set_layout",
     "softmax",
@@ -87,6 +104,7 @@ __all__ = [
     "unknown_name",
     "wilson_interval",
     "write_atomic",
+    "write_record",
 ]
 
 _ROOMS = (

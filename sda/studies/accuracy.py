@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..foundation.runs import load_records
 from ..moves.make import CLASSES, NEEDS
 from ..testing.evaluate import Predictions, load_predictions
-from ..testing.results import load_records
 
 LEVEL = 0.95  # how often an interval holds the mean
 PAIR_OF = {c.name: c.pair for c in CLASSES}  # class of Moves -> the pair of twins it belongs to

@@ -46,10 +46,10 @@ from tqdm.auto import tqdm
 from ..data.datasets import model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
+from ..foundation.runs import new_record, save_record
 from ..networks.backbones import create_model, new_parts
 from ..networks.blocks import SDA, QueryAttention
 from ..networks.checkpoints import ModelCard, load_model, save_model
-from ..testing.results import new_record, save_record
 from .tricks import Average, averaged, mix_batch, mixed_loss, second_loss, sync_norms
 
 # %% ../../nbs/training/50_trainer.ipynb #03ab765a

@@ -26,11 +26,11 @@ from sda.commands.main import COMMANDS, count, main, parse, should_cache
 from sda.data.datasets import open_dataset, read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
+from sda.foundation.runs import new_record, write_record
 from sda.inspector.report import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, save_model
 from sda.testing.evaluate import Predictions, ensemble
-from sda.testing.results import new_record, write_record
 from sda.training.trainer import RECIPES, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,6 +10,7 @@ import pytest
 from sda.data.datasets import open_dataset
 from sda.explaining.effects import coalitions, logits_of
 from sda.explaining.interventions import drop
+from sda.foundation.runs import new_record, save_record
 from sda.moves.make import CLASSES, NEEDS, PAIRS
 from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import DEPENDENCIES
@@ -29,7 +30,6 @@ from sda.studies.ground_truth import (
 )
 from sda.studies.selection import fig_over_seeds, pair_means
 from sda.testing.evaluate import Predictions, save_predictions
-from sda.testing.results import new_record, save_record
 from sda.training.trainer import recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))

@@ -1,34 +1,24 @@
 """Records and tables: what crosses the notebook (bad files, concurrent writers, real data)."""
 
-import json
-import math
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
+from sda.foundation.errors import DataError
+from sda.foundation.runs import load_records, machine, new_record, write_record
 from sda.testing.results import (
-    MAX_BYTES,
-    RecordError,
     accuracy_table,
-    commit,
     doubtful,
     load_published,
-    load_records,
-    machine,
-    new_record,
     percent_table,
     plain_table,
     results_table,
-    save_record,
     sortable,
     to_html,
     to_markdown,
     to_page,
-    write_record,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,76 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def record(model="m", seed=0, top1=0.5, kind="test", **more):
     metrics = {"top1": top1, "n": 100} | more.pop("metrics", {})
     return new_record(kind, model=model, seed=seed, metrics=metrics, recipe="moves", dataset="moves", **more)
-
-
-def test_round_trip_and_plain_numbers(tmp_path):
-    made = record(top1=np.float32(0.25), metrics={"counts": np.arange(3), "tensor": torch.tensor(2)})
-    path = write_record(made, tmp_path)
-    back = load_records(tmp_path)[0]
-    assert back.pop("file") == path.name
-    assert back == made and back["metrics"]["counts"] == [0, 1, 2] and back["metrics"]["tensor"] == 2
-
-
-def test_no_host_name_and_no_paths(tmp_path):
-    import platform
-
-    text = json.dumps(record(source=tmp_path / "secret" / "clip.mp4"))
-    assert str(tmp_path) not in text and "clip.mp4" in text
-    assert platform.node() not in text and str(Path.home()) not in text.replace('"/"', "")
-    assert machine()["cores"] >= 1
-
-
-def test_commit_of_the_checkout():
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a checkout")
-    assert len(commit().rstrip("+")) >= 12
-
-
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("kind", "guess"),
-        ("metrics", [1]),
-        ("model", None),
-        ("schema", 99),
-        ("metrics", {"a": {"b": [1.0, math.inf]}}),
-    ],
-)
-def test_bad_fields_are_named(field, value, tmp_path):
-    with pytest.raises(RecordError, match=field):
-        save_record(record() | {field: value}, tmp_path / "r.json")
-    assert not list(tmp_path.iterdir())
-
-
-def test_too_large_is_refused(tmp_path):
-    with pytest.raises(RecordError, match="store arrays apart"):
-        write_record(record(log="x" * MAX_BYTES), tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "kind": "test"}', "\x00\xff"])
-def test_a_damaged_file_is_named(tmp_path, text):
-    write_record(record(), tmp_path)
-    (tmp_path / "broken.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(RecordError, match="broken.json"):
-        load_records(tmp_path)
-
-
-def test_other_json_is_left_out_with_a_warning(tmp_path, caplog):
-    write_record(record(), tmp_path)
-    (tmp_path / "timings.json").write_text('{"rows": []}')
-    assert len(load_records(tmp_path)) == 1 and "timings.json" in caplog.text
-
-
-def test_many_writers_lose_nothing(tmp_path):
-    with ThreadPoolExecutor(8) as pool:
-        paths = list(pool.map(lambda s: write_record(record(seed=s % 3, top1=s / 100), tmp_path), range(40)))
-    assert len(set(paths)) == 40 and len(load_records(tmp_path)) == 40
-    assert not [p for p in tmp_path.iterdir() if p.suffix != ".json"]
-
-
-def test_names_are_safe(tmp_path):
-    path = write_record(record(model="../../etc/x y", split="a/b"), tmp_path)
-    assert path.parent == tmp_path and " " not in path.name and path.exists()
 
 
 def test_table_averages_seeds_and_keeps_protocols_apart():
@@ -181,7 +101,7 @@ def test_published_rows():
 
 def test_published_file_without_a_column(tmp_path):
     (tmp_path / "p.csv").write_text("dataset,method\na,b\n")
-    with pytest.raises(RecordError, match="lacks the columns"):
+    with pytest.raises(DataError, match="lacks the columns"):
         load_published(tmp_path / "p.csv")
 
 
