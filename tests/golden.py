@@ -33,8 +33,9 @@ from sda.data.transforms import TransformConfig
 from sda.data.video import open_video
 
 # -- the library: every import of it, and small functions around it, are in this part alone
-from sda.explaining import cam, effects, interventions
+from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
+from sda.explaining import interventions as changing
 from sda.explaining.attribution import from_trace
 from sda.explaining.trace import trace_clips
 from sda.moves.make import load_truth, render
@@ -122,21 +123,21 @@ def gradients(net, clips, labels):
 def selection_changes(trace):
     """Interventions on the selection, by name."""
     return {
-        "drop": interventions.drop("LT"),
-        "keep": interventions.keep("LST", "S122", where="layer2"),
-        "none": interventions.keep(),
-        "one_hot": interventions.force("LS"),
-        "uniform": interventions.uniform(),
-        "temperature": interventions.temperature(2.0),
-        "given": interventions.set_weights({"LST": 0.4, "S122": 0.6}),
-        "from_clip": interventions.from_clip(trace, trace.videos[1]),
+        "drop": changing.drop("LT"),
+        "keep": changing.keep("LST", "S122", where="layer2"),
+        "none": changing.keep(),
+        "one_hot": changing.force("LS"),
+        "uniform": changing.uniform(),
+        "temperature": changing.temperature(2.0),
+        "given": changing.set_weights({"LST": 0.4, "S122": 0.6}),
+        "from_clip": changing.from_clip(trace, trace.videos[1]),
     }
 
 
 def input_changes():
     """Interventions on the clips, by name."""
     arguments = {"drop_frames": (1, 2)}
-    return {name: getattr(interventions, name)(*arguments.get(name, ())) for name in SWITCHES}
+    return {name: getattr(changing, name)(*arguments.get(name, ())) for name in SWITCHES}
 
 
 def under(net, clips, labels, change):
