@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WARM_UP', 'Average', 'averaged', 'mix_clips', 'mix_batch', 'mixed_loss', 'second_loss', 'SyncNorm1d', 'SyncNorm2d',
-           'sync_norms', 'activation_bytes', 'memory_estimate']
+           'SyncSumNorm', 'sync_norms', 'activation_bytes', 'memory_estimate']
 
 # %% ../../nbs/training/48_tricks.ipynb #29068888
 import contextlib
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.transforms import cut_clips
+from ..networks.fast import SumNorm
 
 # %% ../../nbs/training/48_tricks.ipynb #47b5464d
 WARM_UP = 10  # steps after which an average starts to reach back further than half of what it has seen
@@ -166,7 +167,11 @@ class SyncNorm2d(_SyncNorm, nn.BatchNorm2d):
     """BatchNorm2d over all processes."""
 
 # %% ../../nbs/training/48_tricks.ipynb #4c265667
-_SYNC = {nn.BatchNorm1d: SyncNorm1d, nn.BatchNorm2d: SyncNorm2d}
+class SyncSumNorm(_SyncNorm, SumNorm):
+    """The last norm of an SDA block over all processes."""
+
+
+_SYNC = {nn.BatchNorm1d: SyncNorm1d, nn.BatchNorm2d: SyncNorm2d, SumNorm: SyncSumNorm}
 
 
 def sync_norms(model: nn.Module, on: bool = True) -> nn.Module:

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 import sda.inspector.report
 from sda.commands.demo import (
     DemoConfig,
@@ -22,6 +21,7 @@ from sda.commands.demo import (
     run_demo,
     run_steps,
 )
+
 from sda.data.datasets import open_dataset
 from sda.data.transforms import TransformConfig
 from sda.moves.make import PAIRS, render

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from sda.inspector.report import ReportError, inspect_clips, see_clip, study_clip, verdict
+
 from sda.networks.backbones import create_model
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_model, save_model
