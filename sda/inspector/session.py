@@ -1013,7 +1013,7 @@ def _views(provider: Provider, state: InspectorState, chosen: Chosen) -> list[He
         "weight": lambda: HeatTable(w, title="weight", label="rows sum to 1"),
         "contribution": lambda: HeatTable(chosen.contribution, title="contribution", label="rows sum to 1"),
         "effect": lambda: HeatTable(
-            -provider.effects(state.clip_id), "effect", "effect", "fall of p(class) when left out"
+            provider.effects(state.clip_id), "effect", "effect", "fall of p(class) when left out"
         ),
     }
     if state.view in make:
