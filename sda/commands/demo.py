@@ -50,7 +50,8 @@ from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.runs import load_records, new_record, save_record
 from ..inspector.report import Tested, check_writable, choose_clips, view_clip, write_report
-from ..moves.make import CLASSES, PAIRS, make_moves
+from ..moves.classes import CLASSES, PAIRS
+from ..moves.make import make_moves
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
 from ..training.trainer import TrainConfig, recipe

@@ -73,7 +73,7 @@ from traitlets import CFloat, Dict, Enum, HasTraits, Int, List, TraitError, Unic
 
 from .. import __version__
 from ..data.datasets import ClipDataset, open_dataset
-from ..data.lists import Record, read_classes
+from ..data.lists import Record, read_classes, read_pairs
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..explaining import interventions
@@ -88,7 +88,6 @@ from ..figures.effects import fig_checks, fig_curves, fig_interventions, fig_tri
 from ..figures.style import FONT, HeatTable, fig_tables, new_figure, to_png
 from ..foundation.errors import unknown_name
 from ..foundation.files import fingerprint
-from ..moves.make import PAIRS
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
@@ -1537,7 +1536,7 @@ def _provider(
     data = open_dataset(root, split, sampling, transform, train=False)
     kept = Trace.load(trace) if trace and Path(trace).is_file() else None
     name = model.name if isinstance(checkpoint, nn.Module) else Path(checkpoint).stem
-    pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
+    pairs = read_pairs(root)
     truth = root if (Path(root) / "truth").is_dir() else None
     provider = ModelProvider(model, data, kept, b, name, pairs, truth)
     files = {"checkpoint": checkpoint, "other": other or ""}
