@@ -87,12 +87,11 @@ from ..figures.clips import fig_cam_strip, fig_clip, fig_top_k
 from ..figures.effects import fig_checks, fig_curves, fig_interventions, fig_triptych
 from ..figures.style import FONT, HeatTable, fig_tables, new_figure, to_png
 from ..foundation.errors import unknown_name
-from ..foundation.files import fingerprint
+from ..foundation.files import check_folder, fingerprint
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import evaluate, softmax
-from .report import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -1326,7 +1325,7 @@ class _Keeper(_Drawer):
     def save(self, folder: str | Path, panel: str = "strip", kind: str = "png") -> Path:
         """Write a picture and what it shows."""
         _known("kind of file", kind, ("png", "svg"))
-        folder = check_writable(folder)
+        folder = check_folder(folder)
         stem = Path(self.state.clip_id or "sheet").stem
         path = folder / f"{stem}-{panel}.{kind}"
         if panel == "sheet":
