@@ -167,7 +167,7 @@ def _views(provider: ModelProvider, state: InspectorState, chosen: Chosen) -> li
         "weight": lambda: HeatTable(w, title="weight", label="rows sum to 1"),
         "contribution": lambda: HeatTable(chosen.contribution, title="contribution", label="rows sum to 1"),
         "effect": lambda: HeatTable(
-            -provider.effects(state.clip_id), "effect", "effect", "fall of p(class) when left out"
+            provider.effects(state.clip_id), "effect", "effect", "fall of p(class) when left out"
         ),
     }
     if state.view in make:
@@ -195,7 +195,7 @@ def draw_selection(
         return fig_triptych(
             chosen.weights,
             chosen.contribution,
-            -provider.effects(state.clip_id),
+            provider.effects(state.clip_id),
             chosen.blocks,
             title=_title(provider, state.clip_id),
         )

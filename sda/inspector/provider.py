@@ -18,13 +18,15 @@ from ..data.datasets import ClipDataset, open_dataset
 from ..data.lists import Record, read_classes, read_pairs
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
-from ..explaining import effects as probes
+from ..explaining.attribution import Attribution
 from ..explaining.cam import ClipCam, cam_layers, clip_cam
+from ..explaining.effects import Effect, ablation_map, measure
 from ..explaining.faithfulness import truth_masks
-from ..explaining.trace import Trace, check_model, fingerprint, trace_clips
+from ..explaining.trace import Trace, trace_clips
 from ..explaining.verdicts import Trial, Verdicts, judge, no_blocks
 from ..foundation.devices import pick_device
 from ..foundation.errors import SettingError, UnknownNameError
+from ..foundation.files import fingerprint
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.checkpoints import ModelCard, load_model
 from ..testing.evaluate import evaluate, softmax
@@ -233,12 +235,12 @@ class ModelProvider:
         self.cache = Remembered()
         self.pairs = pairs
         self.draws = 10
-        self.known: dict[str, probes.KnockOuts] = {}  # by clip
+        self.known: dict[str, Attribution] = {}  # what leaving out costs, by clip
         self.truth = truth  # folder that holds truth/, see `truth_masks`
         self.where: dict[str, str] = {}  # what was opened, for the panel to show
         self.trial: dict[str, Any] = {}  # further options of `Trial`
         self.trace = trace_any(model, data) if trace is None else trace
-        check_model(self.trace, model)
+        self.trace.check_model(model)
         if missing := [v for v in self.clips.known if v not in set(self.trace.videos)]:
             raise SettingError(
                 f"the trace lacks {len(missing)} of {len(self.clips.known)} clips, the first is "
@@ -323,38 +325,32 @@ class ModelProvider:
         label = self.seen(clip_id).label
         return int(self.chosen(clip_id).probabilities.argmax()) if label is None else label
 
-    def knock_outs(self, ids: Sequence[str]) -> list[probes.KnockOuts]:
+    def ablation(self, ids: Sequence[str]) -> list[Attribution]:
         """For every clip, what leaving out one dependency of one block costs; measured where not known."""
         if not sda_blocks(self.model):
             raise SettingError(no_blocks(self.model.name))
         new = [i for i in ids if i not in self.known]
         if new:
-            found = probes.knock_out_map(
-                self.model,
-                torch.stack([self.seen(i).clip[0] for i in new]),
-                [self._read_label(i) for i in new],
-            )
-            self.known |= {
-                i: replace(found, effect=found.effect[k : k + 1], before=found.before[k : k + 1])
-                for k, i in enumerate(new)
-            }
+            clips = torch.stack([self.seen(i).clip[0] for i in new])
+            found = ablation_map(self.model, clips, [self._read_label(i) for i in new])
+            self.known |= {i: found.of_clips([k]) for k, i in enumerate(new)}
         return [self.known[i] for i in ids]
 
     def effects(self, clip_id: str) -> np.ndarray:
-        """Change of the class's probability without one dependency of one block [R,4]; negative: a loss."""
-        found = self.knock_outs([clip_id])[0]
-        return -found.effect[0][[found.blocks.index(row.split("[")[0]) for row in self.trace.blocks]]
+        """Fall of the class's probability when one dependency of one block is left out [R,4]."""
+        found = self.ablation([clip_id])[0]
+        return found.values[0][[found.places.index(row.split("[")[0]) for row in self.trace.blocks]]
 
     def intervene(
         self, ids: Sequence[str], scope: str, action: str, weights: Sequence[float], compare_id: str
-    ) -> probes.Effect:
+    ) -> Effect:
         """What a change of the selection or of the frames does to clips, against the same at random."""
         labels = {self.seen(i).label for i in ids}
         label = labels.pop() if len(labels) == 1 else None
         true = None if label is None else self.class_names[label]
         lender = (self._traced(compare_id, False), compare_id) if compare_id else None
         change = make_intervention(action, scope, weights, (self.trace, true), lender)
-        return probes.measure(
+        return measure(
             self.model,
             torch.stack([self.seen(i).clip[0] for i in ids]),
             change,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from traitlets import HasTraits, Instance
 
 from .. import __version__
-from ..explaining import effects as probes
+from ..explaining.effects import Effect
 from ..explaining.trace import Trace
 from ..explaining.verdicts import Verdicts
 from ..figures.effects import fig_checks, fig_curves
@@ -45,7 +45,7 @@ PRESETS = ("same class, different selection", "same selection, different class")
 
 
 def effect_row(
-    effect: probes.Effect,  # of one clip or several
+    effect: Effect,  # of one clip or several
 ) -> dict:  # one line of the log
     """What an intervention did, against the same at random; means over clips."""
     table = effect.summary()
@@ -70,8 +70,8 @@ def effect_row(
 
 
 def joined(
-    parts: Sequence[probes.Effect],  # the same intervention on some clips each
-) -> probes.Effect:  # on all of them
+    parts: Sequence[Effect],  # the same intervention on some clips each
+) -> Effect:  # on all of them
     """Effects on clips, a few at a time, as one."""
     one, before, after, labels = (
         parts[0],

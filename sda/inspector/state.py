@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from traitlets import CFloat, Dict, Enum, HasTraits, Int, List, TraitError, Unicode, validate
 
-from ..explaining import effects as probes
+from ..explaining import interventions
 from ..explaining.cam import METHODS, clip_cam
 from ..explaining.trace import Trace
 from ..foundation.errors import SettingError, unknown_name
@@ -219,11 +219,11 @@ def one_line(state: InspectorState) -> str:
 
 # These change the clip, so the scope does not matter to them.
 _FRAMES = {
-    "reverse the frames": probes.reverse,
-    "shuffle the frames": probes.shuffle,
-    "freeze the first frame": probes.freeze,
-    "shuffle 4x4 tiles": probes.patch_shuffle,
-    "blur": probes.blur,
+    "reverse the frames": interventions.reverse,
+    "shuffle the frames": interventions.shuffle,
+    "freeze the first frame": interventions.freeze,
+    "shuffle 4x4 tiles": interventions.patch_shuffle,
+    "blur": interventions.blur,
 }
 
 
@@ -245,29 +245,29 @@ def make_intervention(
     weights: Sequence[float] = (1, 1, 1, 1),  # of "my weights"; made to sum to 1
     own: tuple[Trace, str | None] | None = None,  # trace with class means, and the clip's true class
     lender: tuple[Trace, str] | None = None,  # trace that has clip B, and its id
-) -> probes.Intervention:  # for `sda.explaining.effects.measure`
+) -> interventions.Intervention:  # for `measure`
     """What an entry of the panel's list means."""
     known_name("action", action, ACTIONS)
     if action in _FRAMES:
         return _FRAMES[action]()
     if action.startswith("drop "):
-        return probes.drop(action.removeprefix("drop "), where=scope)
+        return interventions.drop(action.removeprefix("drop "), where=scope)
     if action.startswith("keep only "):
-        return probes.keep(action.removeprefix("keep only "), where=scope)
+        return interventions.keep(action.removeprefix("keep only "), where=scope)
     if action == "uniform":
-        return probes.uniform(scope)
+        return interventions.uniform(scope)
     if action == "temperature 2":
-        return probes.temperature(2.0, scope)
+        return interventions.temperature(2.0, scope)
     if action == "my weights":
         named = dict(zip(DEPENDENCIES, np.array(weights) / sum(weights), strict=True))
         place = "" if scope == "all" else f" in {scope}"
         said = " ".join(f"{name} {w:.2f}" for name, w in named.items())
-        return replace(probes.given(list(named.values()), scope), name=f"weights {said}{place}")
+        return replace(interventions.set_weights(list(named.values()), scope), name=f"weights {said}{place}")
     if action == "weights of its class":
         trace, true = own or (None, None)
         if trace is None or true is None:
             raise SettingError("the true class of this clip is not known")
-        return probes.from_class(trace, true, where=scope)
+        return interventions.from_class(trace, true, where=scope)
     if lender is None:
         raise SettingError("choose a clip B to take the weights from")
-    return probes.from_clip(*lender, where=scope)
+    return interventions.from_clip(*lender, where=scope)

@@ -611,7 +611,7 @@ def test_bad_settings(ins, tmp_path):
         Inspector(ins.provider, InspectorState(overlay="Grad-CAM", layer="layer9")).figure("strip")
     with pytest.raises(TraitError):
         ins.state.weights = [0, 0, 0, 0]
-    with pytest.raises(ValueError, match="did you mean layer3"):
+    with pytest.raises(ValueError, match="did you mean .layer3"):
         ins.provider.intervene([ins.state.clip_id], "layr3", "uniform", [1] * 4, "")
     file = tmp_path / "a file"
     file.write_text("")
