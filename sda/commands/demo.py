@@ -49,10 +49,11 @@ from ..data.datasets import ClipDataset, open_dataset
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.runs import load_records, new_record, save_record
 from ..inspector.report import Tested, check_writable, choose_clips, knock_outs, view_clip, write_report
-from ..moves.classes import CLASSES, PAIRS
+from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
 from ..networks.checkpoints import load_model
-from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
+from ..testing.evaluate import evaluate, protocol
+from ..testing.predictions import Predictions, summary
 from ..training.trainer import TrainConfig, recipe
 
 log = logging.getLogger(__name__)
@@ -439,7 +440,7 @@ def trace_model(
     net = load_model(config.out / config.model / "model.safetensors")
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
-    effects = knock_outs(net, data, class_needs(), ordered_twins(), progress=progress)
+    effects = knock_outs(net, data, GROUPS["need"], ordered_twins(), progress=progress)
     effects.to_csv(config.out / "knock_outs.csv")
 
 
@@ -451,7 +452,7 @@ def report(
     out = config.out
     records = {r["model"]: r for r in load_records(out / "records", kind="test")}
     tested = [Tested(label(n), Predictions.load(out / n / "test.npz"), records[n]) for n in names]
-    needs = class_needs()
+    needs = GROUPS["need"]
     trace = Trace.load(out / "trace.npz")
     net = load_model(out / config.model / "model.safetensors")
     data = open_split(config, "test")

@@ -76,7 +76,9 @@ from ..moves.classes import CLASSES
 from ..moves.make import make_moves
 from ..networks.backbones import VideoNet, create_model, list_models, profile
 from ..networks.checkpoints import class_hash, load_model, read_card
-from ..testing.evaluate import Predictions, actions, compare, ensemble, evaluate, predict, protocol, slide
+from ..testing.compare import actions, compare, ensemble
+from ..testing.evaluate import evaluate, predict, protocol, slide
+from ..testing.predictions import Predictions, by_attribute, describe, save_tables, summary
 from ..testing.results import choose_table, load_published, to_markdown, to_page
 from ..training.trainer import (
     TrainConfig,
@@ -474,7 +476,7 @@ def record_of(
         split=options.split,
         protocol=name,
         views=options.views or "centre",
-        metrics=found[average].summary() | {"averages": both},
+        metrics=summary(found[average]) | {"averages": both},
         sampling=[asdict(one.sampling) for one in several],
         logits=[f"{one.stem}.npz" for one in several],
         weights=list(options.weights),
@@ -496,7 +498,7 @@ def further_answers(
         ]
     tables = [actions(found, Predictions.load(options.nouns))] if options.nouns else []
     if options.attributes:
-        tables.append(found.by_attribute(read_diving48_vocabulary(options.attributes)[1]))
+        tables.append(by_attribute(found, read_diving48_vocabulary(options.attributes)[1]))
     return lines + [table.to_string(index=False, float_format="%.3f") for table in tables]
 
 
@@ -535,11 +537,12 @@ class Test(TestOptions):
                     f"{len(scores)} clips of {self.data.name}/{self.split}"
                     + f", {record['source']}" * bool(record["source"])
                 )
-                print(*scores.describe(f"{title} on {clips}"), sep="\n")
+                print(*describe(scores, f"{title} on {clips}"), sep="\n")
             if not self.out:
                 continue
-            found[averages[0]].save_tables(
-                self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}")
+            save_tables(
+                found[averages[0]],
+                self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}"),
             )
             print(f"record in {write_record(record, self.out)}")
         print(

@@ -31,7 +31,9 @@ from tqdm.auto import tqdm
 from .trace import Trace, by_class, check_model, contribution, find_rows, trace_clips
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES, SDA
-from ..testing.evaluate import Predictions, evaluate, softmax
+from ..foundation.statistics import softmax
+from ..testing.evaluate import evaluate
+from ..testing.predictions import Predictions, by_group, pair_accuracy
 
 # %% ../../nbs/explaining/59_effects.ipynb #800c75d7
 Where = (
@@ -1095,9 +1097,9 @@ def _accuracies(
     """Accuracy overall, by need, between twins."""
     row = {"all": found.accuracy()}
     if needs:
-        row |= dict(found.by_group(dict(needs))[["group", "accuracy"]].itertuples(index=False))
+        row |= dict(by_group(found, dict(needs))[["group", "accuracy"]].itertuples(index=False))
     if pairs:
-        row["between twins"] = float(found.pair_accuracy(list(pairs))["accuracy"].dropna().mean())
+        row["between twins"] = float(pair_accuracy(found, list(pairs))["accuracy"].dropna().mean())
     return row
 
 

@@ -27,7 +27,7 @@ from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
 from .trace import Trace
 from ..networks.backbones import VideoNet, create_model
 from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import softmax
+from ..foundation.statistics import softmax
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(

@@ -28,7 +28,7 @@ from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..networks.backbones import eval_mode, list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES, SDA, resize
-from ..testing.evaluate import DAMAGED
+from ..testing.predictions import DAMAGED
 
 # %% ../../nbs/explaining/57_trace.ipynb #a9e85ab2
 ClassMeans = namedtuple("ClassMeans", "means class_names counts")  # [K,4], K names, K numbers of videos

@@ -85,7 +85,8 @@ from ..foundation.errors import VideoError, unknown_name
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import ModelCard, load_model
-from ..testing.evaluate import Predictions, softmax
+from ..foundation.statistics import softmax
+from ..testing.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
@@ -350,8 +351,8 @@ def choose_clips(
     """One clip per need by a fixed rule, and one that the last model gets wrong."""
     first = tested[0].predictions
     last = tested[-1].predictions
-    right = last.top1() == last.labels
-    gained = right & (first.top1() != first.labels)
+    right = last.predicted() == last.labels
+    gained = right & (first.predicted() != first.labels)
     groups = np.array([(needs or {}).get(last.class_names[k], "all") for k in last.labels])
     chosen = []
     for group in sorted(set(groups)):

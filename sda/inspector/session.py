@@ -89,7 +89,8 @@ from ..foundation.errors import unknown_name
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
-from ..testing.evaluate import evaluate, softmax
+from ..foundation.statistics import softmax
+from ..testing.evaluate import evaluate
 from .report import check_writable
 
 log = logging.getLogger(__name__)

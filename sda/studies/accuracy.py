@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..foundation.runs import load_records
 from ..moves.classes import CLASSES, NEEDS
-from ..testing.evaluate import Predictions, load_predictions
+from ..testing.predictions import Predictions
 
 LEVEL = 0.95  # how often an interval holds the mean
 PAIR_OF = {c.name: c.pair for c in CLASSES}  # class of Moves -> the pair of twins it belongs to
@@ -34,7 +34,7 @@ class SeedRun:
     @cached_property
     def predictions(self) -> Predictions:
         """Answers to the test clips."""
-        return load_predictions(self.folder / f"{self.name}.npz")
+        return Predictions.load(self.folder / f"{self.name}.npz")
 
     @property
     def questioned(self) -> bool:

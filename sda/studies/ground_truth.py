@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..explaining.effects import shapley_values
 from ..moves.classes import PAIRS
+from ..testing.predictions import pair_accuracy
 from ..networks.blocks import DEPENDENCIES
 from .accuracy import PAIR_OF, SeedRun
 
@@ -164,7 +165,7 @@ def alone_accuracy(
     """Accuracy between twins of networks that were trained with one dependency, mean over seeds."""
 
     def pairs(run: SeedRun) -> pd.Series:
-        table = run.predictions.pair_accuracy(PAIRS)
+        table = pair_accuracy(run.predictions, PAIRS)
         return pd.Series(table.accuracy.to_numpy(float), [PAIR_OF[name] for name in table["first"]])
 
     return pd.DataFrame({d: pd.DataFrame([pairs(r) for r in runs[f"only_{d}"]]).mean() for d in DEPENDENCIES})

@@ -28,7 +28,7 @@ from sda.studies.ground_truth import (
     truth_of,
 )
 from sda.studies.selection import fig_selection_over_seeds, pair_means
-from sda.testing.evaluate import Predictions, save_predictions
+from sda.testing.predictions import Predictions
 from sda.training.trainer import recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -55,7 +55,7 @@ def leave(folder, name, top1, seed):
         folder / f"{name}.json",
     )
     found = Predictions([f"v{i}" for i in range(20)], np.eye(20)[:, None] * 9, np.arange(20), NAMES)
-    save_predictions(found, folder / f"{name}.npz")
+    found.save(folder / f"{name}.npz")
 
 
 def questioned(margin, labels=None):
