@@ -112,7 +112,9 @@ class _Parts:
         """Take in a batch, and write it."""
         self._take(places, ids, logits, labels)
         if self.folder is not None:
-            arrays: dict[str, Any] = dict(zip(_COLUMNS, (places, np.array(ids, str), logits, labels), strict=True))
+            arrays: dict[str, Any] = dict(
+                zip(_COLUMNS, (places, np.array(ids, str), logits, labels), strict=True)
+            )
             path = self.folder / f"{places[0]:08d}-{self.rank}.npz"
             write_atomic(path, lambda file: np.savez(file, **arrays))
 
@@ -192,18 +194,6 @@ def protocol(
     return frames, reader.transform, f"{frames.num_frames} frames x {views} x {frames.views} clip{many}"
 
 # %% ../../nbs/testing/54_evaluate.ipynb #e8490bb1
-def _with_card(model: nn.Module | str | Path) -> tuple[nn.Module, ModelCard]:
-    """The network, and its card, which must say how clips are sampled and cropped."""
-    net = load_model(model) if isinstance(model, str | Path) else model
-    card = getattr(net, "card", None)
-    if card is None or not card.transform or not card.sampling:
-        raise RunError(
-            "The model has no card with transform and sampling: load it with load_model from a file "
-            "that train wrote."
-        )
-    return net, card
-
-
 def _best(logits: torch.Tensor, names: Sequence[str], top: int) -> list[tuple[str, float]]:
     """The `top` classes of one clip and their probabilities."""
     if not torch.isfinite(logits).all():
@@ -221,8 +211,9 @@ def predict(
     problems: dict[str, str] | None = None,  # gets the videos that cannot be read, and why; None: an error
 ) -> pd.DataFrame:
     """The most probable classes: columns class and probability, before them video for several paths."""
-    net, card = _with_card(model)
-    reader = ClipReader.from_card(card)
+    net: Any = load_model(model) if isinstance(model, str | Path) else model
+    reader = ClipReader.from_card(getattr(net, "card", None))
+    names = net.card.class_names
     alone = isinstance(path, str | os.PathLike)
     paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
     rows = []
@@ -235,7 +226,7 @@ def predict(
             logits = _view_logits(net, torch.stack([clip for _, clip in some])) if some else torch.empty(0)
             for (one, _), scores in zip(some, logits, strict=True):
                 with _naming(one, problems):
-                    best = _best(reader.put_back(scores).mean(0), card.class_names, top)
+                    best = _best(reader.put_back(scores).mean(0), names, top)
                     rows += [(one, *row) for row in best]
             bar.update(len(paths[k : k + batch_size]))
     table = pd.DataFrame(rows, columns=["video", "class", "probability"])
@@ -266,8 +257,9 @@ def slide(
     progress: bool = False,  # show a bar over the windows
 ) -> pd.DataFrame:
     """Columns start and end (frames), class, probability: the `top` classes of each window."""
-    net, card = _with_card(model)
-    reader = ClipReader.from_card(card)
+    net: Any = load_model(model) if isinstance(model, str | Path) else model
+    reader = ClipReader.from_card(getattr(net, "card", None))
+    names = net.card.class_names
     video = reader.open(path)
     spans = windows(len(video), length, stride or max(length // 2, 1))
     rows = []
@@ -278,6 +270,6 @@ def slide(
                 clips = torch.stack([reader(video, span).clip for span in some])
                 logits = reader.put_back(_view_logits(net, clips)).mean(1)
                 for span, scores in zip(some, logits, strict=True):
-                    rows += [(*span, *row) for row in _best(scores, card.class_names, top)]
+                    rows += [(*span, *row) for row in _best(scores, names, top)]
             bar.update(len(some))
     return pd.DataFrame(rows, columns=["start", "end", "class", "probability"])
