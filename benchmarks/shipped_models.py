@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import knock_outs
+from sda.explaining.effects import ablation_table
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, record_name, save_record
 from sda.moves.classes import PAIRS
@@ -75,7 +75,7 @@ def make(name: str, data: Path, runs: Path) -> None:
     extra = {}
     if network.startswith("sda"):
         trace_clips(net, test).save(DATA / "results" / f"{name}-trace.npz")
-        extra["knock_outs"] = rows(knock_outs(net, test, class_needs(), PAIRS))
+        extra["knock_outs"] = rows(ablation_table(net, test, class_needs(), PAIRS))
     keep(
         new_record(
             "test",

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 import sda
 
 from ..data.datasets import ClipDataset, open_dataset
-from ..explaining.effects import knock_outs
+from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.devices import pick_device
 from ..foundation.errors import RunError
@@ -246,7 +246,7 @@ def trace_model(
     net = load_model(config.out / config.model / "model.safetensors", device=pick_device(config.device))
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
-    effects = knock_outs(net, data, class_needs(), ordered_twins(), progress=progress)
+    effects = ablation_table(net, data, class_needs(), ordered_twins(), progress=progress)
     effects.to_csv(config.out / "knock_outs.csv")
 
 

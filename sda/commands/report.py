@@ -129,7 +129,7 @@ def spread_sentence(
 
 def selection_section(
     trace: Trace,  # selections of the test clips
-    effects: pd.DataFrame | None = None,  # from `knock_outs`
+    effects: pd.DataFrame | None = None,  # from `ablation_table`
 ) -> str:  # HTML
     """Selection by class and by stage, with the knock-out beside it."""
     out = words(FOUR)
@@ -279,7 +279,7 @@ def write_report(
     tested: Sequence[Tested],  # models, the baseline first
     trace: Trace,  # selections of the last model on the test clips
     views: Sequence[ClipView] = (),  # from `view_clip`
-    effects: pd.DataFrame | None = None,  # from `knock_outs`
+    effects: pd.DataFrame | None = None,  # from `ablation_table`
     needs: Mapping[str, str] | None = None,  # class name -> need
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
     files: Iterable[str | Path] = (),  # records and model files to point to

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .effects import blur
+from .interventions import blur
 from .trace import trace_clips
 from ..foundation.devices import device_of, evaluating
 from ..foundation.errors import SettingError, missing_package, unknown_name

@@ -17,26 +17,22 @@ from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig, denormalise
 from ..data.video import open_video
 from ..explaining.cam import clip_cam
-from ..explaining.effects import (
-    Effect,
+from ..explaining.effects import Effect, logits_of, twin_index
+from ..explaining.interventions import (
     InputChange,
     Intervention,
     SelectionChange,
-    can_drop,
     drop,
     freeze,
-    logits_of,
-    partners,
-    places,
     reverse,
     uniform,
 )
-from ..explaining.trace import fingerprint, trace_clips
+from ..explaining.trace import select_blocks, trace_clips
 from ..figures.clips import fig_cam_strip, fig_clip
 from ..figures.effects import fig_interventions, fig_triptych
 from ..foundation.devices import pick_device
 from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
-from ..foundation.files import check_folder, write_atomic
+from ..foundation.files import check_folder, fingerprint, write_atomic
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import ModelCard, load_model
@@ -135,16 +131,16 @@ def clip_interventions(
     present = [
         n for n in DEPENDENCIES if any(n in block.dependencies for block in sda_blocks(model).values())
     ]
-    inside = [drop(n) for n in present if can_drop(model, n)]
+    inside = [one for one in map(drop, present) if one.fits(model)]
     return [*inside, *([uniform()] if present else []), reverse(), freeze(num_frames // 2)]
 
 
 def _each(model: nn.Module, changes: Sequence[Intervention]) -> SelectionChange:
     """One change for a batch of copies: the first copy is changed as the first says, and so on."""
-    where = [places(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
+    where = [select_blocks(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
     for one in changes:
-        if getattr(one, "check", None):
-            one.check(model)
+        if isinstance(one, SelectionChange) and one.trace is not None:
+            one.trace.check_model(model)
 
     def change(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
         rows = (
@@ -200,7 +196,7 @@ def study_clip(
         (b, d): drop(DEPENDENCIES[d], where=name)
         for b, name in enumerate(blocks)
         for d in range(4)
-        if can_drop(model, DEPENDENCIES[d], name)
+        if drop(DEPENDENCIES[d], where=name).fits(model)
     }
     every = [change for one in tried for change in (one, *(one.random(i) for i in range(draws)))]
     logits = answers_under(model, seen.views, [*every, *single.values()])
@@ -213,7 +209,7 @@ def study_clip(
             np.array([read]),
             [seen.name],
             list(names),
-            partners(names, ()),
+            twin_index(names, ()),
         )
         for one, after in zip(tried, logits[: len(every)].reshape(len(tried), draws + 1, -1), strict=True)
     ]

@@ -31,11 +31,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from ..data.clips import ClipReader
 from ..data.crops import MultiCrop
 from ..data.datasets import cache_key, model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
-from ..data.video import open_video
 from ..moves.classes import CLASSES, NEEDS
 from ..networks.checkpoints import ModelCard, class_hash, load_model
 
@@ -725,46 +725,15 @@ def protocol(
     clips: int = 0,  # clips per video (0: as the card says); two are centres and starts of the segments
 ) -> tuple[Sampling, TransformConfig | MultiCrop, str]:  # frames, crops, and a name for tables
     """How a test looks at a video."""
-    sampling = Sampling.from_dict(card.sampling)
-    config = TransformConfig.from_dict(card.transform)
-    clips = clips or sampling.views
-    swap = {("segments", 2): "twice", ("segments_legacy", 2): "twice", ("twice", 1): "segments"}
-    sampling = replace(
-        sampling, strategy=swap.get((sampling.strategy, clips), sampling.strategy), views=clips
-    )
-    try:
-        sampling.indices(100)
-    except ValueError as err:
-        raise EvaluationError(
-            f"{clips} clips per video do not fit: {err}. Segments give 1 or 2, dense any number."
-        ) from err
-    if not views:
-        return sampling, config, f"{clips} view{'s' * (clips > 1)}, centre crop"
-    if config.resize is None:
-        raise EvaluationError("Named views need clips of one height; this model takes any.")
-    crops = MultiCrop(views, card.class_names, config.mean, config.std, config.resize, config.size)
-    return sampling, crops, f"{sampling.num_frames} frames x {views} x {clips} clip{'s' * (clips > 1)}"
+    reader = ClipReader.from_card(card, views, clips)
+    sampling = reader.sampling
+    clips = sampling.views
+    if reader.config is not None:
+        return sampling, reader.config, f"{clips} view{'s' * (clips > 1)}, centre crop"
+    name = f"{sampling.num_frames} frames x {views} x {clips} clip{'s' * (clips > 1)}"
+    return sampling, reader.transform, name
 
 # %% ../../nbs/testing/54_evaluate.ipynb #e8490bb1
-def _views(path: str | Path, card: Any) -> torch.Tensor:
-    """The views [V,T,3,h,w] of a video, sampled and cropped as the model's card says."""
-    transform = TransformConfig.from_dict(card.transform).test()
-    video = open_video(path, short_side=transform.short_side)
-    lists = Sampling.from_dict(card.sampling).indices(len(video), times=video.times)
-    return torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
-
-
-def _card(model: nn.Module) -> Any:
-    """The model's card, which must say how clips are sampled and cropped."""
-    card = getattr(model, "card", None)
-    if card is None or not card.transform or not card.sampling:
-        raise EvaluationError(
-            "The model has no card with transform and sampling: load it with load_model from a file "
-            "that train wrote."
-        )
-    return card
-
-
 def _best(logits: torch.Tensor, card: Any, top: int, first: tuple) -> list[tuple]:
     """Rows (*first, class, probability) of the `top` classes."""
     if not torch.isfinite(logits).all():
@@ -782,14 +751,15 @@ def predict(
 ) -> pd.DataFrame:
     """The `top` most probable classes: columns class and probability, with a first column video for several paths."""
     model = load_model(model) if isinstance(model, str | Path) else model
-    card = _card(model)
+    card = getattr(model, "card", None)
+    reader = ClipReader.from_card(card)
     many = not isinstance(path, str | os.PathLike)
     rows = []
     paths = list(path) if many else [path]
 
     def views(one: str | Path) -> torch.Tensor:
         with _naming(str(one)):
-            return _views(one, card)
+            return reader(one).clip
 
     with (
         _evaluation_mode(model),
@@ -831,17 +801,11 @@ def slide(
 ) -> pd.DataFrame:
     """Columns start and end (frames), class, probability: the `top` classes of each window."""
     model = load_model(model) if isinstance(model, str | Path) else model
-    card = _card(model)
-    transform = TransformConfig.from_dict(card.transform).test()
-    sampling = Sampling.from_dict(card.sampling)
-    video = open_video(path, short_side=transform.short_side)
+    card = getattr(model, "card", None)
+    reader = ClipReader.from_card(card)
+    video = reader.open(path)
     spans = windows(len(video), length, stride or max(length // 2, 1))
     rows = []
-
-    def view(first: int, last: int) -> torch.Tensor:
-        times = None if video.times is None else video.times[first:last]
-        lists = [[first + i for i in indices] for indices in sampling.indices(last - first, times=times)]
-        return torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
 
     with (
         _evaluation_mode(model),
@@ -850,7 +814,7 @@ def slide(
         for k in range(0, len(spans), batch_size):
             some = spans[k : k + batch_size]
             with _naming(str(path)):
-                logits = _view_logits(model, torch.stack([view(*span) for span in some])).mean(1)
+                logits = _view_logits(model, torch.stack([reader(video, span).clip for span in some])).mean(1)
                 rows += [
                     r
                     for span, scores in zip(some, logits, strict=True)

@@ -503,7 +503,7 @@ def camera(path, height=1080, width=1920, ticks=range(0, 400, 100)):
 
 
 def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monkeypatch):
-    """1080p: the frames that leave the reader are 256 or 340 pixels high, and the network's input stays the same."""
+    """1080p: frames leave the reader 256 or 340 pixels high, and the network's input stays the same."""
     record = camera(tmp_path / "hd.mp4")
     sizes = []
     read = PyAVVideo.frames
@@ -518,7 +518,7 @@ def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monke
     sampling = Sampling("segments", 4)
     for transform, train, side in (
         (config, False, 256),
-        (MultiCrop("3x256", NAMES), False, 256),
+        (MultiCrop("3x256"), False, 256),
         (config, True, 340),
     ):
         sizes.clear()
@@ -539,7 +539,7 @@ def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monke
 
 
 def test_nothing_is_enlarged_that_was_large_enough(tmp_path):
-    """Every crop of the reduced frame has at least the input's size, and clips below the need are untouched."""
+    """Crops of the reduced frame have at least the input's size, and smaller clips are untouched."""
     for size, scales in ((224, (1, 0.875, 0.75, 0.66)), (112, (1, 0.5)), (64, (0.9,)), (160, (1, 1 / 3))):
         side = TransformConfig(size=size, scales=scales).train(NAMES).short_side
         assert min(min(s) for s in crop_shapes(side, 2 * side, size, scales)) >= size
@@ -565,7 +565,7 @@ def test_random_crops_of_large_clips_come_from_the_resized_frame(tmp_path):
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_seconds_follow_the_clock_of_a_variable_frame_rate(tmp_path, cache):
-    """Ten frames a second, then forty: a step of .25 s is a step of .25 s in both halves, with offsets as well."""
+    """Ten frames a second, then forty: .25 s are .25 s in both halves, with offsets as well."""
     ticks = [*range(0, 1000, 100), *range(1000, 2000, 25)]
     record = camera(tmp_path / "vfr.mp4", 48, 64, ticks)
     part = Record("part", record.path, 0, 40, offset=10)
@@ -612,7 +612,7 @@ def test_pictures_without_a_clock_go_by_the_rate_of_the_sampling(tmp_path):
 
 
 def test_predict_reads_a_large_clip_small_and_by_its_clock(tmp_path, monkeypatch):
-    """The same probabilities to 1 %, from a quarter of the height; the frames are those of the dataset with that sampling."""
+    """The same probabilities to 1 %, from a quarter of the height; the frames are the dataset's."""
     from sda.networks.backbones import create_model
     from sda.networks.checkpoints import ModelCard
     from sda.testing.evaluate import predict, slide

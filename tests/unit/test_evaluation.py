@@ -19,7 +19,7 @@ from sda.data.lists import Record
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.figures.training import fig_reliability
-from sda.foundation.errors import VideoError
+from sda.foundation.errors import SettingError, VideoError
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.testing.evaluate import (
@@ -455,7 +455,7 @@ def test_missing_clip_is_named(lights, side):
 def test_protocols_have_names_and_errors(side):
     assert protocol(side.card)[2] == "1 view, centre crop"
     sampling, crops, name = protocol(side.card, "3x36to32", 2)
-    assert (sampling.strategy, sampling.views, crops.views, name) == (
+    assert (sampling.strategy, sampling.views, len(crops.mirrored), name) == (
         "twice",
         2,
         3,
@@ -463,12 +463,12 @@ def test_protocols_have_names_and_errors(side):
     )
     with pytest.raises(ValueError, match="did you mean '3x36to32'"):
         protocol(side.card, "3x36to23")
-    with pytest.raises(EvaluationError, match="3 clips per video.*dense"):
+    with pytest.raises(SettingError, match="3 clips per video.*dense"):
         protocol(side.card, clips=3)
     side.card.sampling = Sampling("twice", 2, 2).to_dict()
     assert protocol(side.card, clips=1)[0] == Sampling("segments", 2)
     side.card.transform = TransformConfig(size=32, resize=None).to_dict()
-    with pytest.raises(EvaluationError, match="one height"):
+    with pytest.raises(SettingError, match="one height"):
         protocol(side.card, "3x36to32")
 
 
