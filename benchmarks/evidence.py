@@ -36,7 +36,8 @@ from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model
-from sda.testing.evaluate import evaluate, summary
+from sda.testing.evaluate import evaluate
+from sda.testing.predictions import by_class, pair_accuracy, summary
 from sda.training.trainer import Watcher, recipe, seed_everything, train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
@@ -160,7 +161,7 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     found = evaluate(net, clips("test"), batch_size=50)
     results.mkdir(parents=True, exist_ok=True)
     found.save(results / f"{run.name}.npz")
-    metrics = summary(found) | dict(by_class=rows(found.by_class()), by_pair=rows(found.pair_accuracy(PAIRS)))
+    metrics = summary(found) | dict(by_class=rows(by_class(found)), by_pair=rows(pair_accuracy(found, PAIRS)))
     record = new_record(
         "test",
         model=run.model,

@@ -28,7 +28,7 @@ from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, profile
 from sda.networks.blocks import SDA
 from sda.networks.checkpoints import load_model
-from sda.testing.evaluate import softmax
+from sda.foundation.statistics import softmax
 from sda.training.trainer import recipe
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "results" / "bench_methods.json"

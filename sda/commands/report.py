@@ -21,7 +21,7 @@ from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import machine_in_words
 from ..foundation.statistics import softmax
 from ..inspector.html import render
-from ..testing.evaluate import Predictions
+from ..testing.predictions import Predictions, by_class, by_group, pair_accuracy
 
 __all__ = ["Tested", "choose_clips", "view_clip", "write_report"]
 
@@ -50,9 +50,9 @@ def accuracy_rows(
         low, high = p.interval()
         row = {"all": p.accuracy(), "95 % interval": f"{low:.2f} to {high:.2f}", "clips": len(p)}
         if needs:
-            row |= dict(p.by_group(dict(needs))[["group", "accuracy"]].itertuples(index=False))
+            row |= dict(by_group(p, dict(needs))[["group", "accuracy"]].itertuples(index=False))
         if pairs:
-            row["between twins"] = float(p.pair_accuracy(list(pairs))["accuracy"].dropna().mean())
+            row["between twins"] = float(pair_accuracy(p, list(pairs))["accuracy"].dropna().mean())
         seconds = one.record.get("train_seconds")
         rows[one.name] = row | {"training s": None if seconds is None else round(seconds)}
     chance = 1 / len(tested[0].predictions.class_names)
@@ -69,11 +69,11 @@ def class_rows(
 ) -> pd.DataFrame:  # one row per class
     """Accuracy of every class under every model, and what the last model says instead."""
     last = tested[-1].predictions
-    frame = last.by_class()[["class", "n"]]
+    frame = by_class(last)[["class", "n"]]
     if needs:
         frame.insert(1, "need", frame["class"].map(needs))
     for one in tested:
-        frame[one.name] = one.predictions.by_class()["accuracy"].astype(object)
+        frame[one.name] = by_class(one.predictions)["accuracy"].astype(object)
     counts = last.confusion().to_numpy(copy=True)
     np.fill_diagonal(counts, 0)
     frame["most frequent mistake"] = [
@@ -103,8 +103,8 @@ def choose_clips(
     """One clip per need by a fixed rule, and one that the last model gets wrong."""
     first = tested[0].predictions
     last = tested[-1].predictions
-    right = last.top1() == last.labels
-    gained = right & (first.top1() != first.labels)
+    right = last.predicted() == last.labels
+    gained = right & (first.predicted() != first.labels)
     groups = np.array([(needs or {}).get(last.class_names[k], "all") for k in last.labels])
     chosen = []
     for group in sorted(set(groups)):

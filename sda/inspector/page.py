@@ -32,10 +32,10 @@ from ..figures.effects import fig_interventions, fig_triptych
 from ..foundation.devices import pick_device
 from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import check_folder, fingerprint, write_atomic
+from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
-from ..testing.evaluate import softmax
 from .html import render
 
 __all__ = ["ClipStudy", "study_clip", "verdict", "Inspection", "inspect_clips"]

@@ -27,9 +27,10 @@ from ..explaining.verdicts import Trial, Verdicts, judge, no_blocks
 from ..foundation.devices import pick_device
 from ..foundation.errors import SettingError, UnknownNameError
 from ..foundation.files import fingerprint
+from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.checkpoints import ModelCard, load_model
-from ..testing.evaluate import evaluate, softmax
+from ..testing.evaluate import evaluate
 from .state import MAP_OPTIONS, known_name, make_intervention
 
 __all__ = ["ModelProvider"]

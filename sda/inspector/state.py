@@ -14,8 +14,8 @@ from ..explaining import interventions
 from ..explaining.cam import METHODS, clip_cam
 from ..explaining.trace import Trace
 from ..foundation.errors import SettingError, unknown_name
+from ..foundation.statistics import softmax
 from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import softmax
 
 __all__ = ["clip_table", "find_clips", "InspectorState", "make_intervention"]
 
