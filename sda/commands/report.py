@@ -21,7 +21,7 @@ from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import machine_in_words
 from ..foundation.statistics import softmax
 from ..inspector.html import render
-from ..testing.predictions import Predictions, by_class, by_group, pair_accuracy
+from ..testing.predictions import Predictions, by_class, by_group, confusion, pair_accuracy
 
 __all__ = ["Tested", "choose_clips", "view_clip", "write_report"]
 
@@ -44,11 +44,15 @@ def accuracy_rows(
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
 ) -> pd.DataFrame:  # one row per model, and one for chance
     """Accuracy overall, by need and between twins, with training seconds."""
-    rows = {}
+    rows: dict[str, dict[str, object]] = {}
     for one in tested:
         p = one.predictions
         low, high = p.interval()
-        row = {"all": p.accuracy(), "95 % interval": f"{low:.2f} to {high:.2f}", "clips": len(p)}
+        row: dict[str, object] = {
+            "all": p.accuracy(),
+            "95 % interval": f"{low:.2f} to {high:.2f}",
+            "clips": len(p),
+        }
         if needs:
             row |= dict(by_group(p, dict(needs))[["group", "accuracy"]].itertuples(index=False))
         if pairs:
@@ -56,9 +60,9 @@ def accuracy_rows(
         seconds = one.record.get("train_seconds")
         rows[one.name] = row | {"training s": None if seconds is None else round(seconds)}
     chance = 1 / len(tested[0].predictions.class_names)
-    rows["chance"] = {"all": chance, **dict.fromkeys(needs.values() if needs else (), chance)} | (
-        {"between twins": 0.5} if pairs else {}
-    )
+    rows["chance"] = {"all": chance, **dict.fromkeys((needs or {}).values(), chance)}
+    if pairs:
+        rows["chance"]["between twins"] = 0.5
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     return frame.astype({"clips": "Int64", "training s": "Int64"})
 
@@ -74,7 +78,7 @@ def class_rows(
         frame.insert(1, "need", frame["class"].map(needs))
     for one in tested:
         frame[one.name] = by_class(one.predictions)["accuracy"].astype(object)
-    counts = last.confusion().to_numpy(copy=True)
+    counts = confusion(last).to_numpy(copy=True)
     np.fill_diagonal(counts, 0)
     frame["most frequent mistake"] = [
         f"{last.class_names[row.argmax()]} ({row.max()})" if row.max() else "–" for row in counts
