@@ -23,14 +23,14 @@ from ..foundation.statistics import softmax
 from ..inspector.html import render
 from ..testing.predictions import Predictions, by_class, by_group, confusion, pair_accuracy
 
-__all__ = ["Tested", "choose_clips", "view_clip", "write_report"]
+__all__ = ["ModelScores", "choose_clips", "view_clip", "write_report"]
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 @dataclass
-class Tested:
+class ModelScores:
     """One model of the report: what it answered on the test clips, and the record of that test."""
 
     name: str  # as shown, e.g. "SDA-TSN"
@@ -39,7 +39,7 @@ class Tested:
 
 
 def accuracy_rows(
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
 ) -> pd.DataFrame:  # one row per model, and one for chance
@@ -68,7 +68,7 @@ def accuracy_rows(
 
 
 def class_rows(
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
 ) -> pd.DataFrame:  # one row per class
     """Accuracy of every class under every model, and what the last model says instead."""
@@ -101,7 +101,7 @@ def spread_sentence(
 
 
 def choose_clips(
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
 ) -> list[int]:  # positions in the list of clips
     """One clip per need by a fixed rule, and one that the last model gets wrong."""
@@ -136,7 +136,7 @@ def view_clip(
     model: nn.Module,  # the last model
     data: ClipDataset,  # test clips
     index: int,  # position in the list
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     trace: Trace,  # selections of the same clips
 ) -> ClipView:
     """Frames, answers, selection and Grad-CAM of one clip."""
@@ -158,7 +158,7 @@ def view_clip(
     )
 
 
-def _same_clips(tested: Sequence[Tested], trace: Trace) -> None:
+def _same_clips(tested: Sequence[ModelScores], trace: Trace) -> None:
     """Refuse tests and selections of different clips."""
     ids = set(tested[0].predictions.ids)
     for name, other in [*((t.name, t.predictions.ids) for t in tested), ("the trace", trace.videos)]:
@@ -171,7 +171,7 @@ def _same_clips(tested: Sequence[Tested], trace: Trace) -> None:
 
 def write_report(
     folder: str | Path,  # where report.html goes
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     trace: Trace,  # selections of the last model on the test clips
     views: Sequence[ClipView] = (),  # from `view_clip`
     effects: pd.DataFrame | None = None,  # from `ablation_table`

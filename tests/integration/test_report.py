@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sda.commands.report import Tested, choose_clips, view_clip, write_report
+from sda.commands.report import ModelScores, choose_clips, view_clip, write_report
 from sda.data.clips import ClipReader
 from sda.data.datasets import open_dataset
 from sda.data.lists import read_groups
@@ -243,7 +243,9 @@ def test_the_true_class_is_listed_even_when_it_is_improbable(model):
 def test_report_of_two_models(model, tmp_path):
     net = load_model(TSN_FILE)
     data = open_dataset(CLIPS.parent, "test", "segments", TransformConfig.from_dict(net.card.transform))
-    tested = [Tested(name, evaluate(one, data, progress=False)) for name, one in (("<A>", net), ("B", model))]
+    tested = [
+        ModelScores(name, evaluate(one, data, progress=False)) for name, one in (("<A>", net), ("B", model))
+    ]
     trace = trace_clips(model, data)
     groups = read_groups(CLIPS.parent)["need"]
     shown = choose_clips(tested, groups)
@@ -274,7 +276,7 @@ def test_a_report_of_different_clips_is_refused(model, tmp_path):
     found = evaluate(model, data, progress=False)
     fewer = Predictions(found.ids[1:], found.logits[1:], found.labels[1:], found.class_names)
     with pytest.raises(RunError):
-        write_report(tmp_path, [Tested("A", found), Tested("B", fewer)], trace_clips(model, data))
+        write_report(tmp_path, [ModelScores("A", found), ModelScores("B", fewer)], trace_clips(model, data))
     with pytest.raises(RunError):
         write_report(tmp_path, [], trace_clips(model, data))
     assert not list(tmp_path.iterdir())
