@@ -79,10 +79,10 @@ from ..data.transforms import TransformConfig
 from ..explaining import interventions
 from ..explaining.attribution import Attribution
 from ..explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, shared_top
+from ..explaining.checks import CheckInput, CheckReport, check_steps, no_blocks
 from ..explaining.effects import Effect, ablation_map, measure
-from ..explaining.faithfulness import truth_masks
+from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
-from ..explaining.verdicts import Trial, Verdicts, judge, no_blocks
 from ..figures.clips import fig_cam_strip, fig_clip, fig_top_k
 from ..figures.effects import fig_checks, fig_curves, fig_interventions, fig_triptych
 from ..figures.style import FONT, HeatTable, fig_tables, new_figure, to_png
@@ -411,7 +411,7 @@ class Provider(_Looks, Protocol):
         most: int,  # at most so many of them, drawn by a fixed seed
         layer: str,  # of the map
         method: str,  # of the map, key of sda.explaining.cam.METHODS
-    ) -> Iterator[tuple[str, Verdicts]]:
+    ) -> Iterator[tuple[str, CheckReport]]:
         """How far the pictures of these clips can be trusted, a step at a time."""
         ...
 
@@ -613,7 +613,7 @@ class _Answers:
         self.cache = Remembered()
         self.pairs = pairs
         self.draws = 10
-        # clip id -> ablation; see sda.explaining.faithfulness; what was opened; options of sda.explaining.verdicts.Trial
+        # clip id -> ablation; see sda.explaining.faithfulness; what was opened; options of sda.explaining.checks.CheckInput
         self.known = {}
         self.truth = truth
         self.where = {}
@@ -770,18 +770,18 @@ class ModelProvider(_Measured):
         most: int = 12,  # at most so many of them, drawn by a fixed seed
         layer: str = _MAP["layer"].default,  # of the map
         method: str = _MAP["method"].default,  # of the map, key of sda.explaining.cam.METHODS
-    ) -> Iterator[tuple[str, Verdicts]]:
-        """Verdicts about the pictures of these clips: what is done next, and what is known so far."""
+    ) -> Iterator[tuple[str, CheckReport]]:
+        """CheckReport about the pictures of these clips: what is done next, and what is known so far."""
         ids = [i for i in ids if i not in self.clips.added]
         if len(ids) < 3:
             raise ValueError(f"{len(ids)} clips are too few to measure agreement; loosen the filters")
         if len(ids) > most:
             ids = [ids[k] for k in sorted(np.random.default_rng(0).choice(len(ids), most, replace=False))]
-        yield f"decoding {len(ids)} clips", Verdicts(len(ids))
+        yield f"decoding {len(ids)} clips", CheckReport(len(ids))
         rows = [self.trace.videos.index(i) for i in ids]
         traces = [None if trace is None else rows_of(trace, rows) for trace in (self.trace, self.other)]
-        yield from judge(
-            Trial(
+        yield from check_steps(
+            CheckInput(
                 self.model,
                 torch.stack([self.seen(i).clip for i in ids]),
                 [self._read_label(i) for i in ids],
@@ -798,7 +798,7 @@ class ModelProvider(_Measured):
         if not self.truth:
             return None
         try:
-            return truth_masks(self.clips.data, self.truth, [self.clips.known[i] for i in ids])
+            return clip_masks(self.clips.data, self.truth, [self.clips.known[i] for i in ids])
         except (KeyError, ValueError) as err:
             log.warning("no masks from %s: %s", self.truth, err)
         return None
@@ -1409,7 +1409,7 @@ class _Doer(_Changer):
         """Choose a clip B worth comparing with."""
         self.state.compare_id = partner(self.provider.trace, self.state.clip_id, kind)
 
-    def trust(self, most: int = 12) -> Verdicts:
+    def trust(self, most: int = 12) -> CheckReport:
         """How far the pictures of the clips that fit can be trusted."""
         for _ in self.judging(most):
             pass

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ..explaining.cam import METHODS
-from ..explaining.verdicts import Verdicts
+from ..explaining.checks import CheckReport
 from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES
 from .session import (
@@ -86,7 +86,7 @@ def log_html(rows: Sequence[dict]) -> str:
     return f'<div style="overflow-x:auto;max-height:240px">{text}</div>'
 
 
-def verdicts_html(verdicts: Verdicts | None) -> str:
+def verdicts_html(verdicts: CheckReport | None) -> str:
     """What is known so far about how far the pictures can be trusted."""
     if verdicts is None or not verdicts.lines():
         return _told("Nothing was measured yet.")
@@ -408,12 +408,12 @@ class _Working(_Handlers):
         return "" if trust else "the clips can now be put in order of this effect"
 
     def _show_trust(self) -> None:
-        """Verdicts in words and pictures, as far as they are known."""
+        """CheckReport in words and pictures, as far as they are known."""
         judged = self.inspector.judged
         self.shown["trust"].value = verdicts_html(judged)
         for panel in (p for p in MEASURED if p != "log"):
             known = judged is not None and (
-                judged.findings
+                judged.results
                 if panel == "trust"
                 else panel.removeprefix("curves over ") in {c.over.iloc[0] for c in judged.curves}
             )
