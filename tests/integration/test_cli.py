@@ -26,7 +26,7 @@ from sda.commands.main import COMMANDS, count, main, parse, should_cache
 from sda.data.datasets import open_dataset, read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.foundation.runs import new_record, write_record
+from sda.foundation.runs import load_records, new_record, write_record
 from sda.inspector.report import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, save_model
@@ -473,7 +473,7 @@ def test_records_of_a_test_tell_trainings_apart(model_file, small_set, tmp_path)
         files.append(str(save_model(tmp_path / f"{rate}.safetensors", net, net.card)))
     for file in files:
         assert main(["test", file, "--data", str(small_set), "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    table = sda.testing.results.accuracy_table(sda.testing.results.load_records(tmp_path / "out", "test"))
+    table = sda.testing.results.accuracy_table(load_records(tmp_path / "out", "test"))
     assert sorted(table.settings) == ["lr=0.1", "lr=0.2"]
 
 
