@@ -27,7 +27,7 @@ from sda.data.annotations import (
     write_atomic,
     write_dataset,
 )
-from .lists import Record
+from .lists import Record, write_groups
 from ..foundation.errors import unknown_name
 
 # %% ../../nbs/data/39_make.ipynb #3f826338
@@ -231,10 +231,12 @@ def _text(reports: Mapping[str, list[ListReport]]) -> str:
 
 
 def _write_ledgers(root: Path, reports: Mapping[str, list[ListReport]]) -> None:
-    """`lists.txt`, and for official files `source.json`: dataset, and release of each split."""
+    """`lists.txt`; for official files `source.json` with the releases, and `groups.json` where classes have any."""
     first = next(iter(reports.values()))[0]
     variants = {split: parts[0].variant for split, parts in reports.items()}
     write_atomic(root / "lists.txt", _text(reports) + "\n")
+    if first.groups:
+        write_groups(root, first.groups)
     if first.dataset in ("folder", "table"):
         return (root / "source.json").unlink(missing_ok=True)  # of what was here before
     write_atomic(

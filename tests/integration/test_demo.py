@@ -24,7 +24,8 @@ from sda.commands.demo import (
 )
 from sda.data.datasets import open_dataset
 from sda.data.transforms import TransformConfig
-from sda.moves.make import PAIRS, render
+from sda.moves.classes import PAIRS
+from sda.moves.render import render
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
 
