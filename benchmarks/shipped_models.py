@@ -22,7 +22,8 @@ from sda.moves.classes import PAIRS
 from sda.moves.make import make_moves
 from sda.networks.checkpoints import load_model, save_model
 from sda.testing.evaluate import class_needs, evaluate, protocol, summary
-from sda.training.trainer import recipe, train
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SHIPPED = {

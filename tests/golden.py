@@ -41,7 +41,8 @@ from sda.moves.truth import load_truth
 from sda.networks.backbones import create_model, list_models, profile, sda_blocks
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate, predict, protocol
-from sda.training.trainer import recipe, train
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sda/assets/moves_sample"

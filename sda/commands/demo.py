@@ -53,7 +53,7 @@ from ..moves.classes import CLASSES, PAIRS
 from ..moves.make import make_moves
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
-from ..training.trainer import TrainConfig, recipe
+from ..training.config import TrainConfig, recipe
 
 log = logging.getLogger(__name__)
 

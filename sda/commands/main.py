@@ -70,7 +70,7 @@ from ..data.lists import read_classes
 from ..data.make import DATASETS, make_dataset
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
-from ..foundation.runs import load_records, new_record, write_record
+from ..foundation.runs import load_records, new_record, seed_everything, write_record
 from ..inspector.report import check_writable, inspect_clips
 from ..moves.classes import CLASSES
 from ..moves.make import make_moves
@@ -78,17 +78,9 @@ from ..networks.backbones import VideoNet, create_model, list_models, profile
 from ..networks.checkpoints import class_hash, load_model, read_card
 from ..testing.evaluate import Predictions, actions, compare, ensemble, evaluate, predict, protocol, slide
 from ..testing.results import choose_table, load_published, to_markdown, to_page
-from ..training.trainer import (
-    TrainConfig,
-    build_model,
-    load_config,
-    make_accelerator,
-    recipe,
-    scaled_lr,
-    seed_everything,
-    train,
-)
-from ..training.tricks import memory_estimate
+from ..training.config import TrainConfig, load_config, recipe
+from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
+from ..training.trainer import build_model, train
 from .demo import DemoConfig, run_demo
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from sda.inspector.report import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, save_model
 from sda.testing.evaluate import Predictions, ensemble
-from sda.training.trainer import RECIPES, TrainConfig
+from sda.training.config import RECIPES, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sda/assets/moves_sample"

@@ -29,7 +29,7 @@ from sda.studies.ground_truth import (
 )
 from sda.studies.selection import fig_selection_over_seeds, pair_means
 from sda.testing.evaluate import Predictions, save_predictions
-from sda.training.trainer import recipe
+from sda.training.config import recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 NAMES = sorted(c.name for c in CLASSES)
