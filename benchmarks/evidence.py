@@ -26,25 +26,19 @@ from filelock import FileLock, Timeout
 from shipped_models import rows
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import (
-    coalitions,
-    gradient_times_weight,
-    keep,
-    knock_out_map,
-    logits_of,
-    partners,
-    readings,
-    uniform,
-)
+from sda.explaining.effects import ablation_map, attribute, coalitions, logits_of, readings, twin_index
 from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
+from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips
-from sda.foundation.runs import new_record, save_record, seed_everything
+from sda.foundation.runs import new_record, save_record
 from sda.moves.classes import CLASSES, PAIRS
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model
-from sda.testing.evaluate import evaluate, summary
+from sda.testing.evaluate import evaluate
+from sda.testing.predictions import by_class, pair_accuracy, summary
+from sda.foundation.runs import seed_everything
 from sda.training.callbacks import Callback
 from sda.training.config import recipe
 from sda.training.trainer import train
@@ -171,7 +165,7 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     found = evaluate(net, clips("test"), batch_size=50)
     results.mkdir(parents=True, exist_ok=True)
     found.save(results / f"{run.name}.npz")
-    metrics = summary(found) | dict(by_class=rows(found.by_class()), by_pair=rows(found.pair_accuracy(PAIRS)))
+    metrics = summary(found) | dict(by_class=rows(by_class(found)), by_pair=rows(pair_accuracy(found, PAIRS)))
     record = new_record(
         "test",
         model=run.model,
@@ -205,7 +199,7 @@ def perform_once(run: Run, data: Path, runs: Path, threads: int, results: Path) 
 
 def read(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """What a row of answers says about the true classes, in half precision: files stay small, ranks stay."""
-    said = readings(logits, labels, partners(names, PAIRS))
+    said = readings(logits, labels, twin_index(names, PAIRS))
     return {
         name.replace(" ", "_"): said[name].astype(np.float16)
         for name in ("probability", "margin", "pair margin")
@@ -219,14 +213,14 @@ def question(net: Any, test: Any) -> dict[str, Any]:
         [logits_of(net, test, *([] if len(some) == 4 else [keep(*some)])) for some in coalitions()]
     )
     equal = logits_of(net, test, uniform())
-    blocks = knock_out_map(net, test, reading="pair margin", pairs=PAIRS)
+    blocks = ablation_map(net, test, reading="pair margin", pairs=PAIRS)
     said = {f"coalition_{k}": v for k, v in read(worth, trace.labels, trace.class_names).items()}
     said |= {f"equal_{k}": v for k, v in read(equal, trace.labels, trace.class_names).items()}
     arrays = dict(
         weights=trace.weights,
         contribution=trace.contribution(),
-        gradient=gradient_times_weight(net, test),
-        block_effect=blocks.effect,
+        gradient=attribute(net, test, "gradient x weight").values,
+        block_effect=blocks.values,
     )
     return dict(
         blocks=trace.blocks,

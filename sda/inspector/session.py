@@ -73,24 +73,26 @@ from traitlets import CFloat, Dict, Enum, HasTraits, Int, List, TraitError, Unic
 
 from .. import __version__
 from ..data.datasets import ClipDataset, open_dataset
-from ..data.lists import Record, read_classes
-from ..data.lists import read_pairs
+from ..data.lists import Record, read_classes, read_pairs
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
-from ..explaining import effects as probes
+from ..explaining import interventions
+from ..explaining.attribution import Attribution
 from ..explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, shared_top
+from ..explaining.effects import Effect, ablation_map, measure
 from ..explaining.faithfulness import truth_masks
-from ..explaining.trace import Trace, check_model, fingerprint, trace_clips
+from ..explaining.trace import Trace, trace_clips
 from ..explaining.verdicts import Trial, Verdicts, judge, no_blocks
 from ..figures.clips import fig_cam_strip, fig_clip, fig_top_k
 from ..figures.effects import fig_checks, fig_curves, fig_interventions, fig_triptych
 from ..figures.style import FONT, HeatTable, fig_tables, new_figure, to_png
 from ..foundation.errors import unknown_name
+from ..foundation.files import check_folder, fingerprint
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
-from ..testing.evaluate import evaluate, softmax
-from .report import check_writable
+from ..foundation.statistics import softmax
+from ..testing.evaluate import evaluate
 
 log = logging.getLogger(__name__)
 
@@ -277,11 +279,11 @@ class InspectorState(_Saved):
 
 # These change the clip, so the scope does not matter to them.
 _FRAMES = {
-    "reverse the frames": probes.reverse,
-    "shuffle the frames": probes.shuffle,
-    "freeze the first frame": probes.freeze,
-    "shuffle 4x4 tiles": probes.patch_shuffle,
-    "blur": probes.blur,
+    "reverse the frames": interventions.reverse,
+    "shuffle the frames": interventions.shuffle,
+    "freeze the first frame": interventions.freeze,
+    "shuffle 4x4 tiles": interventions.patch_shuffle,
+    "blur": interventions.blur,
 }
 ACTIONS = (
     *(f"drop {d}" for d in DEPENDENCIES),
@@ -301,31 +303,31 @@ def make_intervention(
     weights: Sequence[float] = (1, 1, 1, 1),  # of "my weights"; made to sum to 1
     own: tuple[Trace, str | None] | None = None,  # trace with class means, and the clip's true class
     lender: tuple[Trace, str] | None = None,  # trace that has clip B, and its id
-) -> probes.Intervention:  # for `sda.explaining.effects.measure`
+) -> interventions.Intervention:  # for `sda.explaining.effects.measure`
     """What an entry of the panel's list means."""
     _known("action", action, ACTIONS)
     if action in _FRAMES:
         return _FRAMES[action]()
     if action.startswith("drop "):
-        return probes.drop(action.removeprefix("drop "), where=scope)
+        return interventions.drop(action.removeprefix("drop "), where=scope)
     if action.startswith("keep only "):
-        return probes.keep(action.removeprefix("keep only "), where=scope)
+        return interventions.keep(action.removeprefix("keep only "), where=scope)
     if action == "uniform":
-        return probes.uniform(scope)
+        return interventions.uniform(scope)
     if action == "temperature 2":
-        return probes.temperature(2.0, scope)
+        return interventions.temperature(2.0, scope)
     if action == "my weights":
         named = dict(zip(DEPENDENCIES, np.array(weights) / sum(weights), strict=True))
         place = "" if scope == "all" else f" in {scope}"
         said = " ".join(f"{name} {w:.2f}" for name, w in named.items())
-        return replace(probes.given(list(named.values()), scope), name=f"weights {said}{place}")
+        return replace(interventions.set_weights(list(named.values()), scope), name=f"weights {said}{place}")
     if action == "weights of its class":
         if own is None or own[1] is None:
             raise ValueError("the true class of this clip is not known")
-        return probes.from_class(*own, where=scope)
+        return interventions.from_class(*own, where=scope)
     if lender is None:
         raise ValueError("choose a clip B to take the weights from")
-    return probes.from_clip(*lender, where=scope)
+    return interventions.from_clip(*lender, where=scope)
 
 
 @dataclass(frozen=True, eq=False)
@@ -400,7 +402,7 @@ class Provider(_Looks, Protocol):
         action: str,  # one of ACTIONS
         weights: Sequence[float],  # of "my weights", four numbers
         compare_id: str,  # clip B, "" for none
-    ) -> probes.Effect:
+    ) -> Effect:
         """What a change of the selection or of the frames does."""
         ...
 
@@ -612,13 +614,13 @@ class _Answers:
         self.cache = Remembered()
         self.pairs = pairs
         self.draws = 10
-        # clip id -> KnockOuts; see sda.explaining.faithfulness; what was opened; options of sda.explaining.verdicts.Trial
+        # clip id -> ablation; see sda.explaining.faithfulness; what was opened; options of sda.explaining.verdicts.Trial
         self.known = {}
         self.truth = truth
         self.where = {}
         self.trial = {}
         self.trace = trace_any(model, data) if trace is None else trace
-        check_model(self.trace, model)
+        self.trace.check_model(model)
         if missing := [v for v in self.clips.known if v not in set(self.trace.videos)]:
             raise ValueError(
                 f"the trace lacks {len(missing)} of {len(self.clips.known)} clips, the first is "
@@ -723,35 +725,32 @@ class _Measured(_Maps):
         label = self.seen(clip_id).label
         return int(self.chosen(clip_id).probabilities.argmax()) if label is None else label
 
-    def knock_outs(self, ids: Sequence[str]) -> list[probes.KnockOuts]:
+    def ablation(self, ids: Sequence[str]) -> list[Attribution]:
         """For every clip, what leaving out one dependency of one block costs; measured together where not known."""
         if not sda_blocks(self.model):
             raise ValueError(no_blocks(self.model.name))
         new = [i for i in ids if i not in self.known]
         if new:
-            found = probes.knock_out_map(
+            found = ablation_map(
                 self.model, torch.stack([self.seen(i).clip for i in new]), [self._read_label(i) for i in new]
             )
-            self.known |= {
-                i: replace(found, effect=found.effect[k : k + 1], before=found.before[k : k + 1])
-                for k, i in enumerate(new)
-            }
+            self.known |= {i: found.of_clips([k]) for k, i in enumerate(new)}
         return [self.known[i] for i in ids]
 
     def effects(self, clip_id: str) -> np.ndarray:
-        """Change of the class's probability when one dependency of one block is left out [R,4]; negative: a loss."""
-        found = self.knock_outs([clip_id])[0]
-        return -found.effect[0][[found.blocks.index(row.split("[")[0]) for row in self.trace.blocks]]
+        """Fall of the class's probability when one dependency of one block is left out [R,4]."""
+        found = self.ablation([clip_id])[0]
+        return found.values[0][[found.places.index(row.split("[")[0]) for row in self.trace.blocks]]
 
     def intervene(
         self, ids: Sequence[str], scope: str, action: str, weights: Sequence[float], compare_id: str
-    ) -> probes.Effect:
+    ) -> Effect:
         """What a change of the selection or of the frames does to clips, against the same at random."""
         labels = {self.seen(i).label for i in ids}
         true = self.class_names[labels.pop()] if len(labels) == 1 and None not in labels else None
         lender = (self._traced(compare_id, False), compare_id) if compare_id else None
         change = make_intervention(action, scope, weights, (self.trace, true), lender)
-        return probes.measure(
+        return measure(
             self.model,
             torch.stack([self.seen(i).clip for i in ids]),
             change,
@@ -824,7 +823,7 @@ def rows_of(
 
 
 def effect_row(
-    effect: probes.Effect,  # of one clip or several
+    effect: Effect,  # of one clip or several
 ) -> dict:  # one line of the log
     """What an intervention did, against the same at random; means over clips."""
     table = effect.summary()
@@ -849,8 +848,8 @@ def effect_row(
 
 
 def joined(
-    parts: Sequence[probes.Effect],  # the same intervention on some clips each
-) -> probes.Effect:  # on all of them
+    parts: Sequence[Effect],  # the same intervention on some clips each
+) -> Effect:  # on all of them
     """Effects on clips, a few at a time, as one."""
     one, before, after, labels = (
         parts[0],
@@ -1013,7 +1012,7 @@ def _views(provider: Provider, state: InspectorState, chosen: Chosen) -> list[He
         "weight": lambda: HeatTable(w, title="weight", label="rows sum to 1"),
         "contribution": lambda: HeatTable(chosen.contribution, title="contribution", label="rows sum to 1"),
         "effect": lambda: HeatTable(
-            -provider.effects(state.clip_id), "effect", "effect", "fall of p(class) when left out"
+            provider.effects(state.clip_id), "effect", "effect", "fall of p(class) when left out"
         ),
     }
     if state.view in make:
@@ -1041,7 +1040,7 @@ def draw_selection(
         return fig_triptych(
             chosen.weights,
             chosen.contribution,
-            -provider.effects(state.clip_id),
+            provider.effects(state.clip_id),
             chosen.blocks,
             title=_title(provider, state.clip_id),
         )
@@ -1327,7 +1326,7 @@ class _Keeper(_Drawer):
     def save(self, folder: str | Path, panel: str = "strip", kind: str = "png") -> Path:
         """Write a picture and what it shows."""
         _known("kind of file", kind, ("png", "svg"))
-        folder = check_writable(folder)
+        folder = check_folder(folder)
         stem = Path(self.state.clip_id or "sheet").stem
         path = folder / f"{stem}-{panel}.{kind}"
         if panel == "sheet":

@@ -13,13 +13,6 @@ import pytest
 import torch
 from controls import driven, drives, held
 from notebooks import ROOT
-from traitlets import TraitError
-
-from sda.data.datasets import open_dataset
-from sda.explaining.trace import Trace
-from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
-from sda.figures.style import to_png
-from sda.foundation.errors import VideoError
 from sda.inspector.session import (
     ACTIONS,
     MAX_UPLOAD,
@@ -36,6 +29,13 @@ from sda.inspector.session import (
     find_clips,
     inspect_folder,
 )
+from traitlets import TraitError
+
+from sda.data.datasets import open_dataset
+from sda.explaining.trace import Trace
+from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
+from sda.figures.style import to_png
+from sda.foundation.errors import VideoError
 from sda.networks.backbones import VideoNet, create_model, sda_blocks
 
 FOLDER = ROOT / "sda/assets/moves_sample"
@@ -622,7 +622,7 @@ def test_bad_settings(ins, tmp_path):
         Inspector(ins.provider, InspectorState(overlay="Grad-CAM", layer="layer9")).figure("strip")
     with pytest.raises(TraitError):
         ins.state.weights = [0, 0, 0, 0]
-    with pytest.raises(ValueError, match="did you mean layer3"):
+    with pytest.raises(ValueError, match="did you mean .layer3"):
         ins.provider.intervene([ins.state.clip_id], "layr3", "uniform", [1] * 4, "")
     file = tmp_path / "a file"
     file.write_text("")
