@@ -32,9 +32,9 @@ from ..foundation.runs import new_record, save_record, seed_everything
 from ..networks.backbones import VideoNet, create_model
 from ..networks.checkpoints import ModelCard, save_model
 from sda.training.callbacks import (
-    EMA,
     Callback,
     CancelRun,
+    EMA,
     EarlyStop,
     NaNStop,
     ProgressBar,
