@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from .trace import Trace, Where, select_blocks
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES
+from .trace import Trace
+from .tracer import Where, select_blocks
+
 
 # %% ../../nbs/explaining/58_interventions.ipynb #ac33a662
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ class SelectionChange(Intervention):
             self.trace.check_model(model)
         self._try(model)
         return [
-            block.attention.register_forward_hook(self._hook(name, block.dependencies), prepend=True)
+            block.hook_weights.register_forward_hook(self._hook(name, block.dependencies), prepend=True)
             for name, block in select_blocks(model, self.where).items()
         ]
 

@@ -13,6 +13,13 @@ import pytest
 import torch
 from controls import driven, drives, held
 from notebooks import ROOT
+from traitlets import TraitError
+
+from sda.data.datasets import open_dataset
+from sda.explaining.trace import Trace
+from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
+from sda.figures.style import to_png
+from sda.foundation.errors import VideoError
 from sda.inspector.session import (
     ACTIONS,
     MAX_UPLOAD,
@@ -29,13 +36,6 @@ from sda.inspector.session import (
     find_clips,
     inspect_folder,
 )
-from traitlets import TraitError
-
-from sda.data.datasets import open_dataset
-from sda.explaining.trace import Trace
-from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
-from sda.figures.style import to_png
-from sda.foundation.errors import VideoError
 from sda.networks.backbones import VideoNet, create_model, sda_blocks
 
 FOLDER = ROOT / "sda/assets/moves_sample"
