@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -101,6 +101,64 @@ class LoadedClip:
         times = self.source.times
         return None if times is None else np.asarray(times)[[self.first + i for i in self.indices[0]]]
 
+# %% ../../nbs/data/40_clips.ipynb #029e5da0
+class _Taken(NamedTuple):
+    """Frames that belong to one clip."""
+
+    id: str
+    path: str
+    label: int | None
+    source: FrameSource
+    first: int
+    total: int
+
+
+def _take(source: Any, span: tuple[int, int] | None, decoded: FrameSource | None, options: dict) -> _Taken:
+    """The frames of a record, of a file or of an opened video, or of a part of it."""
+    if isinstance(source, Record):
+        told = (source.id, source.path, source.label)
+        if decoded is not None:
+            return _Taken(*told, decoded, 0, len(decoded))
+        video, total = open_record(source, **options)
+        return _Taken(*told, video, source.offset, total)
+    video = source if isinstance(source, Video) else open_video(source, **options)
+    first, last = span or (0, len(video))
+    return _Taken(str(video.path), str(video.path), None, video, first, last - first)
+
+
+def _show(reader: "ClipReader", taken: _Taken, generator: torch.Generator | None) -> LoadedClip:
+    """Sample, crop and say how to normalise."""
+    source = taken.source
+    first = taken.first
+    total = taken.total
+    times = None if source.times is None else source.times[first : first + total]
+    indices = reader.sampling.indices(total, reader.train, generator, times)
+    frames = source.frames([first + i for chosen in indices for i in chosen])
+    step = getattr(reader.transform, "pixels", reader.transform)
+    pixels, label, *affine = step(frames, taken.label or 0, generator)
+    scale, shift = affine or (None, None)
+    views = reader.mirrored
+    pixels = pixels.unflatten(0, (len(views), -1))
+    known = None if taken.label is None else label
+    return LoadedClip(pixels, scale, shift, indices, views, known, taken.id, taken.path, source, first, total)
+
+
+def _as_card_says(card: Any, crops: str, clips: int) -> tuple[Any, Sampling]:
+    """Transform and sampling of a model's card, or its own in more crops and clips."""
+    if card is None or not card.transform or not card.sampling:
+        raise SettingError(
+            "The model has no card with transform and sampling: load it with load_model from a file "
+            "that train wrote, or give it a card that says both."
+        )
+    config = TransformConfig.from_dict(card.transform)
+    sampling = Sampling.from_dict(card.sampling)
+    sampling = sampling.with_views(clips) if clips else sampling
+    if not crops:
+        return config, sampling
+    if config.resize is None:
+        raise SettingError("Named crops need clips of one height; this model takes any.")
+    return MultiCrop(crops, config.mean, config.std, config.resize, config.size), sampling
+
 # %% ../../nbs/data/40_clips.ipynb #13ac68a7
 class ClipReader:
     """From a file, a record or an opened video to a `LoadedClip`: read, sample, crop, normalise."""
@@ -113,8 +171,7 @@ class ClipReader:
         train: bool = False,  # Random frames and augmentation, or the test protocol
         **options,  # Of `open_video`; `short_side=None` reads frames as large as they are
     ):
-        if transform is None:
-            transform = TransformConfig()
+        transform = TransformConfig() if transform is None else transform
         self.config = transform if isinstance(transform, TransformConfig) else None
         if self.config is not None:
             transform = self.config.train(list(class_names)) if train else self.config.test()
@@ -133,27 +190,14 @@ class ClipReader:
         **options,  # Of `open_video`
     ) -> "ClipReader":  # Sees clips as the model was tested, or with more crops and clips
         """A reader as a model's card says; a card that does not say it is an error, never filled up."""
-        if card is None or not card.transform or not card.sampling:
-            raise SettingError(
-                "The model has no card with transform and sampling: load it with load_model from a file "
-                "that train wrote, or give it a card that says both."
-            )
-        config = TransformConfig.from_dict(card.transform)
-        sampling = Sampling.from_dict(card.sampling)
-        sampling = sampling.with_views(clips) if clips else sampling
-        if not crops:
-            return cls(config, sampling, card.class_names, **options)
-        if config.resize is None:
-            raise SettingError("Named crops need clips of one height; this model takes any.")
-        many = MultiCrop(crops, config.mean, config.std, config.resize, config.size)
-        return cls(many, sampling, card.class_names, **options)
+        transform, sampling = _as_card_says(card, crops, clips)
+        return cls(transform, sampling, card.class_names if card else (), **options)
 
     @property
     def mirrored(self) -> list[bool]:
         """Of every view, V: whether it shows the clip's mirror image."""
         crops = getattr(self.transform, "mirrored", (False,))
-        clips = 1 if self.train else self.sampling.views
-        return [mirror for mirror in crops for _ in range(clips)]
+        return [mirror for mirror in crops for _ in range(1 if self.train else self.sampling.views)]
 
     def open(self, path: str | Path) -> Video:
         """Open a file or a folder of frames, no larger than the crops need it."""
@@ -162,45 +206,15 @@ class ClipReader:
     def __call__(
         self,
         source: "str | Path | Record | Video",  # A file, a folder of frames, a line of a list, or from `open`
-        span: tuple[int, int]
-        | None = None,  # First and one-past-last frame of a part; None: all, or the record's
+        span: tuple[int, int] | None = None,  # First and one-past-last frame of a part of a file; None: all
         generator: torch.Generator | None = None,  # Source of a training clip's random choices
+        decoded: FrameSource | None = None,  # Frames of the record that were decoded before, e.g. in a cache
     ) -> LoadedClip:
         """Load one clip."""
-        if isinstance(source, Record):
-            video, total = open_record(source, **self.options)
-            return self.load(video, source.id, source.path, source.label, source.offset, total, generator)
-        video = source if isinstance(source, Video) else self.open(source)
-        first, last = span or (0, len(video))
-        return self.load(video, str(video.path), str(video.path), None, first, last - first, generator)
+        return _show(self, _take(source, span, decoded, self.options), generator)
 
-    def load(
-        self,
-        source: FrameSource,  # Frames that can be had
-        id: str,  # What the clip is called
-        path: str,  # Where it comes from
-        label: int | None = None,  # Its class, if known
-        first: int = 0,  # Number of its first frame in the source
-        total: int | None = None,  # Its frames; None: all there are
-        generator: torch.Generator | None = None,  # Source of a training clip's random choices
-    ) -> LoadedClip:
-        """Load one clip from frames at hand, e.g. from a cache."""
-        total = len(source) - first if total is None else total
-        times = None if source.times is None else source.times[first : first + total]
-        indices = self.sampling.indices(total, self.train, generator, times)
-        frames = source.frames([first + i for chosen in indices for i in chosen])
-        step = getattr(self.transform, "pixels", self.transform)
-        pixels, shown, *affine = step(frames, 0 if label is None else label, generator)
-        scale, shift = affine or (None, None)
-        pixels = pixels.unflatten(0, (len(self.mirrored), -1))
-        known = None if label is None else shown
-        return LoadedClip(pixels, scale, shift, indices, self.mirrored, known, id, path, source, first, total)
-
-    def put_back(
-        self,
-        logits: torch.Tensor,  # [...,V,K] of a clip's views
-    ) -> torch.Tensor:  # [...,V,K]
-        """Class scores of this reader's views, those of mirrored ones put back."""
+    def put_back(self, logits: torch.Tensor) -> torch.Tensor:
+        """Class scores [...,V,K] of this reader's views, those of mirrored ones put back."""
         return put_back(logits, self.mirrored, self.pairs)
 
 # %% ../../nbs/data/40_clips.ipynb #40c5b6dd

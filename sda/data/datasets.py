@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -230,9 +231,7 @@ class ClipDataset(Dataset):
         | None = None,  # Attribute -> class name -> group, see `read_groups`
         **options,  # Of `open_video`; `short_side=None` reads frames as large as they are
     ):
-        if not records:
-            raise ListError("the list of records is empty; a dataset needs at least one clip")
-        self.records = records
+        self.records = _some(records)
         self.class_names = class_names
         self.seed = seed
         self.epoch = 0  # that random choices belong to
@@ -250,9 +249,7 @@ class ClipDataset(Dataset):
             raise SettingError(
                 "this transform has no method `pixels` that stops at bytes; leave as_bytes off"
             )
-        self.cache: FrameCache | None = None
-        if cache:
-            self.fill_cache(_beside(records) if cache is True else Path(cache), progress)
+        self.cache = _open_cache(records, cache, progress, self.reader.options) if cache else None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -267,26 +264,11 @@ class ClipDataset(Dataset):
         """Make the next random choices those of this epoch; `clip_loader` does so in every worker."""
         self.epoch = epoch
 
-    def fill_cache(self, folder: Path, progress: bool = True) -> None:
-        """Decode every clip once into a folder and read from there from now on."""
-        self.cache = FrameCache(build_cache(self.records, folder, progress, **self.reader.options))
-
-    def decoded_size(self) -> int | None:
-        """Bytes of all frames, by the list's lengths and the first clip's size; None where a length lacks."""
-        counts = [record.num_frames for record in self.records if record.num_frames is not None]
-        if len(counts) < len(self.records):
-            return None
-        height, width = open_record(self.records[0], **self.reader.options)[0].size
-        return sum(counts) * height * width * 3
-
     def load(self, index: int) -> LoadedClip:
         """All that is known of a clip: what `data[index]` hands out, its pictures, which frames, and when."""
-        record = self.records[index]
         generator = clip_generator(self.seed, self.epoch, index) if self.train else None
-        if self.cache is None:
-            return self.reader(record, generator=generator)
-        frames = self.cache.clip(index)
-        return self.reader.load(frames, record.id, record.path, record.label, generator=generator)
+        decoded = self.cache.clip(index) if self.cache else None
+        return self.reader(self.records[index], generator=generator, decoded=decoded)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         loaded = self.load(index)
@@ -294,10 +276,30 @@ class ClipDataset(Dataset):
         item = {"clip": clip if len(clip) > 1 else clip[0], "label": loaded.label, "id": loaded.id}
         return item | {"scale": loaded.scale, "shift": loaded.shift} if self.as_bytes else item
 
+# %% ../../nbs/data/41_datasets.ipynb #0e71b58a
+def _some(records: list[Record]) -> list[Record]:
+    """Refuse an empty list."""
+    if not records:
+        raise ListError("the list of records is empty; a dataset needs at least one clip")
+    return records
 
-def _beside(records: list[Record]) -> Path:
-    """The folder `cache` beside the clips' folder."""
-    return Path(os.path.commonpath([Path(r.path).parent for r in records])).parent / "cache"
+
+def _open_cache(records: list[Record], cache: bool | str | Path, progress: bool, options: dict) -> FrameCache:
+    """Decode every clip once, into the folder asked for or into `cache` beside the clips' folder."""
+    beside = Path(os.path.commonpath([Path(r.path).parent for r in records])).parent / "cache"
+    folder = beside if isinstance(cache, bool) else Path(cache)
+    return FrameCache(build_cache(records, folder, progress, **options))
+
+
+def decoded_size(
+    data: ClipDataset,  # Clips, nothing of which is decoded
+) -> int | None:  # Bytes of all frames; None where the list does not tell a length
+    """What a cache would take, by the lengths in the list and the size of the first clip."""
+    counts = [record.num_frames for record in data.records if record.num_frames is not None]
+    if len(counts) < len(data.records):
+        return None
+    height, width = open_record(data.records[0], **data.reader.options)[0].size
+    return sum(counts) * height * width * 3
 
 # %% ../../nbs/data/41_datasets.ipynb #75cb91fd
 AUTO_CACHE = 2_000_000_000  # bytes that all decoded frames of a split may take where nobody said yes or no
@@ -328,7 +330,8 @@ def open_dataset(
     names = read_classes(root / "category.txt")
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
-    data = ClipDataset(
+    make = partial(
+        ClipDataset,
         records,
         names,
         sampling,
@@ -341,11 +344,9 @@ def open_dataset(
         **options,
     )
     if cache == "auto":
-        size = data.decoded_size()
+        size = decoded_size(make())
         cache = size is not None and size <= AUTO_CACHE
-    if cache:
-        data.fill_cache(root / "cache" if cache is True else Path(cache), progress)
-    return data
+    return make(cache=root / "cache" if cache is True else cache, progress=progress)
 
 
 def source_of(
@@ -389,7 +390,7 @@ def epoch_plan(
             _log.info("epoch %d leaves out %d clips: too few for %d processes", epoch, len(batch), world)
             continue
         steps.append(Step(len(batch), [batch[i::accumulate][rank::world] for i in range(accumulate)]))
-    if not steps:
+    if shuffle and not steps:
         raise RunError(
             f"{num_clips} clips in batches of {batch_size} are too few for {accumulate} pieces on "
             f"{world} processes: lower accumulate or the number of processes."

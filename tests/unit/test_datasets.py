@@ -21,6 +21,7 @@ from sda.data.datasets import (
     build_cache,
     cache_key,
     clip_loader,
+    decoded_size,
     epoch_plan,
     model_input,
     open_dataset,
@@ -219,13 +220,13 @@ def test_cached_and_decoded_items_agree(toy):
 def test_small_sets_are_cached_and_large_ones_are_not(toy, monkeypatch):
     data = open_dataset(toy, "val")
     need = sum(r.num_frames for r in data.records) * 72 * 72 * 3
-    assert data.decoded_size() == need
+    assert decoded_size(data) == need
     monkeypatch.setattr("sda.data.datasets.AUTO_CACHE", need - 1)
     assert open_dataset(toy, "val", cache="auto", progress=False).cache is None
     monkeypatch.setattr("sda.data.datasets.AUTO_CACHE", need)
     assert len(open_dataset(toy, "val", cache="auto", progress=False).cache) == 3
     unknown = ClipDataset([Record("a", data.records[0].path, 0)], NAMES)
-    assert unknown.decoded_size() is None
+    assert decoded_size(unknown) is None
 
 
 def test_the_cache_follows_its_files(toy, tmp_path):
