@@ -28,8 +28,8 @@ from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, profile
 from sda.networks.blocks import SDA
 from sda.networks.checkpoints import load_model
-from sda.testing.evaluate import softmax
-from sda.training.trainer import recipe
+from sda.foundation.statistics import softmax
+from sda.training.config import recipe
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "results" / "bench_methods.json"
 TINY = list_models("*_tiny")

@@ -43,7 +43,9 @@ from sda.moves.truth import load_truth
 from sda.networks.backbones import create_model, list_models, profile, sda_blocks
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate, predict, protocol
-from sda.training.trainer import recipe, train
+from sda.testing.predictions import summary
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sda/assets/moves_sample"
@@ -70,7 +72,7 @@ def sample_clips(net, views=""):
 def scores(net, data):
     """Logits of every view [N,V,K], and the summary of the evaluation."""
     found = evaluate(net, data, progress=False)
-    return found.logits, found.summary()
+    return found.logits, summary(found)
 
 
 def in_memory(data, indices):

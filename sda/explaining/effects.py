@@ -28,7 +28,8 @@ from ..foundation.devices import evaluating, to_model
 from ..foundation.errors import RunError, SettingError, unknown_name
 from ..foundation.statistics import mean_interval, rank_correlation, softmax, spearman
 from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import Predictions, evaluate
+from ..testing.evaluate import evaluate
+from ..testing.predictions import Predictions, by_group, pair_accuracy
 
 # %% ../../nbs/explaining/59_effects.ipynb #b024b736
 READINGS = ("probability", "margin", "top-1", "pair probability", "pair margin", "pair top-1")
@@ -563,9 +564,9 @@ def _accuracies(
     """Accuracy overall, by group, between twins."""
     row = {"all": found.accuracy()}
     if groups:
-        row |= dict(found.by_group(dict(groups))[["group", "accuracy"]].itertuples(index=False))
+        row |= dict(by_group(found, dict(groups))[["group", "accuracy"]].itertuples(index=False))
     if pairs:
-        row["between twins"] = float(found.pair_accuracy(list(pairs))["accuracy"].dropna().mean())
+        row["between twins"] = float(pair_accuracy(found, list(pairs))["accuracy"].dropna().mean())
     return row
 
 

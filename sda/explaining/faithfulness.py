@@ -29,7 +29,7 @@ from .trace import Trace
 from ..foundation.statistics import mean_interval, rank_correlation, spearman
 from ..networks.backbones import VideoNet, create_model
 from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import softmax
+from ..foundation.statistics import softmax
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(

@@ -15,7 +15,7 @@ from ..foundation.errors import FolderError
 from ..foundation.runs import load_records
 from ..foundation.statistics import t_interval
 from ..moves.classes import CLASSES, NEEDS
-from ..testing.evaluate import Predictions, load_predictions
+from ..testing.predictions import Predictions
 
 __all__ = ["PAIR_OF", "SeedRun", "load_runs", "by_seed", "in_words", "gain_over_seeds"]
 
@@ -33,7 +33,7 @@ class SeedRun:
     @cached_property
     def predictions(self) -> Predictions:
         """Answers to the test clips."""
-        return load_predictions(self.folder / f"{self.name}.npz")
+        return Predictions.load(self.folder / f"{self.name}.npz")
 
     @property
     def explained(self) -> bool:

@@ -11,7 +11,7 @@ from ..explaining.effects import shapley_values
 from ..foundation.statistics import auc
 from ..moves.classes import PAIRS
 from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import pair_accuracy
+from ..testing.predictions import pair_accuracy
 from .accuracy import PAIR_OF, SeedRun
 
 __all__ = [

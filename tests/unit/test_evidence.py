@@ -30,8 +30,8 @@ from sda.studies.ground_truth import (
     pair_accuracies,
 )
 from sda.studies.selection import fig_selection_over_seeds, pair_means
-from sda.testing.evaluate import Predictions, save_predictions
-from sda.training.trainer import recipe
+from sda.testing.predictions import Predictions
+from sda.training.config import recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 NAMES = sorted(c.name for c in CLASSES)
@@ -57,7 +57,7 @@ def leave(folder, name, top1, seed):
         folder / f"{name}.json",
     )
     found = Predictions([f"v{i}" for i in range(20)], np.eye(20)[:, None] * 9, np.arange(20), NAMES)
-    save_predictions(found, folder / f"{name}.npz")
+    found.save(folder / f"{name}.npz")
 
 
 def explained(margin, labels=None):
