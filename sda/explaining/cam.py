@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .interventions import blur
+from .trace import trace_clips
 from ..foundation.devices import device_of, evaluating
 from ..foundation.errors import SettingError, missing_package, unknown_name
 from ..networks.backbones import sda_blocks
-from .interventions import blur
-from .trace import trace_clips
 
 # %% ../../nbs/explaining/60_cam.ipynb #e5281f94
 # what to explain: a class, "predicted", "runner-up", "difference" (of the first two), or a pair of classes

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..data.datasets import ClipDataset
 from sda.explaining.answers import (
     READINGS,
     Clips,
@@ -29,18 +30,16 @@ from sda.explaining.answers import (
     twin_index,
     view_logits,
 )
-
-from ..data.datasets import ClipDataset
-from ..foundation.devices import evaluating
-from ..foundation.errors import SettingError, unknown_name
-from ..foundation.statistics import mean_interval, rank_correlation, spearman
-from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import Predictions, evaluate
 from .attribution import KINDS, Attribution, from_trace
 from .interventions import Intervention, changed, drop, keep, uniform
 from .trace import trace_clips
 from .tracer import block_rows, select_blocks
-
+from ..foundation.devices import evaluating
+from ..foundation.errors import SettingError, unknown_name
+from ..foundation.statistics import mean_interval, rank_correlation, spearman
+from ..networks.blocks import DEPENDENCIES
+from ..testing.evaluate import evaluate
+from ..testing.predictions import Predictions, by_group, pair_accuracy
 
 # %% ../../nbs/explaining/59_effects.ipynb #8f851d2a
 @dataclass(frozen=True, eq=False)
@@ -441,9 +440,9 @@ def _accuracies(
     """Accuracy overall, by group, between twins."""
     row = {"all": found.accuracy()}
     if groups:
-        row |= dict(found.by_group(dict(groups))[["group", "accuracy"]].itertuples(index=False))
+        row |= dict(by_group(found, dict(groups))[["group", "accuracy"]].itertuples(index=False))
     if pairs:
-        row["between twins"] = float(found.pair_accuracy(list(pairs))["accuracy"].dropna().mean())
+        row["between twins"] = float(pair_accuracy(found, list(pairs))["accuracy"].dropna().mean())
     return row
 
 

@@ -22,15 +22,14 @@ from torch import Tensor, nn
 from ..data.datasets import ClipDataset
 from ..data.lists import read_masks
 from ..data.transforms import denormalise
-from ..foundation.statistics import mean_interval, rank_correlation, spearman
-from ..networks.backbones import VideoNet, create_model
-from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import softmax
 from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, find_layer
 from .interventions import blur
 from .trace import Trace
-
+from ..foundation.statistics import mean_interval, rank_correlation, spearman
+from ..networks.backbones import VideoNet, create_model
+from ..networks.blocks import DEPENDENCIES
+from ..foundation.statistics import softmax
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from ..foundation.errors import SettingError, unknown_name
-from ..networks.blocks import DEPENDENCIES
 from .trace import Trace
 from .tracer import Where, select_blocks
-
+from ..foundation.errors import SettingError, unknown_name
+from ..networks.blocks import DEPENDENCIES
 
 # %% ../../nbs/explaining/58_interventions.ipynb #ac33a662
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from .attribution import Attribution, from_trace
+from .cam import METHODS, clip_cam
+from .effects import ablation_map, rank_agreement
 from sda.explaining.faithfulness import (
     control_maps,
     curve_areas,
@@ -25,13 +28,9 @@ from sda.explaining.faithfulness import (
     randomisation,
     seed_agreement,
 )
-
+from .trace import Trace
 from ..foundation.errors import unknown_name
 from ..networks.backbones import VideoNet, list_models, sda_blocks
-from .attribution import Attribution, from_trace
-from .cam import METHODS, clip_cam
-from .effects import ablation_map, rank_agreement
-from .trace import Trace
 
 # %% ../../nbs/explaining/62_verdicts.ipynb #35f59b43
 _MAP = inspect.signature(clip_cam).parameters  # the map that sda.explaining.cam recommends
