@@ -62,7 +62,8 @@ from tqdm.auto import tqdm
 import sda
 
 from ..assets import DEFAULT_MODEL, PUBLISHED
-from ..data.annotations import check_dataset, read_diving48_vocabulary, save_check
+from ..data.annotations import read_diving48_vocabulary
+from ..data.check import check_dataset
 from ..data.crops import MultiCrop
 from ..data.datasets import ClipDataset, open_dataset, source_of
 from ..data.extract import extract
@@ -793,7 +794,7 @@ class Data(Command):
             sep="\n",
         )
         if os.access(root, os.W_OK):
-            print(f"report in {save_check(report).with_name('check.txt')}")
+            print(f"report in {report.save().with_name('check.txt')}")
         if not report.ok:
             raise SystemExit(1)
 

@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .annotations import write_atomic
 from .lists import safe_join
 from .video import scan
 from .video.base import video_stream
 from ..foundation.errors import VideoError
+from ..foundation.files import write_atomic
 
 # %% ../../nbs/data/42_extract.ipynb #fefcbdd0
 _log = logging.getLogger(__name__)
