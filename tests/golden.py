@@ -36,6 +36,7 @@ from sda.data.video import open_video
 from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
 from sda.explaining import interventions as changing
+from sda.explaining.answers import load_clips
 from sda.explaining.attribution import from_trace
 from sda.explaining.trace import trace_clips
 from sda.moves.render import render
@@ -77,7 +78,7 @@ def scores(net, data):
 
 def in_memory(data, indices):
     """Clips [N,T,3,H,W] and their labels."""
-    clips, labels, _ = effects.load_clips(data, indices)
+    clips, labels, _ = load_clips(data, indices)
     return clips, labels
 
 
