@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ..data.datasets import ClipDataset
 from ..data.lists import read_masks
 from ..data.transforms import denormalise
+from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, enlarge, find_layer
-from .effects import logits_of
 from .interventions import blur
 from ..foundation.devices import device_of
 from ..foundation.errors import SettingError
