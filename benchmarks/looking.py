@@ -37,48 +37,41 @@ from torch import Tensor, nn
 from sda.data.datasets import ClipDataset, open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
+from sda.explaining.answers import READINGS, load_clips, logits_of, readings, twin_index
+from sda.explaining.attribution import Attribution, from_trace
 from sda.explaining.cam import METHODS, ClipTarget, clip_cams, find_layer, untouched
-from sda.explaining.effects import (
-    READINGS,
-    Effect,
-    Intervention,
-    KnockOuts,
-    blur,
-    coalitions,
-    drop,
-    drop_frames,
-    freeze,
-    from_class,
-    from_clip,
-    gradient_times_weight,
-    keep,
-    load_clips,
-    logits_of,
-    one_hot,
-    partners,
-    patch_shuffle,
-    readings,
-    reverse,
-    shapley_values,
-    shuffle,
-    temperature,
-    uniform,
-    weight_against_effect,
-)
+from sda.explaining.effects import Effect, attribute, coalitions, rank_agreement, shapley_values
 from sda.explaining.faithfulness import (
-    cascade,
+    cascading,
     centre_prior,
+    clip_masks,
     curve_areas,
     deletion_insertion,
     map_agreement,
     other_clips,
     pointing_game,
-    random_twin,
-    truth_masks,
+    reinitialised,
+)
+from sda.explaining.interventions import (
+    Intervention,
+    blur,
+    drop,
+    drop_frames,
+    force,
+    freeze,
+    from_class,
+    from_clip,
+    keep,
+    patch_shuffle,
+    reverse,
+    shuffle,
+    temperature,
+    uniform,
 )
 from sda.explaining.trace import Trace, trace_clips
 from sda.foundation.runs import new_record, save_record
-from sda.moves.make import CLASSES, PAIRS, make_moves
+from sda.moves.classes import CLASSES, PAIRS
+from sda.moves.make import make_moves
 from sda.networks.backbones import VideoNet
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import load_model
@@ -191,7 +184,7 @@ class Some:
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
-        return truth_masks(self.dataset, self.root, self.indices)
+        return clip_masks(self.dataset, self.root, self.indices)
 
     @cached_property
     def before(self) -> np.ndarray:
@@ -216,7 +209,7 @@ class Some:
             np.asarray(self.labels),
             self.ids,
             self.names,
-            partners(self.names, PAIRS),
+            twin_index(self.names, PAIRS),
         )
 
     def every(self, step: int) -> "Some":
@@ -294,7 +287,7 @@ def removals(study: Study) -> tuple[dict, dict]:
         control = None if at_random is None else few.effect(name, after[picked], at_random)
         rows += read(name, test.effect(name, after), control)
         needs += by_need(name, test.effect(name, after))
-    forced = few.answers(one_hot("LT"))
+    forced = few.answers(force("LT"))
     return dict(
         changes=rows,
         by_need=needs,
@@ -309,7 +302,7 @@ def weights(study: Study) -> tuple[dict, dict]:
     trace = study.trace
     rows = []
     needs = []
-    twin = partners(half.names, PAIRS)
+    twin = twin_index(half.names, PAIRS)
     for name, change in {
         "all weights equal": uniform(),
         "temperature 0.25": temperature(0.25),
@@ -376,8 +369,8 @@ def shares(study: Study) -> tuple[dict, dict]:
     values = []
     told = []
     labels = np.asarray(test.labels)
-    twin = partners(test.names, PAIRS)
-    gradient = gradient_times_weight(study.net, test.clips, test.labels, batch_size=25)
+    twin = twin_index(test.names, PAIRS)
+    gradient = attribute(study.net, test.clips, "gradient x weight", test.labels, batch_size=25)
     for reading in ("probability", "pair probability"):
         read_as = {c: readings(y, test.labels, twin)[reading] for c, y in study.worth.items()}
         share = shapley_values(read_as)
@@ -406,10 +399,18 @@ def shares(study: Study) -> tuple[dict, dict]:
             for d in DEPENDENCIES
         ]
         old, *new = (readings(y, some.labels, twin)[reading] for y in (before, *without))
-        effect = KnockOuts(np.stack([old - y for y in new], 1)[:, None], before, [place], reading)
-        table = weight_against_effect(trace, effect, draws=200, more={"gradient x weight": gradient[picked]})
+        effect = Attribution(
+            "ablation",
+            np.stack([old - y for y in new], 1)[:, None],
+            some.ids,
+            [place],
+            reading=reading,
+            logits=before,
+        )
+        judged = [from_trace(trace), from_trace(trace, "contribution"), gradient.of_clips(picked)]
+        table = rank_agreement(judged, effect, draws=200)
         told += [{"reading": reading, "place": place} | row for row in plain(table)]
-    arrays["gradient_times_weight"] = gradient
+    arrays["gradient_times_weight"] = gradient.values
     return dict(shapley=values, told=told), arrays
 
 
@@ -418,7 +419,7 @@ def probes(study: Study) -> tuple[dict, dict]:
     few = study.clips_of("test", 5)
     rows = []
     needs = []
-    twin = partners(study.test.names, PAIRS)
+    twin = twin_index(study.test.names, PAIRS)
     answer = few.answers
     orders = np.stack([answer(shuffle(s)) for s in range(5)])
     tried = {"reversed": (answer(reverse()), orders)}
@@ -556,7 +557,7 @@ def choice(study: Study) -> tuple[dict, dict]:
     blank = {
         k: v
         for s in ("odds", "logit")
-        for k, v in all_maps(random_twin(val.net), val.clips, val.said, score=s).items()
+        for k, v in all_maps(reinitialised(val.net), val.clips, val.said, score=s).items()
     }
     rows = []
     for name, values in maps.items():
@@ -605,8 +606,8 @@ def maps(study: Study, chosen: str) -> tuple[dict, dict]:
     sets = {
         "trained": (some.net, some.said, "odds", (*LAYERS, *INNER)),
         "trained, logit": (some.net, some.said, "logit", LAYERS),
-        "random weights": (random_twin(some.net), some.said, "odds", (*LAYERS, *INNER)),
-        "random weights, logit": (random_twin(some.net), some.said, "logit", ("layer3", "layer4")),
+        "random weights": (reinitialised(some.net), some.said, "odds", (*LAYERS, *INNER)),
+        "random weights, logit": (reinitialised(some.net), some.said, "logit", ("layer3", "layer4")),
         "another class": (
             some.net,
             second.argmax(1).tolist(),
@@ -642,7 +643,7 @@ def _chosen_and_controls(some: Some, chosen: str) -> dict[str, np.ndarray]:
     usual = all_maps(some.net, some.clips, some.said, ["layer4"], "logit")[USUAL]
     layer, kind, score = chosen.split(" ")
     mine = all_maps(some.net, some.clips, some.said, [layer], score)[chosen]
-    blank = all_maps(random_twin(some.net), some.clips, some.said, [layer], score)[chosen]
+    blank = all_maps(reinitialised(some.net), some.clips, some.said, [layer], score)[chosen]
     return {
         chosen: mine,
         "layer3.0.conv2 layercam odds": odds["layer3.0.conv2 layercam odds"],
@@ -680,7 +681,7 @@ def scrambled(study: Study, chosen: str) -> tuple[dict, dict]:
         f"{chosen.split(' ')[0]} activation",
     )
     whole = all_maps(some.net, some.clips, some.said)
-    for part, net in cascade(some.net):
+    for part, net in cascading(some.net):
         now = all_maps(net, some.clips, some.said)
         for name in names:
             found[name, part] = map_agreement(whole[name], now[name])

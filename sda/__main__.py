@@ -1,4 +1,5 @@
 """``python -m sda``: the command ``sda`` without relying on the installed script."""
+
 import sys
 
 from sda.commands.main import main

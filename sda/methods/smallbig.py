@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks.backbones import Bottleneck, Site, register_method
-from ..networks.blocks import normalise
+from ..networks.blocks import batch_norm
 
 # %% ../../nbs/methods/18_smallbig.ipynb #5f72f15c
 STAGES = (2, 3, 4)  # with big views in the released network
@@ -71,7 +71,7 @@ class SmallBigBottleneck(Bottleneck):
         x = F.relu(self.bn1(self.conv1(x)) + big1(self.conv1(big_view(x, T))))
         x = self.bn2(self.conv2(x)) + big2(self.conv2(big_view(x, T)))
         x = F.relu(x if self.gate is None else self.gate(x, T))
-        whole = normalise(big3, self.conv3(whole_view(x, T)))  # [B, 4P, H', W']
+        whole = batch_norm(big3, self.conv3(whole_view(x, T)))  # [B, 4P, H', W']
         x = self.bn3(self.conv3(x)).unflatten(0, (-1, T)) + whole[:, None]
         return F.relu(x.flatten(0, 1) + shortcut)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .tei import DepthwiseTime
 from ..networks.backbones import PLACES, Site, _conv, register_method
-from ..networks.blocks import normalise
+from ..networks.blocks import batch_norm
 
 # %% ../../nbs/methods/16_tea.ipynb #38929f4f
 GROUPS, WIDTH, REDUCTION = 4, 26, 16  # Res2Net-50 26w x 4s; reduction of ME
@@ -44,7 +44,7 @@ class MotionExcitation(nn.Module):
         b = self.norm(self.reduce(x))
         now, later = (y.mean((2, 3)).unflatten(0, (-1, num_frames)) for y in (b, self.next(b)))  # [B, T, r]
         d = torch.cat([later[:, 1:] - now[:, :-1], torch.zeros_like(now[:, :1])], 1).flatten(0, 1)
-        y = normalise(self.out, self.expand(d[..., None, None])).sigmoid() - 0.5
+        y = batch_norm(self.out, self.expand(d[..., None, None])).sigmoid() - 0.5
         return x + self.strength * x * y
 
 # %% ../../nbs/methods/16_tea.ipynb #c6b1f328

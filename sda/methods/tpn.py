@@ -20,7 +20,7 @@ from sda.networks.backbones import (
     register_method,
     tsm_places,
 )
-from ..networks.blocks import normalise, unfold_clips
+from ..networks.blocks import batch_norm, unfold_clips
 
 # %% ../../nbs/methods/13_tpn.ipynb #0430d841
 GROUPS = 32  # of the neck's grouped convolutions (TPN, configuration for Something-Something)
@@ -71,7 +71,7 @@ class ConvNorm(nn.Sequential):
         x: Tensor,  # [N, C, H, W]
     ) -> Tensor:  # [N, C', H', W']
         """One after the other; a single value per channel does not stop training."""
-        return F.relu(normalise(self[1], self[0](x)))
+        return F.relu(batch_norm(self[1], self[0](x)))
 
 # %% ../../nbs/methods/13_tpn.ipynb #f50cb318
 class TemporalModulation(nn.Module):

@@ -15,23 +15,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_notebooks import copy_tree
 
 import sda
-import sda.commands.main
+import sda.commands.test
 import sda.networks.checkpoints
 import sda.testing.evaluate
 import sda.testing.results
 from sda.commands.demo import DemoConfig
-from sda.commands.main import COMMANDS, count, main, parse, should_cache
-from sda.data.datasets import open_dataset, read_classes
+from sda.commands.main import COMMANDS, command_class, main, parse
+from sda.commands.show import count
+from sda.data.lists import read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.foundation.runs import new_record, write_record
-from sda.inspector.report import Inspection
+from sda.foundation.runs import load_records, new_record, write_record
+from sda.inspector.page import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, save_model
-from sda.testing.evaluate import Predictions, ensemble
-from sda.training.trainer import RECIPES, TrainConfig
+from sda.testing.compare import ensemble
+from sda.testing.predictions import Predictions
+from sda.training.config import RECIPES, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sda/assets/moves_sample"
@@ -95,16 +98,36 @@ def test_version(capsys):
     assert run(capsys, "--version") == (0, f"sda {sda.__version__}\n", "")
 
 
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_what_needs_no_network_is_instant(word):
+    """Nothing heavy is imported, so that half a CPU second is plenty."""
+    code = f"""
+import sys, time
+from sda.commands.main import main
+status = main([{word!r}])
+heavy = {{"torch", "numpy", "pandas", "accelerate", "tyro", "matplotlib"}} & set(sys.modules)
+print(status, sorted(heavy), time.process_time() < 0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0 [] True", done.stdout + done.stderr
+
+
+def test_the_help_of_the_command_names_every_subcommand(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0 and all(f"  {name} " in out for name in COMMANDS)
+    assert run(capsys) == (status, out, "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_help(capsys, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "220")
     status, out, _ = run(capsys, name, "--help")
-    assert status == 0 and COMMANDS[name].__doc__.split(":")[0] in out
+    made = command_class(name)
+    assert status == 0 and re.split("[:\n]", made.__doc__)[0] in out
+    assert made.__doc__.startswith(COMMANDS[name].help), "the line in sda --help"
     flat = re.sub(r"[│\s]+", " ", out).partition("show this help message and exit")[2]
     for option in {
-        f.name.replace("_", "-")
-        for cls in (COMMANDS[name], *SETTINGS.get(name, ()))
-        for f in dataclasses.fields(cls)
+        f.name.replace("_", "-") for cls in (made, *SETTINGS.get(name, ())) for f in dataclasses.fields(cls)
     } - {"config", "clips", "patterns", "model", *PLACES.get(name, ())}:
         text = re.search(rf"--(?:no-)?{option} (.*?)\(default", flat)
         words = text and re.sub(r"[A-Z]{3,}|\{.*?\}|[\[\]|]", "", text[1]).split()
@@ -199,7 +222,7 @@ def test_predict_lists_classes_of_every_clip(capsys, model_file):
 
 
 def test_the_model_file_has_one_name(capsys, monkeypatch, model_file):
-    """--checkpoint wherever a model file is an option; --model, once its name in sda predict, still works there."""
+    """--checkpoint wherever a model file is an option; --model, once its name in sda predict, still works."""
     monkeypatch.setenv("COLUMNS", "220")
     for name in ("predict", "inspect"):
         _, out, _ = run(capsys, name, "--help")
@@ -220,10 +243,19 @@ def test_predict_json(capsys, model_file):
     assert sum(row["probability"] for row in rows) == pytest.approx(2, abs=1e-4)
 
 
-def test_predict_names_the_broken_clip(capsys, model_file, tmp_path):
-    (tmp_path / "broken.mp4").write_bytes(CLIPS[0].read_bytes()[:300])
-    status, out, err = run(capsys, "predict", CLIPS[0], tmp_path / "broken.mp4", "--checkpoint", model_file)
-    assert status == 1 and "broken.mp4" in err and "Traceback" not in err and not out
+@pytest.mark.parametrize("window", [[], ["--window", "8"]])
+def test_a_broken_clip_does_not_cost_the_others_their_answer(capsys, model_file, tmp_path, window):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(CLIPS[0].read_bytes()[:300])
+    words = ["--checkpoint", model_file, *window, "--quiet"]
+    _, alone, _ = run(capsys, "predict", CLIPS[0], CLIPS[1], *words)
+    status, out, err = run(capsys, "predict", CLIPS[0], broken, CLIPS[1], tmp_path / "gone.mp4", *words)
+    assert status == 1 and out == alone and "Traceback" not in err
+    assert err.count("sda predict: ") == 2 and str(broken) in err and "gone.mp4" in err
+    status, out, err = run(capsys, "predict", CLIPS[0], broken, *words, "--json")
+    told = json.loads(out)
+    assert status == 1 and list(told["failed"]) == [str(broken)]
+    assert {row["video"] for row in told["predictions"]} == {str(CLIPS[0])}
 
 
 def test_test_writes_logits_and_record(capsys, model_file, tmp_path):
@@ -303,7 +335,7 @@ def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
 
 
 def test_sixteen_and_eight_frames_through_the_same_views(capsys, model_file, small_set, tmp_path):
-    """The ensemble of the published tables: other numbers of frames, three crops, two clips, weights, joined by id."""
+    """The ensemble of the published tables: other numbers of frames, crops, clips, weights, joined by id."""
     torch.manual_seed(2)
     longer = create_model("tsm_tiny", 20, num_frames=16, dropout=0.0)
     card = ModelCard.of(
@@ -403,7 +435,7 @@ def test_a_stopped_test_goes_on(capsys, model_file, small_set, tmp_path, monkeyp
         tmp_path / "out",
         "--quiet",
     ]
-    real = sda.testing.evaluate._view_logits
+    real = sda.testing.evaluate.model_input
     calls = []
 
     def stopping(*args):
@@ -412,7 +444,7 @@ def test_a_stopped_test_goes_on(capsys, model_file, small_set, tmp_path, monkeyp
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr("sda.testing.evaluate._view_logits", stopping)
+    monkeypatch.setattr("sda.testing.evaluate.model_input", stopping)
     status, _, err = run(capsys, *words)
     assert status == 130 and "goes on from here" in err
     status, out, _ = run(capsys, *words)
@@ -437,7 +469,7 @@ def test_what_was_tested_is_kept_until_everything_is_written(
         "--quiet",
     ]
     seen = []
-    real = sda.commands.main.evaluate
+    real = sda.commands.test.evaluate
 
     def count_clips(net, data, *more):
         if len(seen) == 1:
@@ -445,11 +477,11 @@ def test_what_was_tested_is_kept_until_everything_is_written(
         seen.append(len(list((tmp_path / "out").glob(".*-parts/*"))))
         return real(net, data, *more)
 
-    monkeypatch.setattr(sda.commands.main, "evaluate", count_clips)
+    monkeypatch.setattr(sda.commands.test, "evaluate", count_clips)
     assert main(words) == 130 and list((tmp_path / "out").glob(".*-parts/*")), (
         "the first network's clips are kept"
     )
-    monkeypatch.setattr(sda.commands.main, "evaluate", real)
+    monkeypatch.setattr(sda.commands.test, "evaluate", real)
     assert main(words) == 0 and not list((tmp_path / "out").glob(".*-parts"))
 
 
@@ -459,7 +491,7 @@ def test_what_was_tested_is_kept_until_everything_is_written(
 def test_a_test_is_refused_before_its_first_clip(capsys, model_file, small_set, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     Path("spoilt.npz").write_bytes(b"PK and no more")
-    monkeypatch.setattr(sda.commands.main, "score_model", lambda *_: pytest.fail("a clip was read"))
+    monkeypatch.setattr(sda.commands.test, "score_model", lambda *_: pytest.fail("a clip was read"))
     assert main(["test", model_file, model_file, "--data", str(small_set), *words]) in (1, 2)
     assert "should not happen" not in capsys.readouterr().err
 
@@ -473,7 +505,7 @@ def test_records_of_a_test_tell_trainings_apart(model_file, small_set, tmp_path)
         files.append(str(save_model(tmp_path / f"{rate}.safetensors", net, net.card)))
     for file in files:
         assert main(["test", file, "--data", str(small_set), "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    table = sda.testing.results.accuracy_table(sda.testing.results.load_records(tmp_path / "out", "test"))
+    table = sda.testing.results.accuracy_table(load_records(tmp_path / "out", "test"))
     assert sorted(table.settings) == ["lr=0.1", "lr=0.2"]
 
 
@@ -559,7 +591,7 @@ def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file
         got.update(more, paths=paths, checkpoint=str(checkpoint), out=out)
         return Inspection(out, ["a.mp4"], {"b.mp4": "broken"})
 
-    monkeypatch.setattr("sda.commands.main.inspect_clips", page)
+    monkeypatch.setattr("sda.inspector.page.inspect_clips", page)
     status, out, _ = run(
         capsys, "inspect", "a.mp4", "b.mp4", "--checkpoint", model_file, "--draws", "3", "--quiet"
     )
@@ -570,6 +602,7 @@ def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file
         out=Path("report.html"),
         draws=3,
         progress=False,
+        device="auto",
     )
 
 
@@ -639,12 +672,6 @@ def test_train_reads_settings_and_options(capsys, small_set, tmp_path):
     assert status == 0 and "trained before" not in out
 
 
-def test_small_sets_are_cached_and_large_ones_are_not():
-    data = open_dataset(SAMPLE, "test")
-    need = sum(r.num_frames for r in data.records) * 72 * 72 * 3
-    assert should_cache(data, need) and not should_cache(data, need - 1)
-
-
 def test_a_settings_file_and_a_recipe_are_not_mixed(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text("epochs: 3")
     assert main(["train", "--settings", str(tmp_path / "run.yaml"), "--recipe", "paper_something"]) == 2
@@ -697,6 +724,35 @@ def test_a_stopped_training_says_so_and_goes_on(small_set, tmp_path, sent, statu
     _, err = process.communicate(timeout=30)
     assert process.returncode == status and "Traceback" not in err, err
     assert (out / "state.pt").exists() and not (out / "record.json").exists()
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_does_what_the_checkout_does(tmp_path):
+    """Built offline from a copy, installed into a folder of its own, and run from an empty one."""
+    copy = copy_tree(tmp_path / "project")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-index"]
+    wheels = tmp_path / "wheels"
+    subprocess.run(
+        [*pip, "wheel", *offline, "--no-build-isolation", "-w", wheels, copy], check=True, timeout=200
+    )
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", *offline, "--target", site, *wheels.iterdir()], check=True, timeout=100)
+    (tmp_path / "empty").mkdir()
+    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+
+    def installed(*words):
+        command = [sys.executable, "-m", "sda", *map(str, words)]
+        done = subprocess.run(
+            command, cwd=tmp_path / "empty", env=env, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "SDA-TSM ensemble" in installed("table", "--published")
+    assert installed("predict", CLIPS[0]).count("\n") == 6, "the clip and five classes"
+    assert "Report: " in installed("inspect", CLIPS[0], "--draws", "1", "--quiet")
+    assert "<section>" in (tmp_path / "empty/report.html").read_text(encoding="utf-8")
 
 
 def test_a_closed_pipe_is_no_error():

@@ -1,4 +1,4 @@
-"""Damaged bytes in every reader, in a child process with a time limit: frames or a VideoError, never a crash or a hang."""
+"""Damaged bytes in every reader, in a child process with a time limit: frames or an error, no crash, no hang."""
 
 import io
 import json
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sda.testing.evaluate import EvaluationError, Predictions
+from sda.foundation.errors import DataError
+from sda.testing.predictions import Predictions
 
 av = pytest.importorskip("av")
 pytest.importorskip("decord")
@@ -21,7 +22,8 @@ import json, os, random, sys
 from pathlib import Path
 from sda.data.video import BACKENDS
 from sda.foundation.errors import VideoError
-source, backend, seed, cases, work = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
+source, backend, seed, cases, work = sys.argv[1:]
+source, seed, cases, work = Path(source), int(seed), int(cases), Path(work)
 whole, rng, counts = source.read_bytes(), random.Random(seed), {"frames": 0, "refused": 0}
 for case in range(cases):
     data = bytearray(whole)
@@ -44,7 +46,7 @@ print(json.dumps(counts))
 
 
 def archive(path, clip):
-    """A clip as small pictures in a zip or tar, so that mutants hit the structure as often as the pictures."""
+    """A clip as small pictures in an archive, so that mutants hit the structure as often as the pictures."""
     if path.suffix == ".zip":
         box, add = (file := zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)), file.writestr
     else:
@@ -99,7 +101,7 @@ def test_mutated_scores_are_read_or_refused_by_name(tmp_path):
         target.write_bytes(data[: rng.integers(len(data))] if case % 5 == 4 else data)
         try:
             Predictions.load(target)
-        except EvaluationError as err:
+        except DataError as err:
             assert "mutant.npz" in str(err)
             refused += 1
     assert 200 < refused < 300

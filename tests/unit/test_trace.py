@@ -11,10 +11,15 @@ import pytest
 import torch
 from reference_net import Aggregate, ReferenceNet, make_clips
 
+from sda.data.crops import MultiCrop
 from sda.data.datasets import open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.explaining.trace import Trace, Tracer, compare, fingerprint, responses_of, trace_clips
+from sda.explaining.answers import logits_of
+from sda.explaining.trace import Trace, compare_traces, responses_of, trace_clips
+from sda.explaining.tracer import Tracer
+from sda.foundation.errors import DataError, RunError, SettingError, UnknownNameError
+from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_reference
@@ -60,6 +65,13 @@ def state(model):
     return fingerprint(model), [m.training for m in model.modules()], hooks(model)
 
 
+def at_full_size(response, like):
+    """A response [B,r,T or 1,h,w] spread over time and space as it counts in the sum."""
+    frames = response.transpose(1, 2).flatten(0, 1)
+    full = torch.nn.functional.adaptive_avg_pool2d(frames, like.shape[-2:])
+    return full.unflatten(0, (len(like), -1)).transpose(1, 2).expand_as(like)
+
+
 @pytest.mark.parametrize("name", ["sda_tsn_tiny", "sda_tsm_tiny"])
 def test_every_number_is_that_of_a_computation_by_hand(name, clips):
     model = make(name).eval()
@@ -81,8 +93,7 @@ def test_every_number_is_that_of_a_computation_by_hand(name, clips):
     for r, (block, sda) in enumerate(sda_blocks(model).items()):
         x, y = inputs[block]
         reduced = torch.relu(sda.down_norm(sda.down(x))).unflatten(0, (5, 8)).transpose(1, 2)  # [B,r,T,H,W]
-        # called alone, S122 answers at full size
-        full = [branch(reduced).expand_as(reduced).detach() for branch in sda.branches.values()]
+        full = [at_full_size(branch(reduced), reduced).detach() for branch in sda.branches.values()]
         scores = torch.stack([f.mean((2, 3, 4)) for f in full], 1) @ sda.attention.query
         assert trace.blocks[r] == block
         assert np.allclose(trace.scores[:, r], scores.detach(), rtol=1e-4, atol=1e-5)
@@ -93,7 +104,38 @@ def test_every_number_is_that_of_a_computation_by_hand(name, clips):
         assert np.allclose(trace.gate_mean[:, r], gate.mean(1).detach(), atol=1e-4)
         assert np.allclose(trace.gate_std[:, r], gate.std(1, correction=0).detach(), atol=1e-4)
     assert np.allclose(trace.weights.sum(-1), 1, atol=1e-5) and trace.weights.std() > 1e-4
-    assert np.allclose(trace.share_norm, trace.weights * trace.response_norm)
+    share = trace.frame().share_norm.to_numpy().reshape(trace.weights.shape)
+    assert np.allclose(share, trace.weights * trace.response_norm)
+
+
+@pytest.mark.parametrize("name", ["sda_tsn_tiny", "sda_tsm_tiny"])
+def test_looking_changes_nothing_to_the_last_bit(name, clips):
+    model = make(name).eval()
+    with torch.no_grad():
+        before = model(clips)
+        with Tracer(model, responses=True):
+            assert torch.equal(model(clips), before)
+    assert np.array_equal(trace_clips(model, clips, batch_size=5).logits, before.numpy())
+
+
+def test_scores_of_mirrored_views_are_put_back(model):
+    data = open_dataset(MOVES, "test", "segments", MultiCrop("10x48", resize=64, size=48))
+    data.records = data.records[:2]
+    found = trace_clips(model, data).logits.reshape(2, 10, 20)
+    mean = logits_of(model.eval(), data)
+    names = data.class_names
+    twin = list(range(20))
+    for left, right in [
+        ("Moving something from left to right", "Moving something from right to left"),
+        ("Pushing something to the left and back", "Pushing something to the right and back"),
+    ]:
+        twin[names.index(left)] = names.index(right)
+        twin[names.index(right)] = names.index(left)
+    for n in (0, 1):
+        with torch.no_grad():
+            plain = model(data[n]["clip"]).numpy()  # ten crops, the last five mirrored
+        assert np.allclose(found[n], np.concatenate([plain[:5], plain[5:][:, twin]]), atol=1e-4)
+        assert np.allclose(mean[n], found[n].mean(0), atol=1e-4)
 
 
 def test_fifty_uses_leave_nothing_behind(clips):
@@ -114,8 +156,9 @@ def test_an_exception_leaves_nothing_behind(model, clips):
             raise RuntimeError("on purpose")
         with pytest.raises(ValueError, match="32"):
             trace_clips(model, clips[..., :16])
-        with pytest.raises(ValueError, match="clip-2 are not finite"):
+        with pytest.raises(RunError) as error:
             trace_clips(model, torch.cat([clips[:2], clips[:1] * float("nan")]))
+        assert error.value.subject == "clip-2"
     assert state(model) == before
 
 
@@ -145,15 +188,15 @@ def test_foreign_hooks_survive(model, clips):
 
 
 def test_changed_weights_are_heard_in_either_order(model, clips):
-    attention = sda_blocks(model)["layer2.0"].attention
+    weights = sda_blocks(model)["layer2.0"].hook_weights
 
-    def one_hot(module, args, weights):
-        return torch.eye(4)[1].expand_as(weights)
+    def one_hot(module, args, given):
+        return torch.eye(4)[1].expand_as(given)
 
     model.eval()
     for first in (True, False):
         with Tracer(model) as tracer, torch.no_grad():
-            handle = attention.register_forward_hook(one_hot, prepend=first)
+            handle = weights.register_forward_hook(one_hot, prepend=first)
             model(clips[:2])
             handle.remove()
             assert (
@@ -363,7 +406,10 @@ def test_round_trip_without_pickle_and_without_the_model(model, clips, tmp_path)
 
 def test_a_trace_opens_in_another_process(model, clips, tmp_path):
     file = trace_clips(model, clips).save(tmp_path / "t.npz")
-    code = f"import json; from sda.explaining.trace import Trace; t = Trace.load({str(file)!r}); print(json.dumps([*t.blocks]))"
+    code = (
+        "import json; from sda.explaining.trace import Trace; "
+        f"print(json.dumps([*Trace.load({str(file)!r}).blocks]))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(out.stdout) == ["layer1.0", "layer2.0", "layer3.0", "layer4.0"]
 
@@ -376,22 +422,24 @@ def test_broken_trace_files(model, clips, tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     np.savez(tmp_path / "pickled.npz", names=np.array([{"format": 1}], dtype=object))
     for name in ("half", "text", "empty", "other", "pickled"):
-        with pytest.raises(ValueError, match=f"{name}.npz is not a whole trace"):
+        with pytest.raises(DataError) as error:
             Trace.load(tmp_path / f"{name}.npz")
-    with pytest.raises(FileNotFoundError, match="no trace file"):
+        assert error.value.subject == str(tmp_path / f"{name}.npz")
+    with pytest.raises(FileNotFoundError, match="none.npz"):
         Trace.load(tmp_path / "none.npz")
     with pytest.raises(ValueError, match="end in .npz"):
         trace_clips(model, clips).save(tmp_path / "t.pickle")
 
 
 def test_wrong_requests_are_explained(model, clips):
-    with pytest.raises(ValueError, match="tsm_tiny has no SDA blocks.*sda_tsm_tiny"):
+    with pytest.raises(SettingError) as error:
         trace_clips(make("tsm_tiny"), clips)
+    assert error.value.subject == "tsm_tiny" and "sda_tsm_tiny" in error.value.choices
     a = trace_clips(model, clips)
     b = trace_clips(make(seed=5), clips)
-    with pytest.raises(ValueError, match="not of sda_tsn_tiny"):
-        compare(a, b)
-    other = compare(a, b, allow_other_model=True)
+    with pytest.raises(SettingError, match="not of sda_tsn_tiny"):
+        compare_traces(a, b)
+    other = compare_traces(a, b, allow_other_model=True)
     assert len(other) == 5 * 4 * 4 and other.difference.abs().max() > 0
     for options, words in [
         ({"videos": ["a", "a"]}, "its own id"),
@@ -403,3 +451,29 @@ def test_wrong_requests_are_explained(model, clips):
     with Tracer(model) as tracer, pytest.raises(RuntimeError, match="open already"):
         tracer.__enter__()
     assert hooks(model) == 0
+
+
+def test_names_that_are_not_there(model, clips):
+    trace = trace_clips(model, clips, labels=range(5), videos=["left", "right", "up", "down", "still"])
+    assert trace.rows("up") == [2]
+    for ask, subject, choice in [
+        (lambda: trace.rows("lift"), "lift", "left"),
+        (lambda: trace.by_class("layer9"), "layer9", "layer1"),
+        (
+            lambda: responses_of(trace_clips(model, clips[:1], responses=True), 0, "layer2"),
+            "layer2",
+            "layer2.0",
+        ),
+    ]:
+        with pytest.raises(UnknownNameError) as error:
+            ask()
+        assert error.value.subject == subject and choice in error.value.choices
+    with pytest.raises(SettingError):
+        responses_of(trace, 0, "layer2.0")
+
+
+@pytest.mark.parametrize("name", ["sda_tsn_moves", "sda_tsn_moves_fast_query"])
+def test_traces_written_before_still_load(name):
+    trace = Trace.load(Path(__file__).resolve().parents[2] / "data" / "results" / f"{name}-trace.npz")
+    assert len(trace) == 500 and len(trace.by_class().counts) == 20
+    assert np.allclose(trace.weights.sum(-1), 1, atol=1e-5)

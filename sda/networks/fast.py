@@ -1,0 +1,330 @@
+"""Cheaper forms of the steps of an SDA block, gradients written by hand; equal to the plain ones to rounding.
+
+`resize`, `relu` and `PointConv` are taken always, except that under `torch.compile` and `torch.export`, which
+fuse plain operations themselves, they are the plain operations.
+
+`SumNorm` normalises a sum without making it, and `SumNorm.gate` goes on to the gated input, so that of all
+tensors of full size only the input is kept for the gradient. SDA takes them where `fuses` says so: `up_norm`
+is a `SumNorm` (as built; a synchronised norm put in its place is not) with weights and running statistics,
+and no compiler is at work. A hook on `up_norm` or on `hook_gate` waits for a tensor that `gate` never shows;
+then `up_norm` is called as a module and the rest is plain. The same operations in the same order: the same
+bits, for more memory.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size = Sequence[int]  # height and width
+
+
+def _double(x: Tensor) -> Tensor:
+    """[..., h, w] -> [..., 2h, 2w], every value four times; strided writes are faster than interpolate."""
+    y = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
+    y[..., ::2] = x
+    y[..., 1::2] = x
+    z = y.new_empty(*y.shape[:-2], 2 * y.shape[-2], y.shape[-1])
+    z[..., ::2, :] = y
+    z[..., 1::2, :] = y
+    return z
+
+
+def _quad_sum(x: Tensor) -> Tensor:
+    """[..., 2h, 2w] -> [..., h, w], sums of 2x2: the transpose of `_double`."""
+    x = x[..., ::2, :] + x[..., 1::2, :]
+    return x[..., ::2] + x[..., 1::2]
+
+
+def _bins(like: Tensor, n: int, m: int) -> Tensor:
+    """[n, m] matrix whose column j averages the inputs that adaptive pooling from n to m puts into bin j."""
+    return F.adaptive_avg_pool1d(torch.eye(n, dtype=like.dtype, device=like.device), m)
+
+
+def _spread(x: Tensor, size: Size) -> Tensor:
+    """adaptive_avg_pool2d(x, size) of maps [..., h, w], as a linear map."""
+    h, w = x.shape[-2:]
+    H, W = size
+    if (h, w) == (H, W):
+        return x
+    if (h, w) == (1, 1):
+        return x.expand(*x.shape[:-2], H, W)
+    if (2 * h, 2 * w) == (H, W):
+        return _double(x)
+    rows = _bins(x, h, H)
+    columns = _bins(x, w, W)
+    if h * w * H * W <= 4096:
+        return (x.flatten(-2) @ torch.kron(rows, columns)).unflatten(-1, (H, W))
+    return rows.mT @ (x @ columns)
+
+
+def _collect(x: Tensor, size: Size) -> Tensor:
+    """The transpose of `_spread`: [..., H, W] -> [..., h, w]."""
+    h, w = size
+    H, W = x.shape[-2:]
+    if (h, w) == (H, W):
+        return x
+    if (h, w) == (1, 1):
+        return x.sum((-2, -1), keepdim=True)
+    if (2 * h, 2 * w) == (H, W):
+        return _quad_sum(x)
+    rows = _bins(x, h, H)
+    columns = _bins(x, w, W)
+    if h * w * H * W <= 4096:
+        return (x.flatten(-2) @ torch.kron(rows, columns).mT).unflatten(-1, (h, w))
+    return rows @ (x @ columns.mT)
+
+
+class _Resize(torch.autograd.Function):
+    """Adaptive average pooling [..., h, w] -> size with its transpose as the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: Size) -> Tensor:
+        ctx.old = tuple(x.shape[-2:])
+        ctx.halve = ctx.old == (2 * size[0], 2 * size[1])
+        return _quad_sum(x) / 4 if ctx.halve else _spread(x, size)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return (_double(grad / 4) if ctx.halve else _collect(grad, ctx.old)), None
+
+
+def resize(
+    x: Tensor,  # maps, [..., h, w]
+    size: Size,  # (H, W) of the result
+) -> Tensor:  # [..., H, W], equal to adaptive_avg_pool2d(x, size), overlapping bins included
+    """Adaptive average pooling of any number of leading dimensions, down or up."""
+    if torch.compiler.is_compiling():
+        return F.adaptive_avg_pool2d(x.flatten(0, -3), (size[0], size[1])).unflatten(0, x.shape[:-2])
+    return x if tuple(x.shape[-2:]) == tuple(size) else _Resize.apply(x, tuple(size))
+
+
+class _Relu(torch.autograd.Function):
+    """relu that saves one byte per value for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x > 0)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * ctx.saved_tensors[0]
+
+
+def relu(
+    x: Tensor,  # any shape
+) -> Tensor:  # the shape of x
+    """Rectifier that keeps one byte a value for the gradient instead of four."""
+    return F.relu(x) if torch.compiler.is_compiling() else _Relu.apply(x)
+
+
+class PointConv(nn.Conv2d):
+    """1x1 convolution without bias; on large maps a matrix product, whose gradient is faster on CPU."""
+
+    def __init__(
+        self,
+        in_channels: int,  # channels of the input
+        out_channels: int,  # channels of the output
+    ):
+        super().__init__(in_channels, out_channels, 1, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_channels, H, W]
+    ) -> Tensor:  # [N, out_channels, H, W]
+        """Mix the channels of every pixel."""
+        if x.shape[-2] * x.shape[-1] < 400:
+            return super().forward(x)
+        weight = self.weight.flatten(1).expand(x.shape[0], -1, -1)
+        return torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+# The normalised sum. small [B, T, C, h, w] is resized to H, W; wide [B, 1, C, H, W] is the same at all times.
+_ALL = (0, 1, 3, 4)  # every dimension but the channels
+
+
+def _centred(small: Tensor, wide: Tensor | None, size: Size) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mean of small + wide per channel [C, 1, 1], and both terms without their means."""
+    overlap = tuple(small.shape[-2:]) != (1, 1) and bool(
+        size[0] % small.shape[-2] or size[1] % small.shape[-1]
+    )
+    if overlap:
+        small = _spread(small, size)  # where bins overlap, squares are taken at full size
+    mean = small.mean(_ALL, keepdim=True)[0]
+    small = small.sub_(mean) if overlap else small - mean
+    if wide is None:
+        return mean, small, None
+    wide_mean = wide.mean(_ALL, keepdim=True)[0]
+    return mean + wide_mean, small, wide - wide_mean
+
+
+def _variance(a: Tensor, b: Tensor | None, size: Size) -> Tensor:
+    """Variance per channel [C, 1, 1] of a + b, both centred: the mean of a^2 + b^2 + 2ab at small size."""
+    var = a.square().mean(_ALL, keepdim=True)[0]
+    if b is None:
+        return var
+    both = _spread(a.mean(1, keepdim=True), size) * 2 + b  # b does not change, so a may be averaged over time
+    return var + both.mul_(b).mean(_ALL, keepdim=True)[0]
+
+
+def _full_sum(
+    a: Tensor, b: Tensor | None, scale: Tensor, shift: Tensor, size: Size, dtype: torch.dtype
+) -> Tensor:
+    """scale * (a + b) + shift as folded frames [B*T, C, H, W]: the only tensor of full size there is."""
+    z = _spread((a * scale).add_(shift).to(dtype), size).to(dtype)
+    if not z.is_contiguous():
+        z = z.contiguous()  # one value per frame, seen at full size
+    if b is not None:
+        z += (b * scale).to(dtype)
+    return z.flatten(0, 1)
+
+
+class _NormalisedSum(torch.autograd.Function):
+    """batch_norm(small + wide), or x * sigmoid of it; saves small terms (and x), makes the sum again."""
+
+    @staticmethod
+    def forward(ctx, x, small, wide, weight, bias, mean, var, eps, size, dtype):  # type: ignore[override]
+        ctx.batch = mean is None
+        ctx.size = size
+        ctx.dtype = dtype
+        own, a, b = _NormalisedSum._terms(ctx, small, wide, weight)
+        if ctx.batch:
+            mean = own
+            var = _variance(a, b, size)
+        else:
+            mean = mean[:, None, None]
+            var = var[:, None, None]
+        inverse = (var + eps).rsqrt()
+        scale = weight[:, None, None] * inverse
+        z = _full_sum(a, b, scale, bias[:, None, None] + (own - mean) * scale, size, dtype)
+        ctx.save_for_backward(x, small, wide, weight, bias, mean, inverse)
+        mean = mean.flatten()
+        var = var.flatten()
+        ctx.mark_non_differentiable(mean, var)
+        return (z if x is None else z.sigmoid_().mul_(x)), mean, var
+
+    @staticmethod
+    def _terms(ctx, small, wide, weight):
+        """The terms in the dtype of the parameters: statistics in bfloat16 would be too coarse."""
+        small = small.to(weight.dtype)
+        wide = None if wide is None else wide.to(weight.dtype)
+        if ctx.batch:
+            return _centred(small, wide, ctx.size)
+        # running statistics know nothing of this batch: nothing to centre, and no clip may touch another
+        return torch.zeros_like(weight)[:, None, None], small, wide
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad, *_):
+        x, small, wide, weight, bias, mean, inverse = ctx.saved_tensors
+        own, a, b = _NormalisedSum._terms(ctx, small, wide, weight)
+        scale = weight[:, None, None] * inverse
+        offset = own - mean
+        dx = None
+        dz = grad
+        if x is not None:
+            gate = _full_sum(
+                a, b, scale, bias[:, None, None] + offset * scale, ctx.size, ctx.dtype
+            ).sigmoid_()
+            dz = grad * x
+            torch.ops.aten.sigmoid_backward.grad_input(dz, gate, grad_input=dz)
+            dx = gate.mul_(grad)
+        dz = dz.unflatten(0, small.shape[:2])
+        da = _collect(dz, a.shape[-2:]).to(weight.dtype)
+        db = None if b is None else dz.sum(1, True, dtype=weight.dtype)
+        da, db, dweight, dbias = _norm_backward(da, db, a, b, scale, inverse, offset, ctx.size, ctx.batch)
+        da = _collect(da, small.shape[-2:]).to(small.dtype)
+        db = None if db is None else db.to(wide.dtype)
+        return dx, da, db, dweight, dbias, None, None, None, None, None
+
+
+def _norm_backward(da, db, a, b, scale, inverse, offset, size, batch):
+    """Gradients of small, wide, weight and bias from those of scale * (a + b) + shift, at small size."""
+    dbias = da.sum(_ALL, keepdim=True)[0]
+    dweight = (da * a).sum(_ALL, keepdim=True)[0]
+    if b is not None:
+        dweight = dweight + (db * b).sum(_ALL, keepdim=True)[0]
+    dweight = (dweight + offset * dbias) * inverse
+    da = da * scale
+    if b is not None:
+        db = db * scale
+    if (
+        batch
+    ):  # the statistics depend on the terms: take out the gradient's mean and its share along the value
+        T = a.shape[1]
+        copies = size[0] * size[1] / (a.shape[-2] * a.shape[-1])
+        n = a.numel() / a.shape[2] * copies
+        level = scale * dbias / n
+        slope = scale * inverse * dweight / n
+        da.sub_(a * (slope * copies)).sub_(level * copies)
+        if b is not None:
+            da.sub_(_collect(b, a.shape[-2:]) * slope)
+            db.sub_((_spread(a.sum(1, keepdim=True), size) + b * T) * slope).sub_(level * T)
+    return da, db, dweight.flatten(), dbias.flatten()
+
+
+class SumNorm(nn.BatchNorm2d):
+    """Batch normalisation of a sum whose terms are small: the sum is not made before it is normalised."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def forward(
+        self,
+        x: Tensor,  # [N, C, H, W], which is normalised as ever; or, with `like`, small terms [B, T, C, h, w]
+        wide: Tensor | None = None,  # the term that is the same at all times, [B, 1, C, H, W]
+        like: Tensor | None = None,  # folded frames [B*T, C, H, W], whose size and dtype the sum takes
+    ) -> Tensor:  # the normalised x, or the normalised resize(x) + wide as folded frames
+        """Normalise; where a channel has a single value, hence no variance, by the running statistics."""
+        return super().forward(x) if like is None else self._sum(None, x, wide, like)
+
+    def gate(
+        self,
+        x: Tensor,  # folded frames, [B*T, C, H, W]
+        small: Tensor,  # terms of small size, [B, T, C, h, w]
+        wide: Tensor | None = None,  # the term that is the same at all times, [B, 1, C, H, W]
+    ) -> Tensor:  # x * sigmoid(self(small, wide, x)), [B*T, C, H, W]
+        """The gated input; for the gradient only the input and the small terms are kept."""
+        return self._sum(x, small, wide, x)
+
+    def _sum(self, x: Tensor | None, small: Tensor, wide: Tensor | None, like: Tensor) -> Tensor:
+        """The function with its statistics: those of the batch, which move the running ones, or these."""
+        size = tuple(like.shape[-2:])
+        count = like.numel() // like.shape[1]
+        batch = self.training and count > 1
+        known = (None, None) if batch else (self.running_mean, self.running_var)
+        parameters = (self.weight, self.bias, *known, self.eps)
+        out, mean, var = _NormalisedSum.apply(x, small, wide, *parameters, size, like.dtype)
+        if batch:
+            self._keep(mean, var * (count / (count - 1)))
+        return out
+
+    @torch.no_grad()
+    def _keep(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics as torch does."""
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(var.to(self.running_var.dtype), share)
+
+
+def fuses(
+    norm: nn.Module,  # `up_norm` of an SDA block
+) -> bool:  # whether it may be called with the terms of a sum
+    """Whether the norm is a `SumNorm` that can do its work here."""
+    usual = type(norm) is SumNorm and norm.affine and norm.track_running_stats
+    return usual and not torch.compiler.is_compiling()
+
+
+def watched(
+    *modules: nn.Module,  # modules whose call might be left out
+) -> bool:  # whether a hook waits for one of them to be called
+    """Whether somebody listens to a module."""
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in modules
+    )

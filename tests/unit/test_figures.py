@@ -1,0 +1,365 @@
+"""Plots: PNG bytes, everything inside the picture, no global state, honest scales."""
+
+import importlib
+import io
+import pkgutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import sda.figures
+from sda.figures.clips import animation, fig_cam_strip, fig_clip, fig_contact_sheet, fig_top_k
+from sda.figures.effects import (
+    fig_checks,
+    fig_curves,
+    fig_interventions,
+    fig_over_seeds,
+    fig_randomisation,
+    fig_triptych,
+)
+from sda.figures.selection import (
+    class_intervals,
+    confused_pairs,
+    fig_class_stages,
+    fig_confusions,
+    fig_depth,
+    fig_difference,
+    fig_map,
+    fig_responses,
+    fig_selection,
+    fig_selection_by_class,
+    fig_selection_by_stage,
+    nearest_clips,
+    selection_map,
+)
+from sda.figures.style import COLOURS, HeatTable, fig_tables, to_png
+from sda.figures.training import fig_confusion, fig_history, fig_lr_sweep, fig_reliability
+from sda.networks.blocks import DEPENDENCIES
+
+RNG = np.random.default_rng(0)
+LONG = "Pretending to put something underneath something else but failing"
+Y, X = np.mgrid[:64, :64]
+FRAMES = np.stack([np.stack([4 * X, 4 * Y, 0 * X + 20 * t], -1) for t in range(8)]).astype(np.uint8)
+MAPS = np.stack([np.exp(-((X - 8 * t) ** 2 + (Y - 32) ** 2) / 200) for t in range(8)])
+DEEP = [f"layer{s + 1}.{b}" for s, n in enumerate((3, 4, 6, 3)) for b in range(n)]
+MEANS = RNG.dirichlet([1] * 4, size=4)
+MANY = RNG.dirichlet([1] * 4, size=(30, 16))
+CLASS_STAGES = class_intervals(MANY[:, :4], [0] * 20 + [1] * 10, 3)
+HISTORY = [
+    {"epoch": e, "train_loss": 3 / e, "val_loss": 4 / e, "train_top1": 1 - 1 / e, "val_top1": 0.9 - 0.8 / e}
+    for e in range(1, 5)
+]
+SWEEP = pd.DataFrame({"lr": np.geomspace(1e-5, 1, 40), "loss": 3 + RNG.random(40), "smooth": [3.4] * 40})
+BINS = pd.DataFrame({"from": [0, 0.5], "to": [0.5, 1], "n": [0, 12], "accuracy": [np.nan, 0.75]})
+STEPS = [(over, share) for over in ("deletion", "insertion") for share in np.linspace(0, 1, 6)]
+CURVES = pd.DataFrame(
+    [
+        ("space", curve, order, draw, share, clip, RNG.random())
+        for curve, share in STEPS
+        for order, draw in (("map", 0), ("random", 0), ("random", 1), ("centre", 0))
+        for clip in range(4)
+    ],
+    columns=["over", "curve", "order", "draw", "share", "clip", "probability"],
+)
+LEFT = pd.DataFrame({"rho": [0.9, 0.1], "low": [0.8, -0.1], "high": [1, 0.3], "n": 7}, ["classifier", "stem"])
+RESULTS = pd.DataFrame(
+    [
+        ("share of clips", LONG, 0.75, 0.5, 0.9, 8, False),
+        ("share of clips", "chance", 0.1, np.nan, np.nan, 8, True),
+        ("rank correlation", "weight", np.nan, np.nan, np.nan, 0, False),
+    ],
+    columns=["unit", "what", "value", "low", "high", "n", "control"],
+)
+OVER_SEEDS = {
+    "weight": ("weight", *RNG.random((3, 5, 8))),
+    "effect": ("effect", *RNG.normal(size=(3, 5, 8))),
+}
+FIGURES = {
+    "tables": lambda: fig_tables(
+        [HeatTable(MEANS, title=LONG), HeatTable(MEANS - 0.3, "effect", "b", "loss")], DEEP[:4], words=LONG
+    ),
+    "table with notes": lambda: fig_tables([HeatTable(MEANS)], DEEP[:4], notes=["LT, H 0.987"] * 4),
+    "curves": lambda: fig_curves(CURVES, LONG),
+    "randomisation": lambda: fig_randomisation({LONG: LEFT, "b": LEFT}, LONG),
+    "checks": lambda: fig_checks(RESULTS, LONG),
+    "over seeds": lambda: fig_over_seeds(OVER_SEEDS, ["left/right"] * 5, DEEP[:2], LONG),
+    "history": lambda: fig_history(HISTORY, [(s, 3 / (s + 1)) for s in range(40)], 10),
+    "history of nothing yet": lambda: fig_history([]),
+    "sweep": lambda: fig_lr_sweep(SWEEP, 1e-3),
+    "confusion": lambda: fig_confusion(RNG.integers(0, 9, (20, 20)), [f"class {k}" for k in range(20)]),
+    "confusion of 99": lambda: fig_confusion(np.zeros((99, 99)), ["class"] * 99),
+    "reliability": lambda: fig_reliability(BINS, 0.12),
+    "clip": lambda: fig_clip(FRAMES, range(8), np.arange(8) / 12, LONG),
+    "clip of 16": lambda: fig_clip(np.tile(FRAMES, (2, 1, 1, 1)), title=LONG),
+    "clip of 1": lambda: fig_clip(FRAMES[:1]),
+    "portrait": lambda: fig_clip(FRAMES[:, :, :36]),
+    "selection": lambda: fig_selection(MEANS, [f"layer{i}.0" for i in range(4)], title="clip 17"),
+    "selection of 16": lambda: fig_selection(RNG.dirichlet([1] * 4, size=16), DEEP, title="clip 17"),
+    "selection of halves": lambda: fig_selection(MEANS, [f"layer{i}.0[8:16]" for i in range(4)]),
+    "selection of two": lambda: fig_selection([[np.nan, 0.3, np.nan, 0.7]], ["layer1.0"]),
+    "classes": lambda: fig_selection_by_class(MEANS, [LONG, "b", "c", "d"], [5, 0, 1, 2500]),
+    "clip of 2": lambda: fig_clip(FRAMES[:2], title=LONG),
+    "50 classes": lambda: fig_selection_by_class(
+        np.tile(MEANS, (13, 1))[:50], [f"c{k}" for k in range(50)], [9] * 50
+    ),
+    "stages": lambda: fig_selection_by_stage(MEANS, MEANS - 0.1, MEANS + 0.1, DEEP[::5], 9),
+    "cam": lambda: fig_cam_strip(FRAMES, MAPS, (-3.25, 12.5), LONG, "no positive evidence"),
+    "cam of 16": lambda: fig_cam_strip(np.tile(FRAMES, (2, 1, 1, 1)), np.tile(MAPS, (2, 1, 1)), (0, 1)),
+    "cam of 1": lambda: fig_cam_strip(
+        FRAMES[:1], np.zeros((1, 64, 64)), (-1, 0), "a", "no positive evidence"
+    ),
+    "cam of 11": lambda: fig_cam_strip(
+        np.tile(FRAMES, (2, 1, 1, 1))[:11], np.tile(MAPS, (2, 1, 1))[:11], (0, 1)
+    ),
+    "top": lambda: fig_top_k([LONG, "b", "c"], [0.2, 0.5, 0.3], true=LONG, k=2, title="clip 17"),
+    "responses": lambda: fig_responses(
+        {"LST": RNG.random(16), "LT": RNG.random((8, 8)), "LS": RNG.random(8), "S122": RNG.random((8, 4, 4))},
+        LONG,
+    ),
+    "triptych": lambda: fig_triptych(
+        MEANS, MEANS[::-1], MEANS[::-1] - 0.3, [f"layer{i}.0" for i in range(4)], title=LONG
+    ),
+    "triptych of 16": lambda: fig_triptych(
+        *[RNG.dirichlet([1] * 4, size=16)] * 3, DEEP, reading="probability, n = 7"
+    ),
+    "triptych of one": lambda: fig_triptych(
+        [[np.nan, 0.3, np.nan, 0.7]], [[np.nan, 0.9, np.nan, 0.1]], [[np.nan, -2.5, np.nan, 1]], ["layer1.0"]
+    ),
+    "interventions": lambda: fig_interventions(
+        [LONG, "without S122"], [-0.9, 0.1], [-0.3, -0.2], [0, 0], [0.3, 0.2], 10, title=LONG
+    ),
+    "intervention without draws": lambda: fig_interventions(["b"], [0], [np.nan], [np.nan], [np.nan], 0),
+    "depth": lambda: fig_depth(MANY, DEEP, title=LONG),
+    "depth of one clip": lambda: fig_depth(MANY[:1, :1], DEEP[:1]),
+    "class and stage": lambda: fig_class_stages(*CLASS_STAGES, [LONG, "b", "never seen"], DEEP[:4]),
+    "map": lambda: fig_map(*selection_map(MANY), ["static", "motion"] * 15, LONG),
+    "contact sheet": lambda: fig_contact_sheet(
+        [FRAMES, FRAMES[:1], FRAMES[:, :, :36]] * 3, [LONG, "b", "c"] * 3, LONG
+    ),
+    "contact sheet of one": lambda: fig_contact_sheet([FRAMES], ["a"]),
+    "confusions": lambda: fig_confusions(
+        confused_pairs(MANY[:, 0], [0] * 15 + [1] * 15, [0, 1, 2] * 10, [LONG, "b", "c"])
+    ),
+    "difference": lambda: fig_difference(MANY[0], MANY[1], DEEP, (LONG, "b"), title=LONG),
+    "difference of one": lambda: fig_difference([[0.25] * 4], [[0.1, 0.2, 0.3, 0.4]], ["layer1.0"]),
+    "one response": lambda: fig_responses({"LS": RNG.random(8)}),
+    "silent responses": lambda: fig_responses({"LT": np.zeros((4, 4)), "S122": np.zeros((2, 4, 4))}),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_png_of_plausible_size_with_every_word_inside(name):
+    figure = FIGURES[name]()
+    data = to_png(figure)
+    assert data.startswith(b"\x89PNG\r\n\x1a\n") and 1_000 < len(data) < 400_000
+    picture = Image.open(io.BytesIO(data))
+    assert picture.size == tuple(int(n) for n in figure.get_size_inches() * 80) and min(picture.size) > 60
+    assert np.asarray(picture.convert("L")).std() > 3  # not an empty page
+    box = figure.get_tightbbox()
+    (width, height) = figure.get_size_inches()  # of everything drawn, inches
+    assert box.x0 > -0.02 and box.y0 > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02, box
+    words = figure.findobj(
+        lambda artist: getattr(artist, "get_text", str)() and hasattr(artist, "get_fontsize")
+    )
+    assert min(word.get_fontsize() for word in words) >= 9
+
+
+def test_a_dollar_in_a_name_is_a_dollar():
+    assert to_png(fig_top_k(["$\\frac{1$", "b"], [0.5, 0.5], title="$x_$")).startswith(b"\x89PNG")
+
+
+def test_same_numbers_same_bytes():
+    for name in ("selection", "stages", "top"):
+        assert to_png(FIGURES[name]()) == to_png(FIGURES[name]())
+
+
+def test_more_dots_make_a_larger_picture():
+    small, large = (Image.open(io.BytesIO(to_png(FIGURES["top"](), dpi))) for dpi in (80, 160))
+    assert large.width == 2 * small.width
+
+
+def test_a_table_of_colours_is_smaller_and_looks_the_same():
+    for name in ("triptych", "cam"):
+        figure = FIGURES[name]()
+        whole = to_png(figure)
+        few = to_png(figure, colours=256)
+        assert len(few) < 0.6 * len(whole)
+        a, b = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float) for data in (whole, few))
+        assert a.shape == b.shape and np.abs(a - b).mean() < 16  # of 255
+
+
+def public_figures():
+    rooms = [
+        importlib.import_module(m.name) for m in pkgutil.iter_modules(sda.figures.__path__, "sda.figures.")
+    ]
+    return {name: getattr(room, name) for room in rooms for name in room.__all__ if name.startswith("fig_")}
+
+
+def test_every_public_figure_is_drawn_here(monkeypatch):
+    drawn = set()
+    for name, figure in public_figures().items():
+        monkeypatch.setitem(
+            globals(), name, lambda *a, made=figure, **k: drawn.add(made.__name__) or made(*a, **k)
+        )
+    for make in FIGURES.values():
+        make()
+    assert drawn == set(public_figures())
+
+
+def test_no_pyplot():
+    code = (
+        "import sys; from sda.figures.clips import fig_top_k; from sda.figures.style import to_png;"
+        "to_png(fig_top_k(['a'], [1.]));"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_colours_are_fixed_and_tell_apart():
+    assert tuple(COLOURS) == DEPENDENCIES
+    rgb = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS.values()]) / 255
+    linear = rgb**2.2
+    # how a reader without green-sensitive cones sees them (Vienot 1999), brightness included
+    lms = linear @ np.array([[17.8824, 43.5161, 4.1194], [3.4557, 27.1554, 3.8671], [0.03, 0.1843, 1.4671]]).T
+    lms[:, 1] = 0.4942 * lms[:, 0] + 1.2483 * lms[:, 2]
+    distance = np.linalg.norm(lms[:, None] - lms[None], axis=-1)[~np.eye(4, dtype=bool)]
+    assert distance.min() > 3
+
+
+def test_selection_scale_does_not_stretch():
+    def norm(weights):
+        return fig_selection(weights, ["layer1.0"]).axes[0].images[0].norm
+
+    assert (norm([[0.24, 0.25, 0.25, 0.26]]).vmin, norm([[0.24, 0.25, 0.25, 0.26]]).vmax) == (0, 0.5)
+    assert norm([[0.02, 0.02, 0.02, 0.94]]).vmax == 1 and norm([[0.02, 0.02, 0.02, 0.94]]).vcenter == 0.25
+
+
+def test_cam_colours_are_absolute():
+    faint = fig_cam_strip(FRAMES, np.full((8, 64, 64), 0.1), (0, 1))
+    assert {
+        image.get_clim()
+        for axes in faint.axes
+        for image in axes.images
+        if image.get_array().ndim == 2 and image.get_array().shape == (64, 64)
+    } == {(0, 1)}
+
+
+def test_numbers_are_printed():
+    texts = [t.get_text() for t in fig_selection([[0.07, 0.13, 0.31, 0.49]], ["layer1.0"]).axes[0].texts]
+    assert texts == ["0.07", "0.13", "0.31", "0.49"]
+
+
+def outlines(axes):
+    return [(round(p.get_x() + 0.46), round(p.get_y() + 0.42)) for p in axes.patches]
+
+
+def test_triptych_outlines_the_largest_of_each_row_and_keeps_scales_comparable():
+    weights = [[0.1, 0.2, 0.3, 0.4], [0.25] * 4, [0.7, 0.1, 0.1, 0.1]]
+    effects = [[0.01, 0, 0.02, 0.03], [np.nan, -0.3, 0.01, np.nan], [0, 0, 0, 0]]
+    figure = fig_triptych(weights, weights, effects, ["layer1.0", "layer1.1", "layer2.0"])
+    assert [outlines(axes) for axes in figure.axes[:3]] == [
+        [(3, 0), (0, 2)],
+        [(3, 0), (0, 2)],
+        [(3, 0), (2, 1)],
+    ]
+    assert [axes.images[0].get_clim() for axes in figure.axes[:3]] == [(0, 1), (0, 1), (-0.5, 0.5)]
+    lines = [[line.get_ydata()[0] for line in axes.lines] for axes in figure.axes[:3]]
+    assert lines == [[1.5]] * 3, "one line where the second stage begins"
+
+
+def test_interventions_keep_their_order_and_their_range():
+    axes = fig_interventions(["a", "b"], [-0.5, 0.2], [-0.1, -0.2], [0, 0], [0.1, 0.3], draws=7).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"] and axes.yaxis_inverted()
+    assert [(round(p.get_x(), 6), round(p.get_width(), 6)) for p in axes.patches] == [
+        (-0.1, 0.2),
+        (-0.2, 0.5),
+    ]
+
+
+def test_class_intervals_hold_the_mean_and_narrow_with_clips():
+    means, low, high, counts = CLASS_STAGES
+    assert counts == [20, 10, 0] and np.isnan(means[2]).all()
+    np.testing.assert_allclose(means[1], MANY[20:, :4].mean(0))
+    assert (low[:2] <= means[:2]).all() and (means[:2] <= high[:2]).all()
+    few = class_intervals(MANY[:4, :4], [0] * 4, 1)
+    assert (few[2] - few[1]).mean() > 1.5 * (high - low)[0].mean()
+
+
+def test_map_puts_alike_clips_together_and_is_the_same_every_time():
+    two = np.repeat([[[0.7, 0.1, 0.1, 0.1]], [[0.1, 0.1, 0.1, 0.7]]], 5, axis=0) + RNG.normal(
+        0, 0.01, (10, 1, 4)
+    )
+    places, held = selection_map(two)
+    assert held[0] > 0.9 and (np.sign(places[:5, 0]) == -np.sign(places[5:, 0])).all()
+    np.testing.assert_array_equal(places, selection_map(two)[0])
+    absent = two.copy()
+    absent[..., 1] = np.nan
+    assert np.isfinite(selection_map(absent)[0]).all()
+
+
+def test_nearest_clips_by_hand():
+    weights = np.array([[[1, 0, 0, 0]], [[0.9, 0.1, 0, 0]], [[0, 1, 0, 0]]])
+    found = nearest_clips(weights, 0, k=9)
+    assert found[0] == [1, 2] and np.allclose(found[1], [0.1, 1])
+    with pytest.raises(ValueError, match="no clip 3"):
+        nearest_clips(weights, 3)
+
+
+def test_confusions_count_and_compare_within_the_class():
+    table = confused_pairs(
+        [[0.4, 0.6, 0, 0], [0.2, 0.8, 0, 0], [0, 0, 1, 0], [0.5, 0.5, 0, 0], [1, 0, 0, 0]],
+        [0, 0, 0, 1, 0],
+        [0, 1, 1, 0, 0],
+        ["a", "b"],
+    )
+    assert table[["true", "answer", "wrong", "right"]].to_numpy().tolist() == [
+        ["a", "b", 2, 2],
+        ["b", "a", 1, 0],
+    ]
+    np.testing.assert_allclose(
+        table.loc[0, list(DEPENDENCIES)].astype(float), [0.1 - 0.7, 0.4 - 0.3, 0.5, 0], atol=1e-9
+    )
+    assert table.loc[1, list(DEPENDENCIES)].isna().all()  # no right clip to compare with
+
+
+def test_animation_shows_every_frame_in_order():
+    frames = np.stack([np.full((32, 48, 3), 25 * t, np.uint8) for t in range(8)])
+    film = Image.open(io.BytesIO(animation(frames, seconds=0.2, height=64)))
+    assert (film.n_frames, film.size, film.info["duration"], film.info["loop"]) == (8, (96, 64), 200, 0)
+    for t in range(8):
+        film.seek(t)
+        assert abs(int(np.asarray(film.convert("L"))[5, 5]) - 25 * t) < 3
+    assert Image.open(io.BytesIO(animation(frames, MAPS[:, :32, :48], height=64))).size == (192, 64)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: fig_depth(MANY[0], DEEP), "are not"),
+        (lambda: fig_difference(MANY[0], MANY[0][:3], DEEP), "same blocks"),
+        (lambda: class_intervals(MANY, [0], 1), "1 labels for 30 clips"),
+        (lambda: fig_map(np.zeros((2, 2)), [1, 0], ["a"]), "1 groups for 2 clips"),
+        (lambda: fig_contact_sheet([], []), "0 captions"),
+        (lambda: fig_confusions(confused_pairs(MANY[:, 0], [0] * 30, [0] * 30, ["a"])), "no confusions"),
+        (lambda: animation(FRAMES, MAPS[:3]), "do not fit frames"),
+        (lambda: animation(FRAMES, seconds=0), "longer than 0"),
+        (lambda: fig_clip(FRAMES[0]), "T, H, W, 3"),
+        (lambda: fig_clip(FRAMES.astype(float)), "between 0 and 1"),
+        (lambda: fig_clip(np.full((2, 8, 8, 3), np.nan)), "between 0 and 1"),
+        (lambda: fig_clip(FRAMES[:0]), "T, H, W, 3"),
+        (lambda: fig_selection(MEANS[0], ["layer1.0"]), "do not fit"),
+        (lambda: fig_selection(np.zeros((0, 4)), []), "do not fit"),
+        (lambda: fig_selection_by_stage(MEANS, MEANS[:2], MEANS, ["a", "b", "c", "d"], 3), "do not fit"),
+        (lambda: fig_cam_strip(FRAMES, np.zeros((8, 32, 32)), (0, 1)), "do not fit frames"),
+        (lambda: fig_top_k(["a", "b"], [1.0]), "2 classes"),
+        (lambda: fig_triptych(MEANS, MEANS, MEANS[:2], [f"layer{i}.0" for i in range(4)]), "do not fit"),
+        (lambda: fig_interventions([], [], [], [], [], 0), "one number for each"),
+    ],
+)
+def test_wrong_arrays_are_explained(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
