@@ -1,4 +1,4 @@
-"""From the loss to the weights: groups, rates, mixed clips, one update, number formats, shared norms, memory."""
+"""From the loss to the weights: groups, rates, mixed clips, an update, number formats, norms, memory."""
 
 import dataclasses
 
@@ -126,7 +126,7 @@ def test_labels_outside_the_classes_are_named():
 
 @pytest.fixture
 def half(monkeypatch):
-    """float16 with its scaler on the CPU, where accelerate has none: `half.scale` is where the scaler starts."""
+    """float16 with its scaler on the CPU, where accelerate has none; it starts at `half.scale`."""
     real = sda.training.optimiser.make_accelerator
 
     def make(config):
@@ -174,7 +174,7 @@ def test_float16_does_not_skip_for_ever(half, tmp_path):
 
 
 def test_a_compiled_run_computes_the_same(tmp_path, monkeypatch):
-    """The graph is captured and run without a C++ compiler; `benchmarks/steps.py` measures the compiled one."""
+    """The graph is captured and run without a C++ compiler; `benchmarks/steps.py` measures compiled ones."""
     called = []
     real = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self: called.append(1) or real(self, backend="eager"))
