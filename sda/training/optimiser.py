@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..data.datasets import model_input
 from ..data.transforms import cut_clips
-from ..foundation.devices import device_of, set_layout
+from ..foundation.devices import device_of, dtype_of, set_layout
 from ..foundation.errors import RunError, SettingError
 from ..networks.backbones import VideoNet, new_parts
 from ..networks.blocks import SDA, QueryAttention
@@ -249,7 +249,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class CPUSyncBatchNorm(nn.SyncBatchNorm):
+class CPUSyncBatchNorm(nn.BatchNorm2d):
     """SyncBatchNorm where torch has none: on processors, so that several of them can be tested."""
 
     running_mean: Tensor
@@ -260,7 +260,10 @@ class CPUSyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise with the statistics of every process's batch."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
-            return super(nn.SyncBatchNorm, self).forward(x)
+            if self.training:
+                self.num_batches_tracked.add_(1)
+            known = (self.running_mean, self.running_var, self.weight, self.bias)
+            return F.batch_norm(x, *known, self.training, self.momentum, self.eps)
         axes = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         wide = x if x.dtype == torch.float64 else x.float()
@@ -281,27 +284,36 @@ class CPUSyncBatchNorm(nn.SyncBatchNorm):
 def share_norms(
     network: nn.Module,  # changed in place
     device: torch.device,  # where it will compute
-) -> dict[str, nn.Module]:  # the ordinary norms by name, for `restore_norms`
+) -> dict[str, Any]:  # the ordinary norms by name, for `restore_norms`
     """Turn every BatchNorm into one over all processes."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    ordinary: dict[str, nn.Module] = {n: m for n, m in network.named_modules() if isinstance(m, kinds)}
-    nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    for module in network.modules():
-        if device.type == "cpu" and type(module) is nn.SyncBatchNorm:
-            module.__class__ = CPUSyncBatchNorm
+    ordinary = {name: module for name, module in network.named_modules() if isinstance(module, kinds)}
+    if device.type != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return ordinary
+    for name, norm in ordinary.items():
+        shared = CPUSyncBatchNorm(norm.num_features, norm.eps, norm.momentum).to(dtype_of(norm))
+        shared.weight, shared.bias = norm.weight, norm.bias
+        shared.load_state_dict(norm.state_dict())
+        _put(network, name, shared.train(norm.training))
     return ordinary
+
+
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Exchange a module inside a network."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
 
 
 def restore_norms(
     network: nn.Module,  # changed in place
-    ordinary: dict[str, nn.Module],  # from `share_norms`
+    ordinary: dict[str, Any],  # from `share_norms`
 ) -> None:
     """Put the ordinary norms back, with the weights and statistics of those that shared."""
     state = network.state_dict()
     for name, norm in ordinary.items():
-        parent, _, child = name.rpartition(".")
         shared = network.get_submodule(name)
-        setattr(network.get_submodule(parent), child, norm.to(device_of(shared)).train(shared.training))
+        _put(network, name, norm.to(device_of(shared)).train(shared.training))
     network.load_state_dict(state)
 
 # %% ../../nbs/training/48_optimiser.ipynb #4c34a3ec

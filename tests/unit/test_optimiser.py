@@ -12,6 +12,7 @@ from sda.foundation.errors import DivergedError, RunError, SettingError
 from sda.networks.backbones import create_model
 from sda.training.config import RECIPES, recipe
 from sda.training.optimiser import (
+    CPUSyncBatchNorm,
     TrainingStep,
     activation_bytes,
     lr_factor,
@@ -279,7 +280,7 @@ def test_shared_norms_are_ordinary_again_with_what_they_learnt():
     kinds = [type(m) for m in model.modules()]
     names = list(model.state_dict())
     ordinary = share_norms(model, torch.device("cpu"))
-    shared = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm)]
+    shared = [m for m in model.modules() if isinstance(m, CPUSyncBatchNorm)]
     assert len(shared) == len(ordinary) > 20 and list(model.state_dict()) == names
     model.train()(torch.randn(2, 4, 3, 32, 32))
     learnt = weights(model)
