@@ -26,8 +26,9 @@ from filelock import FileLock, Timeout
 from shipped_models import rows
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import ablation_map, attribute, coalitions, logits_of, readings, twin_index
-from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
+from sda.explaining.answers import logits_of, readings, twin_index
+from sda.explaining.effects import ablation_map, attribute, coalitions
+from sda.explaining.faithfulness import clip_masks, control_maps, pointing_game
 from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, save_record
@@ -38,7 +39,10 @@ from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model
 from sda.testing.evaluate import evaluate
 from sda.testing.predictions import by_class, pair_accuracy, summary
-from sda.training.trainer import Watcher, recipe, seed_everything, train
+from sda.foundation.runs import seed_everything
+from sda.training.callbacks import Callback
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
 # The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs of batches
@@ -118,7 +122,7 @@ def by_seed(groups: list[list[Run]]) -> list[Run]:
     return [run for runs in zip(*groups, strict=True) for run in runs]
 
 
-class SelectionOverTraining(Watcher):
+class SelectionOverTraining(Callback):
     """Mean weight of each dependency in each block, and entropy, over some validation clips after each epoch."""
 
     def __init__(self, data: Any, file: Path):
@@ -126,14 +130,15 @@ class SelectionOverTraining(Watcher):
         self.file = file
         self.clips = None
 
-    def epoch(self, engine: Any, progress: Any, val_data: Any) -> None:
+    def epoch_end(self, run: Any) -> None:
+        """Add the rows of the epoch."""
         if self.clips is None:
             self.clips = torch.stack([self.data[i]["clip"] for i in range(0, len(self.data), 5)])
-        trace = trace_clips(engine.bare_model, self.clips)
+        trace = trace_clips(run.network, self.clips)
         entropy = trace.entropy().mean(0)
         table = pd.DataFrame(trace.weights.mean(0), columns=list(trace.dependencies)).round(4)
         table.insert(0, "block", trace.blocks)
-        table.insert(0, "epoch", progress.epoch)
+        table.insert(0, "epoch", run.state.epoch)
         table.assign(entropy=entropy.round(4)).to_csv(
             self.file, mode="a", header=not self.file.exists(), index=False
         )
@@ -156,7 +161,7 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     )
     val = clips("val")
     looks = [SelectionOverTraining(val, runs / f"{run.name}-selection.csv")] if sda_blocks(net) else []
-    done = train(config, net, clips("train"), val, runs / run.name, watch=looks)
+    done = train(config, net, clips("train"), val, runs / run.name, callbacks=looks)
     net = load_model(done.out / "model.safetensors")
     found = evaluate(net, clips("test"), batch_size=50)
     results.mkdir(parents=True, exist_ok=True)
@@ -232,7 +237,7 @@ def point(net: Any, test: Any, data: Path) -> dict[str, Any]:
     maps = control_maps(
         net, clips, [r.label for r in test.records], layer="layer3", method="layercam", score="logit"
     )
-    masks = truth_masks(test, data)
+    masks = clip_masks(test, data)
     found = [[pointing_game(values, mask).to_numpy() for mask in masks.values()] for values in maps.values()]
     return dict(maps=list(maps), masks=list(masks), pointing=np.array(found, np.float16))
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import logits_of
+from sda.explaining.answers import logits_of
 from sda.explaining.interventions import reverse, shuffle
 from sda.foundation.runs import new_record, save_record
 from sda.moves.make import make_moves
@@ -29,7 +29,7 @@ from sda.networks.backbones import create_model, list_models, profile
 from sda.networks.blocks import SDA
 from sda.networks.checkpoints import load_model
 from sda.foundation.statistics import softmax
-from sda.training.trainer import recipe
+from sda.training.config import recipe
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "results" / "bench_methods.json"
 TINY = list_models("*_tiny")

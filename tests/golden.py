@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from sda.commands.main import main as run_command
-from sda.data.annotations import records_something_v2, write_dataset
+from sda.data.annotations import records_something_v2
 from sda.data.datasets import open_dataset
-from sda.data.make import make_dataset
+from sda.data.make import make_dataset, write_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.data.video import open_video
@@ -36,6 +36,7 @@ from sda.data.video import open_video
 from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
 from sda.explaining import interventions as changing
+from sda.explaining.answers import load_clips
 from sda.explaining.attribution import from_trace
 from sda.explaining.trace import trace_clips
 from sda.moves.render import render
@@ -44,7 +45,8 @@ from sda.networks.backbones import create_model, list_models, profile, sda_block
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate, predict, protocol
 from sda.testing.predictions import summary
-from sda.training.trainer import recipe, train
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sda/assets/moves_sample"
@@ -76,7 +78,7 @@ def scores(net, data):
 
 def in_memory(data, indices):
     """Clips [N,T,3,H,W] and their labels."""
-    clips, labels, _ = effects.load_clips(data, indices)
+    clips, labels, _ = load_clips(data, indices)
     return clips, labels
 
 
@@ -272,7 +274,7 @@ def transformed(frames, seed):
 
 def masks_of(data, indices):
     """Masks of the truth [N,T,H,W] by name."""
-    return trust.truth_masks(data, SAMPLE, indices)
+    return trust.clip_masks(data, SAMPLE, indices)
 
 
 def pointing(maps, masks):
@@ -291,7 +293,7 @@ def curves(net, clips, maps, over):
 
 def randomised(net, clips):
     """Rank correlations of a map with itself under random weights; rests on the order modules are made in."""
-    return trust.randomisation(net, clips).to_numpy(float)
+    return trust.parameter_randomisation(net, clips).to_numpy(float)
 
 
 def norms(net, clips):

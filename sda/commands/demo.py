@@ -30,7 +30,8 @@ from ..moves.make import make_moves
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, summary
-from ..training.trainer import TrainConfig, recipe, train
+from ..training.config import TrainConfig, recipe
+from ..training.trainer import train
 from .options import Command
 from .report import Tested, choose_clips, view_clip, write_report
 

@@ -19,7 +19,8 @@ from ..networks.checkpoints import load_model
 from ..testing.compare import actions, compare, ensemble
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, by_attribute, describe, save_tables, summary
-from ..training.trainer import TrainConfig, make_accelerator
+from ..training.config import TrainConfig
+from ..training.optimiser import make_accelerator
 from .options import Command, CommandLineError, first_process, open_clips
 
 __all__ = ["Test"]

@@ -15,17 +15,11 @@ from ..data.datasets import ClipDataset
 from ..foundation.files import check_folder
 from ..foundation.runs import seed_everything
 from ..networks.backbones import VideoNet, create_model, profile
-from ..training.trainer import (
-    TrainConfig,
-    TrainResult,
-    build_model,
-    load_config,
-    make_accelerator,
-    recipe,
-    scaled_lr,
-    train,
-)
-from ..training.tricks import memory_estimate
+from ..training.config import TrainConfig, load_config, recipe
+from ..training.optimiser import make_accelerator, scaled_lr
+from ..training.resume import TrainResult
+from ..training.trainer import build_model, train
+from ..training.optimiser import memory_estimate
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 
 __all__ = ["Train"]

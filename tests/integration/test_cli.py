@@ -33,7 +33,7 @@ from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, save_model
 from sda.testing.compare import ensemble
 from sda.testing.predictions import Predictions
-from sda.training.trainer import RECIPES, TrainConfig
+from sda.training.config import RECIPES, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sda/assets/moves_sample"

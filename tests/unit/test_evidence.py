@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import coalitions, logits_of
+from sda.explaining.answers import logits_of
+from sda.explaining.effects import coalitions
 from sda.explaining.interventions import drop
 from sda.foundation.errors import FolderError
 from sda.foundation.runs import new_record, save_record
@@ -31,7 +32,7 @@ from sda.studies.ground_truth import (
 )
 from sda.studies.selection import fig_selection_over_seeds, pair_means
 from sda.testing.predictions import Predictions
-from sda.training.trainer import recipe
+from sda.training.config import recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 NAMES = sorted(c.name for c in CLASSES)
