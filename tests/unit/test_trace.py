@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from reference_net import Aggregate, ReferenceNet, make_clips
 
 from sda.data.datasets import open_dataset
@@ -81,8 +82,8 @@ def test_every_number_is_that_of_a_computation_by_hand(name, clips):
     for r, (block, sda) in enumerate(sda_blocks(model).items()):
         x, y = inputs[block]
         reduced = torch.relu(sda.down_norm(sda.down(x))).unflatten(0, (5, 8)).transpose(1, 2)  # [B,r,T,H,W]
-        # called alone, S122 answers at full size
-        full = [branch(reduced).expand_as(reduced).detach() for branch in sda.branches.values()]
+        size = reduced.shape[2:]
+        full = [F.adaptive_avg_pool3d(branch(reduced), size).detach() for branch in sda.branches.values()]
         scores = torch.stack([f.mean((2, 3, 4)) for f in full], 1) @ sda.attention.query
         assert trace.blocks[r] == block
         assert np.allclose(trace.scores[:, r], scores.detach(), rtol=1e-4, atol=1e-5)
