@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
-from sda.data.datasets import ClipDataset, make_loader, model_input  # noqa: E402
+from sda.data.datasets import ClipDataset, clip_loader, model_input  # noqa: E402
 from sda.data.lists import Record  # noqa: E402
 from sda.data.sampling import Sampling  # noqa: E402
 from sda.data.transforms import TransformConfig  # noqa: E402
@@ -134,7 +134,7 @@ def loaders(
         pin_memory=pin,
         persistent_workers=workers > 0,
     )
-    ours = make_loader(
+    ours = clip_loader(
         ClipDataset(records, NAMES, Sampling("segments", FRAMES), CONFIG, train=True, as_bytes=True),
         batch,
         shuffle=True,
@@ -181,7 +181,7 @@ def stages(records: list[Record], repeats: int) -> dict[str, float]:
     files = [Path(records[0].path) / f"{k + 1:05d}.jpg" for k in chosen]
     raw = [f.read_bytes() for f in files]
     clip = open_video(records[0].path).frames(chosen)
-    item = next(iter(make_loader(data, 1)))
+    item = next(iter(clip_loader(data, 1)))
     floats = model_input(item, None, True)
     draw = torch.Generator().manual_seed(0)
     parts = {

@@ -8,12 +8,12 @@ import torch
 from sda.data.sampling import Sampling
 from sda.data.video import open_video
 from sda.explaining.trace import trace_clips
-from sda.figures.plots import COLOURS, FONT, _draw_frame, draw_heat, new_figure, to_png
+from sda.figures.clips import draw_frame
+from sda.figures.style import COLOURS, FONT, HeatTable, draw_heat, new_figure, to_png
 from sda.foundation.runs import load_records
-from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import load_model
 from sda.studies.accuracy import by_seed, in_words, load_runs
-from sda.studies.selection import fig_over_seeds
+from sda.studies.selection import fig_selection_over_seeds
 from sda.testing.results import accuracy_table, choose_table, load_published, percent_table, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,9 +83,9 @@ def picture():
     above, below = figure.subfigures(2, 1, height_ratios=[1, 2.2])
     above.suptitle("moving something from left to right", fontsize=FONT + 1)
     for axes, image, i in zip(above.subplots(1, 8), video.frames(indices).numpy(), indices, strict=True):
-        _draw_frame(axes, image, f"{video.timestamps[i]:.1f} s")
+        draw_frame(axes, image, f"{video.timestamps[i]:.1f} s")
     left, right = below.subplots(1, 2)
-    draw_heat(left, trace.weights[0], trace.blocks, DEPENDENCIES)
+    draw_heat(left, HeatTable(trace.weights[0]), trace.blocks)
     left.set_title("what it selected for this clip", fontsize=FONT + 1, pad=22)
     found = effects()
     colours = [COLOURS.get(name.removeprefix("without "), "#666666") for name in found]
@@ -104,6 +104,6 @@ if __name__ == "__main__":
     (ROOT / "data" / "figures").mkdir(exist_ok=True)
     (ROOT / "data" / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
     asked = [run for run in load_runs(ROOT / "data" / "results" / "evidence")["sda_tsn"] if run.questioned]
-    (ROOT / "data" / "figures/evidence.png").write_bytes(to_png(fig_over_seeds(asked), dpi=90))
+    (ROOT / "data" / "figures/evidence.png").write_bytes(to_png(fig_selection_over_seeds(asked), dpi=90))
     path = ROOT / "README.md"
     path.write_text(text(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -15,3 +15,15 @@ if threading.current_thread() is threading.main_thread():
 def own_logging():
     """A command that ran inside a test or a fixture has set the library's logger; every test hears it as it is by default."""
     logging.getLogger("sda").setLevel(logging.NOTSET)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that need a GPU are skipped where there is none."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -7,7 +7,6 @@ __all__ = [
     "Command",
     "command",
     "Moves",
-    "should_cache",
     "open_clips",
     "read_options",
     "seconds_per_clip",
@@ -136,18 +135,6 @@ class Moves(Command):
         )
 
 
-def should_cache(
-    data: ClipDataset,  # clips that are not cached yet; the first is read for its size
-    most: float = 2e9,  # bytes that all their frames may take
-) -> bool:
-    """Whether all frames of these clips take less than `most` bytes; unknown lengths count as too many."""
-    counts = [record.num_frames for record in data.records]
-    if None in counts:
-        return False
-    height, width = data.frames(0).shape[1:3]
-    return sum(counts) * height * width * 3 <= most
-
-
 def open_clips(
     root: Path,  # folder with category.txt, img/ and trainValTest/
     split: str,  # name of a list in trainValTest/
@@ -157,10 +144,8 @@ def open_clips(
     progress: bool = True,  # show a bar while decoding
 ) -> ClipDataset:
     """One split of a dataset, decoded into a cache when asked or when small."""
-    data = open_dataset(root, split, sampling, transform, progress=progress)
-    if cache == "no" or (cache == "auto" and not should_cache(data)):
-        return data
-    return open_dataset(root, split, sampling, transform, cache=True, progress=progress)
+    chosen = {"yes": True, "no": False, "auto": "auto"}[cache]
+    return open_dataset(root, split, sampling, transform, cache=chosen, progress=progress)
 
 
 _ELSEWHERE = {

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FILLS', 'maps_of', 'cell_scores', 'ranks_of', 'centre_prior', 'other_clips', 'without_cells', 'frame_scores',
-           'only_frames', 'deletion_insertion', 'curve_areas', 'curve_words', 'fig_curves', 'random_twin', 'cascade',
-           'map_agreement', 'randomisation', 'fig_randomisation', 'truth_masks', 'pointing_game', 'norm_maps',
-           'control_maps', 'pointing_table', 'seed_agreement']
+           'only_frames', 'deletion_insertion', 'curve_areas', 'curve_words', 'random_twin', 'cascade', 'map_agreement',
+           'randomisation', 'truth_masks', 'pointing_game', 'norm_maps', 'control_maps', 'pointing_table',
+           'seed_agreement']
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #73a50c6e
 import itertools
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..data.datasets import ClipDataset
@@ -25,15 +24,10 @@ from ..data.transforms import denormalise
 from .cam import LAYER, Target, clip_cams, find_layer
 from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
 from .trace import Trace
-from ..figures.plots import FONT, new_figure
 from ..moves.make import load_truth
 from ..networks.backbones import VideoNet, create_model
 from ..networks.blocks import DEPENDENCIES
 from ..testing.evaluate import softmax
-
-# %% ../../nbs/explaining/61_faithfulness.ipynb #8f96acc2
-_LOOKS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of maps; Okabe-Ito
-_CONTROLS = {"centre": ("#0072B2", "--", "s"), "random": ("#777777", ":", "^")}
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(
@@ -313,46 +307,6 @@ def curve_words(
         f"{row['beyond random']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], n = {int(row['n'])}."
     )
 
-
-def _looks(orders: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, line and marker of every order; the controls always look the same."""
-    names = [name for name in dict.fromkeys(orders) if name not in _CONTROLS]
-    return {name: (_LOOKS[k % len(_LOOKS)], "-", "osDv^P"[k % 6]) for k, name in enumerate(names)} | {
-        name: look for name, look in _CONTROLS.items() if name in set(orders)
-    }
-
-# %% ../../nbs/explaining/61_faithfulness.ipynb #41fe663b
-def fig_curves(
-    curves: pd.DataFrame,  # from `deletion_insertion`
-    title: str = "",  # line above
-) -> Figure:  # deletion on the left, insertion on the right
-    """Mean curves of the map and of its controls; the band is the range over random orders."""
-    over = curves.over.iloc[0]
-    n = curves["clip"].nunique()
-    figure = new_figure(7.2, 2.9, title)
-    for axes, curve in zip(figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True):
-        part = curves[curves.curve == curve]
-        means = part.groupby(["order", "draw", "share"]).probability.mean()
-        for order, (colour, line, marker) in _looks(curves["order"]).items():
-            wide = means[order].unstack("draw")
-            axes.plot(
-                wide.index, wide.mean(axis=1), line, color=colour, marker=marker, markersize=4, label=order
-            )
-            if wide.shape[1] > 1:
-                axes.fill_between(
-                    wide.index, wide.min(axis=1), wide.max(axis=1), color=colour, alpha=0.2, lw=0
-                )
-        axes.set_xlabel(
-            f"share of {'cells' if over == 'space' else 'frames'} "
-            f"{'taken away' if curve == 'deletion' else 'put back'}",
-            fontsize=FONT - 1,
-        )
-        axes.set_title(curve, fontsize=FONT)
-        axes.set_ylim(0, 1)
-    figure.axes[0].set_ylabel(f"probability of the class (n = {n})", fontsize=FONT - 1)
-    figure.axes[1].legend(fontsize=FONT - 1, frameon=False)
-    return figure
-
 # %% ../../nbs/explaining/61_faithfulness.ipynb #21d478b7
 def random_twin(
     model: VideoNet,  # from `create_model` or `load_model`
@@ -416,34 +370,6 @@ def randomisation(
         low, high = mean_interval(mean)
         rows[part] = {"rho": np.nanmean(mean), "low": low, "high": high, "n": int(np.isfinite(mean).sum())}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("random from").round(3)
-
-# %% ../../nbs/explaining/61_faithfulness.ipynb #92e64278
-def fig_randomisation(
-    tables: Mapping[str, pd.DataFrame],  # name of a method -> table from `randomisation`
-    title: str = "",  # line above
-) -> Figure:  # one line per method
-    """How much of a map is left when the network is scrambled from the top."""
-    figure = new_figure(5.6, 3.0, title)
-    axes = figure.subplots()
-    axes.axhline(0, color="grey", linestyle="--", linewidth=1, zorder=0)
-    for k, (name, table) in enumerate(tables.items()):
-        x = np.arange(len(table)) + 0.06 * (k - (len(tables) - 1) / 2)  # side by side, not on top
-        error = np.abs(np.stack([table.rho - table.low, table.high - table.rho]))
-        axes.errorbar(
-            x,
-            table.rho,
-            error,
-            marker="osD^v"[k % 5],
-            capsize=3,
-            label=name,
-            color=("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000")[k % 5],
-        )
-        axes.set_xticks(range(len(table)), table.index, fontsize=FONT - 1)
-    axes.set_ylim(-1.05, 1.05)
-    axes.set_xlabel("random from the top down to", fontsize=FONT - 1)
-    axes.set_ylabel(f"rank correlation (n = {table.n.max()})", fontsize=FONT - 1)
-    axes.legend(fontsize=FONT - 1, frameon=False, loc="lower left")
-    return figure
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #0b3cda14
 def truth_masks(

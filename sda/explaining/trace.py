@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..data.datasets import ClipDataset, Record
+from ..data.datasets import ClipDataset
+from ..data.lists import Record
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..networks.backbones import eval_mode, list_models, sda_blocks

@@ -77,16 +77,10 @@ from ..explaining.effects import (
     uniform,
 )
 from ..explaining.trace import Trace, fingerprint, trace_clips
-from ..figures.plots import (
-    fig_cam_strip,
-    fig_clip,
-    fig_interventions,
-    fig_selection,
-    fig_selection_by_class,
-    fig_selection_by_stage,
-    fig_triptych,
-    to_png,
-)
+from ..figures.clips import fig_cam_strip, fig_clip
+from ..figures.effects import fig_interventions, fig_triptych
+from ..figures.selection import fig_selection, fig_selection_by_class, fig_selection_by_stage
+from ..figures.style import to_png
 from ..foundation.errors import VideoError, unknown_name
 from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
@@ -161,7 +155,7 @@ def table(
 
 
 def picture(
-    figure: Figure,  # from sda.figures.plots
+    figure: Figure,  # from sda.figures
     caption: str,  # says how to read it, plain text
     alt: str = "",  # what it shows, for screen readers; the caption's first sentence if left out
 ) -> str:  # HTML

@@ -37,9 +37,6 @@ __all__ = [
     "draw_prediction",
     "draw_strip_b",
     "draw_prediction_b",
-    "HeatTable",
-    "signed",
-    "fig_tables",
     "standing",
     "draw_selection",
     "draw_compare",
@@ -70,26 +67,26 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from traitlets import CFloat, Dict, Enum, HasTraits, Int, List, TraitError, Unicode, validate
 
 from .. import __version__
-from ..data.datasets import ClipDataset, Record, open_dataset, read_classes
+from ..data.datasets import ClipDataset, open_dataset
+from ..data.lists import Record, read_classes
 from ..data.sampling import Sampling
-from ..data.transforms import TransformConfig, denormalise
-from ..data.video import open_video
+from ..data.transforms import TransformConfig
 from ..explaining import effects as probes
 from ..explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, shared_top
 from ..explaining.faithfulness import truth_masks
 from ..explaining.trace import Trace, check_model, fingerprint, trace_clips
-from ..explaining.verdicts import Trial, Verdicts, fig_trial_curves, fig_verdicts, judge, no_blocks
-from ..figures import plots
-from ..figures.plots import COLOURS, FONT, fig_cam_strip, fig_clip, fig_top_k, new_figure, stage_of, to_png
+from ..explaining.verdicts import Trial, Verdicts, judge, no_blocks
+from ..figures.clips import fig_cam_strip, fig_clip, fig_top_k
+from ..figures.effects import fig_checks, fig_curves, fig_interventions, fig_triptych
+from ..figures.style import FONT, HeatTable, fig_tables, new_figure, to_png
 from ..foundation.errors import unknown_name
 from ..moves.make import PAIRS
-from ..networks.backbones import VideoNet, sda_blocks
+from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import evaluate, softmax
@@ -580,17 +577,9 @@ class _Clips(_Kept):
     def seen(self, clip_id: str) -> Seen:
         """Decode a clip and turn what the network gets back into pictures."""
         data, i = self.place(clip_id)
-        item = data[i]
-        config = data.transform_config or TransformConfig()
-        clip = (
-            item["clip"] if item["clip"].ndim == 4 else item["clip"][0]
-        )  # several views: the first is shown
-        frames = denormalise(clip, config.mean, config.std).numpy()
-        record = data.records[i]
-        indices = data.chosen(i)[0]
-        clock = open_video(record.path, **data.reader).times
-        times = None if clock is None else clock[[record.offset + k for k in indices]]
-        return Seen(clip_id, clip, frames, indices, times, None if clip_id in self.added else item["label"])
+        loaded = data.load(i)
+        label = None if clip_id in self.added else loaded.label
+        return Seen(clip_id, loaded.clip[0], loaded.frames, loaded.indices[0], loaded.times, label)
 
     def close(self) -> None:
         """Remove the files that people uploaded."""
@@ -994,76 +983,6 @@ def draw_prediction_b(
     return draw_prediction(provider, state, b=True)
 
 
-@dataclass(frozen=True, eq=False)
-class HeatTable:
-    """Numbers to be drawn as a table of blocks by dependencies."""
-
-    values: np.ndarray  # [R,4]
-    title: str  # what they are
-    low: float  # end of the scale
-    middle: float  # neutral, drawn white
-    high: float  # other end
-
-
-def signed(
-    values: np.ndarray,  # [R,4], NaN where there is none
-    title: str,  # what they are
-) -> HeatTable:
-    """A table of changes, symmetric around nothing."""
-    top = max(float(np.nanmax(np.abs(values), initial=0)), 0.1)
-    return HeatTable(values, title, -top, 0, top)
-
-
-def _draw_table(axes: object, table: HeatTable, blocks: Sequence[str]) -> None:
-    """One table with its numbers."""
-    norm = TwoSlopeNorm(table.middle, table.low, table.high)
-    axes.imshow(table.values, cmap="PuOr_r", norm=norm, aspect="auto")
-    for (r, m), value in np.ndenumerate(table.values):
-        colour = "white" if abs(float(norm(value)) - 0.5) > 0.35 else "black"
-        axes.text(
-            m,
-            r,
-            "–" if np.isnan(value) else f"{value:+.2f}" if table.low < 0 else f"{value:.2f}",
-            ha="center",
-            va="center",
-            fontsize=FONT - 1,
-            color=colour,
-        )
-    axes.set_title(table.title, fontsize=FONT)
-    axes.set_xticks(range(len(DEPENDENCIES)), DEPENDENCIES, fontsize=FONT - 1, fontweight="bold")
-    for tick, name in zip(axes.get_xticklabels(), DEPENDENCIES, strict=True):
-        tick.set_color(COLOURS[name])
-    axes.tick_params(length=0)
-    for r in range(1, len(blocks)):
-        if stage_of(blocks[r]) != stage_of(blocks[r - 1]):
-            axes.axhline(r - 0.5, color="white", linewidth=3)
-
-
-def fig_tables(
-    tables: Sequence[HeatTable],  # one to three
-    blocks: Sequence[str],  # R block names, the input first
-    title: str = "",  # line above
-    words: str = "",  # line below
-    notes: Sequence[str] = (),  # R words at the right of the first table
-) -> Figure:  # tables side by side
-    """Tables of blocks by dependencies beside each other."""
-    figure = new_figure(1.1 + 2.7 * len(tables) + 0.9 * bool(notes), 1.5 + 0.27 * max(len(blocks), 4), title)
-    places = figure.subplots(1, len(tables), squeeze=False)[0]
-    for axes, table in zip(places, tables, strict=True):
-        _draw_table(axes, table, blocks)
-        axes.set_yticks(
-            range(len(blocks)), blocks if axes is places[0] else [""] * len(blocks), fontsize=FONT - 1
-        )
-    places[0].set_ylabel("block, input at the top", fontsize=FONT - 1)
-    if notes:
-        right = places[0].secondary_yaxis("right")
-        right.set_yticks(range(len(blocks)), notes, fontsize=FONT - 1)
-        right.tick_params(length=0)
-    if words:
-        figure.supxlabel(words, fontsize=FONT - 1)
-    return figure
-
-
 def standing(
     trace: Trace,  # of the dataset
     chosen: Chosen,  # of one clip
@@ -1091,9 +1010,11 @@ def _views(provider: Provider, state: InspectorState, chosen: Chosen) -> list[He
     label = provider.seen(state.clip_id).label
     w = chosen.weights
     make = {
-        "weight": lambda: HeatTable(w, "weight (rows sum to 1)", 0, 0.25, 1 if np.nanmax(w) > 0.5 else 0.5),
-        "contribution": lambda: HeatTable(chosen.contribution, "contribution (rows sum to 1)", 0, 0.25, 1),
-        "effect": lambda: signed(provider.effects(state.clip_id), "change of p(class) without it"),
+        "weight": lambda: HeatTable(w, title="weight", label="rows sum to 1"),
+        "contribution": lambda: HeatTable(chosen.contribution, title="contribution", label="rows sum to 1"),
+        "effect": lambda: HeatTable(
+            -provider.effects(state.clip_id), "effect", "effect", "fall of p(class) when left out"
+        ),
     }
     if state.view in make:
         return [make[state.view]()]
@@ -1102,7 +1023,8 @@ def _views(provider: Provider, state: InspectorState, chosen: Chosen) -> list[He
         if label is None or trace.labels is None:
             raise ValueError(f"the true class of {state.clip_id} is not known")
         same = np.array(trace.labels) == label
-    return [signed(w - trace.weights[same].mean(0), f"weight {state.view}, n = {int(same.sum())}")]
+    title = f"weight {state.view}, n = {int(same.sum())}"
+    return [HeatTable(w - trace.weights[same].mean(0), "difference", title, "rows sum to 0")]
 
 
 def draw_selection(
@@ -1116,7 +1038,7 @@ def draw_selection(
     if state.view == "by stage":
         return _by_stage(provider, chosen)
     if state.view == "triptych":
-        return plots.fig_triptych(
+        return fig_triptych(
             chosen.weights,
             chosen.contribution,
             -provider.effects(state.clip_id),
@@ -1145,11 +1067,10 @@ def _by_stage(provider: Provider, chosen: Chosen) -> Figure:
     mine, all_ = (
         np.stack([w[some].mean(0) for some in rows]) for w in (chosen.weights, provider.trace.weights.mean(0))
     )
-    top = 1 if max(np.nanmax(mine), np.nanmax(all_)) > 0.5 else 0.5
     tables = [
-        HeatTable(mine, "this clip", 0, 0.25, top),
-        HeatTable(all_, f"mean, n = {len(provider.trace)}", 0, 0.25, top),
-        signed(mine - all_, "difference"),
+        HeatTable(mine, title="this clip", label="rows sum to 1"),
+        HeatTable(all_, title=f"mean, n = {len(provider.trace)}", label="rows sum to 1"),
+        HeatTable(mine - all_, "difference", "difference", "rows sum to 0"),
     ]
     return fig_tables(tables, stages, words="weights, mean over the blocks of a stage")
 
@@ -1164,17 +1085,15 @@ def draw_compare(
         raise ValueError(no_blocks(provider.trace.model))
     if a.blocks != b.blocks:
         raise ValueError("the two checkpoints have different blocks; compare networks of one kind")
-    top = 0.5 if max(np.nanmax(a.weights), np.nanmax(b.weights)) <= 0.5 else 1
     tables = [
-        HeatTable(a.weights, "A", 0, 0.25, top),
-        HeatTable(b.weights, "B", 0, 0.25, top),
-        signed(b.weights - a.weights, "B - A"),
+        HeatTable(a.weights, title="A", label="rows sum to 1"),
+        HeatTable(b.weights, title="B", label="rows sum to 1"),
+        HeatTable(b.weights - a.weights, "difference", "B - A", "rows sum to 0"),
     ]
     said = [f"{provider.class_names[c.probabilities.argmax()]} ({c.probabilities.max():.2f})" for c in (a, b)]
     what = "the other checkpoint" if state.compare == "checkpoint" else state.compare_id
-    return fig_tables(
-        tables, a.blocks, f"A: {state.clip_id}, B: {what}", f"answers: A {said[0]}, B {said[1]}"
-    )
+    title = f"A: {state.clip_id}, B: {what}"
+    return fig_tables(tables, a.blocks, title=title, words=f"answers: A {said[0]}, B {said[1]}")
 
 
 _CLIP = ("clip_id", "overlay", "layer", "target", "method", "scale", "opacity")
@@ -1211,9 +1130,7 @@ def fig_log(
         raise ValueError("nothing was changed yet")
     names = [f"{row['change']} ({row['clip']})" for row in rows]
     values = {name: [row[name] for row in rows] for name in ("p change", "lowest", "at random", "highest")}
-    return plots.fig_interventions(
-        names, *values.values(), rows[0]["draws"], reading="probability of the class"
-    )
+    return fig_interventions(names, *values.values(), rows[0]["draws"], reading="probability of the class")
 
 
 def partner(
@@ -1362,9 +1279,10 @@ class _Drawer:
         if panel in MEASURED and self.judged is None:
             raise ValueError("nothing was measured yet; see the tab Trust")
         if panel == "trust":
-            return fig_verdicts(self.judged)
+            return fig_checks(self.judged.table())
         if panel in MEASURED:
-            return fig_trial_curves(self.judged, panel.removeprefix("curves over "))
+            over = panel.removeprefix("curves over ")
+            return fig_curves(self.judged.curves_over(over), f"over {over}")
         return draw(self.provider, self.state, panel)
 
     def png(self, panel: str = "strip") -> bytes:

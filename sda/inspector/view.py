@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..explaining.cam import METHODS
 from ..explaining.verdicts import Verdicts
-from ..figures.plots import stage_of
+from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES
 from .session import (
     ACTIONS,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLACES', 'BACKBONES', 'METHODS', 'Site', 'Bottleneck', 'Backbone', 'VideoNet', 'Method', 'register_method',
            'tsn_places', 'tsm_places', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'eval_mode',
-           'new_parts', 'load_imagenet', 'Profile', 'profile']
+           'stage_of', 'new_parts', 'load_imagenet', 'Profile', 'profile']
 
 # %% ../../nbs/networks/03_backbones.ipynb #88e2c8e9
 import copy
@@ -428,6 +428,13 @@ def eval_mode(
     finally:
         for module, training in modes:
             module.training = training
+
+# %% ../../nbs/networks/03_backbones.ipynb #57a6e0f1
+def stage_of(
+    block: str,  # name of a block or of a layer inside it, such as "layer2.3", or "layer2.3[0:8]" under `split`
+) -> str:  # its stage, "layer2"; the whole name where it has none
+    """The stage that a block's name begins with."""
+    return block.split(".")[0].split("[")[0] or block
 
 # %% ../../nbs/networks/03_backbones.ipynb #2210820d
 @contextmanager

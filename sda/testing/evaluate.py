@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'DAMAGED', 'EvaluationError', 'Predictions', 'softmax', 'hits', 'interval', 'by_class', 'confusion',
-           'most_confused', 'calibration', 'calibration_error', 'fig_reliability', 'by_group', 'pair_accuracy',
-           'by_attribute', 'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare', 'actions',
-           'accuracy', 'top1', 'mean_class_accuracy', 'class_needs', 'summary', 'describe', 'save_tables', 'evaluate',
-           'protocol', 'predict', 'windows', 'slide']
+           'most_confused', 'calibration', 'calibration_error', 'by_group', 'pair_accuracy', 'by_attribute',
+           'save_predictions', 'load_predictions', 'same_videos', 'ensemble', 'compare', 'actions', 'accuracy', 'top1',
+           'mean_class_accuracy', 'class_needs', 'summary', 'describe', 'save_tables', 'evaluate', 'protocol',
+           'predict', 'windows', 'slide']
 
 # %% ../../nbs/testing/54_evaluate.ipynb #4136ed66
 import contextlib
@@ -208,34 +208,6 @@ def calibration_error(
     return multiclass_calibration_error(
         sure, torch.from_numpy(predictions.labels), sure.shape[1], bins
     ).item()
-
-# %% ../../nbs/testing/54_evaluate.ipynb #a3acbc46
-def fig_reliability(
-    predictions: Predictions,  # scores of N videos
-    bins: int = 10,  # bars
-) -> Any:  # matplotlib Figure
-    """Accuracy against confidence, with the number of videos over each bar, as a matplotlib `Figure`."""
-    from matplotlib.figure import Figure
-
-    table = calibration(predictions, bins)
-    table = table[table["n"] > 0].astype(float)
-    figure = Figure(figsize=(3.4, 2.8), dpi=80, layout="constrained")
-    axes = figure.subplots()
-    bars = axes.bar(
-        table["from"], table["accuracy"], 1 / bins, align="edge", color="#0072B2", edgecolor="white"
-    )
-    axes.bar_label(bars, [f"{n:.0f}" for n in table["n"]], fontsize=7)
-    axes.plot([0, 1], [0, 1], "--", color="#555555")
-    axes.set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        xlim=(0, 1),
-        ylim=(0, 1.12),
-        yticks=[0, 0.5, 1],
-        title=f"calibration error {calibration_error(predictions):.3f}, n = {len(predictions)}",
-    )
-    axes.title.set_fontsize(9)
-    return figure
 
 # %% ../../nbs/testing/54_evaluate.ipynb #5a39b206
 def by_group(
@@ -518,7 +490,6 @@ for _method in (
     most_confused,
     calibration,
     calibration_error,
-    fig_reliability,
 ):
     setattr(Predictions, _method.__name__, _method)
 Predictions.interval = _interval
@@ -573,6 +544,9 @@ def save_tables(
     stem: str | Path,  # how the files' paths begin
 ) -> list[Path]:  # the four files
     """Write STEM-classes.csv, -confusion.csv, -confused.csv and -reliability.png."""
+    from sda.figures.style import to_png
+    from sda.figures.training import fig_reliability
+
     stem = Path(stem)
     worst = most_confused(predictions, 50)
     files = [
@@ -582,7 +556,7 @@ def save_tables(
     by_class(predictions).to_csv(files[0], index=False)
     confusion(predictions).to_csv(files[1], index_label="true class")
     worst.assign(videos=[" ".join(ids) for ids in worst["videos"]]).to_csv(files[2], index=False)
-    fig_reliability(predictions).savefig(files[3])
+    files[3].write_bytes(to_png(fig_reliability(calibration(predictions), calibration_error(predictions))))
     return files
 
 
@@ -646,7 +620,7 @@ def _process() -> tuple[int, int]:
 
 def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
     """A short name for these weights on these clips, seen through these views."""
-    clips = cache_key(dataset.records, dataset.reader) if hasattr(dataset, "reader") else len(dataset)
+    clips = cache_key(dataset.records, dataset.reader.options) if hasattr(dataset, "reader") else len(dataset)
     view = getattr(dataset, "transform_config", None) or getattr(dataset, "transform", None)
     known = [repr(getattr(dataset, name, None)) for name in ("class_names", "sampling")]
     digest = hashlib.sha256(repr((clips, repr(view), known)).encode())
@@ -708,13 +682,6 @@ def _same_classes(model: nn.Module, names: list[str]) -> None:
             f"({names[0]!r}, ...) or another order: use the category.txt the model was trained with."
         )
 
-
-def _view_count(dataset: Dataset) -> int:
-    """Views of a clip, as far as the dataset tells: clips in time by crops."""
-    return getattr(getattr(dataset, "sampling", None), "views", 1) * getattr(
-        getattr(dataset, "transform", None), "views", 1
-    )
-
 # %% ../../nbs/testing/54_evaluate.ipynb #b0784cce
 def evaluate(
     model: nn.Module,  # network; with `.card` its class names are compared with the clips'
@@ -730,10 +697,8 @@ def evaluate(
         raise EvaluationError("There are no clips to test: check the list file.")
     if not allow_other_classes:
         _same_classes(model, list(dataset.class_names))
-    put_back = getattr(
-        getattr(dataset, "transform", None), "scores", lambda logits: logits
-    )  # of mirrored views
-    videos = max(1, batch_size // _view_count(dataset))
+    reader = getattr(dataset, "reader", None)
+    videos = max(1, batch_size // (len(reader.mirrored) if reader else 1))
     (rank, world) = _process()
     store = _Parts(parts, model, dataset, rank)
     todo = [i for i in range(rank, len(dataset), world) if i not in store.rows]
@@ -745,7 +710,8 @@ def evaluate(
     ):
         for number, batch in enumerate(loader):
             places = todo[number * videos :][: len(batch["id"])]
-            logits = put_back(_view_logits(model, model_input(batch), batch_size))
+            logits = _view_logits(model, model_input(batch), batch_size)
+            logits = reader.put_back(logits) if reader else logits
             store.add(places, list(batch["id"]), logits.numpy(), batch["label"].numpy())
             bar.update(len(places))
     rows = store.gather(world)

@@ -22,8 +22,9 @@ import sda.networks.checkpoints
 import sda.testing.evaluate
 import sda.testing.results
 from sda.commands.demo import DemoConfig
-from sda.commands.main import COMMANDS, count, main, parse, should_cache
-from sda.data.datasets import open_dataset, read_classes
+from sda.commands.main import COMMANDS, count, main, parse
+from sda.data.datasets import open_dataset
+from sda.data.lists import read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.foundation.runs import new_record, write_record
@@ -637,12 +638,6 @@ def test_train_reads_settings_and_options(capsys, small_set, tmp_path):
     assert status == 0 and "trained before" in out
     status, out, _ = run(capsys, *words, "--resume", "no")
     assert status == 0 and "trained before" not in out
-
-
-def test_small_sets_are_cached_and_large_ones_are_not():
-    data = open_dataset(SAMPLE, "test")
-    need = sum(r.num_frames for r in data.records) * 72 * 72 * 3
-    assert should_cache(data, need) and not should_cache(data, need - 1)
 
 
 def test_a_settings_file_and_a_recipe_are_not_mixed(capsys, tmp_path):

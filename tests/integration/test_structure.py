@@ -14,10 +14,10 @@ CHAPTERS = (
     "methods",
     "data",
     "moves",
+    "figures",  # of arrays and tables, so that a training can be drawn while it runs
     "training",
     "testing",
     "explaining",
-    "figures",
     "inspector",
     "commands",
     "studies",

@@ -34,7 +34,8 @@ from sda.data.annotations import (
     write_atomic,
     write_dataset,
 )
-from sda.data.datasets import ClipDataset, ListError, Record, open_dataset, read_list
+from sda.data.datasets import ClipDataset, open_dataset
+from sda.data.lists import ListError, Record, read_list
 
 OFFICIAL = Path(os.environ.get("SDA_ANNOTATIONS", "no-annotations"))
 needs_epic = pytest.mark.skipif(

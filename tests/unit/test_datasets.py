@@ -13,26 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sda.data.video
+from sda.data.clips import read_clip
 from sda.data.crops import MultiCrop
 from sda.data.datasets import (
     ClipDataset,
-    EpochBatches,
     FrameCache,
-    ListError,
-    Record,
+    as_bytes,
     build_cache,
     cache_key,
-    make_loader,
+    clip_loader,
+    epoch_plan,
     model_input,
     open_dataset,
-    read_classes,
-    read_clip,
-    read_list,
-    safe_join,
 )
+from sda.data.lists import ListError, Record, read_classes, read_list, safe_join
 from sda.data.sampling import Sampling
-from sda.data.transforms import TransformConfig, crop_shapes
-from sda.foundation.errors import UnknownNameError, VideoError
+from sda.data.transforms import TransformConfig, crop_shapes, denormalise
+from sda.foundation.errors import RunError, UnknownNameError, VideoError
 
 av = pytest.importorskip("av")
 NAMES = ["moving left to right", "moving right to left"]
@@ -212,9 +209,23 @@ def test_cached_and_decoded_items_agree(toy):
         assert len(cached.cache) == len(plain)
         for i in range(len(plain)):
             assert torch.equal(plain[i]["clip"], cached[i]["clip"]) and plain[i]["id"] == cached[i]["id"]
-            assert torch.equal(plain.frames(i, all_frames=True), cached.frames(i, all_frames=True))
+            assert torch.equal(
+                read_clip(plain.records[i], **plain.reader.options), torch.tensor(cached.cache[i])
+            )
     assert len(list((toy / "cache").glob("*.npy"))) == 2
     assert len(pickle.dumps(cached)) < 20_000  # a worker gets the path, not the frames
+
+
+def test_small_sets_are_cached_and_large_ones_are_not(toy, monkeypatch):
+    data = open_dataset(toy, "val")
+    need = sum(r.num_frames for r in data.records) * 72 * 72 * 3
+    assert data.decoded_size() == need
+    monkeypatch.setattr("sda.data.datasets.AUTO_CACHE", need - 1)
+    assert open_dataset(toy, "val", cache="auto", progress=False).cache is None
+    monkeypatch.setattr("sda.data.datasets.AUTO_CACHE", need)
+    assert len(open_dataset(toy, "val", cache="auto", progress=False).cache) == 3
+    unknown = ClipDataset([Record("a", data.records[0].path, 0)], NAMES)
+    assert unknown.decoded_size() is None
 
 
 def test_the_cache_follows_its_files(toy, tmp_path):
@@ -251,8 +262,7 @@ def test_a_killed_cache_is_built_again(toy, tmp_path):
     code = f"""if True:
         import os, sda.data.datasets as d
         records = d.open_dataset({str(toy)!r}, "train").records
-        write = d._write_header
-        d._write_header = lambda file: (write(file), os.kill(os.getpid(), 9))
+        os.replace = lambda *paths: os.kill(os.getpid(), 9)
         d.build_cache(records, {str(tmp_path)!r}, progress=False)
     """
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -9
@@ -261,20 +271,86 @@ def test_a_killed_cache_is_built_again(toy, tmp_path):
     assert len(FrameCache(build_cache(records, tmp_path, progress=False))) == 7
 
 
+def batches(data, epoch=0, start=0, **options):
+    """Ids, labels and clips of an epoch's batches from a step on."""
+    loader = clip_loader(data, 3, shuffle=True, seed=7, **options)
+    return [(b["id"], b["label"], b["clip"]) for b in loader.epoch(epoch, start)]
+
+
+def alike(one, two):
+    """Whether two lists of batches are equal, bit by bit."""
+    return len(one) == len(two) and all(
+        a[0] == b[0] and torch.equal(a[1], b[1]) and torch.equal(a[2], b[2])
+        for a, b in zip(one, two, strict=True)
+    )
+
+
 def test_same_batches_for_any_number_of_workers(toy):
-    found = {}
-    for workers in (0, 1, 2):
-        data = open_dataset(toy, "train", Sampling("segments", 4), SMALL, cache=True, progress=False)
-        loader = make_loader(data, 3, shuffle=True, seed=7, num_workers=workers)
-        for epoch in range(2):
-            data.set_epoch(epoch)
-            found[workers, epoch] = [(b["id"], b["label"], b["clip"]) for b in loader]
-    for (_, epoch), batches in found.items():
-        for (ids, labels, clips), (ids0, labels0, clips0) in zip(batches, found[0, epoch], strict=True):
-            assert ids == ids0 and torch.equal(labels, labels0) and torch.equal(clips, clips0)
-    order = [[i for ids, *_ in found[2, e] for i in ids] for e in (0, 1)]
+    data = open_dataset(toy, "train", Sampling("segments", 4), SMALL, cache=True, progress=False)
+    wanted = [batches(data, epoch) for epoch in (0, 1)]
+    for workers in (1, 2):
+        loader = clip_loader(data, 3, shuffle=True, seed=7, num_workers=workers)  # lives through both epochs
+        for epoch in (0, 1, 0):
+            found = [(b["id"], b["label"], b["clip"]) for b in loader.epoch(epoch)]
+            assert alike(found, wanted[epoch])
+    order = [[i for ids, *_ in wanted[e] for i in ids] for e in (0, 1)]
     assert order[0] != order[1] and sorted(order[0]) == sorted(order[1]) and len(order[0]) == 7
-    assert not any(torch.equal(a[2], b[2]) for a, b in zip(found[0, 0], found[0, 1], strict=True))
+    assert not any(torch.equal(a[2], b[2]) for a, b in zip(*wanted, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_where_it_was_left(toy, workers):
+    data = open_dataset(toy, "train", Sampling("segments", 4), SMALL, cache=True, progress=False)
+    whole = batches(data, 3)
+    loader = clip_loader(data, 3, shuffle=True, seed=7, num_workers=workers)
+    next(loader.epoch(2))  # left after one batch, while workers read ahead
+    assert alike([(b["id"], b["label"], b["clip"]) for b in loader.epoch(3, start=1)], whole[1:])
+
+
+def test_workers_that_live_on_are_told_the_epoch():
+    class Told(torch.utils.data.Dataset):
+        epoch = 0
+
+        def __len__(self):
+            return 4
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __getitem__(self, index):
+            return {
+                "clip": torch.tensor([self.epoch, index]),
+                "worker": torch.utils.data.get_worker_info().id,
+            }
+
+    loader = clip_loader(Told(), 2, num_workers=2)
+    for epoch in (0, 5, 2):
+        assert [b["clip"].tolist() for b in loader.epoch(epoch)] == [
+            [[epoch, 0], [epoch, 1]],
+            [[epoch, 2], [epoch, 3]],
+        ]
+
+
+def test_a_look_at_every_clip_leaves_none_out(caplog):
+    shares = [epoch_plan(7, 6, rank=r, world=3, shuffle=False) for r in range(3)]
+    seen = [i for steps in shares for step in steps for piece in step.pieces for i in piece]
+    assert sorted(seen) == list(range(7))
+    data = torch.utils.data.TensorDataset(torch.arange(7))
+    loaders = [clip_loader(data, 6, rank=r, world=3) for r in range(3)]
+    assert [len(loader) for loader in loaders] == [2, 1, 1] == [len(list(loader)) for loader in loaders]
+    assert not caplog.records
+    with caplog.at_level("INFO"):  # training leaves the odd clip to another epoch, and says so
+        assert len(epoch_plan(7, 6, rank=0, world=3)) == 1 and caplog.records
+
+
+@pytest.mark.gpu
+def test_batches_lie_in_pinned_memory_where_there_is_a_gpu(toy):
+    data = as_bytes(open_dataset(toy, "train", Sampling("segments", 4), SMALL, cache=True, progress=False))
+    for workers in (0, 1):
+        batch = next(clip_loader(data, 3, num_workers=workers).epoch())
+        assert batch["clip"].is_pinned() and batch["scale"].is_pinned()
+        clips = model_input(batch, "cuda", channels_last=True)
+        assert torch.equal(clips.cpu(), model_input(batch))
 
 
 RICH = TransformConfig(size=48, resize=64, crop="resized", colour="jitter", rand_augment=9, erase=0.5)
@@ -283,72 +359,55 @@ RICH = TransformConfig(size=48, resize=64, crop="resized", colour="jitter", rand
 def test_bytes_become_the_same_floats_in_any_worker(toy):
     floats = open_dataset(toy, "train", Sampling("segments", 4), RICH, cache=True, progress=False)
     for epoch in (0, 1):
-        floats.set_epoch(epoch)
-        wanted = list(make_loader(floats, 3, shuffle=True, seed=7))
+        wanted = batches(floats, epoch)
         for workers in (0, 2):
-            data = open_dataset(
-                toy, "train", Sampling("segments", 4), RICH, cache=True, progress=False, as_bytes=True
-            )
-            data.set_epoch(epoch)
-            for batch, one in zip(make_loader(data, 3, True, 7, workers), wanted, strict=True):
-                assert batch["clip"].dtype == torch.uint8 and batch["id"] == one["id"]
-                assert torch.equal(batch["label"], one["label"]) and torch.equal(
-                    model_input(batch), one["clip"]
-                )
-    views = [
+            loader = clip_loader(as_bytes(floats), 3, shuffle=True, seed=7, num_workers=workers)
+            for batch, one in zip(loader.epoch(epoch), wanted, strict=True):
+                assert batch["clip"].dtype == torch.uint8 and batch["id"] == one[0]
+                assert torch.equal(batch["label"], one[1]) and torch.equal(model_input(batch), one[2])
+    assert not floats.as_bytes
+    twice = [
         open_dataset(toy, "val", Sampling("twice", 4, 2), TransformConfig(size=64, resize=None), as_bytes=b)
         for b in (False, True)
     ]
-    plain, slim = (next(iter(make_loader(v, 2))) for v in views)
+    plain, slim = (next(iter(clip_loader(v, 2))) for v in twice)
     assert slim["clip"].shape == (2, 2, 4, 64, 64, 3) and torch.equal(model_input(slim), plain["clip"])
     assert model_input(plain) is plain["clip"]
-    with pytest.raises(ValueError, match="leave as_bytes off"):
-        ClipDataset(floats.records, NAMES, None, lambda clip, label, generator: (clip, label), as_bytes=True)
 
 
 def test_ranks_share_the_global_batches(toy):
     data = open_dataset(toy, "train", Sampling("segments", 4), SMALL, cache=True, progress=False)
-    whole = list(make_loader(data, 3, shuffle=True, seed=5))
-    shares = [list(make_loader(data, 3, shuffle=True, seed=5, rank=r, world=2)) for r in (0, 1)]
-    ids = [[i for b in share for i in b["id"]] for share in shares]
-    assert not set(ids[0]) & set(ids[1]) and sorted(ids[0] + ids[1]) == sorted(r.id for r in data.records)
-    assert [len(b["id"]) for b in whole] == [3, 3, 1] and [len(s) for s in shares] == [
+    whole = batches(data)
+    shares = [batches(data, rank=r, world=2) for r in (0, 1)]
+    assert [len(ids) for ids, *_ in whole] == [3, 3, 1] and [len(s) for s in shares] == [
         2,
         2,
-    ]  # 1 clip is not for two
-    assert sorted(whole[1]["id"] + whole[2]["id"]) == sorted(shares[0][1]["id"] + shares[1][1]["id"])
-    clips = {i: c for b in whole for i, c in zip(b["id"], b["clip"], strict=True)}
-    for share in shares:
-        for batch in share:
-            for i, clip in zip(batch["id"], batch["clip"], strict=True):
-                assert torch.equal(clip, clips[i])
+    ]  # 1 is not for two
+    for wanted, *two in zip(whole, *shares, strict=False):
+        assert sorted(wanted[0]) == sorted(two[0][0] + two[1][0])
+    clips = {i: c for ids, _, some in whole for i, c in zip(ids, some, strict=True)}
+    for ids, _, some in shares[0] + shares[1]:
+        assert all(torch.equal(clip, clips[i]) for i, clip in zip(ids, some, strict=True))
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 9)
-)
-def test_batches_of_ranks_cover_an_epoch(size, batch, world, shuffle, drop, seed):
-    class Clips(list):
-        epoch = 0
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))
+def test_steps_of_ranks_cover_an_epoch(size, batch, world, accumulate, seed):
+    def parts(ranks, pieces):
+        return [epoch_plan(size, batch, seed, 1, pieces, rank, ranks) for rank in range(ranks)]
 
-    def parts(ranks):
-        return [
-            list(EpochBatches(Clips(range(size)), batch, shuffle, seed, drop, r, ranks)) for r in range(ranks)
-        ]
-
-    if world > min(batch, size):
-        with pytest.raises(ValueError, match="cannot share"):
-            parts(world)
+    if min(batch, size) < world * accumulate:
+        with pytest.raises(RunError):
+            parts(world, accumulate)
         return
-    shares = parts(world)
-    steps = [sum(step, []) for step in zip(*shares, strict=True)]  # as many steps on every rank
-    assert all(b for share in shares for b in share)
-    seen = [i for step in steps for i in step]
-    assert len(set(seen)) == len(seen) == (size - size % batch if drop else size)
-    for step, one in zip(steps, parts(1)[0], strict=False):
-        assert set(one) <= set(step)
-    assert all(len(step) == batch for step in steps[:-1])
+    shares = parts(world, accumulate)
+    whole = parts(1, 1)[0]
+    steps = [[i for step in row for piece in step.pieces for i in piece] for row in zip(*shares, strict=True)]
+    assert all(piece for share in shares for step in share for piece in step.pieces)
+    for found, one in zip(steps, whole, strict=False):
+        assert sorted(found) == sorted(one.pieces[0]) and len(found) == one.size
+    rest = size % batch if size % batch < world * accumulate else 0
+    assert len({i for step in steps for i in step}) == sum(map(len, steps)) == size - rest
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -358,7 +417,7 @@ def test_a_broken_clip_stops_the_loader_with_its_name(toy, tmp_path, workers):
         [*open_dataset(toy, "val").records, Record("b", str(tmp_path / "broken.mp4"), 0)], NAMES, None, SMALL
     )
     with pytest.raises(VideoError, match="broken.mp4"):
-        for _ in make_loader(data, 2, num_workers=workers):
+        for _ in clip_loader(data, 2, num_workers=workers):
             pass
 
 
@@ -382,7 +441,8 @@ def test_folders_of_frames_with_offsets(tmp_path):
     (tmp_path / "list.txt").write_text("P01 01 0 10 0\nP01 01 20 10 1\n")
     records = read_list(tmp_path / "list.txt", tmp_path / "img", NAMES)
     data = ClipDataset(records, NAMES, Sampling("segments", 5), SMALL, cache=True, progress=False)
-    red = [data.frames(i)[:, 30, 30, 0].int() for i in (0, 1)]
+    red = [data[i]["clip"] for i in (0, 1)]
+    red = [denormalise(clip, SMALL.mean, SMALL.std)[:, 30, 30, 0].int() for clip in red]
     assert (red[0] - torch.tensor([2, 4, 6, 8, 10]) * 8).abs().max() <= 3
     assert (red[1] - torch.tensor([22, 24, 26, 28, 30]) * 8).abs().max() <= 3
     assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text())["ids"] == [
@@ -487,7 +547,7 @@ def test_nothing_is_enlarged_that_was_large_enough(tmp_path):
         height, width = ((0.2 * areas.short_side**2 * r) ** 0.5 for r in (1 / ratio, ratio))
         assert min(height, width) >= 112
     record = camera(tmp_path / "small.mp4", 120, 160)
-    assert ClipDataset([record], NAMES, Sampling("segments", 2)).frames(0).shape == (2, 120, 160, 3)
+    assert ClipDataset([record], NAMES, Sampling("segments", 2)).load(0).source.size == (120, 160)
 
 
 def test_random_crops_of_large_clips_come_from_the_resized_frame(tmp_path):
@@ -499,7 +559,7 @@ def test_random_crops_of_large_clips_come_from_the_resized_frame(tmp_path):
         TransformConfig(size=64, resize=72, crop="random", flip=False),
         train=True,
     )
-    assert data.frames(0).shape == (2, 72, 128, 3) and data[0]["clip"].shape == (2, 3, 64, 64)
+    assert data.load(0).source.size == (72, 128) and data[0]["clip"].shape == (2, 3, 64, 64)
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -509,20 +569,24 @@ def test_seconds_follow_the_clock_of_a_variable_frame_rate(tmp_path, cache):
     record = camera(tmp_path / "vfr.mp4", 48, 64, ticks)
     part = Record("part", record.path, 0, 40, offset=10)
     sampling = Sampling("seconds", 8, step=0.25)
-    data = ClipDataset(
-        [record, part], NAMES, sampling, TransformConfig(size=32, resize=32), cache=cache, progress=False
-    )
-    whole = read_clip(record, short_side=32)
+    config = TransformConfig(size=32, resize=32)
+
+    def shown(sampling, index):
+        data = ClipDataset([record, part], NAMES, sampling, config, cache=cache, progress=False)
+        return data.load(index)
+
     wanted = sampling.indices(50, times=[t / 1000 for t in ticks])[0]
     assert all(abs(ticks[i] / 1000 - ticks[wanted[0]] / 1000 - 0.25 * k) < 0.1 for k, i in enumerate(wanted))
-    assert wanted != sampling.indices(50)[0] and torch.equal(data.frames(0), whole[wanted])
+    one = shown(sampling, 0)
+    assert wanted != sampling.indices(50)[0] and one.indices == [wanted]
+    assert np.allclose(one.times, [ticks[i] / 1000 for i in wanted])
+    frames, _ = config.test()(read_clip(record, short_side=32)[wanted])
+    assert torch.equal(one.clip[0], frames)
     late = Sampling("seconds", 4, step=0.25).indices(40, times=[t / 1000 for t in ticks[10:]])[0]
-    data.sampling = Sampling("seconds", 4, step=0.25)
-    assert torch.equal(data.frames(1), whole[[10 + i for i in late]]) and np.diff(late).tolist() == [
-        10,
-        10,
-        10,
-    ]
+    two = shown(Sampling("seconds", 4, step=0.25), 1)
+    assert two.indices == [late] and np.diff(late).tolist() == [10, 10, 10]
+    frames, _ = config.test()(read_clip(record, short_side=32)[[10 + i for i in late]])
+    assert torch.equal(two.clip[0], frames)
 
 
 def test_pictures_without_a_clock_go_by_the_rate_of_the_sampling(tmp_path):
@@ -543,7 +607,7 @@ def test_pictures_without_a_clock_go_by_the_rate_of_the_sampling(tmp_path):
         )
         for o in ({}, {"fps": 20})
     ]
-    assert [(d.frames(0)[:, 0, 0, 0] // 6).tolist() for d in data] == [[14, 19, 24], [9, 19, 29]]
+    assert [(d[0]["clip"][:, 0, 0, 0] // 6).tolist() for d in data] == [[14, 19, 24], [9, 19, 29]]
 
 
 def test_predict_reads_a_large_clip_small_and_by_its_clock(tmp_path, monkeypatch):
@@ -565,7 +629,7 @@ def test_predict_reads_a_large_clip_small_and_by_its_clock(tmp_path, monkeypatch
     found = predict(record.path, net.eval()).sort_values("class").probability.to_numpy()
     assert set(sizes) == {(128, 228)}
     whole = ClipDataset([record], NAMES, sampling, config, short_side=None)
-    assert whole.chosen(0) == [[0, 2, 4, 11]] != Sampling("seconds", 4, step=0.4).indices(15)
+    assert whole.load(0).indices == [[0, 2, 4, 11]] != Sampling("seconds", 4, step=0.4).indices(15)
     with torch.no_grad():
         wanted = net(whole[0]["clip"][None]).softmax(1)[0].numpy()
     assert np.abs(found - wanted).max() < 0.01 < np.ptp(wanted)

@@ -14,9 +14,11 @@ from PIL import Image
 from torch import nn
 from torchmetrics.functional import accuracy as reference_accuracy
 
-from sda.data.datasets import ClipDataset, Record
+from sda.data.datasets import ClipDataset
+from sda.data.lists import Record
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
+from sda.figures.training import fig_reliability
 from sda.foundation.errors import VideoError
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model, save_model
@@ -30,7 +32,6 @@ from sda.testing.evaluate import (
     compare,
     ensemble,
     evaluate,
-    fig_reliability,
     hits,
     interval,
     predict,
@@ -232,7 +233,7 @@ def test_calibration_table_adds_up_to_torchmetrics(n, k, bins, seed):
 def test_full_confidence_has_a_bin():
     p = Predictions(["a", "b"], 1e4 * np.eye(2), [0, 0], ["x", "y"])
     assert calibration(p)["n"].tolist() == [0] * 9 + [2] and calibration_error(p) == pytest.approx(0.5)
-    assert "n = 2" in fig_reliability(p).axes[0].get_title()
+    assert "n = 2" in fig_reliability(p.calibration(), p.calibration_error()).axes[0].get_title()
 
 
 def test_actions_are_ranked_among_all_pairs():

@@ -27,7 +27,7 @@ from sda.studies.ground_truth import (
     pair_accuracies,
     truth_of,
 )
-from sda.studies.selection import fig_over_seeds, pair_means
+from sda.studies.selection import fig_selection_over_seeds, pair_means
 from sda.testing.evaluate import Predictions, save_predictions
 from sda.training.trainer import recipe
 
@@ -241,7 +241,7 @@ def test_only_what_every_seed_says_is_framed():
         run.answers["weights"][:, 2, 3] = 0.6 + 0.01 * i
         run.answers["contribution"] = np.full((20, 4, 4), 0.25) + 0.01 * (-1) ** i
         run.answers["block_effect"] = 0.01 * (-1) ** i * np.ones((20, 4, 4))
-    weight, contribution, effect = fig_over_seeds(runs).axes[:3]
+    weight, contribution, effect = fig_selection_over_seeds(runs).axes[:3]
     assert len(weight.patches) == 10 and len(contribution.patches) == len(effect.patches) == 0
     assert {round(p.get_x() + 0.44) for p in weight.patches} == {2 * 4 + 3}
 

@@ -18,7 +18,7 @@ from traitlets import TraitError
 from sda.data.datasets import open_dataset
 from sda.explaining.trace import Trace
 from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
-from sda.figures.plots import to_png
+from sda.figures.style import to_png
 from sda.foundation.errors import VideoError
 from sda.inspector.session import (
     ACTIONS,

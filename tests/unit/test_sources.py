@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sda.data.annotations import AnnotationError
-from sda.data.datasets import open_dataset, read_classes, read_list
+from sda.data.datasets import open_dataset
+from sda.data.lists import read_classes, read_list
 from sda.data.make import make_dataset
 
 OFFICIAL = Path(os.environ.get("SDA_ANNOTATIONS", "no-annotations"))

@@ -671,7 +671,8 @@ def test_bytes_on_the_way_change_no_bit(tmp_path, monkeypatch):
     """Real clips, augmented: read as bytes and finished beside the network, or as floats, the run is the same."""
     from PIL import Image
 
-    from sda.data.datasets import ClipDataset, Record
+    from sda.data.datasets import ClipDataset
+    from sda.data.lists import Record
 
     records = []
     results = []

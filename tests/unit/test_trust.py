@@ -12,13 +12,13 @@ from sda.explaining.faithfulness import (
     curve_areas,
     curve_words,
     deletion_insertion,
-    fig_curves,
     map_agreement,
     norm_maps,
     pointing_game,
     seed_agreement,
 )
 from sda.explaining.trace import trace_clips
+from sda.figures.effects import fig_curves
 from sda.networks.backbones import create_model
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"

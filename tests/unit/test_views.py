@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sda.data.crops import VIEWS, MultiCrop
-from sda.data.datasets import ClipDataset, Record
+from sda.data.datasets import ClipDataset
+from sda.data.lists import Record
 from sda.data.sampling import Sampling
 from sda.data.transforms import denormalise
 

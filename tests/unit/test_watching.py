@@ -9,12 +9,13 @@ import pytest
 import torch
 from test_trainer import Clips, same, small, weights
 
+from sda.figures.style import to_png
+from sda.figures.training import fig_confusion
 from sda.networks.backbones import create_model
 from sda.training import callbacks as watching
 from sda.training.callbacks import (
     LivePlot,
     TensorBoard,
-    fig_confusion,
     find_lr,
     rising_rates,
     selection_weights,
@@ -124,7 +125,7 @@ def test_the_plot_is_one_picture_that_refreshes_and_stays(tmp_path, monkeypatch,
 
 def test_outside_a_notebook_nothing_is_shown_and_the_figure_is_there():
     assert not watching.in_notebook()
-    assert watching.png_of(LivePlot().figure())[1:4] == b"PNG"
+    assert to_png(LivePlot().figure())[1:4] == b"PNG"
 
 
 def test_missing_widgets_are_named(monkeypatch):

@@ -1,42 +1,43 @@
 """Plots: PNG bytes, everything inside the picture, no global state, honest scales."""
 
+import importlib
 import io
+import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-import sda.figures.atlas
-import sda.figures.plots
-from sda.figures.atlas import (
-    animation,
+import sda.figures
+from sda.figures.clips import animation, fig_cam_strip, fig_clip, fig_contact_sheet, fig_top_k
+from sda.figures.effects import (
+    fig_checks,
+    fig_curves,
+    fig_interventions,
+    fig_over_seeds,
+    fig_randomisation,
+    fig_triptych,
+)
+from sda.figures.selection import (
     class_intervals,
     confused_pairs,
     fig_class_stages,
     fig_confusions,
-    fig_contact_sheet,
     fig_depth,
     fig_difference,
     fig_map,
-    nearest_clips,
-    selection_map,
-)
-from sda.figures.plots import (
-    COLOURS,
-    fig_cam_strip,
-    fig_clip,
-    fig_interventions,
     fig_responses,
     fig_selection,
     fig_selection_by_class,
     fig_selection_by_stage,
-    fig_top_k,
-    fig_triptych,
-    to_png,
+    nearest_clips,
+    selection_map,
 )
+from sda.figures.style import COLOURS, HeatTable, fig_tables, to_png
+from sda.figures.training import fig_confusion, fig_history, fig_lr_sweep, fig_reliability
 from sda.networks.blocks import DEPENDENCIES
 
 RNG = np.random.default_rng(0)
@@ -48,7 +49,50 @@ DEEP = [f"layer{s + 1}.{b}" for s, n in enumerate((3, 4, 6, 3)) for b in range(n
 MEANS = RNG.dirichlet([1] * 4, size=4)
 MANY = RNG.dirichlet([1] * 4, size=(30, 16))
 CLASS_STAGES = class_intervals(MANY[:, :4], [0] * 20 + [1] * 10, 3)
+HISTORY = [
+    {"epoch": e, "train_loss": 3 / e, "val_loss": 4 / e, "train_top1": 1 - 1 / e, "val_top1": 0.9 - 0.8 / e}
+    for e in range(1, 5)
+]
+SWEEP = pd.DataFrame({"lr": np.geomspace(1e-5, 1, 40), "loss": 3 + RNG.random(40), "smooth": [3.4] * 40})
+BINS = pd.DataFrame({"from": [0, 0.5], "to": [0.5, 1], "n": [0, 12], "accuracy": [np.nan, 0.75]})
+STEPS = [(over, share) for over in ("deletion", "insertion") for share in np.linspace(0, 1, 6)]
+CURVES = pd.DataFrame(
+    [
+        ("space", curve, order, draw, share, clip, RNG.random())
+        for curve, share in STEPS
+        for order, draw in (("map", 0), ("random", 0), ("random", 1), ("centre", 0))
+        for clip in range(4)
+    ],
+    columns=["over", "curve", "order", "draw", "share", "clip", "probability"],
+)
+LEFT = pd.DataFrame({"rho": [0.9, 0.1], "low": [0.8, -0.1], "high": [1, 0.3], "n": 7}, ["classifier", "stem"])
+RESULTS = pd.DataFrame(
+    [
+        ("share of clips", LONG, 0.75, 0.5, 0.9, 8, False),
+        ("share of clips", "chance", 0.1, np.nan, np.nan, 8, True),
+        ("rank correlation", "weight", np.nan, np.nan, np.nan, 0, False),
+    ],
+    columns=["unit", "what", "value", "low", "high", "n", "control"],
+)
+OVER_SEEDS = {
+    "weight": ("weight", *RNG.random((3, 5, 8))),
+    "effect": ("effect", *RNG.normal(size=(3, 5, 8))),
+}
 FIGURES = {
+    "tables": lambda: fig_tables(
+        [HeatTable(MEANS, title=LONG), HeatTable(MEANS - 0.3, "effect", "b", "loss")], DEEP[:4], words=LONG
+    ),
+    "table with notes": lambda: fig_tables([HeatTable(MEANS)], DEEP[:4], notes=["LT, H 0.987"] * 4),
+    "curves": lambda: fig_curves(CURVES, LONG),
+    "randomisation": lambda: fig_randomisation({LONG: LEFT, "b": LEFT}, LONG),
+    "checks": lambda: fig_checks(RESULTS, LONG),
+    "over seeds": lambda: fig_over_seeds(OVER_SEEDS, ["left/right"] * 5, DEEP[:2], LONG),
+    "history": lambda: fig_history(HISTORY, [(s, 3 / (s + 1)) for s in range(40)], 10),
+    "history of nothing yet": lambda: fig_history([]),
+    "sweep": lambda: fig_lr_sweep(SWEEP, 1e-3),
+    "confusion": lambda: fig_confusion(RNG.integers(0, 9, (20, 20)), [f"class {k}" for k in range(20)]),
+    "confusion of 99": lambda: fig_confusion(np.zeros((99, 99)), ["class"] * 99),
+    "reliability": lambda: fig_reliability(BINS, 0.12),
     "clip": lambda: fig_clip(FRAMES, range(8), np.arange(8) / 12, LONG),
     "clip of 16": lambda: fig_clip(np.tile(FRAMES, (2, 1, 1, 1)), title=LONG),
     "clip of 1": lambda: fig_clip(FRAMES[:1]),
@@ -148,17 +192,27 @@ def test_a_table_of_colours_is_smaller_and_looks_the_same():
         assert a.shape == b.shape and np.abs(a - b).mean() < 16  # of 255
 
 
-def test_every_figure_of_both_rooms_is_drawn_here():
-    drawn = Path(__file__).read_text()
-    for module in (sda.figures.plots, sda.figures.atlas):
-        for name in module.__all__:
-            if name.startswith("fig_"):
-                assert f": lambda: {name}(" in drawn, name
+def public_figures():
+    rooms = [
+        importlib.import_module(m.name) for m in pkgutil.iter_modules(sda.figures.__path__, "sda.figures.")
+    ]
+    return {name: getattr(room, name) for room in rooms for name in room.__all__ if name.startswith("fig_")}
+
+
+def test_every_public_figure_is_drawn_here(monkeypatch):
+    drawn = set()
+    for name, figure in public_figures().items():
+        monkeypatch.setitem(
+            globals(), name, lambda *a, made=figure, **k: drawn.add(made.__name__) or made(*a, **k)
+        )
+    for make in FIGURES.values():
+        make()
+    assert drawn == set(public_figures())
 
 
 def test_no_pyplot():
     code = (
-        "import sys, numpy as np; from sda.figures.plots import fig_top_k, to_png; to_png(fig_top_k(['a'], [1.]));"
+        "import sys, numpy as np; from sda.figures.clips import fig_top_k; from sda.figures.style import to_png; to_png(fig_top_k(['a'], [1.]));"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,260 @@
+"""What all figures share: colours, fonts, PNG files, and the one table of blocks and dependencies."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from numpy.typing import ArrayLike
+from PIL import Image as Picture
+
+from ..foundation.errors import SettingError, unknown_name
+from ..networks.backbones import stage_of
+from ..networks.blocks import DEPENDENCIES
+
+__all__ = [
+    "COLOURS",
+    "FONT",
+    "DPI",
+    "new_figure",
+    "to_png",
+    "as_images",
+    "COLOUR_MAPS",
+    "MIDDLES",
+    "HeatTable",
+    "name_cells",
+    "draw_heat",
+    "fig_tables",
+]
+
+COLOURS = {
+    "LST": "#0072B2",
+    "LT": "#E69F00",
+    "LS": "#009E73",
+    "S122": "#CC79A7",
+}  # Okabe-Ito, one per dependency
+FONT = 10  # points; at 80 dots per inch a letter is about 11 pixels high
+DPI = 80  # of every PNG unless the caller asks for more
+
+
+def wrapped(text: str, width: float) -> str:
+    """Text in lines that fit a figure of this width in inches."""
+    return textwrap.fill(text, max(int(width * 10), 12), break_long_words=True)
+
+
+def new_figure(
+    width: float,  # inches
+    height: float,  # inches
+    title: str = "",  # the line above everything
+) -> Figure:  # empty figure with a canvas of its own, laid out so that nothing overlaps
+    """A figure that pyplot does not know about."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(wrapped(title, width), fontsize=FONT + 1)
+    return figure
+
+
+def to_png(
+    figure: Figure,  # any figure of this module
+    dpi: int = DPI,  # dots per inch: 80 on a screen, 200 in print
+    colours: int | None = None,  # at most so many, 2 to 256, for a smaller file; None keeps all
+) -> bytes:  # PNG file content, equal for equal figures
+    """The figure as the bytes of a PNG file."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class called $x$ keeps its name
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=dpi, metadata={"Software": None}
+    )  # no version stamp: same bytes again
+    if colours is None:
+        return buffer.getvalue()
+    if not 2 <= colours <= 256:
+        raise SettingError(f"a table of colours has 2 to 256 of them, not {colours}")
+    small = io.BytesIO()
+    Picture.open(buffer).convert("RGB").quantize(colours, Picture.Quantize.FASTOCTREE).save(
+        small, "PNG", optimize=True
+    )
+    return small.getvalue()
+
+
+def as_images(
+    frames: ArrayLike,  # [T,H,W,3], uint8 or float in 0..1
+) -> np.ndarray:  # uint8 [T,H,W,3]
+    """The frames as bytes; anything that is not a picture is refused."""
+    images = np.asarray(frames)
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+        raise SettingError(
+            f"frames must be [T, H, W, 3], got {list(images.shape)}; "
+            "a model's input [T, 3, h, w] goes through sda.data.transforms.denormalise first"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        raise SettingError(
+            "float frames must lie between 0 and 1; a normalised clip goes through "
+            "sda.data.transforms.denormalise first"
+        )
+    return (images * 255).round().astype(np.uint8)
+
+
+COLOUR_MAPS = {"weight": "PuOr_r", "effect": "RdBu_r", "difference": "PRGn"}  # by what the numbers are
+MIDDLES = {"weight": 0.25, "effect": 0.0, "difference": 0.0}  # the number that means nothing, drawn white
+_ENDS = (0.1, 0.25, 0.5, 1.0)  # of a signed scale: few and round, so that pictures can be compared
+
+
+@dataclass(frozen=True, eq=False)
+class HeatTable:
+    """Numbers of R rows and M dependencies, and what they are."""
+
+    values: np.ndarray  # [R,M], NaN where a dependency is absent
+    kind: str = "weight"  # "weight" (rows sum to 1), "effect" (a loss is positive) or "difference"
+    title: str = ""  # above the table
+    label: str = ""  # below its colour bar
+
+    def __post_init__(self):
+        if self.kind not in MIDDLES:
+            raise unknown_name("kind of table", self.kind, list(MIDDLES))
+
+    @property
+    def end(self) -> float:
+        """Where the colours end unless several tables share a scale."""
+        largest = float(np.nanmax(np.abs(self.values), initial=0))
+        ends = (0.5, 1.0) if self.kind == "weight" else _ENDS
+        return next((end for end in ends if largest <= end), largest)
+
+
+def name_cells(
+    axes: Axes,  # of a table drawn with imshow
+    rows: Sequence[str],  # R row names
+    columns: Sequence[str],  # M dependency names, in their colours
+) -> None:
+    """Names of rows on the left and of dependencies above a table."""
+    axes.set_yticks(range(len(rows)), rows, fontsize=FONT - 1)
+    axes.set_xticks(range(len(columns)), columns, fontsize=FONT, fontweight="bold")
+    axes.xaxis.tick_top()
+    for tick, name in zip(axes.get_xticklabels(), columns, strict=True):
+        tick.set_color(COLOURS.get(name, "black"))
+    axes.tick_params(length=0)
+
+
+def draw_heat(
+    axes: Axes,  # where to draw
+    table: HeatTable,  # numbers
+    rows: Sequence[str],  # R row names
+    columns: Sequence[str] = DEPENDENCIES,  # M names
+    end: float | None = None,  # of the colours, where several tables share a scale
+) -> AxesImage:  # mappable for a colour bar
+    """A table with its numbers in the cells."""
+    top = end or table.end
+    norm = TwoSlopeNorm(MIDDLES[table.kind], 0 if table.kind == "weight" else -top, top)
+    shown = axes.imshow(table.values, cmap=COLOUR_MAPS[table.kind], norm=norm, aspect="auto")
+    for (r, m), value in np.ndenumerate(table.values):
+        dark = abs(float(norm(value)) - 0.5) > 0.34  # and the number on it white
+        axes.text(
+            m, r, _number(value, table.kind), ha="center", va="center", fontsize=FONT - 1,
+            color="white" if dark else "black",
+        )  # fmt: skip
+    name_cells(axes, rows, columns)
+    return shown
+
+
+def _number(value: float, kind: str) -> str:
+    """A cell's number in two places; a dash where there is none."""
+    if np.isnan(value):
+        return "–"
+    rounded = round(float(value), 2) + 0.0  # no minus zero
+    return f"{rounded:+.2f}" if kind != "weight" and rounded else f"{rounded:.2f}"
+
+
+def stage_starts(blocks: Sequence[str]) -> list[int]:
+    """The rows in front of which a new stage begins, the first left out."""
+    return [r for r in range(1, len(blocks)) if stage_of(blocks[r]) != stage_of(blocks[r - 1])]
+
+
+def part_stages(axes: Axes, blocks: Sequence[str]) -> None:
+    """A line between the stages, unless every block is a stage of its own."""
+    starts = stage_starts(blocks)
+    if len(starts) < len(blocks) - 1:
+        for r in starts:
+            axes.axhline(r - 0.5, color="black", linewidth=1.5)
+
+
+def check_table(values: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    """The values as a table whose names fit."""
+    table = np.asarray(values, float)
+    if table.ndim != 2 or table.shape != (len(rows), len(columns)) or not len(rows):
+        raise SettingError(
+            f"values of shape {list(table.shape)} do not fit {len(rows)} rows x {len(columns)} columns "
+            f"({', '.join(columns)})"
+        )
+    return table
+
+
+def colour_bar(image: AxesImage, table: HeatTable, orientation: str = "horizontal") -> None:
+    """The scale of a heat table beside it."""
+    low, top = image.get_clim()
+    ticks = {low: f"{low:g}", 0: "0", top: f"{top:g}"}
+    if table.kind == "weight":
+        ticks = {0: "0", 0.25: ".25 = uniform", top: f"{top:g}"}
+    size = {"fraction": 0.07, "aspect": 28, "pad": 0.03}
+    if orientation == "vertical":
+        size = {"fraction": 0.08, "aspect": 18}
+    bar = image.axes.figure.colorbar(image, ax=image.axes, orientation=orientation, **size)
+    bar.set_ticks(list(ticks), labels=list(ticks.values()), fontsize=FONT - 1)
+    bar.set_label(table.label, fontsize=FONT - 1)
+
+
+def _outline_largest(axes: Axes, values: np.ndarray) -> None:
+    """A frame around the largest cell of every row; none where the row is flat."""
+    for r, row in enumerate(values):
+        if np.isnan(row).all() or np.nanmax(row) - np.nanmin(row) < 5e-3:
+            continue
+        axes.add_patch(Rectangle((np.nanargmax(row) - 0.46, r - 0.42), 0.92, 0.84, fill=False, linewidth=2.2))
+
+
+def fig_tables(
+    tables: Sequence[HeatTable],  # one to three, of the same rows
+    rows: Sequence[str],  # R names of blocks or stages, the input first
+    columns: Sequence[str] = DEPENDENCIES,  # M names
+    title: str = "",  # line above
+    words: str = "",  # line below
+    notes: Sequence[str] = (),  # R words at the right of the first table
+    outline: bool = False,  # frame the largest number of every row
+) -> Figure:  # tables side by side
+    """Tables of blocks by dependencies beside each other."""
+    for table in tables:
+        check_table(table.values, rows, columns)
+    width = round(1.45 + 3.05 * len(tables) + (0.9 if notes else 0), 2)
+    figure = new_figure(width, 1.75 + 0.27 * max(len(rows), 4) + (0.25 if words else 0), title)
+    places = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    end = max((table.end for table in tables if table.kind == "weight"), default=None)
+    for axes, table in zip(places, tables, strict=True):
+        image = draw_heat(axes, table, rows, columns, end if table.kind == "weight" else None)
+        axes.set_title(shortened(table.title), fontsize=FONT + 1)
+        colour_bar(image, table)
+        part_stages(axes, rows)
+        if outline:
+            _outline_largest(axes, np.asarray(table.values))
+    if notes:
+        right = places[0].secondary_yaxis("right")
+        right.set_yticks(range(len(rows)), notes, fontsize=FONT - 1)
+        right.tick_params(length=0)
+    if words:
+        figure.supxlabel(wrapped(words, width), fontsize=FONT - 1)
+    return figure
+
+
+def shortened(text: str, length: int = 40) -> str:
+    """A name that fits above a picture."""
+    return text if len(text) < length else text[: length - 2] + "…"
