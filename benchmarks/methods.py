@@ -24,8 +24,9 @@ from sda.data.datasets import open_dataset
 from sda.explaining.effects import logits_of, reverse, shuffle
 from sda.foundation.runs import new_record, save_record
 from sda.moves.make import make_moves
-from sda.networks.backbones import create_model, list_models, profile
+from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import SDA
+from sda.networks.cost import profile
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import softmax
 from sda.training.trainer import recipe

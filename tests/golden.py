@@ -37,8 +37,9 @@ from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
 from sda.explaining.trace import by_stage, contribution, entropy, trace_clips
 from sda.moves.make import load_truth, render
-from sda.networks.backbones import create_model, list_models, profile, sda_blocks
+from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.checkpoints import load_model
+from sda.networks.cost import profile
 from sda.testing.evaluate import evaluate, predict, protocol
 from sda.training.trainer import recipe, train
 

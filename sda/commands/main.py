@@ -73,7 +73,8 @@ from ..data.transforms import TransformConfig
 from ..foundation.runs import load_records, new_record, write_record
 from ..inspector.report import check_writable, inspect_clips
 from ..moves.make import CLASSES, make_moves
-from ..networks.backbones import VideoNet, create_model, list_models, profile
+from ..networks.backbones import VideoNet, create_model, list_models
+from ..networks.cost import profile
 from ..networks.checkpoints import class_hash, load_model, read_card
 from ..testing.evaluate import Predictions, actions, compare, ensemble, evaluate, predict, protocol, slide
 from ..testing.results import choose_table, load_published, to_markdown, to_page

@@ -16,11 +16,11 @@ from sda.networks.backbones import (
     create_model,
     list_models,
     load_imagenet,
-    profile,
     register_method,
     sda_blocks,
 )
 from sda.networks.blocks import SDA
+from sda.networks.cost import profile
 
 TINY = list_models("*ts[nm]_tiny")  # every other method: test_methods.py
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sda.methods.gst import centre_tap
+from sda.methods.ops import centre_tap
 from sda.networks.backbones import (
     METHODS,
     Bottleneck,
@@ -15,10 +15,10 @@ from sda.networks.backbones import (
     list_models,
     load_imagenet,
     model_options,
-    profile,
 )
 from sda.networks.blocks import SDA
 from sda.networks.checkpoints import ModelCard, load_model, save_model
+from sda.networks.cost import profile
 
 pytestmark = pytest.mark.timeout(60)
 TINY = list_models("*_tiny")
