@@ -39,7 +39,8 @@ from sda.explaining.effects import (
 from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, save_record
-from sda.moves.make import CLASSES, PAIRS, make_moves
+from sda.moves.classes import CLASSES, PAIRS
+from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model

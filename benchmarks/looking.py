@@ -78,7 +78,8 @@ from sda.explaining.faithfulness import (
 )
 from sda.explaining.trace import Trace, trace_clips
 from sda.foundation.runs import new_record, save_record
-from sda.moves.make import CLASSES, PAIRS, make_moves
+from sda.moves.classes import CLASSES, PAIRS
+from sda.moves.make import make_moves
 from sda.networks.backbones import VideoNet
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import load_model

@@ -18,7 +18,8 @@ from sda.data.datasets import open_dataset
 from sda.explaining.effects import knock_outs
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, record_name, save_record
-from sda.moves.make import PAIRS, make_moves
+from sda.moves.classes import PAIRS
+from sda.moves.make import make_moves
 from sda.networks.checkpoints import load_model, save_model
 from sda.testing.evaluate import class_needs, evaluate, protocol, summary
 from sda.training.trainer import recipe, train

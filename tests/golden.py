@@ -36,7 +36,8 @@ from sda.data.video import open_video
 from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
 from sda.explaining.trace import by_stage, contribution, entropy, trace_clips
-from sda.moves.make import load_truth, render
+from sda.moves.render import render
+from sda.moves.truth import load_truth
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.checkpoints import load_model
 from sda.networks.cost import profile

@@ -19,7 +19,8 @@ from .crops import MultiCrop
 from .lists import Record
 from .sampling import Sampling
 from .transforms import TransformConfig, flip_map, to_float
-from .video import Video, VideoError, open_video
+from .video import Video, open_video
+from ..foundation.errors import VideoError
 
 if TYPE_CHECKING:
     from sda.networks.checkpoints import ModelCard

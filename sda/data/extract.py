@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 
 from .annotations import write_atomic
 from .lists import safe_join
-from .video import _video_stream, scan
+from .video import scan
+from .video.base import video_stream
 from ..foundation.errors import VideoError
 
 # %% ../../nbs/data/42_extract.ipynb #fefcbdd0
@@ -95,7 +96,7 @@ def _decoded(path: Path, stop: Event) -> Iterator[object]:
 
     try:
         with av.open(str(path), metadata_errors="replace") as box:
-            stream = _video_stream(box, path)
+            stream = video_stream(box, path)
             stream.thread_count = 1
             for frame in box.decode(stream):
                 if stop.is_set():

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from .effects import blur
 from .trace import trace_clips
-from ..networks.backbones import eval_mode, sda_blocks
+from ..foundation.devices import evaluating
+from ..networks.backbones import sda_blocks
 
 # %% ../../nbs/explaining/60_cam.ipynb #e5281f94
 Target = (
@@ -45,7 +46,7 @@ def untouched(
     """Evaluation mode and frozen parameters inside; modes, gradients and `requires_grad` as before afterwards."""
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     try:
-        with eval_mode(model):
+        with evaluating(model, gradients=None):
             yield model.requires_grad_(False)
     finally:
         for p, requires_grad, grad in parameters:

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.datasets import ClipDataset
+from ..data.lists import read_masks
 from ..data.transforms import denormalise
 from .cam import LAYER, Target, clip_cams, find_layer
 from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
 from .trace import Trace
-from ..moves.make import load_truth
 from ..networks.backbones import VideoNet, create_model
 from ..networks.blocks import DEPENDENCIES
 from ..testing.evaluate import softmax
@@ -373,22 +373,24 @@ def randomisation(
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #0b3cda14
 def truth_masks(
-    data: ClipDataset,  # test clips of a Moves set, one view
-    root: str | Path,  # folder of that set
+    data: ClipDataset,  # test clips, one view
+    root: str | Path,  # folder of the dataset, which holds masks
     indices: Sequence[int] | None = None,  # which clips; all if left out
 ) -> dict[str, np.ndarray]:  # "object" and "evidence": bool [N,T,H,W], as the network sees them
-    """Masks of the truth for clips of a Moves set."""
+    """Masks of clips whose dataset knows where their object is."""
     records = [data.records[i] for i in (range(len(data)) if indices is None else indices)]
-    truths = load_truth(root, [r.id for r in records])
-    masks = {"object": [], "evidence": []}
     config = data.transform_config
     if data.train or data.sampling.views != 1 or config is None:
         raise ValueError("masks need test clips with one view and a TransformConfig")
-    for truth, (name, kept) in itertools.product(truths.values(), masks.items()):
-        whole = getattr(truth, name)
-        frames = torch.from_numpy(whole[data.sampling.indices(len(whole))[0]])[..., None].repeat(1, 1, 1, 3)
-        seen, _ = data.transform(frames.to(torch.uint8) * 255, 0, None)
-        kept.append((denormalise(seen, config.mean, config.std)[..., 0] > 127).numpy())
+    masks: dict[str, list[np.ndarray]] = {}
+    for name, of_clips in read_masks(root, [r.id for r in records]).items():
+        for whole in of_clips.values():
+            chosen = whole[data.sampling.indices(len(whole))[0]]
+            frames = torch.from_numpy(chosen)[..., None].repeat(1, 1, 1, 3)
+            seen, _ = data.transform(frames.to(torch.uint8) * 255, 0, None)
+            masks.setdefault(name, []).append(
+                (denormalise(seen, config.mean, config.std)[..., 0] > 127).numpy()
+            )
     return {name: np.stack(kept) for name, kept in masks.items()}
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #2ca296eb

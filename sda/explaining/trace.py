@@ -26,7 +26,8 @@ from ..data.datasets import ClipDataset
 from ..data.lists import Record
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
-from ..networks.backbones import eval_mode, list_models, sda_blocks
+from ..foundation.devices import evaluating
+from ..networks.backbones import list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES, SDA, resize
 from ..testing.evaluate import DAMAGED
 
@@ -621,7 +622,7 @@ def trace_clips(
     items = _items(model, clips, videos, labels)
     rows = []
     logits = []
-    with eval_mode(model), torch.no_grad(), Tracer(model, responses) as tracer:
+    with evaluating(model, gradients=None), torch.no_grad(), Tracer(model, responses) as tracer:
         for batch in _batches(items, batch_size, progress):
             logits.append(_run(model, batch))
             rows += [row[1:] for row in batch]

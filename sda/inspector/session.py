@@ -73,7 +73,7 @@ from traitlets import CFloat, Dict, Enum, HasTraits, Int, List, TraitError, Unic
 
 from .. import __version__
 from ..data.datasets import ClipDataset, open_dataset
-from ..data.lists import Record, read_classes
+from ..data.lists import Record, read_classes, read_pairs
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..explaining import effects as probes
@@ -85,12 +85,11 @@ from ..figures.clips import fig_cam_strip, fig_clip, fig_top_k
 from ..figures.effects import fig_checks, fig_curves, fig_interventions, fig_triptych
 from ..figures.style import FONT, HeatTable, fig_tables, new_figure, to_png
 from ..foundation.errors import unknown_name
-from ..moves.make import PAIRS
+from ..foundation.files import check_folder
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import evaluate, softmax
-from .report import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -1327,7 +1326,7 @@ class _Keeper(_Drawer):
     def save(self, folder: str | Path, panel: str = "strip", kind: str = "png") -> Path:
         """Write a picture and what it shows."""
         _known("kind of file", kind, ("png", "svg"))
-        folder = check_writable(folder)
+        folder = check_folder(folder)
         stem = Path(self.state.clip_id or "sheet").stem
         path = folder / f"{stem}-{panel}.{kind}"
         if panel == "sheet":
@@ -1537,7 +1536,7 @@ def _provider(
     data = open_dataset(root, split, sampling, transform, train=False)
     kept = Trace.load(trace) if trace and Path(trace).is_file() else None
     name = model.name if isinstance(checkpoint, nn.Module) else Path(checkpoint).stem
-    pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
+    pairs = read_pairs(root)
     truth = root if (Path(root) / "truth").is_dir() else None
     provider = ModelProvider(model, data, kept, b, name, pairs, truth)
     files = {"checkpoint": checkpoint, "other": other or ""}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'BACKBONES', 'METHODS', 'Site', 'Bottleneck', 'Backbone', 'VideoNet', 'Method', 'register_method',
-           'tsn_places', 'find_method', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'new_parts',
-           'load_imagenet']
+           'tsn_places', 'find_method', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'stage_of',
+           'new_parts', 'load_imagenet']
 
 # %% ../../nbs/networks/03_backbones.ipynb #88e2c8e9
 import fnmatch
@@ -455,6 +455,13 @@ def sda_blocks(
 ) -> dict[str, SDA]:  # bottleneck name, e.g. "layer1.0", -> its SDA block, in order of depth
     """The SDA blocks of a network."""
     return {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, SDA)}
+
+# %% ../../nbs/networks/03_backbones.ipynb #b9630c7a
+def stage_of(
+    block: str,  # name of a block or of a layer inside it, such as "layer2.3", or "layer2.3[0:8]" under `split`
+) -> str:  # its stage, "layer2"; the whole name where it has none
+    """The stage that a block's name begins with."""
+    return block.split(".")[0].split("[")[0] or block
 
 # %% ../../nbs/networks/03_backbones.ipynb #2210820d
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..foundation.runs import load_records
-from ..moves.make import CLASSES, NEEDS
+from ..moves.classes import CLASSES, NEEDS
 from ..testing.evaluate import Predictions, load_predictions
 
 LEVEL = 0.95  # how often an interval holds the mean

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..explaining.effects import shapley_values
-from ..moves.make import PAIRS
+from ..moves.classes import PAIRS
 from ..networks.blocks import DEPENDENCIES
 from .accuracy import PAIR_OF, SeedRun
 

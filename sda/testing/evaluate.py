@@ -36,7 +36,7 @@ from ..data.datasets import cache_key, model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..data.video import open_video
-from ..moves.make import CLASSES, NEEDS
+from ..moves.classes import CLASSES, NEEDS
 from ..networks.checkpoints import ModelCard, class_hash, load_model
 
 # %% ../../nbs/testing/54_evaluate.ipynb #24564b06

@@ -28,7 +28,8 @@ from torch.utils.data import Dataset
 
 from ..figures.style import to_png
 from ..figures.training import fig_confusion, fig_history, fig_lr_sweep
-from ..networks.backbones import eval_mode, sda_blocks
+from ..foundation.devices import evaluating
+from ..networks.backbones import sda_blocks
 from . import trainer
 from sda.training.trainer import (
     DivergedError,
@@ -233,7 +234,7 @@ def selection_weights(
 ]:  # stage -> dependency -> weights of its blocks on these clips, one after the other
     """What the SDA blocks of each stage select, in evaluation mode."""
     found = {}
-    with eval_mode(model), contextlib.ExitStack() as stack:
+    with evaluating(model, gradients=None), contextlib.ExitStack() as stack:
         for name, block in sda_blocks(model).items():
 
             def note(

@@ -17,18 +17,18 @@ import pytest
 import torch
 
 import sda
-import sda.commands.main
+import sda.commands.test
 import sda.networks.checkpoints
 import sda.testing.evaluate
 import sda.testing.results
 from sda.commands.demo import DemoConfig
-from sda.commands.main import COMMANDS, count, main, parse
-from sda.data.datasets import open_dataset
+from sda.commands.main import COMMANDS, command_class, main, parse
+from sda.commands.show import count
 from sda.data.lists import read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.foundation.runs import new_record, write_record
-from sda.inspector.report import Inspection
+from sda.foundation.runs import load_records, new_record, write_record
+from sda.inspector.page import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, save_model
 from sda.testing.evaluate import Predictions, ensemble
@@ -100,12 +100,12 @@ def test_version(capsys):
 def test_every_option_has_help(capsys, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "220")
     status, out, _ = run(capsys, name, "--help")
-    assert status == 0 and COMMANDS[name].__doc__.split(":")[0] in out
+    made = command_class(name)
+    assert status == 0 and re.split("[:\n]", made.__doc__)[0] in out
+    assert made.__doc__.startswith(COMMANDS[name].help), "the line in sda --help"
     flat = re.sub(r"[│\s]+", " ", out).partition("show this help message and exit")[2]
     for option in {
-        f.name.replace("_", "-")
-        for cls in (COMMANDS[name], *SETTINGS.get(name, ()))
-        for f in dataclasses.fields(cls)
+        f.name.replace("_", "-") for cls in (made, *SETTINGS.get(name, ())) for f in dataclasses.fields(cls)
     } - {"config", "clips", "patterns", "model", *PLACES.get(name, ())}:
         text = re.search(rf"--(?:no-)?{option} (.*?)\(default", flat)
         words = text and re.sub(r"[A-Z]{3,}|\{.*?\}|[\[\]|]", "", text[1]).split()
@@ -221,10 +221,19 @@ def test_predict_json(capsys, model_file):
     assert sum(row["probability"] for row in rows) == pytest.approx(2, abs=1e-4)
 
 
-def test_predict_names_the_broken_clip(capsys, model_file, tmp_path):
-    (tmp_path / "broken.mp4").write_bytes(CLIPS[0].read_bytes()[:300])
-    status, out, err = run(capsys, "predict", CLIPS[0], tmp_path / "broken.mp4", "--checkpoint", model_file)
-    assert status == 1 and "broken.mp4" in err and "Traceback" not in err and not out
+@pytest.mark.parametrize("window", [[], ["--window", "8"]])
+def test_a_broken_clip_does_not_cost_the_others_their_answer(capsys, model_file, tmp_path, window):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(CLIPS[0].read_bytes()[:300])
+    words = ["--checkpoint", model_file, *window, "--quiet"]
+    _, alone, _ = run(capsys, "predict", CLIPS[0], CLIPS[1], *words)
+    status, out, err = run(capsys, "predict", CLIPS[0], broken, CLIPS[1], tmp_path / "gone.mp4", *words)
+    assert status == 1 and out == alone and "Traceback" not in err
+    assert err.count("sda predict: ") == 2 and str(broken) in err and "gone.mp4" in err
+    status, out, err = run(capsys, "predict", CLIPS[0], broken, *words, "--json")
+    told = json.loads(out)
+    assert status == 1 and list(told["failed"]) == [str(broken)]
+    assert {row["video"] for row in told["predictions"]} == {str(CLIPS[0])}
 
 
 def test_test_writes_logits_and_record(capsys, model_file, tmp_path):
@@ -438,7 +447,7 @@ def test_what_was_tested_is_kept_until_everything_is_written(
         "--quiet",
     ]
     seen = []
-    real = sda.commands.main.evaluate
+    real = sda.commands.test.evaluate
 
     def count_clips(net, data, *more):
         if len(seen) == 1:
@@ -446,11 +455,11 @@ def test_what_was_tested_is_kept_until_everything_is_written(
         seen.append(len(list((tmp_path / "out").glob(".*-parts/*"))))
         return real(net, data, *more)
 
-    monkeypatch.setattr(sda.commands.main, "evaluate", count_clips)
+    monkeypatch.setattr(sda.commands.test, "evaluate", count_clips)
     assert main(words) == 130 and list((tmp_path / "out").glob(".*-parts/*")), (
         "the first network's clips are kept"
     )
-    monkeypatch.setattr(sda.commands.main, "evaluate", real)
+    monkeypatch.setattr(sda.commands.test, "evaluate", real)
     assert main(words) == 0 and not list((tmp_path / "out").glob(".*-parts"))
 
 
@@ -460,7 +469,7 @@ def test_what_was_tested_is_kept_until_everything_is_written(
 def test_a_test_is_refused_before_its_first_clip(capsys, model_file, small_set, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     Path("spoilt.npz").write_bytes(b"PK and no more")
-    monkeypatch.setattr(sda.commands.main, "score_model", lambda *_: pytest.fail("a clip was read"))
+    monkeypatch.setattr(sda.commands.test, "score_model", lambda *_: pytest.fail("a clip was read"))
     assert main(["test", model_file, model_file, "--data", str(small_set), *words]) in (1, 2)
     assert "should not happen" not in capsys.readouterr().err
 
@@ -474,7 +483,7 @@ def test_records_of_a_test_tell_trainings_apart(model_file, small_set, tmp_path)
         files.append(str(save_model(tmp_path / f"{rate}.safetensors", net, net.card)))
     for file in files:
         assert main(["test", file, "--data", str(small_set), "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    table = sda.testing.results.accuracy_table(sda.testing.results.load_records(tmp_path / "out", "test"))
+    table = sda.testing.results.accuracy_table(load_records(tmp_path / "out", "test"))
     assert sorted(table.settings) == ["lr=0.1", "lr=0.2"]
 
 
@@ -560,7 +569,7 @@ def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file
         got.update(more, paths=paths, checkpoint=str(checkpoint), out=out)
         return Inspection(out, ["a.mp4"], {"b.mp4": "broken"})
 
-    monkeypatch.setattr("sda.commands.main.inspect_clips", page)
+    monkeypatch.setattr("sda.inspector.page.inspect_clips", page)
     status, out, _ = run(
         capsys, "inspect", "a.mp4", "b.mp4", "--checkpoint", model_file, "--draws", "3", "--quiet"
     )
@@ -571,6 +580,7 @@ def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file
         out=Path("report.html"),
         draws=3,
         progress=False,
+        device="auto",
     )
 
 

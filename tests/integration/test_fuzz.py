@@ -1,4 +1,4 @@
-"""Damaged bytes in every reader, in a child process with a time limit: frames or a VideoError, never a crash or a hang."""
+"""Damaged bytes in every reader, in a child process with a time limit: frames or an error, no crash, no hang."""
 
 import io
 import json
@@ -21,7 +21,8 @@ import json, os, random, sys
 from pathlib import Path
 from sda.data.video import BACKENDS
 from sda.foundation.errors import VideoError
-source, backend, seed, cases, work = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
+source, backend, seed, cases, work = sys.argv[1:]
+source, seed, cases, work = Path(source), int(seed), int(cases), Path(work)
 whole, rng, counts = source.read_bytes(), random.Random(seed), {"frames": 0, "refused": 0}
 for case in range(cases):
     data = bytearray(whole)
@@ -44,7 +45,7 @@ print(json.dumps(counts))
 
 
 def archive(path, clip):
-    """A clip as small pictures in a zip or tar, so that mutants hit the structure as often as the pictures."""
+    """A clip as small pictures in an archive, so that mutants hit the structure as often as the pictures."""
     if path.suffix == ".zip":
         box, add = (file := zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)), file.writestr
     else:

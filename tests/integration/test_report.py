@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sda.inspector.report import ReportError, inspect_clips, see_clip, study_clip, verdict
+from sda.foundation.errors import FolderError, RunError, SettingError, UnknownNameError
+from sda.inspector.page import inspect_clips, see_clip, study_clip, verdict
 from sda.networks.backbones import create_model
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_model, save_model
@@ -110,30 +111,26 @@ def test_clips_that_cannot_be_read_are_listed_with_the_reason(told):
 def test_no_clip_no_page(tmp_path, caplog):
     with (
         caplog.at_level(logging.WARNING),
-        pytest.raises(ReportError, match="None of the clips.*does not exist"),
+        pytest.raises(RunError, match="None of the clips.*does not exist"),
     ):
         inspect_clips([tmp_path / "missing.mp4"], SDA_FILE, tmp_path / "x.html", progress=False)
     assert not list(tmp_path.iterdir()) and "missing.mp4" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "out, words",
-    [
-        ("report.pdf", "end in .html"),
-        (".", "file that ends in .html"),
-        ("file/x.html", "choose another folder"),
-    ],
+    "out, error",
+    [("report.pdf", SettingError), (".", SettingError), ("file/x.html", FolderError)],
 )
-def test_place_is_tried_before_the_work(tmp_path, out, words):
+def test_place_is_tried_before_the_work(tmp_path, out, error):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ReportError, match=words):
+    with pytest.raises(error):
         inspect_clips(["missing.mp4"], "missing.safetensors", tmp_path / out)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
 def test_read_only_folder_is_told_first(tmp_path):
     tmp_path.chmod(stat.S_IREAD | stat.S_IEXEC)
-    with pytest.raises(ReportError, match="choose another folder"):
+    with pytest.raises(FolderError):
         inspect_clips([RIGHTWARD], SDA_FILE, tmp_path / "x.html")
 
 
@@ -186,7 +183,7 @@ def test_several_views_some_dependencies_and_two_halves(tmp_path):
 
 
 def test_unknown_true_class_is_told(model, tmp_path):
-    with pytest.raises(ReportError, match="unknown class.*did you mean"):
+    with pytest.raises(UnknownNameError) as told:
         inspect_clips(
             [RIGHTWARD],
             model,
@@ -195,3 +192,4 @@ def test_unknown_true_class_is_told(model, tmp_path):
             draws=0,
             progress=False,
         )
+    assert told.value.choices == tuple(model.card.class_names)

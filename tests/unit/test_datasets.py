@@ -12,7 +12,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import sda.data.video
 from sda.data.clips import read_clip
 from sda.data.crops import MultiCrop
 from sda.data.datasets import (
@@ -29,6 +28,7 @@ from sda.data.datasets import (
 from sda.data.lists import ListError, Record, read_classes, read_list, safe_join
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig, crop_shapes, denormalise
+from sda.data.video import PyAVVideo, open_video
 from sda.foundation.errors import RunError, UnknownNameError, VideoError
 
 av = pytest.importorskip("av")
@@ -467,15 +467,15 @@ def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatc
         Image.fromarray(picture).save(tmp_path / f"{n:05d}.jpg", **options)
     Image.fromarray(picture[..., 0]).save(tmp_path / "00005.jpg")  # grey
     Image.fromarray(picture).convert("CMYK").save(tmp_path / "00006.jpg")
-    quick = sda.data.video.open_video(tmp_path).frames(range(7))
-    monkeypatch.setattr(sda.data.video, "_quick_jpeg", lambda: None)
-    assert torch.equal(quick, sda.data.video.open_video(tmp_path).frames(range(7)))
+    quick = open_video(tmp_path).frames(range(7))
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert torch.equal(quick, open_video(tmp_path).frames(range(7)))
     monkeypatch.undo()
     whole = (tmp_path / "00002.jpg").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole[:20]):
         (tmp_path / "00002.jpg").write_bytes(damaged)
         with pytest.raises(VideoError, match="00002.jpg"):
-            sda.data.video.open_video(tmp_path).frames([1, 2])
+            open_video(tmp_path).frames([1, 2])
 
 
 def camera(path, height=1080, width=1920, ticks=range(0, 400, 100)):
@@ -506,13 +506,14 @@ def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monke
     """1080p: the frames that leave the reader are 256 or 340 pixels high, and the network's input stays the same."""
     record = camera(tmp_path / "hd.mp4")
     sizes = []
-    upright = sda.data.video._upright
+    read = PyAVVideo.frames
 
-    def watched(frame, size, full):
-        found = upright(frame, size, full)
-        return sizes.append(found.shape[:2]) or found
+    def watched(video, indices):
+        found = read(video, indices)
+        sizes.append(tuple(found.shape[1:3]))
+        return found
 
-    monkeypatch.setattr(sda.data.video, "_upright", watched)
+    monkeypatch.setattr(PyAVVideo, "frames", watched)
     config = TransformConfig()
     sampling = Sampling("segments", 4)
     for transform, train, side in (
@@ -618,8 +619,8 @@ def test_predict_reads_a_large_clip_small_and_by_its_clock(tmp_path, monkeypatch
 
     record = camera(tmp_path / "hd.mp4", 540, 960, [*range(0, 1000, 200), *range(1000, 1500, 50)])
     sizes = []
-    upright = sda.data.video._upright
-    monkeypatch.setattr(sda.data.video, "_upright", lambda *a: sizes.append(a[1]) or upright(*a))
+    read = PyAVVideo.frames
+    monkeypatch.setattr(PyAVVideo, "frames", lambda video, i: sizes.append(video.size) or read(video, i))
     torch.manual_seed(0)
     net = create_model("tsn_tiny", 2, 4)
     config = TransformConfig(size=112, resize=128)

@@ -271,7 +271,7 @@ def test_attributes_of_diving48(tmp_path):
 
 
 def test_summary_is_plain_json_and_knows_moves():
-    from sda.moves.make import CLASSES, NEEDS
+    from sda.moves.classes import CLASSES, NEEDS
 
     found = summary(toy())
     assert json.loads(json.dumps(found)) == found and "by_need" not in found and found["n"] == 40

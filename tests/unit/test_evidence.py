@@ -10,7 +10,7 @@ import pytest
 from sda.data.datasets import open_dataset
 from sda.explaining.effects import coalitions, drop, logits_of
 from sda.foundation.runs import new_record, save_record
-from sda.moves.make import CLASSES, NEEDS, PAIRS
+from sda.moves.classes import CLASSES, NEEDS, PAIRS
 from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import DEPENDENCIES
 from sda.studies.accuracy import PAIR_OF, SeedRun, by_seed, gain_over_seeds, in_words, load_runs, t_interval

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sda.moves.make import (
-    CLASSES,
-    FRAMES,
-    NEEDS,
-    ORDERS,
-    PAIRS,
-    SIZE,
-    load_truth,
-    make_moves,
-    render,
-    write_clip,
+from sda.data.lists import read_groups, read_masks, read_pairs
+from sda.foundation.errors import (
+    DataError,
+    FolderError,
+    MissingPackageError,
+    SettingError,
+    UnknownNameError,
 )
+from sda.moves.classes import CLASSES, FRAMES, NEEDS, ORDERS, PAIRS, SIZE
+from sda.moves.make import make_moves, write_clip
+from sda.moves.render import render
+from sda.moves.truth import load_truth
 
 av = pytest.importorskip("av")
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,25 +230,49 @@ def test_a_complete_set_is_reused(small, caplog):
     }
 
 
+def test_a_set_made_before_groups_and_pairs_is_completed(tmp_path, small):
+    shutil.copytree(small, root := tmp_path / "set")
+    for name in ("groups.json", "pairs.txt"):
+        (root / name).unlink()
+    assert read_groups(root) == {} and read_pairs(root) == []
+    make_moves(root, train=2, val=1, test=1, progress=False)
+    assert read_pairs(root) == PAIRS and read_groups(root)["need"] == {c.name: c.need for c in CLASSES}
+    assert list(dict.fromkeys(read_groups(root)["need"].values())) == list(NEEDS), "in the order for tables"
+    assert all(
+        (root / name).read_bytes() == (folder / name).read_bytes()
+        for name in ("groups.json", "pairs.txt")
+        for folder in (small, SAMPLE)
+    )
+
+
+def test_masks_of_the_set_are_the_truth_of_the_clips(small):
+    ids = [f"train_0001_{c.key}.mp4" for c in CLASSES]
+    masks = read_masks(small, ids)
+    for name, truth in load_truth(small, ids).items():
+        assert (masks["object"][name] == truth.object).all()
+        assert (masks["evidence"][name] == truth.evidence).all()
+
+
 def test_other_parameters_are_refused(small):
-    with pytest.raises(ValueError, match="seed is 0, not 1.*another folder"):
+    with pytest.raises(SettingError, match="seed is 0, not 1") as error:
         make_moves(small, train=2, val=1, test=1, seed=1, progress=False)
-    with pytest.raises(ValueError, match="train is 2, not 80"):
+    assert error.value.subject == str(small) and "another folder" in error.value.remedy
+    with pytest.raises(SettingError, match="train is 2, not 80"):
         make_moves(small, progress=False)
     for bad in (dict(train=-1), dict(seed=-1), dict(train=0, val=0, test=0)):
-        with pytest.raises(ValueError, match="0 or more"):
+        with pytest.raises(SettingError, match="0 or more"):
             make_moves(small, progress=False, **bad)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="holds other files"):
+    with pytest.raises(FolderError, match="holds other files") as error:
         make_moves(tmp_path, progress=False)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
-    with pytest.raises(OSError, match="name a folder that can be written"):
-        make_moves(tmp_path / "thesis.txt" / "set", progress=False)
-    with pytest.raises(OSError, match="name a folder"):
-        make_moves(tmp_path / "thesis.txt", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"] and error.value.subject == str(tmp_path)
+    for file in (tmp_path / "thesis.txt" / "set", tmp_path / "thesis.txt"):
+        with pytest.raises(FolderError) as error:
+            make_moves(file, progress=False)
+        assert error.value.subject == str(file) and "folder" in error.value.remedy
 
 
 def test_a_folder_without_permission(tmp_path, monkeypatch):
@@ -255,26 +280,31 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)  # works for root too, whom permission bits do not stop
-    with pytest.raises(OSError, match="Permission denied; name a folder that can be written"):
+    with pytest.raises(FolderError, match="Permission denied") as error:
         make_moves(tmp_path / "set", progress=False)
+    assert error.value.subject == str(tmp_path / "set") and "folder" in error.value.remedy
 
 
 def test_a_damaged_set_is_not_reused(tmp_path):
     root = make_moves(tmp_path / "s", train=1, val=0, test=0, progress=False)
     (root / "img/train_0000_up.mp4").unlink()
-    with pytest.raises(FileNotFoundError, match="holds 19"):
+    with pytest.raises(DataError, match="holds 19"):
         make_moves(root, train=1, val=0, test=0, progress=False)
     (root / "moves.json").write_text("{")
-    with pytest.raises(ValueError, match="not a Moves manifest"):
+    with pytest.raises(DataError) as error:
         make_moves(root, 1, 0, 0, progress=False)
-    with pytest.raises(FileNotFoundError, match="no truth"):
+    assert error.value.subject == str(root / "moves.json")
+    with pytest.raises(DataError) as error:
         load_truth(tmp_path)
-    with pytest.raises(KeyError, match="train_0009_up"):
+    assert error.value.subject == str(tmp_path)
+    with pytest.raises(DataError) as error:
         load_truth(root, ["train_0009_up.mp4"])
+    assert error.value.subject == "train_0009_up.mp4"
 
 
 def start_making(root, **more):
-    code = f"from sda.moves.make import make_moves; make_moves({str(root)!r}, **{SIX}, progress=False, workers=2)"
+    call = f"make_moves({str(root)!r}, **{SIX}, progress=False, workers=2)"
+    code = f"from sda.moves.make import make_moves; {call}"
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, **more)
 
 
@@ -312,7 +342,7 @@ def test_stopped_at_any_moment_it_leaves_no_workers_and_goes_on(tmp_path, how):
     wait_for_parts(root, 1, process)
     workers = workers_of(process.pid)
     process.send_signal(how)
-    assert process.wait(20) != 0 and len(workers) == 2
+    assert process.wait(20) != 0 and len(workers) >= 2
     end = time.time() + 20
     while any(map(alive, workers)):
         assert time.time() < end
@@ -333,21 +363,18 @@ def test_stopped_at_any_moment_it_leaves_no_workers_and_goes_on(tmp_path, how):
 
 
 def test_interrupted_and_straight_sets_are_the_same(small, tmp_path, monkeypatch):
-    import sda.moves.make as moves
-
-    real = moves._make_index
     calls = []
 
-    def stop_at_third(*a):
+    def stop_in_the_third_index(*a):
         calls.append(a)
-        if len(calls) == 3:
+        if len(calls) == 2 * len(CLASSES) + 7:
             raise OSError(28, "No space left on device")
-        real(*a)
+        write_clip(*a)
 
-    monkeypatch.setattr(moves, "_make_index", stop_at_third)
-    with pytest.raises(OSError, match="No space left"):
-        make_moves(tmp_path / "s", 2, 1, 1, progress=False)
-    monkeypatch.setattr(moves, "_make_index", real)
+    with monkeypatch.context() as patch, pytest.raises(FolderError, match="No space left") as error:
+        patch.setattr("sda.moves.make.write_clip", stop_in_the_third_index)
+        make_moves(tmp_path / "s", 2, 1, 1, progress=False, workers=1)
+    assert "again" in error.value.remedy
     root = make_moves(tmp_path / "s", 2, 1, 1, progress=False)
     for file in small.rglob("*"):
         if file.is_file():
@@ -359,7 +386,7 @@ def test_two_at_once_are_told_apart(tmp_path):
     process = start_making(root)
     try:
         wait_for_parts(root, 1, process)
-        with pytest.raises(RuntimeError, match="another process"):
+        with pytest.raises(FolderError, match=f"process {process.pid} is making Moves"):
             make_moves(root, **SIX, progress=False)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -367,15 +394,14 @@ def test_two_at_once_are_told_apart(tmp_path):
 
 
 def test_a_failing_worker_is_named_with_the_remedy(tmp_path, monkeypatch):
-    import sda.moves.make as moves
-
     two = dict(train=1, val=1, test=0, progress=False)
-    with monkeypatch.context() as patch, pytest.raises(OSError):
-        patch.setattr(moves, "_make_index", lambda *a: (_ for _ in ()).throw(OSError))
-        make_moves(tmp_path, **two)
+    with monkeypatch.context() as patch, pytest.raises(FolderError):
+        patch.setattr("sda.moves.make.write_clip", lambda *a: (_ for _ in ()).throw(OSError))
+        make_moves(tmp_path, **two, workers=1)
     (tmp_path / "img/train_0000_up.mp4").mkdir()  # cannot be written as a file
-    with pytest.raises(OSError, match="stopped at train 0: .*call make_moves again"):
+    with pytest.raises(FolderError, match="stopped at train 0: ") as error:
         make_moves(tmp_path, **two, workers=2)
+    assert "call make_moves again" in error.value.remedy
     (tmp_path / "img/train_0000_up.mp4").rmdir()
     assert len(load_truth(make_moves(tmp_path, **two))) == 40
 
@@ -393,13 +419,15 @@ def test_write_clip_needs_no_neighbours(tmp_path):
 
 
 def test_unknown_names_are_told():
-    with pytest.raises(ValueError, match="no class of Moves; the keys are"):
+    with pytest.raises(UnknownNameError) as error:
         render("jumping")
-    with pytest.raises(ValueError, match="choose one of train"):
+    assert set(error.value.choices) == {c.key for c in CLASSES}
+    with pytest.raises(UnknownNameError) as error:
         render("up", split="dev")
+    assert error.value.choices == ("train", "val", "test")
 
 
 def test_missing_pyav_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match="pip install av"):
+    with pytest.raises(MissingPackageError, match="pip install av"):
         write_clip(tmp_path / "a.mp4", render("up").frames)

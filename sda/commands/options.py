@@ -1,0 +1,87 @@
+"""What the subcommands share: their common options, words that become values, and how clips are opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ..foundation.errors import SettingError
+
+if TYPE_CHECKING:
+    from ..data.crops import MultiCrop
+    from ..data.datasets import ClipDataset
+    from ..data.sampling import Sampling
+    from ..data.transforms import TransformConfig
+
+__all__ = ["CommandLineError", "Command"]
+
+
+class CommandLineError(SettingError):
+    """Words after `sda` that make no sense; exit status 2."""
+
+
+@dataclass
+class Command:
+    """What every subcommand understands."""
+
+    debug: bool = field(default=False, kw_only=True)  # show the whole traceback of an error
+    verbose: bool = field(default=False, kw_only=True)  # tell what the library does while it does it
+    quiet: bool = field(default=False, kw_only=True)  # no progress bars
+
+    def run(self) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+
+_ELSEWHERE = {
+    "num_classes": "the dataset's category.txt says how many classes there are",
+    "num_frames": "use --num-frames",
+    "dropout": "use --dropout",
+    "pretrained": "use --pretrained or --no-pretrained",
+}
+
+
+def read_options(
+    words: Sequence[str],  # e.g. "reduction=8"; values are YAML
+) -> dict[str, Any]:  # name -> value
+    """`name=value` words as a dict of plain values."""
+    options = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        name = name.strip()
+        if name in _ELSEWHERE:
+            raise CommandLineError(f"{word!r} is no option of its own here: {_ELSEWHERE[name]}", subject=word)
+        if not sign or not name:
+            raise CommandLineError(
+                f"the option {word!r} should look like name=value, e.g. reduction=8", subject=word
+            )
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as err:
+            raise CommandLineError(f"the value in {word!r} is not plain: quote it", subject=word) from err
+    return options
+
+
+def first_process() -> bool:
+    """Whether this is the process that talks, when `torchrun` started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def open_clips(
+    root: Path,  # folder with category.txt, img/ and trainValTest/
+    split: str,  # name of a list in trainValTest/
+    sampling: Sampling,  # which frames
+    transform: TransformConfig | MultiCrop,  # what happens to them
+    cache: str = "auto",  # "yes", "no", or "auto": when they are small
+    progress: bool = True,  # show a bar while decoding
+) -> ClipDataset:
+    """One split of a dataset, decoded into a cache when asked or when small."""
+    from ..data.datasets import open_dataset
+
+    chosen: bool | str = {"yes": True, "no": False}.get(cache, "auto")
+    return open_dataset(root, split, sampling, transform, cache=chosen, progress=progress)

@@ -1,0 +1,124 @@
+"""What prints or writes what is known: `sda inspect`, `table`, `models` and `profile`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..assets import DEFAULT_MODEL, PUBLISHED
+from ..foundation.files import write_atomic
+from ..foundation.runs import load_records
+from ..networks.backbones import create_model, list_models
+from ..networks.cost import profile
+from ..networks.checkpoints import read_card
+from .options import Command, CommandLineError, read_options
+
+__all__ = ["Inspect", "Table", "Models", "Profile"]
+
+
+@dataclass
+class Inspect(Command):
+    """Write a page about some clips: answer, selection, and what the network does without each dependency."""
+
+    clips: tuple[Path, ...]  # video files, or folders of frames
+    checkpoint: Path | None = None  # model file (default: the one that ships)
+    out: Path = Path("report.html")  # the page; replaced if it exists
+    draws: int = 10  # random controls of every intervention
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute
+
+    def run(self) -> None:
+        """Write the page and say where it is."""
+        if not self.clips:
+            raise CommandLineError("name at least one video file: sda inspect clip.mp4")
+        if self.draws < 1:
+            raise CommandLineError(f"--draws {self.draws} gives no control: ask for 1 or more")
+        from ..inspector.page import inspect_clips
+
+        done = inspect_clips(
+            list(self.clips),
+            self.checkpoint or DEFAULT_MODEL,
+            self.out,
+            draws=self.draws,
+            progress=not self.quiet,
+            device=self.device,
+        )
+        print(f"Report: {self.out} ({len(self.clips) - len(done.failed)} of {len(self.clips)} clips)")
+
+
+@dataclass
+class Table(Command):
+    """Print measured accuracies from a folder of records, and published ones beside them."""
+
+    records: Path = Path("data/results")  # folder of records, e.g. the --out of sda test
+    published: bool = False  # the published tables too, with their known errors noted
+    dataset: str = ""  # only this dataset, e.g. something-v1
+    markdown: bool = False  # print markdown, for a README
+    html: Path | None = None  # also write a page whose columns sort on a click
+
+    def run(self) -> None:
+        """Print one table, and write the page if asked for."""
+        if not self.records.is_dir():
+            raise CommandLineError(f"there is no folder {self.records}: name one with --records")
+        if self.html and not self.html.parent.is_dir():
+            raise CommandLineError(f"there is no folder {self.html.parent} for the page")
+        from ..testing.results import choose_table, load_published, to_markdown, to_page
+
+        records = load_records(self.records, "test")
+        table = choose_table(records, load_published(PUBLISHED) if self.published else None, self.dataset)
+        print(to_markdown(table) if self.markdown else table.to_string(index=False))
+        if self.html:
+            write_atomic(self.html, to_page(table, self.dataset or "Results"))
+
+
+@dataclass
+class Models(Command):
+    """List the networks that can be trained, or what a model file holds."""
+
+    patterns: tuple[str, ...]  # which ones, e.g. "*_tiny"; or model files
+    cost: bool = False  # also count parameters and multiply-adds (174 classes, 8 frames; a second each)
+
+    def run(self) -> None:
+        """Print the names, or the cards of model files."""
+        for pattern in self.patterns or ("*",):
+            if Path(pattern).suffix == ".safetensors":
+                print(read_card(pattern))
+            elif names := list_models(pattern):
+                for name in names:
+                    print(f"{name:20} {count(name)}" if self.cost else name)
+            else:
+                known = list_models()
+                raise CommandLineError(
+                    f"no network fits {pattern!r}; there are {', '.join(known)}",
+                    subject=pattern,
+                    choices=known,
+                )
+
+
+@dataclass
+class Profile(Command):
+    """Count a network's parameters and multiply-adds, block by block."""
+
+    model: str  # network, one of `sda models`
+    options: tuple[str, ...] = ()  # options of the network, e.g. reduction=8 "dependencies=[LST,LT]"
+    classes: int = 174  # classes of the classifier
+    frames: int = 8  # frames per clip
+    size: int = 0  # height and width of a frame, pixels (0: 64 for tiny networks, else 224)
+    blocks: bool = False  # one row per block too
+
+    def run(self) -> None:
+        """Print the sum, and the blocks if asked."""
+        found = count(self.model, self.classes, self.frames, self.size, **read_options(self.options))
+        print(f"{self.model}: {found}")
+        if self.blocks:
+            print(found.per_block.to_string())
+
+
+def count(
+    name: str,  # network, one of `sda models`
+    classes: int = 174,  # classes of the classifier
+    frames: int = 8,  # frames per clip
+    size: int = 0,  # height and width of a frame, pixels (0: 64 for tiny networks, else 224)
+    **options: Any,  # of the network, e.g. reduction=8
+) -> Any:  # `sda.networks.backbones.Profile`
+    """Parameters and multiply-adds of a network; frames of its usual size unless told."""
+    size = size or (64 if name.endswith("_tiny") else 224)
+    return profile(create_model(name, classes, frames, **options), size, frames)

@@ -1,0 +1,231 @@
+"""`sda test`: scores of networks on a split, alone and as an ensemble, and what else is asked of them."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..data.annotations import read_diving48_vocabulary
+from ..data.sampling import Sampling
+from ..foundation.errors import DataError
+from ..foundation.files import check_folder
+from ..foundation.runs import new_record, write_record
+from ..networks.backbones import VideoNet
+from ..networks.checkpoints import load_model
+from ..testing.evaluate import Predictions, actions, compare, ensemble, evaluate, protocol
+from ..training.trainer import TrainConfig, make_accelerator
+from .options import Command, CommandLineError, first_process, open_clips
+
+__all__ = ["Test"]
+
+
+@dataclass
+class Scored:
+    """A network's scores, and how they came about."""
+
+    net: VideoNet  # network with its card
+    found: Predictions  # logits per view
+    sampling: Sampling  # frames
+    protocol: str  # name of crops and clips
+    stem: str  # of its files
+    source: str = ""  # dataset and release of the clips, e.g. "Diving48 V2 (by file name)"
+    parts: Path | None = None  # folder of the clips tested so far, kept until everything is written
+
+
+@dataclass
+class Test(Command):
+    """Test a trained network on a split of a dataset; several networks are tested each and as an ensemble."""
+
+    models: tuple[Path, ...]  # model files, e.g. runs/demo/sda_tsn_tiny/model.safetensors
+    data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
+    split: str = "test"  # name of a list in trainValTest/
+    # crops by name: 3x256to224, or 3x72to64 for a network of 64 pixels (default: one centre crop)
+    views: str = ""
+    clips: int = 0  # clips per video, e.g. 2 (0: as the model file says)
+    # what is averaged over views; both: report both
+    average: Literal["logits", "probabilities", "both"] = "logits"
+    weights: tuple[float, ...] = ()  # of the networks in an ensemble, e.g. 1 2 (default: equal)
+    # logits (.npz) of another run on the same clips: difference, interval, McNemar's test
+    compare: Path | None = None
+    nouns: Path | None = None  # EPIC-KITCHENS: logits (.npz) of the noun run; the network here is of verbs
+    # Diving48: Diving48_vocab.json; also accuracy by take-off, somersault, twist, position
+    attributes: Path | None = None
+    other_classes: bool = False  # accept a network whose class names are not those of the dataset
+    out: Path | None = None  # folder for logits, tables and record; an interrupted test goes on from there
+    batch_size: int = 32  # views at a time
+    num_workers: int = 0  # processes that read clips (0: this process)
+    # decode each clip once into DATA/cache; auto: when they are small
+    cache: Literal["auto", "yes", "no"] = "no"
+    # where to compute; torchrun shares the clips among processes
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    def run(self) -> None:
+        """Load, test, tell, and write what was asked for."""
+        self.examine()
+        accelerator = make_accelerator(TrainConfig(device=self.device))
+        several = []
+        for path in self.models:
+            several.append(score_model(path, self, accelerator.device, [s.stem for s in several]))
+        if first_process():
+            self.tell(several)
+            for one in several:
+                if one.parts:
+                    shutil.rmtree(one.parts)
+        if accelerator.num_processes > 1:
+            accelerator.end_training()
+
+    def tell(
+        self,
+        several: list[Scored],  # the networks, in the order of the command
+    ) -> None:
+        """Print each network, the ensemble, and what else was asked for; write the records."""
+        averages = ("logits", "probabilities") if self.average == "both" else (self.average,)
+        groups = [[one] for one in several]
+        if len(several) > 1:
+            groups.append(several)
+        for group in groups:
+            found = {a: averaged(group, self.weights if len(group) > 1 else (), a) for a in averages}
+            record = record_of(group, found, self)
+            for average, scores in found.items():
+                title = f"{record['model']} ({record['protocol'].split(';')[0]}, {average} averaged)"
+                clips = f"{len(scores)} clips of {self.data.name}/{self.split}"
+                if record["source"]:
+                    clips += f", {record['source']}"
+                print(*scores.describe(f"{title} on {clips}"), sep="\n")
+            if not self.out:
+                continue
+            found[averages[0]].save_tables(
+                self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}")
+            )
+            print(f"record in {write_record(record, self.out)}")
+        for line in further_answers(found[averages[0]], self):
+            print(line)
+
+    def examine(self) -> None:
+        """What can be wrong is said before the first clip is read."""
+        if not self.models:
+            raise CommandLineError("name at least one model file: sda test runs/mine/model.safetensors")
+        if self.weights and len(self.weights) != len(self.models):
+            raise CommandLineError(
+                f"{len(self.weights)} weights for {len(self.models)} networks: give one each, or none"
+            )
+        if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < math.inf):
+            raise CommandLineError("weights must not be negative, and one must be positive")
+        if self.batch_size < 1:
+            raise CommandLineError(f"--batch-size cannot be {self.batch_size}: give at least 1")
+        for file in (self.compare, self.nouns, self.attributes):
+            if file and not file.is_file():
+                raise CommandLineError(f"there is no file {file}")
+        for file in filter(None, (self.compare, self.nouns)):
+            Predictions.load(file)  # a damaged one is told now
+        if self.attributes:
+            read_diving48_vocabulary(self.attributes)
+        if self.out:
+            check_folder(self.out)
+
+
+def score_model(
+    path: Path,  # model file; its card says how clips are sampled and cropped
+    options: Test,  # clips, views and folder
+    device: torch.device,  # where to compute
+    taken: Sequence[str] = (),  # stems of files that networks before this one have
+) -> Scored:
+    """Test one model file as the options say; its logits are kept if there is a folder for them."""
+    net = load_model(path, device=device)
+    first = first_process()
+    if not net.card.transform or not net.card.sampling:
+        raise DataError(
+            f"{path} does not say how its clips were sampled and cropped",
+            subject=str(path),
+            remedy="use a file that sda train wrote",
+        )
+    sampling, crops, name = protocol(net.card, options.views, options.clips)
+    data = open_clips(
+        options.data, options.split, sampling, crops, options.cache, first and not options.quiet
+    )
+    words = [net.name, options.split, options.views]
+    if options.clips > 1:
+        words.append(f"{options.clips}clips")
+    stem = "-".join(filter(None, words))
+    if stem in taken:
+        stem += f"-{len(taken) + 1}"
+    parts = options.out / f".{stem}-parts" if options.out else None
+    found = evaluate(
+        net, data, options.batch_size, not options.quiet, options.num_workers, options.other_classes, parts
+    )
+    if options.out and first:
+        found.save(options.out / f"{stem}.npz")
+    return Scored(net, found, sampling, name, stem, data.source, parts)
+
+
+def averaged(
+    several: Sequence[Scored],  # one network or more, on the same clips
+    weights: Sequence[float],  # of the networks; none for equal ones
+    average: str,  # over views: "logits" or "probabilities"
+) -> Predictions:
+    """Views averaged, then several networks' probabilities averaged by clip."""
+    each = [ensemble([one.found], average=average) for one in several]
+    return each[0] if len(each) == 1 else ensemble(each, list(weights) or None)
+
+
+def record_of(
+    several: Sequence[Scored],  # one network, or those of an ensemble
+    found: dict[str, Predictions],  # average over views -> scores; the first one's accuracy is the record's
+    options: Test,  # how they were tested
+) -> dict[str, Any]:
+    """The record of one network, or of an ensemble, from its scores by average."""
+    average = next(iter(found))
+    alone = several[0] if len(several) == 1 else None
+
+    def each(values: list[Any]) -> Any:
+        return values[0] if alone else " + ".join(map(str, values))
+
+    recipes = [one.net.card.recipe for one in several]
+
+    def common(values: list[Any]) -> Any:
+        return values[0] if values.count(values[0]) == len(values) else each(values)
+
+    name = " + ".join(dict.fromkeys(one.protocol for one in several))
+    if average != "logits":
+        name += f"; {average} averaged"
+    both = {a: {"top1": p.accuracy(), "top5": p.accuracy(5)} for a, p in found.items()}
+    return new_record(
+        "test",
+        model=each([one.net.name for one in several]),
+        options=alone.net.options if alone else {},
+        recipe=each([r.get("recipe") for r in recipes]),
+        seed=recipes[0].get("seed") if alone else None,
+        config={k: common([r.get(k) for r in recipes]) for k in recipes[0]},
+        dataset=options.data.resolve().name,
+        source=several[0].source,
+        split=options.split,
+        protocol=name,
+        views=options.views or "centre",
+        metrics=found[average].summary() | {"averages": both},
+        sampling=[asdict(one.sampling) for one in several],
+        logits=[f"{one.stem}.npz" for one in several],
+        weights=list(options.weights),
+    )
+
+
+def further_answers(
+    found: Predictions,  # scores of the last network, or of the ensemble
+    options: Test,  # names the files to compare or join with
+) -> list[str]:  # none where nothing was asked
+    """What was asked of the scores besides accuracy, in lines."""
+    lines = []
+    if options.compare:
+        c = compare(Predictions.load(options.compare), found)
+        lines += [
+            f"against {options.compare.name}: {c['first']:.3f} there, {c['second']:.3f} here, difference "
+            f"{c['difference']:+.3f} (95 % interval {c['low']:+.3f} to {c['high']:+.3f})",
+            f"  right only there {c['only_first']}, only here {c['only_second']}; McNemar p = {c['p']:.2g}",
+        ]
+    tables = [actions(found, Predictions.load(options.nouns))] if options.nouns else []
+    if options.attributes:
+        tables.append(found.by_attribute(read_diving48_vocabulary(options.attributes)[1]))
+    return lines + [table.to_string(index=False, float_format="%.3f") for table in tables]
