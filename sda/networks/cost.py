@@ -72,14 +72,16 @@ def _multiply_adds(twin: nn.Module, clips: Tensor) -> dict[str, int]:
         for name, ops in counter.get_flop_counts().items()
         if name.startswith(root)
     }
-    found = dict(own)
+    alone = dict(ran)  # without what ran in the modules inside; a list of modules is no module that runs
     for name, number in ran.items():
-        if any(name == one or name.startswith(one + ".") for one in own):
-            continue
-        inside = sum(n for other, n in ran.items() if other.rpartition(".")[0] == name)
-        if number > inside:
-            found[name] = number - inside
-    return found
+        above = name.rpartition(".")[0]
+        while above and above not in ran:
+            above = above.rpartition(".")[0]
+        if above:
+            alone[above] -= number
+    inside = tuple(f"{name}." for name in own)
+    seen = {name: n for name, n in alone.items() if n and not f"{name}.".startswith(inside)}
+    return {**seen, **own}
 
 # %% ../../nbs/networks/04_cost.ipynb #2763c67c
 def _block_of(name: str) -> str:
