@@ -26,7 +26,11 @@ setup(
     keywords=cfg["keywords"],
     url=cfg["git_url"],
     packages=find_packages(include=["sda", "sda.*"]),
-    package_data={"sda.assets": ["**/*"]},
+    package_data={
+        "sda.assets": ["**/*"],
+        "sda.inspector": ["templates/*"],
+        "sda.commands": ["templates/*"],
+    },
     python_requires=f">={cfg['min_python']}",
     install_requires=lines("requirements"),
     extras_require={"dev": lines("dev_requirements")},

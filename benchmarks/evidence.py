@@ -26,17 +26,9 @@ from filelock import FileLock, Timeout
 from shipped_models import rows
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import (
-    coalitions,
-    gradient_times_weight,
-    keep,
-    knock_out_map,
-    logits_of,
-    partners,
-    readings,
-    uniform,
-)
+from sda.explaining.effects import ablation_map, attribute, coalitions, logits_of, readings, twin_index
 from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
+from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, save_record
 from sda.moves.classes import CLASSES, PAIRS
@@ -44,8 +36,12 @@ from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model
-from sda.testing.evaluate import evaluate, summary
-from sda.training.trainer import Watcher, recipe, seed_everything, train
+from sda.testing.evaluate import evaluate
+from sda.testing.predictions import by_class, pair_accuracy, summary
+from sda.foundation.runs import seed_everything
+from sda.training.callbacks import Callback
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
 # The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs of batches
@@ -125,7 +121,7 @@ def by_seed(groups: list[list[Run]]) -> list[Run]:
     return [run for runs in zip(*groups, strict=True) for run in runs]
 
 
-class SelectionOverTraining(Watcher):
+class SelectionOverTraining(Callback):
     """Mean weight of each dependency in each block, and entropy, over some validation clips after each epoch."""
 
     def __init__(self, data: Any, file: Path):
@@ -133,14 +129,15 @@ class SelectionOverTraining(Watcher):
         self.file = file
         self.clips = None
 
-    def epoch(self, engine: Any, progress: Any, val_data: Any) -> None:
+    def epoch_end(self, run: Any) -> None:
+        """Add the rows of the epoch."""
         if self.clips is None:
             self.clips = torch.stack([self.data[i]["clip"] for i in range(0, len(self.data), 5)])
-        trace = trace_clips(engine.bare_model, self.clips)
+        trace = trace_clips(run.network, self.clips)
         entropy = trace.entropy().mean(0)
         table = pd.DataFrame(trace.weights.mean(0), columns=list(trace.dependencies)).round(4)
         table.insert(0, "block", trace.blocks)
-        table.insert(0, "epoch", progress.epoch)
+        table.insert(0, "epoch", run.state.epoch)
         table.assign(entropy=entropy.round(4)).to_csv(
             self.file, mode="a", header=not self.file.exists(), index=False
         )
@@ -163,12 +160,12 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     )
     val = clips("val")
     looks = [SelectionOverTraining(val, runs / f"{run.name}-selection.csv")] if sda_blocks(net) else []
-    done = train(config, net, clips("train"), val, runs / run.name, watch=looks)
+    done = train(config, net, clips("train"), val, runs / run.name, callbacks=looks)
     net = load_model(done.out / "model.safetensors")
     found = evaluate(net, clips("test"), batch_size=50)
     results.mkdir(parents=True, exist_ok=True)
     found.save(results / f"{run.name}.npz")
-    metrics = summary(found) | dict(by_class=rows(found.by_class()), by_pair=rows(found.pair_accuracy(PAIRS)))
+    metrics = summary(found) | dict(by_class=rows(by_class(found)), by_pair=rows(pair_accuracy(found, PAIRS)))
     record = new_record(
         "test",
         model=run.model,
@@ -202,7 +199,7 @@ def perform_once(run: Run, data: Path, runs: Path, threads: int, results: Path) 
 
 def read(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """What a row of answers says about the true classes, in half precision: files stay small, ranks stay."""
-    said = readings(logits, labels, partners(names, PAIRS))
+    said = readings(logits, labels, twin_index(names, PAIRS))
     return {
         name.replace(" ", "_"): said[name].astype(np.float16)
         for name in ("probability", "margin", "pair margin")
@@ -216,14 +213,14 @@ def question(net: Any, test: Any) -> dict[str, Any]:
         [logits_of(net, test, *([] if len(some) == 4 else [keep(*some)])) for some in coalitions()]
     )
     equal = logits_of(net, test, uniform())
-    blocks = knock_out_map(net, test, reading="pair margin", pairs=PAIRS)
+    blocks = ablation_map(net, test, reading="pair margin", pairs=PAIRS)
     said = {f"coalition_{k}": v for k, v in read(worth, trace.labels, trace.class_names).items()}
     said |= {f"equal_{k}": v for k, v in read(equal, trace.labels, trace.class_names).items()}
     arrays = dict(
         weights=trace.weights,
         contribution=trace.contribution(),
-        gradient=gradient_times_weight(net, test),
-        block_effect=blocks.effect,
+        gradient=attribute(net, test, "gradient x weight").values,
+        block_effect=blocks.values,
     )
     return dict(
         blocks=trace.blocks,

@@ -24,7 +24,7 @@ def passed():
     start[:] = now
     return spent
 import ipywidgets, sda.inspector.view
-from sda.inspector.session import inspect_folder
+from sda.inspector import inspect_folder
 found = {"import": passed()}
 kept = {"trace": sys.argv[1]} if sys.argv[1] else {}
 inspector = inspect_folder("sda/assets/moves_sample", "sda/assets/checkpoints/sda_tsn_moves.safetensors", **kept)

@@ -27,9 +27,12 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import torch  # noqa: E402
+
 import sda.commands.main  # noqa: E402
 import sda.training.trainer  # noqa: E402
 from sda.foundation.runs import new_record, save_record  # noqa: E402
+from sda.training.optimiser import TrainingStep  # noqa: E402
 
 MOST = 6  # kills of one run
 KINDS = ("in a step", "writing a state", "writing the best weights", "before a rename", "writing the results")
@@ -117,8 +120,7 @@ class Cut:
 def lie_in_wait(moment: dict) -> None:
     """Arrange in this process that it is killed at the moment; a moment that does not come lets the run end."""
     counts = Counter()
-    torch = sda.training.trainer.torch
-    real_step = sda.training.trainer.train_step
+    real_step = TrainingStep.__call__
     real_replace = os.replace
     real_save = torch.save
     real_model = sda.training.trainer.save_model
@@ -147,7 +149,7 @@ def lie_in_wait(moment: dict) -> None:
             die()
         return real_model(path, *args)
 
-    sda.training.trainer.train_step = step
+    TrainingStep.__call__ = step
     torch.save = save
     os.replace = replace
     sda.training.trainer.save_model = model
@@ -174,7 +176,7 @@ def where(out: Path) -> dict:
     """What lies in the folder of a run that was killed."""
     if not (out / "state.pt").exists():
         return {"epoch": 0, "step": 0}
-    progress = sda.training.trainer.torch.load(out / "state.pt", weights_only=True)["progress"]
+    progress = torch.load(out / "state.pt", weights_only=True)["progress"]
     return {"epoch": progress["epoch"], "step": progress["step"]}
 
 

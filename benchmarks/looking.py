@@ -37,33 +37,19 @@ from torch import Tensor, nn
 from sda.data.datasets import ClipDataset, open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
+from sda.explaining.attribution import Attribution, from_trace
 from sda.explaining.cam import METHODS, ClipTarget, clip_cams, find_layer, untouched
 from sda.explaining.effects import (
     READINGS,
     Effect,
-    Intervention,
-    KnockOuts,
-    blur,
+    attribute,
     coalitions,
-    drop,
-    drop_frames,
-    freeze,
-    from_class,
-    from_clip,
-    gradient_times_weight,
-    keep,
     load_clips,
     logits_of,
-    one_hot,
-    partners,
-    patch_shuffle,
+    rank_agreement,
     readings,
-    reverse,
     shapley_values,
-    shuffle,
-    temperature,
-    uniform,
-    weight_against_effect,
+    twin_index,
 )
 from sda.explaining.faithfulness import (
     cascade,
@@ -75,6 +61,22 @@ from sda.explaining.faithfulness import (
     pointing_game,
     random_twin,
     truth_masks,
+)
+from sda.explaining.interventions import (
+    Intervention,
+    blur,
+    drop,
+    drop_frames,
+    force,
+    freeze,
+    from_class,
+    from_clip,
+    keep,
+    patch_shuffle,
+    reverse,
+    shuffle,
+    temperature,
+    uniform,
 )
 from sda.explaining.trace import Trace, trace_clips
 from sda.foundation.runs import new_record, save_record
@@ -217,7 +219,7 @@ class Some:
             np.asarray(self.labels),
             self.ids,
             self.names,
-            partners(self.names, PAIRS),
+            twin_index(self.names, PAIRS),
         )
 
     def every(self, step: int) -> "Some":
@@ -295,7 +297,7 @@ def removals(study: Study) -> tuple[dict, dict]:
         control = None if at_random is None else few.effect(name, after[picked], at_random)
         rows += read(name, test.effect(name, after), control)
         needs += by_need(name, test.effect(name, after))
-    forced = few.answers(one_hot("LT"))
+    forced = few.answers(force("LT"))
     return dict(
         changes=rows,
         by_need=needs,
@@ -310,7 +312,7 @@ def weights(study: Study) -> tuple[dict, dict]:
     trace = study.trace
     rows = []
     needs = []
-    twin = partners(half.names, PAIRS)
+    twin = twin_index(half.names, PAIRS)
     for name, change in {
         "all weights equal": uniform(),
         "temperature 0.25": temperature(0.25),
@@ -377,8 +379,8 @@ def shares(study: Study) -> tuple[dict, dict]:
     values = []
     told = []
     labels = np.asarray(test.labels)
-    twin = partners(test.names, PAIRS)
-    gradient = gradient_times_weight(study.net, test.clips, test.labels, batch_size=25)
+    twin = twin_index(test.names, PAIRS)
+    gradient = attribute(study.net, test.clips, "gradient x weight", test.labels, batch_size=25)
     for reading in ("probability", "pair probability"):
         read_as = {c: readings(y, test.labels, twin)[reading] for c, y in study.worth.items()}
         share = shapley_values(read_as)
@@ -407,10 +409,18 @@ def shares(study: Study) -> tuple[dict, dict]:
             for d in DEPENDENCIES
         ]
         old, *new = (readings(y, some.labels, twin)[reading] for y in (before, *without))
-        effect = KnockOuts(np.stack([old - y for y in new], 1)[:, None], before, [place], reading)
-        table = weight_against_effect(trace, effect, draws=200, more={"gradient x weight": gradient[picked]})
+        effect = Attribution(
+            "ablation",
+            np.stack([old - y for y in new], 1)[:, None],
+            some.ids,
+            [place],
+            reading=reading,
+            logits=before,
+        )
+        judged = [from_trace(trace), from_trace(trace, "contribution"), gradient.of_clips(picked)]
+        table = rank_agreement(judged, effect, draws=200)
         told += [{"reading": reading, "place": place} | row for row in plain(table)]
-    arrays["gradient_times_weight"] = gradient
+    arrays["gradient_times_weight"] = gradient.values
     return dict(shapley=values, told=told), arrays
 
 
@@ -419,7 +429,7 @@ def probes(study: Study) -> tuple[dict, dict]:
     few = study.clips_of("test", 5)
     rows = []
     needs = []
-    twin = partners(study.test.names, PAIRS)
+    twin = twin_index(study.test.names, PAIRS)
     answer = few.answers
     orders = np.stack([answer(shuffle(s)) for s in range(5)])
     tried = {"reversed": (answer(reverse()), orders)}

@@ -103,7 +103,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     (ROOT / "data" / "figures").mkdir(exist_ok=True)
     (ROOT / "data" / "figures/tour.png").write_bytes(to_png(picture(), dpi=100))
-    asked = [run for run in load_runs(ROOT / "data" / "results" / "evidence")["sda_tsn"] if run.questioned]
+    asked = [run for run in load_runs(ROOT / "data" / "results" / "evidence")["sda_tsn"] if run.explained]
     (ROOT / "data" / "figures/evidence.png").write_bytes(to_png(fig_selection_over_seeds(asked), dpi=90))
     path = ROOT / "README.md"
     path.write_text(text(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -15,14 +15,16 @@ from pathlib import Path
 import pandas as pd
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import knock_outs
+from sda.explaining.effects import ablation_table
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, record_name, save_record
-from sda.moves.classes import PAIRS
+from sda.moves.classes import GROUPS, PAIRS
 from sda.moves.make import make_moves
 from sda.networks.checkpoints import load_model, save_model
-from sda.testing.evaluate import class_needs, evaluate, protocol, summary
-from sda.training.trainer import recipe, train
+from sda.testing.evaluate import evaluate, protocol
+from sda.testing.predictions import by_class, pair_accuracy, summary
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SHIPPED = {
@@ -69,13 +71,13 @@ def make(name: str, data: Path, runs: Path) -> None:
     test = clips("test")
     found = evaluate(net, test, batch_size=50)
     metrics = summary(found) | {
-        "by_pair": rows(found.pair_accuracy(PAIRS)),
-        "by_class": rows(found.by_class()),
+        "by_pair": rows(pair_accuracy(found, PAIRS)),
+        "by_class": rows(by_class(found)),
     }
     extra = {}
     if network.startswith("sda"):
         trace_clips(net, test).save(DATA / "results" / f"{name}-trace.npz")
-        extra["knock_outs"] = rows(knock_outs(net, test, class_needs(), PAIRS))
+        extra["knock_outs"] = rows(ablation_table(net, test, GROUPS["need"], PAIRS))
     keep(
         new_record(
             "test",

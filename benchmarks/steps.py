@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 from sda.foundation.runs import new_record, save_record  # noqa: E402
 from sda.networks.backbones import create_model  # noqa: E402
-from sda.training.trainer import Step, recipe, start_engine, train_step, training_mode  # noqa: E402
+from sda.training.config import recipe  # noqa: E402
+from sda.training.optimiser import TrainingStep, training_mode  # noqa: E402
 
 RECIPES = (
     "paper_something",
@@ -61,12 +62,12 @@ def measure(job: dict) -> dict:
         "id": [str(i) for i in range(job["clips"])],
     }
     before = peak_mib("cpu")
-    engine = start_engine(config, model, None)
-    training_mode(engine.bare_model, config.partial_bn)
+    update = TrainingStep(config, model)
+    training_mode(model, config.partial_bn)
     times = []
     for _ in range(job["steps"] + 1):
         start = time.perf_counter()
-        loss, _ = train_step(engine, Step(job["clips"], [list(range(job["clips"]))]), [batch], 0.01)
+        result = update([batch], job["clips"], 0.01)
         if job["device"] == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
@@ -75,7 +76,7 @@ def measure(job: dict) -> dict:
         "step_s": round(statistics.median(times[1:]), 3),
         "peak_mib": round(peak_mib(job["device"])),
         "before_mib": round(before),
-        "loss": round(loss, 3),
+        "loss": round(float(result.sums[0]), 3),
     }
 
 

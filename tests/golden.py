@@ -35,14 +35,18 @@ from sda.data.video import open_video
 # -- the library: every import of it, and small functions around it, are in this part alone
 from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
-from sda.explaining.trace import by_stage, contribution, entropy, trace_clips
+from sda.explaining import interventions as changing
+from sda.explaining.attribution import from_trace
+from sda.explaining.trace import trace_clips
 from sda.moves.render import render
 from sda.moves.truth import load_truth
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.checkpoints import load_model
 from sda.networks.cost import profile
 from sda.testing.evaluate import evaluate, predict, protocol
-from sda.training.trainer import recipe, train
+from sda.testing.predictions import summary
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sda/assets/moves_sample"
@@ -69,7 +73,7 @@ def sample_clips(net, views=""):
 def scores(net, data):
     """Logits of every view [N,V,K], and the summary of the evaluation."""
     found = evaluate(net, data, progress=False)
-    return found.logits, found.summary()
+    return found.logits, summary(found)
 
 
 def in_memory(data, indices):
@@ -84,8 +88,8 @@ def traced(net, clips, responses=False):
     names = ("weights", "scores", "response_norm", "gate_mean", "gate_std", "logits")
     arrays = {name: getattr(trace, name) for name in names}
     arrays |= {
-        "entropy": entropy(trace.weights),
-        "contribution": contribution(trace.weights, trace.response_norm),
+        "entropy": trace.entropy(),
+        "contribution": trace.contribution(),
     }
     arrays |= {f"response {b} {n}": v for b, kept in trace.responses.items() for n, v in kept.items()}
     return arrays, trace
@@ -93,51 +97,51 @@ def traced(net, clips, responses=False):
 
 def stage_means(trace):
     """Mean selection per stage with its interval."""
-    found = by_stage(trace)
+    found = trace.by_stage()
     return {"by_stage": found.means, "by_stage_low": found.low, "by_stage_high": found.high}
 
 
 def ablation(net, clips, labels, reading):
-    """Fall of a reading without each dependency in each block [N,R,4]."""
-    return effects.knock_out_map(net, clips, labels, reading).effect
+    """Fall of a reading without each dependency in each block [N,R,4]; a loss is positive, as it was."""
+    return effects.ablation_map(net, clips, labels, reading).values
 
 
 def weights_against_ablation(net, clips, labels):
     """Rank correlations of weight and contribution with the effect, as numbers."""
-    found = effects.weight_against_effect(
-        trace_clips(net, clips), effects.knock_out_map(net, clips, labels), draws=200
-    )
+    trace = trace_clips(net, clips)
+    judged = [from_trace(trace), from_trace(trace, "contribution")]
+    found = effects.rank_agreement(judged, effects.ablation_map(net, clips, labels), draws=200)
     return found.to_numpy(float)
 
 
 def shapley_of(net, clips, labels, reading):
     """Shapley values [N,4]."""
-    return effects.shapley(net, clips, labels, reading).values
+    return effects.attribute(net, clips, "shapley", labels, reading).values[:, 0]
 
 
 def gradients(net, clips, labels):
     """Gradient times weight [N,R,4]."""
-    return effects.gradient_times_weight(net, clips, labels)
+    return effects.attribute(net, clips, "gradient x weight", labels).values
 
 
 def selection_changes(trace):
     """Interventions on the selection, by name."""
     return {
-        "drop": effects.drop("LT"),
-        "keep": effects.keep("LST", "S122", where="layer2"),
-        "none": effects.keep(),
-        "one_hot": effects.one_hot("LS"),
-        "uniform": effects.uniform(),
-        "temperature": effects.temperature(2.0),
-        "given": effects.given({"LST": 0.4, "S122": 0.6}),
-        "from_clip": effects.from_clip(trace, trace.videos[1]),
+        "drop": changing.drop("LT"),
+        "keep": changing.keep("LST", "S122", where="layer2"),
+        "none": changing.keep(),
+        "one_hot": changing.force("LS"),
+        "uniform": changing.uniform(),
+        "temperature": changing.temperature(2.0),
+        "given": changing.set_weights({"LST": 0.4, "S122": 0.6}),
+        "from_clip": changing.from_clip(trace, trace.videos[1]),
     }
 
 
 def input_changes():
     """Interventions on the clips, by name."""
     arguments = {"drop_frames": (1, 2)}
-    return {name: getattr(effects, name)(*arguments.get(name, ())) for name in SWITCHES}
+    return {name: getattr(changing, name)(*arguments.get(name, ())) for name in SWITCHES}
 
 
 def under(net, clips, labels, change):

@@ -19,17 +19,19 @@ from tqdm.auto import tqdm
 import sda
 
 from ..data.datasets import ClipDataset, open_dataset
-from ..explaining.effects import knock_outs
+from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.devices import pick_device
 from ..foundation.errors import RunError
 from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import load_records, new_record, save_record
-from ..moves.classes import CLASSES, PAIRS
+from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
 from ..networks.checkpoints import load_model
-from ..testing.evaluate import Predictions, class_needs, evaluate, protocol, summary
-from ..training.trainer import TrainConfig, recipe, train
+from ..testing.evaluate import evaluate, protocol
+from ..testing.predictions import Predictions, summary
+from ..training.config import TrainConfig, recipe
+from ..training.trainer import train
 from .options import Command
 from .report import Tested, choose_clips, view_clip, write_report
 
@@ -246,7 +248,7 @@ def trace_model(
     net = load_model(config.out / config.model / "model.safetensors", device=pick_device(config.device))
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
-    effects = knock_outs(net, data, class_needs(), ordered_twins(), progress=progress)
+    effects = ablation_table(net, data, GROUPS["need"], ordered_twins(), progress=progress)
     effects.to_csv(config.out / "knock_outs.csv")
 
 
@@ -258,7 +260,7 @@ def report(
     out = config.out
     records = {r["model"]: r for r in load_records(out / "records", kind="test")}
     tested = [Tested(label(n), Predictions.load(out / n / "test.npz"), records[n]) for n in names]
-    needs = class_needs()
+    needs = GROUPS["need"]
     trace = Trace.load(out / "trace.npz")
     net = load_model(out / config.model / "model.safetensors", device=pick_device(config.device))
     data = open_split(config, "test")

@@ -1,6 +1,5 @@
 """The page at the end of a demo: how well the models do, what was selected, and what it was good for."""
 
-import html
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from torch import nn
-from torch.utils.data import Dataset
 
-from ..data.transforms import TransformConfig, denormalise
+from ..data.datasets import ClipDataset
 from ..explaining.cam import ClipCam, clip_cam
 from ..explaining.trace import Trace
 from ..figures.clips import fig_cam_strip
@@ -20,12 +19,14 @@ from ..figures.selection import fig_selection, fig_selection_by_class, fig_selec
 from ..foundation.errors import RunError
 from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import machine_in_words
-from ..inspector.html import FOUR, page, picture, table, words
-from ..testing.evaluate import Predictions
+from ..foundation.statistics import softmax
+from ..inspector.html import render
+from ..testing.predictions import Predictions, by_class, by_group, pair_accuracy
 
 __all__ = ["Tested", "choose_clips", "view_clip", "write_report"]
 
 log = logging.getLogger(__name__)
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 @dataclass
@@ -49,9 +50,9 @@ def accuracy_rows(
         low, high = p.interval()
         row = {"all": p.accuracy(), "95 % interval": f"{low:.2f} to {high:.2f}", "clips": len(p)}
         if needs:
-            row |= dict(p.by_group(dict(needs))[["group", "accuracy"]].itertuples(index=False))
+            row |= dict(by_group(p, dict(needs))[["group", "accuracy"]].itertuples(index=False))
         if pairs:
-            row["between twins"] = float(p.pair_accuracy(list(pairs))["accuracy"].dropna().mean())
+            row["between twins"] = float(pair_accuracy(p, list(pairs))["accuracy"].dropna().mean())
         seconds = one.record.get("train_seconds")
         rows[one.name] = row | {"training s": None if seconds is None else round(seconds)}
     chance = 1 / len(tested[0].predictions.class_names)
@@ -62,55 +63,23 @@ def accuracy_rows(
     return frame.astype({"clips": "Int64", "training s": "Int64"})
 
 
-def accuracy_section(
+def class_rows(
     tested: Sequence[Tested],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
-) -> str:  # HTML
-    """The accuracy table and how to read it."""
-    out = table(accuracy_rows(tested, needs, pairs))
-    out += words(
-        "Share of test clips whose best-scored class is the true one. Test clips were never used in training "
-        "or to choose anything. The 95 % interval covers the choice of clips, not the choice of the seed."
-    )
-    if pairs:
-        out += words(
-            f"Between twins: the mean over {len(pairs)} pair{'s' * (len(pairs) > 1)} of classes. Only the scores "
-            "of the two classes of a pair are compared, so a coin gets .50. Twins are made of the same frames "
-            "in another order; a model that looks at frames one by one and averages cannot tell them apart."
-        )
-    seeds = sorted({str(t.record["seed"]) for t in tested if "seed" in t.record})
-    note = (
-        f"One run each (seed {', '.join(seeds)}); another seed moves these numbers by a few points."
-        if seeds
-        else ""
-    )
-    return out + words(
-        f"Seconds were measured on: {machine_in_words(tested[-1].record.get('machine'))}.", note
-    )
-
-
-def class_section(
-    tested: Sequence[Tested],  # models, the baseline first
-    needs: Mapping[str, str] | None = None,  # class name -> need
-) -> str:  # HTML
+) -> pd.DataFrame:  # one row per class
     """Accuracy of every class under every model, and what the last model says instead."""
     last = tested[-1].predictions
-    frame = last.by_class()[["class", "n"]]
+    frame = by_class(last)[["class", "n"]]
     if needs:
         frame.insert(1, "need", frame["class"].map(needs))
     for one in tested:
-        frame[one.name] = one.predictions.by_class()["accuracy"].astype(object)
+        frame[one.name] = by_class(one.predictions)["accuracy"].astype(object)
     counts = last.confusion().to_numpy(copy=True)
     np.fill_diagonal(counts, 0)
     frame["most frequent mistake"] = [
         f"{last.class_names[row.argmax()]} ({row.max()})" if row.max() else "–" for row in counts
     ]
-    return table(frame) + words(
-        f"The last column belongs to {tested[-1].name}; the number in brackets counts clips. With {frame['n'].max()} "
-        "clips in a class, one clip more or less is "
-        f"{1 / max(frame['n'].max(), 1):.2f}: do not read small differences."
-    )
+    return frame
 
 
 def spread_sentence(
@@ -120,40 +89,11 @@ def spread_sentence(
     low, high = np.nanpercentile(trace.weights, [10, 90], axis=0)  # over clips: [R,4]
     wide = np.unravel_index(np.nanargmax(high - low), low.shape)
     return (
-        f"The weights have {float(trace.entropy().mean()):.3f} of the largest possible entropy, where 1 is no "
-        "preference at all and 0 is one dependency alone. They differ most between clips for "
-        f"{trace.dependencies[wide[1]]} in {trace.blocks[wide[0]]}, where the middle 80 % of the clips lie between "
-        f"{low[wide]:.2f} and {high[wide]:.2f}."
+        f"The weights have {float(trace.entropy().mean()):.3f} of the largest possible entropy, where 1 is "
+        "no preference at all and 0 is one dependency alone. They differ most between clips for "
+        f"{trace.dependencies[wide[1]]} in {trace.blocks[wide[0]]}, where the middle 80 % of the clips lie "
+        f"between {low[wide]:.2f} and {high[wide]:.2f}."
     )
-
-
-def selection_section(
-    trace: Trace,  # selections of the test clips
-    effects: pd.DataFrame | None = None,  # from `knock_outs`
-) -> str:  # HTML
-    """Selection by class and by stage, with the knock-out beside it."""
-    out = words(FOUR)
-    out += picture(
-        fig_selection_by_class(*trace.by_class()),
-        f"Mean weight by class, over all {len(trace.blocks)} blocks. A row that differs from the others "
-        "means that clips of this class are treated differently, not that they need what is large.",
-    )
-    out += picture(
-        fig_selection_by_stage(*trace.by_stage()),
-        "Mean weight from the first stage to the last. Bars are 95 % intervals of the mean over clips; "
-        "single clips differ more. The dashed line is no preference.",
-    ) + words(spread_sentence(trace))
-    out += '<div class="limit">' + words(
-        "A weight is not an effect. It says how strongly a response points along the "
-        "learnt query, not that the answer rests on it."
-    )
-    if effects is not None:
-        out += words(
-            "The table below tests the effect: one dependency is left out in every block, the others share "
-            "its weight, and accuracy is counted again. What drops is what the network cannot do without; "
-            "part of a drop may come from the change itself."
-        ) + table(effects)
-    return out + "</div>"
 
 
 def choose_clips(
@@ -163,8 +103,8 @@ def choose_clips(
     """One clip per need by a fixed rule, and one that the last model gets wrong."""
     first = tested[0].predictions
     last = tested[-1].predictions
-    right = last.top1() == last.labels
-    gained = right & (first.top1() != first.labels)
+    right = last.predicted() == last.labels
+    gained = right & (first.predicted() != first.labels)
     groups = np.array([(needs or {}).get(last.class_names[k], "all") for k in last.labels])
     chosen = []
     for group in sorted(set(groups)):
@@ -182,85 +122,36 @@ class ClipView:
 
     id: str  # clip id
     true: str  # true class
-    frames: np.ndarray  # uint8 [T,h,w,3], what the network saw
     answers: dict[str, str]  # model name -> class and probability in words
-    weights: np.ndarray  # [blocks,4] selection
-    blocks: list[str]  # block names
     cam: ClipCam  # evidence for the answer of the last model
+    cam_strip: Figure  # the frames that the network saw, and the evidence over them
+    selection: Figure  # weight of every dependency in every block
 
 
 def view_clip(
     model: nn.Module,  # the last model
-    data: Dataset,  # test clips
+    data: ClipDataset,  # test clips
     index: int,  # position in the list
     tested: Sequence[Tested],  # models, the baseline first
     trace: Trace,  # selections of the same clips
 ) -> ClipView:
     """Frames, answers, selection and Grad-CAM of one clip."""
-    item = data[index]
-    config = getattr(data, "transform_config", None) or TransformConfig()
-    last = tested[-1].predictions
+    seen = data.load(index)
+    names = tested[-1].predictions.class_names
     answers = {}
     for one in tested:
-        score = one.predictions.scores()[one.predictions.ids.index(item["id"])]
-        share = np.exp(score - score.max()) / np.exp(score - score.max()).sum()
-        answers[one.name] = f"{last.class_names[score.argmax()]} ({share.max():.2f})"
-    place = list(trace.videos).index(item["id"])
-    frames = denormalise(item["clip"], config.mean, config.std).numpy()
+        share = softmax(one.predictions.scores()[one.predictions.ids.index(seen.id)])
+        answers[one.name] = f"{names[share.argmax()]} ({share.max():.2f})"
+    weights = trace.weights[list(trace.videos).index(seen.id)]
+    cam = clip_cam(model, seen.clip[0], class_names=names)
     return ClipView(
-        item["id"],
-        last.class_names[item["label"]],
-        frames,
+        seen.id,
+        "class not known" if seen.label is None else names[seen.label],
         answers,
-        trace.weights[place],
-        list(trace.blocks),
-        clip_cam(model, item["clip"], class_names=last.class_names),
+        cam,
+        fig_cam_strip(seen.frames, cam.scaled("clip"), cam.range, cam.title, cam.note),
+        fig_selection(weights, list(trace.blocks)),
     )
-
-
-def clip_section(
-    views: Sequence[ClipView],  # from `view_clip`, chosen by `choose_clips`
-) -> str:  # HTML
-    """Frames with class-activation maps, answers and selection of some clips."""
-    out = words(
-        "For every need: the first test clip that the last model gets right and the first model wrong, or where "
-        "there is none the first that the last model gets right. The last clip is one that it gets wrong, if "
-        "there is any. Frames are what the network saw, after cropping."
-    )
-    for view in views:
-        answers = "; ".join(f"{name} says {answer}" for name, answer in view.answers.items())
-        out += words(f"{view.true} · {view.id}", tag="h3") + words(f"{answers}.")
-        cam = view.cam
-        out += picture(
-            fig_cam_strip(view.frames, cam.scaled("clip"), cam.range, cam.title, cam.note),
-            f"Grad-CAM: where the evidence for '{cam.target}' lies, on one scale for the whole clip.",
-        )
-        out += picture(
-            fig_selection(view.weights, view.blocks),
-            "Selection of this clip, input at the top. Orange is more than no preference (.25), purple less.",
-        )
-    return (
-        out
-        + '<div class="limit">'
-        + words(
-            "A class-activation map is coarse (a few cells stretched over the frame) and even a network with random "
-            "weights prefers moving or bright places. It is a question to ask, not an explanation."
-        )
-        + "</div>"
-    )
-
-
-def files_section(
-    folder: Path,  # of the report
-    files: Iterable[str | Path],  # records, predictions and model files
-) -> str:  # HTML
-    """Where the numbers lie: links relative to the report."""
-    items = []
-    for file in files:
-        name = Path(os.path.relpath(file, folder)).as_posix()
-        items.append(f'<li><a href="{html.escape(name, quote=True)}">{html.escape(name)}</a></li>')
-    out = words("Every number above comes from these files, which lie beside the report.")
-    return out + f"<ul>{''.join(items)}</ul>"
 
 
 def _same_clips(tested: Sequence[Tested], trace: Trace) -> None:
@@ -279,7 +170,7 @@ def write_report(
     tested: Sequence[Tested],  # models, the baseline first
     trace: Trace,  # selections of the last model on the test clips
     views: Sequence[ClipView] = (),  # from `view_clip`
-    effects: pd.DataFrame | None = None,  # from `knock_outs`
+    effects: pd.DataFrame | None = None,  # from `ablation_table`
     needs: Mapping[str, str] | None = None,  # class name -> need
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
     files: Iterable[str | Path] = (),  # records and model files to point to
@@ -290,12 +181,28 @@ def write_report(
         raise RunError("There is nothing to report: give at least one tested model.")
     folder = check_folder(folder)
     _same_clips(tested, trace)
-    sections = {
-        "Accuracy": accuracy_section(tested, needs, pairs),
-        "Selection": selection_section(trace, effects),
-    }
+    headings = ["Accuracy", "Selection", "Classes", "Files"]
     if views:
-        sections["Clips"] = clip_section(views)
-    sections |= {"Classes": class_section(tested, needs), "Files": files_section(folder, files)}
+        headings.insert(2, "Clips")
+    classes = class_rows(tested, needs)
+    text = render(
+        TEMPLATE,
+        title=title,
+        headings=headings,
+        accuracy=accuracy_rows(tested, needs, pairs),
+        pairs=pairs,
+        machine=machine_in_words(tested[-1].record.get("machine")),
+        seeds=sorted({str(one.record["seed"]) for one in tested if "seed" in one.record}),
+        trace=trace,
+        by_class=fig_selection_by_class(*trace.by_class()),
+        by_stage=fig_selection_by_stage(*trace.by_stage()),
+        spread=spread_sentence(trace),
+        effects=effects,
+        clips=views,
+        classes=classes,
+        last=tested[-1].name,
+        most=int(classes["n"].max()),
+        files=[Path(os.path.relpath(file, folder)).as_posix() for file in files],
+    )
     log.info("report in %s", folder / "report.html")
-    return write_atomic(folder / "report.html", page(title, sections))
+    return write_atomic(folder / "report.html", text)

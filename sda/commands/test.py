@@ -16,8 +16,11 @@ from ..foundation.files import check_folder
 from ..foundation.runs import new_record, write_record
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import load_model
-from ..testing.evaluate import Predictions, actions, compare, ensemble, evaluate, protocol
-from ..training.trainer import TrainConfig, make_accelerator
+from ..testing.compare import actions, compare, ensemble
+from ..testing.evaluate import evaluate, protocol
+from ..testing.predictions import Predictions, by_attribute, describe, save_tables, summary
+from ..training.config import TrainConfig
+from ..training.optimiser import make_accelerator
 from .options import Command, CommandLineError, first_process, open_clips
 
 __all__ = ["Test"]
@@ -95,11 +98,12 @@ class Test(Command):
                 clips = f"{len(scores)} clips of {self.data.name}/{self.split}"
                 if record["source"]:
                     clips += f", {record['source']}"
-                print(*scores.describe(f"{title} on {clips}"), sep="\n")
+                print(*describe(scores, f"{title} on {clips}"), sep="\n")
             if not self.out:
                 continue
-            found[averages[0]].save_tables(
-                self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}")
+            save_tables(
+                found[averages[0]],
+                self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}"),
             )
             print(f"record in {write_record(record, self.out)}")
         for line in further_answers(found[averages[0]], self):
@@ -205,7 +209,7 @@ def record_of(
         split=options.split,
         protocol=name,
         views=options.views or "centre",
-        metrics=found[average].summary() | {"averages": both},
+        metrics=summary(found[average]) | {"averages": both},
         sampling=[asdict(one.sampling) for one in several],
         logits=[f"{one.stem}.npz" for one in several],
         weights=list(options.weights),
@@ -227,5 +231,5 @@ def further_answers(
         ]
     tables = [actions(found, Predictions.load(options.nouns))] if options.nouns else []
     if options.attributes:
-        tables.append(found.by_attribute(read_diving48_vocabulary(options.attributes)[1]))
+        tables.append(by_attribute(found, read_diving48_vocabulary(options.attributes)[1]))
     return lines + [table.to_string(index=False, float_format="%.3f") for table in tables]

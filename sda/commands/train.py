@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from ..data.datasets import ClipDataset
 from ..foundation.files import check_folder
 from ..foundation.runs import seed_everything
+<<<<<<< .merge_file_u94bt0
 from ..networks.backbones import VideoNet, create_model
 from ..networks.cost import profile
 from ..training.trainer import (
@@ -27,6 +28,15 @@ from ..training.trainer import (
     train,
 )
 from ..training.tricks import memory_estimate
+=======
+from ..networks.backbones import VideoNet, create_model
+from ..networks.cost import profile
+from ..training.config import TrainConfig, load_config, recipe
+from ..training.optimiser import make_accelerator, scaled_lr
+from ..training.resume import TrainResult
+from ..training.trainer import build_model, train
+from ..training.optimiser import memory_estimate
+>>>>>>> .merge_file_6nYDe1
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 
 __all__ = ["Train"]

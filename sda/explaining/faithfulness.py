@@ -23,11 +23,13 @@ from ..data.datasets import ClipDataset
 from ..data.lists import read_masks
 from ..data.transforms import denormalise
 from .cam import LAYER, Target, clip_cams, find_layer
-from .effects import blur, logits_of, mean_interval, rank_correlation, spearman
+from .effects import logits_of
+from .interventions import blur
 from .trace import Trace
+from ..foundation.statistics import mean_interval, rank_correlation, spearman
 from ..networks.backbones import VideoNet, create_model
 from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import softmax
+from ..foundation.statistics import softmax
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(
@@ -530,7 +532,14 @@ def seed_agreement(
                     "b": b,
                     "block": block,
                     "dependency": dependency,
-                    **vars(rank_correlation(u[:, d], v[:, d], draws, seed)),
+                    **dict(
+                        zip(
+                            ("rho", "low", "high"),
+                            rank_correlation(u[:, d], v[:, d], draws, seed),
+                            strict=True,
+                        )
+                    ),
+                    "n": len(u),
                     "apart": np.abs(u[:, d] - v[:, d]).mean(),
                     "same largest": same,
                     "by chance": chance,

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from .attribution import Attribution, from_trace
 from .cam import METHODS, clip_cam
-from .effects import KnockOuts, knock_out_map, weight_against_effect
+from .effects import ablation_map, rank_agreement
 from sda.explaining.faithfulness import (
     control_maps,
     curve_areas,
@@ -142,10 +143,10 @@ class Verdicts:
 # %% ../../nbs/explaining/62_verdicts.ipynb #9b54b746
 def agreement(
     trace: Trace,  # of N clips, one row each
-    effects: KnockOuts,  # of the same clips, see sda.explaining.effects
+    effects: Attribution,  # of the same clips, see sda.explaining.effects
 ) -> tuple[list[Finding], str]:  # findings and a plain sentence
     """How far tables of weights and of contributions can be read as tables of effects."""
-    table = weight_against_effect(trace, effects)
+    table = rank_agreement([from_trace(trace), from_trace(trace, "contribution")], effects)
     found = []
     said = []
     for name in ("weight", "contribution"):
@@ -181,9 +182,9 @@ def _selection(trial: Trial) -> Iterator[str]:
     parts = []
     for block in sda_blocks(trial.model):
         yield f"leaving out every dependency of {block}"
-        parts.append(knock_out_map(trial.model, trial.clips, list(trial.labels), at=[block]))
+        parts.append(ablation_map(trial.model, trial.clips, list(trial.labels), at=[block]))
     effects = replace(
-        parts[0], effect=np.concatenate([p.effect for p in parts], 1), blocks=[p.blocks[0] for p in parts]
+        parts[0], values=np.concatenate([p.values for p in parts], 1), places=[p.places[0] for p in parts]
     )
     return *agreement(trial.trace, effects), []
 

@@ -21,7 +21,7 @@ from ..foundation.errors import SettingError
 
 # %% ../../nbs/figures/64_clips.ipynb #b8e7c06e
 def frame_labels(
-    count: int, indices: Sequence[int] | None = None, times: Sequence[float] | None = None
+    count: int, indices: Sequence[int] | None = None, times: Sequence[float] | np.ndarray | None = None
 ) -> list[str]:
     """One short caption per frame: its index and, if known, its time."""
     for name, values in (("indices", indices), ("times", times)):
@@ -42,7 +42,7 @@ def draw_frame(axes: Axes, image: np.ndarray, caption: str = "") -> None:
 def fig_clip(
     frames: ArrayLike,  # sampled frames [T,H,W,3], uint8 or float in 0..1
     indices: Sequence[int] | None = None,  # index of each frame in the file
-    times: Sequence[float] | None = None,  # its time in seconds
+    times: Sequence[float] | np.ndarray | None = None,  # its time in seconds
     title: str = "",  # e.g. id and class of the clip
     columns: int = 8,  # frames per row
 ) -> Figure:  # strip of frames

@@ -7,6 +7,7 @@ __all__ = ['fig_triptych', 'fig_interventions', 'fig_curves', 'fig_randomisation
 
 # %% ../../nbs/figures/66_effects.ipynb #a4745e9d
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,8 +90,9 @@ def fig_interventions(
     axes.set_xlabel(f"change of the {reading}", fontsize=FONT)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+    handles: list[Any] = [dot, band, tick]
     figure.legend(
-        [dot, band, tick],
+        handles,
         ["this intervention", f"the same at random, {draws} draws: range", "their mean"],
         loc="outside lower center",
         ncols=3,

@@ -29,6 +29,7 @@ from sda.figures.style import (
     stage_starts,
 )
 from ..foundation.errors import SettingError
+from ..foundation.statistics import bootstrap_interval
 from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES
 
@@ -149,19 +150,17 @@ def class_intervals(
     np.ndarray, np.ndarray, np.ndarray, list[int]
 ]:  # means, low, high [K,S,4], NaN without clips; K counts
     """Mean of every class with a 95 % bootstrap interval over its clips."""
-    values = np.asarray(values, float)
-    labels = np.asarray(labels)
+    clips = np.asarray(values, float)
+    classes = np.asarray(labels, int)
+    if len(clips) != len(classes):
+        raise SettingError(f"{len(classes)} labels for {len(clips)} clips")
+    means, low, high = np.full((3, num_classes, *clips.shape[1:]), np.nan)
     rng = np.random.default_rng(seed)
-    if len(values) != len(labels):
-        raise SettingError(f"{len(labels)} labels for {len(values)} clips")
-    means, low, high = np.full((3, num_classes, *values.shape[1:]), np.nan)
-    for k in range(num_classes):
-        mine = values[labels == k]
-        if not len(mine):
-            continue
-        drawn = mine[rng.integers(0, len(mine), (draws, len(mine)))].mean(1)
-        means[k], (low[k], high[k]) = mine.mean(0), np.percentile(drawn, [2.5, 97.5], axis=0)
-    return means, low, high, np.bincount(labels, minlength=num_classes).tolist()
+    for k in np.unique(classes):
+        mine = clips[classes == k]
+        means[k] = mine.mean(0)
+        low[k], high[k] = bootstrap_interval(mine, draws=draws, seed=rng)
+    return means, low, high, np.bincount(classes, minlength=num_classes).tolist()
 
 # %% ../../nbs/figures/65_selection.ipynb #9d67d980
 def fig_class_stages(
@@ -220,7 +219,8 @@ def selection_map(
     weights: ArrayLike,  # [N,R,4], NaN where a dependency is absent
 ) -> tuple[np.ndarray, np.ndarray]:  # positions [N,2], and the share of the variance that each axis holds [2]
     """Clips by the two principal components of their selections."""
-    flat = np.asarray(weights, float).reshape(len(weights), -1)
+    clips = np.asarray(weights, float)
+    flat = clips.reshape(len(clips), -1)
     flat = flat[:, ~np.isnan(flat).any(0)]
     if len(flat) < 3:
         raise SettingError(f"a map needs at least 3 clips, there are {len(flat)}")
@@ -247,19 +247,19 @@ def fig_map(
     title: str = "Clips by selection",  # line above
 ) -> Figure:  # scatter plot
     """A map of clips, marked by group."""
-    places = np.asarray(places, float)
-    groups = np.asarray(groups)
-    if len(places) != len(groups):
-        raise SettingError(f"{len(groups)} groups for {len(places)} clips")
-    names = list(dict.fromkeys(groups.tolist()))
+    points = np.asarray(places, float)
+    if len(points) != len(groups):
+        raise SettingError(f"{len(groups)} groups for {len(points)} clips")
+    names = list(dict.fromkeys(groups))
     if len(names) > len(_GROUPS):
         raise SettingError(f"{len(names)} groups cannot be told apart by eye; give at most {len(_GROUPS)}")
     figure = new_figure(6.4, 4.2, title)
     axes = figure.subplots()
     for name, colour, marker in zip(names, _GROUPS, "osD^vX", strict=False):
-        mine = places[groups == name]
+        mine = points[[group == name for group in groups]]
         axes.scatter(
-            *mine.T,
+            mine[:, 0],
+            mine[:, 1],
             s=22,
             marker=marker,
             facecolors="none",
@@ -279,12 +279,12 @@ def nearest_clips(
     k: int = 5,  # how many neighbours
 ) -> tuple[list[int], list[float]]:  # the nearest clips, nearest first, and their distances in 0..1
     """The clips whose selection is most like that of one clip."""
-    weights = np.nan_to_num(np.asarray(weights, float))
-    if not -len(weights) <= index < len(weights):
-        raise SettingError(f"there is no clip {index} among {len(weights)}")
-    distance = np.abs(weights - weights[index]).sum(-1).mean(-1) / 2
+    selected = np.nan_to_num(np.asarray(weights, float))
+    if not -len(selected) <= index < len(selected):
+        raise SettingError(f"there is no clip {index} among {len(selected)}")
+    distance = np.abs(selected - selected[index]).sum(-1).mean(-1) / 2
     distance[index] = np.inf
-    order = np.argsort(distance, kind="stable")[: min(k, len(weights) - 1)]
+    order = np.argsort(distance, kind="stable")[: min(k, len(selected) - 1)]
     return order.tolist(), distance[order].tolist()
 
 # %% ../../nbs/figures/65_selection.ipynb #eb24cf7f
@@ -295,23 +295,21 @@ def confused_pairs(
     class_names: Sequence[str],  # K names
     k: int = 8,  # how many pairs
 ) -> pd.DataFrame:  # true, answer, wrong, right (clips), and a difference per dependency
-    """The most frequent confusions, and what the mistaken clips select more or less than the others of their class."""
-    weights = np.asarray(weights, float)
-    labels = np.asarray(labels)
-    answers = np.asarray(answers)
-    if not len(weights) == len(labels) == len(answers):
-        raise SettingError(f"{len(labels)} labels and {len(answers)} answers for {len(weights)} clips")
+    """The most frequent confusions, and what the mistaken clips select more than others of their class."""
+    selected = np.asarray(weights, float)
+    true = np.asarray(labels)
+    answered = np.asarray(answers)
+    if not len(selected) == len(true) == len(answered):
+        raise SettingError(f"{len(true)} labels and {len(answered)} answers for {len(selected)} clips")
     rows = []
-    for a, b in dict.fromkeys(
-        zip(labels[labels != answers].tolist(), answers[labels != answers].tolist(), strict=True)
-    ):
-        wrong = (labels == a) & (answers == b)
-        right = (labels == a) & (answers == a)
-        change = (
-            weights[wrong].mean(0) - weights[right].mean(0)
-            if right.any()
-            else np.full(len(DEPENDENCIES), np.nan)
-        )
+    for a, b in dict.fromkeys(zip(true.tolist(), answered.tolist(), strict=True)):
+        if a == b:
+            continue
+        wrong = (true == a) & (answered == b)
+        right = (true == a) & (answered == a)
+        change = np.full(len(DEPENDENCIES), np.nan)
+        if right.any():
+            change = selected[wrong].mean(0) - selected[right].mean(0)
         rows.append([class_names[a], class_names[b], int(wrong.sum()), int(right.sum()), *change])
     table = pd.DataFrame(rows, columns=["true", "answer", "wrong", "right", *DEPENDENCIES])
     return table.sort_values("wrong", ascending=False, kind="stable", ignore_index=True).head(k)
@@ -371,7 +369,6 @@ def _draw_response(figure: SubFigure, name: str, response: ArrayLike, top: float
                 axes.set_title(f"t = {t}", fontsize=FONT - 1)
         if values.ndim == 1:
             axes.set_xlabel("time t" if name == "LS" else "channel", fontsize=FONT - 1)
-        if values.ndim == 1:
             axes.set_ylabel("response", fontsize=FONT - 1)
 
 
@@ -385,8 +382,8 @@ def fig_responses(
     rows = [row for row in (upper, ["S122"] if "S122" in responses else []) if row]
     if not rows:
         raise SettingError(f"no responses to draw; they are keyed by {', '.join(DEPENDENCIES)}")
-    strips = np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=[1.3, 1][: len(rows)]))
+    strips = figure.subfigures(len(rows), 1, height_ratios=[1.3, 1][: len(rows)], squeeze=False)[:, 0]
     for row, strip in zip(rows, strips, strict=True):
-        for name, place in zip(row, np.atleast_1d(strip.subfigures(1, len(row))), strict=True):
+        for name, place in zip(row, strip.subfigures(1, len(row), squeeze=False)[0], strict=True):
             _draw_response(place, name, responses[name], max(float(np.max(responses[name])), 1e-12))
     return figure

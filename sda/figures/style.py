@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -207,7 +208,7 @@ def colour_bar(image: AxesImage, table: HeatTable, orientation: str = "horizonta
     ticks = {low: f"{low:g}", 0: "0", top: f"{top:g}"}
     if table.kind == "weight":
         ticks = {0: "0", 0.25: ".25 = uniform", top: f"{top:g}"}
-    size = {"fraction": 0.07, "aspect": 28, "pad": 0.03}
+    size: dict[str, Any] = {"fraction": 0.07, "aspect": 28, "pad": 0.03}
     if orientation == "vertical":
         size = {"fraction": 0.08, "aspect": 18}
     bar = image.axes.figure.colorbar(image, ax=image.axes, orientation=orientation, **size)

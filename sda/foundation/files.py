@@ -19,15 +19,18 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
-from .errors import DataError, FolderError
+from .errors import DataError, FolderError, SettingError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "write_atomic",
+    "save_arrays",
+    "load_arrays",
     "check_folder",
     "lock",
     "fingerprint",
@@ -96,6 +99,48 @@ def _write_into(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], obje
         file.write(content)
     else:
         content(file)
+
+
+def save_arrays(
+    path: str | Path,  # file to write; it must end in .npz
+    form: str,  # name and version of the format, e.g. "sda trace 1"
+    names: Mapping[str, Any],  # what JSON can hold: the names of rows and columns
+    arrays: Mapping[str, np.ndarray],  # by name; none may be called "names"
+) -> Path:  # the file
+    """Arrays and their names in one compressed file; nothing in it can run."""
+    import numpy as np
+
+    if Path(path).suffix != ".npz":
+        raise SettingError(f"{path} should end in .npz", subject=str(path))
+    text = np.array(json.dumps({"format": form, **names}))
+
+    def write(file: BinaryIO) -> None:
+        np.savez_compressed(file, names=text, **arrays)
+
+    return write_atomic(path, write)
+
+
+def load_arrays(
+    path: str | Path,  # file to read
+    form: str,  # the format that it must have
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # names and arrays
+    """What `save_arrays` wrote, nothing unpickled; DataError for a damaged file, or one of another kind."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path} (wanted: {form})")
+    damaged = (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, AttributeError)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = json.loads(str(file["names"]))
+            if names.pop("format") != form:
+                raise KeyError("format")
+            return names, {key: file[key] for key in file.files if key != "names"}
+    except (*damaged, zipfile.BadZipFile, zlib.error) as err:
+        raise DataError(f"{path} is not a whole file of the format {form!r}", subject=str(path)) from err
 
 
 def check_folder(

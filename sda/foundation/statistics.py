@@ -19,6 +19,7 @@ __all__ = [
     "mean_interval",
     "rank_rows",
     "spearman",
+    "rank_correlation",
     "auc",
 ]
 
@@ -168,6 +169,29 @@ def spearman(
     y = y - y.mean(-1, keepdims=True)
     size = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
     return np.where(size > 0, (x * y).sum(-1) / np.where(size > 0, size, 1), np.nan)[()]
+
+
+def rank_correlation(
+    x: ArrayLike,  # [N], or [N,M] for M numbers per clip that are pooled
+    y: ArrayLike,  # the same shape
+    draws: int = 1000,  # bootstrap samples; whole clips are drawn
+    seed: int | np.random.Generator = 0,  # of the bootstrap
+) -> tuple[float, float, float]:  # rho, low, high; NaN where one side does not vary
+    """Spearman's rank correlation over clips with a bootstrap interval."""
+    a = np.asarray(x, float)
+    b = np.asarray(y, float)
+    if a.shape != b.shape:
+        raise DataError(f"numbers of the shapes {a.shape} and {b.shape} cannot be paired")
+    if len(a) < 3:
+        raise DataError(f"{len(a)} clips are too few for a rank correlation", remedy="give at least 3")
+    pairs = np.stack([a.reshape(len(a), -1), b.reshape(len(b), -1)], -1)  # [N,M,2]
+
+    def rho(drawn: np.ndarray) -> np.ndarray:
+        flat = drawn.reshape(len(drawn), -1, 2)
+        return spearman(flat[..., 0], flat[..., 1])
+
+    low, high = bootstrap_interval(pairs, rho, draws=draws, seed=seed)
+    return float(rho(pairs[None])[0]), float(low), float(high)
 
 
 def auc(

@@ -1,10 +1,10 @@
 """One page about some clips: the answer, the selection, and what the network does without it."""
 
-import html
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,103 +13,46 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..data.sampling import Sampling
-from ..data.transforms import TransformConfig, denormalise
-from ..data.video import open_video
+from ..data.clips import ClipReader, LoadedClip
+from ..data.video import Video
 from ..explaining.cam import clip_cam
-from ..explaining.effects import (
-    Effect,
+from ..explaining.effects import Effect, logits_of, twin_index
+from ..explaining.interventions import (
     InputChange,
     Intervention,
     SelectionChange,
-    can_drop,
     drop,
     freeze,
-    logits_of,
-    partners,
-    places,
     reverse,
     uniform,
 )
-from ..explaining.trace import fingerprint, trace_clips
+from ..explaining.trace import select_blocks, trace_clips
 from ..figures.clips import fig_cam_strip, fig_clip
 from ..figures.effects import fig_interventions, fig_triptych
 from ..foundation.devices import pick_device
-from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
-from ..foundation.files import check_folder, write_atomic
-from ..networks.backbones import list_models, sda_blocks
+from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
+from ..foundation.files import check_folder, fingerprint, write_atomic
+from ..foundation.statistics import softmax
+from ..networks.backbones import VideoNet, list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
-from ..networks.checkpoints import ModelCard, load_model
-from ..testing.evaluate import softmax
-from .html import FOUR, page, picture, table, words
+from ..networks.checkpoints import load_model
+from .html import render
 
-__all__ = ["SeenClip", "see_clip", "ClipStudy", "study_clip", "verdict", "Inspection", "inspect_clips"]
+__all__ = ["ClipStudy", "study_clip", "verdict", "Inspection", "inspect_clips"]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class SeenClip:
-    """A clip as the network sees it."""
-
-    name: str  # as shown on the page
-    facts: str  # frames, size and rate in words
-    views: Tensor  # float [V,T,3,h,w]
-    frames: np.ndarray  # uint8 [T,h,w,3] of the first view
-    indices: list[int]  # their places in the file
-    times: np.ndarray | None  # their seconds, None where the source has no clock
-    true: str | None = None  # true class, if known
-
-
-def see_clip(
-    path: str | Path,  # video file or folder of frames
-    card: ModelCard,  # of the model: its sampling and transform
-    name: str = "",  # as shown; the file's name if left out
-) -> SeenClip:
-    """Decode, sample and crop a clip as the model's card says."""
-    config = TransformConfig.from_dict(card.transform)
-    transform = config.test()
-    video = open_video(path, short_side=transform.short_side)
-    lists = Sampling.from_dict(card.sampling).indices(len(video), times=video.times)
-    views = torch.stack([transform(video.frames(indices), 0)[0] for indices in lists])
-    times = None if video.times is None else video.times[lists[0]]
-    height, width = video.full_size
-    facts = f"{len(video)} frames of {width} x {height} pixels" + (
-        f", {video.fps:.3g} per second" if video.fps else ""
-    )
-    return SeenClip(
-        name or Path(path).name,
-        facts,
-        views,
-        denormalise(views[0], config.mean, config.std).numpy(),
-        list(lists[0]),
-        times,
-    )
-
-
-def bars(
-    class_names: Sequence[str],  # K names
-    probabilities: np.ndarray,  # [K]
-    true: str | None = None,  # marked, and listed even when it is not among the first
-    k: int = 5,  # how many
-) -> str:  # HTML
-    """The most probable classes as a table with bars."""
-    order = list(np.argsort(-probabilities, kind="stable"))
-    shown = order[:k] + [i for i in order[k:] if class_names[i] == true]
-    rows = "".join(
-        f"<tr><td>{html.escape(class_names[i])}{' <b>(true)</b>' * (class_names[i] == true)}</td>"
-        f'<td>{probabilities[i]:.2f}</td><td class="bar"><div style="width:{100 * probabilities[i]:.1f}%">'
-        "</div></td></tr>"
-        for i in shown
-    )
-    return f"<table>{rows}</table>"
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "clips.html"
 
 
 @dataclass
 class ClipStudy:
     """What is computed about one clip."""
 
-    seen: SeenClip  # the clip
+    name: str  # of the clip, as shown
+    true: str | None  # its class, where known
+    seen: LoadedClip  # the clip
     probabilities: np.ndarray  # [K], views averaged before the softmax
     read: str  # class whose probability is read
     blocks: list[str]  # R SDA blocks, none for another network
@@ -131,20 +74,22 @@ def clip_interventions(
     model: nn.Module,  # any network; without SDA blocks only the clip is changed
     num_frames: int,  # T, frames of the clip; the one in the middle is frozen
 ) -> list[Intervention]:
-    """What the page tries out: every dependency left out, all weights equal, the clip backwards, a frozen frame."""
+    """What the page tries: each dependency left out, equal weights, the clip backwards, a frozen frame."""
     present = [
         n for n in DEPENDENCIES if any(n in block.dependencies for block in sda_blocks(model).values())
     ]
-    inside = [drop(n) for n in present if can_drop(model, n)]
-    return [*inside, *([uniform()] if present else []), reverse(), freeze(num_frames // 2)]
+    inside: list[Intervention] = [one for one in map(drop, present) if one.fits(model)]
+    if present:
+        inside.append(uniform())
+    return [*inside, reverse(), freeze(num_frames // 2)]
 
 
 def _each(model: nn.Module, changes: Sequence[Intervention]) -> SelectionChange:
     """One change for a batch of copies: the first copy is changed as the first says, and so on."""
-    where = [places(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
+    where = [select_blocks(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
     for one in changes:
-        if getattr(one, "check", None):
-            one.check(model)
+        if isinstance(one, SelectionChange) and one.trace is not None:
+            one.trace.check_model(model)
 
     def change(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
         rows = (
@@ -177,33 +122,38 @@ def answers_under(
         copies = torch.stack([one(views) if isinstance(one, InputChange) else views for one in some])
         if len(some) == 1:
             found.append(logits_of(model, views[None], some[0]))
+        elif sda_blocks(model):
+            found.append(logits_of(model, copies, _each(model, some)))
         else:
-            found.append(logits_of(model, copies, *([_each(model, some)] if sda_blocks(model) else [])))
+            found.append(logits_of(model, copies))
     return np.concatenate(found)
 
 
 def study_clip(
-    model: nn.Module,  # network with a card
-    seen: SeenClip,  # from `see_clip`
+    model: VideoNet,  # network with a card
+    seen: LoadedClip,  # from `ClipReader.from_card(model.card)`
     draws: int = 10,  # random controls of every intervention
+    name: str = "",  # of the clip, as shown; the file's name if left out
+    true: str | None = None,  # its class, where known; else the answer is read
 ) -> ClipStudy:
     """Answer, selection, knock-outs and interventions of one clip."""
-    names = model.card.class_names
-    clip = seen.views[None]
-    if seen.true is not None and seen.true not in names:
-        raise unknown_name("class", seen.true, names)
+    names: list[str] = model.card.class_names
+    clip = seen.clip[None]
+    name = name or Path(seen.path).name
+    if true is not None and true not in names:
+        raise unknown_name("class", true, names)
     before = logits_of(model, clip)
-    read = names.index(seen.true) if seen.true else int(before.argmax())
-    tried = clip_interventions(model, seen.views.shape[1])
+    read = names.index(true) if true else int(before.argmax())
+    tried = clip_interventions(model, clip.shape[2])
     blocks = sda_blocks(model)
     single = {
         (b, d): drop(DEPENDENCIES[d], where=name)
         for b, name in enumerate(blocks)
         for d in range(4)
-        if can_drop(model, DEPENDENCIES[d], name)
+        if drop(DEPENDENCIES[d], where=name).fits(model)
     }
     every = [change for one in tried for change in (one, *(one.random(i) for i in range(draws)))]
-    logits = answers_under(model, seen.views, [*every, *single.values()])
+    logits = answers_under(model, seen.clip, [*every, *single.values()])
     done = [
         Effect(
             one.name,
@@ -211,24 +161,26 @@ def study_clip(
             after[:1],
             after[1:, None],
             np.array([read]),
-            [seen.name],
+            [name],
             list(names),
-            partners(names, ()),
+            twin_index(names, ()),
         )
         for one, after in zip(tried, logits[: len(every)].reshape(len(tried), draws + 1, -1), strict=True)
     ]
-    selected = [np.empty((0, 4))] * 3
+    weights = contributions = effect = np.empty((0, 4))
     if blocks:
         trace = trace_clips(model, clip)
         effect = np.full((len(blocks), 4), np.nan)
         for place, after in zip(single, logits[len(every) :], strict=True):
             effect[place] = softmax(before)[0, read] - softmax(after[None])[0, read]
         row = [[i for i, part in enumerate(trace.blocks) if part.split("[")[0] == block] for block in blocks]
-        selected = [
+        weights, contributions = (
             np.stack([values[:, some].mean((0, 1)) for some in row])
             for values in (trace.weights, trace.contribution())
-        ] + [effect]
-    return ClipStudy(seen, softmax(before)[0], names[read], list(blocks), *selected, done)
+        )
+    return ClipStudy(
+        name, true, seen, softmax(before)[0], names[read], list(blocks), weights, contributions, effect, done
+    )
 
 
 def verdict(
@@ -244,8 +196,8 @@ def verdict(
     worst = min(change for change, _ in removed.values())
     needed = [name for name, (change, _) in removed.items() if change < worst + 0.05]
     said = (
-        f"Averaged over the blocks, the largest weight is on {weight} ({np.nanmax(study.weights.mean(0)):.2f}) and "
-        f"the largest contribution is that of {share}. "
+        f"Averaged over the blocks, the largest weight is on {weight} "
+        f"({np.nanmax(study.weights.mean(0)):.2f}) and the largest contribution is that of {share}. "
     )
     if worst > -0.05:
         return said + "No single dependency matters for this answer: without any one of them it stays."
@@ -265,76 +217,66 @@ def draw_interventions(
     """Every intervention on one clip beside the same at random."""
     changes, drawn = zip(*map(study.change, study.done), strict=True)
     ends = [(d.min(), d.mean(), d.max()) if len(d) else (np.nan,) * 3 for d in drawn]
-    return fig_interventions(
-        [e.name for e in study.done],
-        changes,
-        *zip(*ends, strict=True),
-        draws=len(drawn[0]),
-        reading=f"probability of '{study.read}'",
-    )
+    low, mean, high = zip(*ends, strict=True)
+    names = [e.name for e in study.done]
+    reading = f"probability of '{study.read}'"
+    return fig_interventions(names, changes, low, mean, high, len(drawn[0]), reading=reading)
 
 
-def selection_part(
+def facts(
+    seen: LoadedClip,  # from a reader
+) -> str:  # e.g. "24 frames of 72 x 72 pixels, 12 per second"
+    """What the source of a clip is like."""
+    video = seen.source
+    said = f"{len(video)} frames"
+    if isinstance(video, Video):
+        height, width = video.full_size
+        said += f" of {width} x {height} pixels"
+        if video.fps:
+            said += f", {video.fps:.3g} per second"
+    return said
+
+
+def best_classes(
     study: ClipStudy,  # from `study_clip`
-    model_name: str,  # as shown
-) -> str:  # HTML
-    """The triptych with its verdict, or the sentence that there is no selection."""
-    if not study.blocks:
-        names = list_models("sda_*")
-        return words(
-            f"{model_name} has no SDA blocks, so it selects nothing. Those that do have names that begin with "
-            f"sda_, such as {names[0]} and {names[-1]}; sda models lists all {len(names)}."
-        )
-    figure = fig_triptych(
-        study.weights, study.contributions, study.effects, study.blocks, reading="probability"
-    )
-    return words(verdict(study)) + picture(
-        figure,
-        "Weight, contribution and effect of every block, input at the top. The outlined cell is the largest of "
-        f"its row. Effect: how much the probability of '{study.read}' falls when this dependency is left out of "
-        "this block and the others share its weight. A red cell was needed, a blue one was in the way.",
-    )
+    class_names: Sequence[str],  # K names
+    k: int = 5,  # how many
+) -> list[tuple[str, float]]:
+    """The most probable classes, and the true one even when it is not among them."""
+    order = np.argsort(-study.probabilities, kind="stable")
+    shown = [*order[:k], *(i for i in order[k:] if class_names[i] == study.true)]
+    return [(class_names[i], float(study.probabilities[i])) for i in shown]
 
 
-def cam_part(
-    model: nn.Module,  # network with a card
-    seen: SeenClip,  # the clip; its first view is asked about
-) -> str:  # HTML
-    """Grad-CAM of the first view, or the sentence what is missing for it."""
-    try:
-        cam = clip_cam(model, seen.views[0])
-    except ImportError as err:
-        return words(f"Not drawn: {err}.")
-    return picture(
-        fig_cam_strip(seen.frames, cam.scaled("clip"), cam.range, cam.title, cam.note, indices=seen.indices),
-        f"Where the evidence for '{cam.target}' lies, on one scale for the whole clip. A map is coarse, and "
-        "even a network with random weights prefers what stands out: a question to ask, not an explanation.",
-    )
-
-
-def clip_page(
+def clip_part(
     study: ClipStudy,  # from `study_clip`
-    model: nn.Module,  # the network that was studied
-) -> str:  # HTML
-    """Everything about one clip."""
+    model: VideoNet,  # the network that was studied
+) -> dict[str, Any]:
+    """What the template needs to know about one clip; texts and figures."""
     seen = study.seen
-    name = getattr(model, "name", "This network")
-    views = f" Of {len(seen.views)} views the first is shown; answer and weights are averaged over all." * (
-        len(seen.views) > 1
+    part: dict[str, Any] = {
+        "study": study,
+        "facts": facts(seen),
+        "views": len(seen.clip),
+        "strip": fig_clip(seen.frames, seen.indices[0], seen.times),
+        "best": best_classes(study, model.card.class_names),
+        "verdict": verdict(study),
+        "triptych": None,
+        "interventions": draw_interventions(study),
+        "cam": None,
+    }
+    if study.blocks:
+        part["triptych"] = fig_triptych(
+            study.weights, study.contributions, study.effects, study.blocks, reading="probability"
+        )
+    try:
+        cam = clip_cam(model, seen.clip[0])
+    except ImportError as err:
+        return part | {"no_cam": str(err)}
+    strip = fig_cam_strip(
+        seen.frames, cam.scaled("clip"), cam.range, cam.title, cam.note, indices=seen.indices[0]
     )
-    out = words(f"{seen.facts}; the network saw {len(seen.frames)} of them.{views}")
-    out += picture(
-        fig_clip(seen.frames, seen.indices, seen.times), "The frames that the network saw, after the crop."
-    )
-    out += words("Answer", tag="h3") + bars(model.card.class_names, study.probabilities, seen.true)
-    out += words("Selection: weight, contribution, effect", tag="h3") + selection_part(study, name)
-    out += words("What happens if", tag="h3") + picture(
-        draw_interventions(study),
-        "Each intervention changes the network or the clip and asks again. Grey: the same "
-        "intervention at random (another dependency in every block, another order, another frame). A dot inside the "
-        "grey is nothing special.",
-    )
-    return out + words("Where the evidence lies", tag="h3") + cam_part(model, seen)
+    return part | {"cam": cam, "cam_strip": strip}
 
 
 @dataclass
@@ -348,53 +290,32 @@ class Inspection:
 
 def overview(
     studies: Sequence[ClipStudy],  # one per clip that is shown
-    failed: Mapping[str, str],  # clip -> why it is not shown
-    model: nn.Module,  # the network that was studied
-    source: str,  # where it comes from, e.g. " from model.safetensors"; may be empty
-) -> str:  # HTML
-    """The opening of the page: the model, a row per clip, and the clips that are missing."""
+    class_names: Sequence[str],  # K names
+) -> pd.DataFrame:
+    """A row per clip: the answer, and with SDA blocks the largest weight and the largest effect."""
     rows = []
     for s in studies:
-        row = {
-            "clip": s.seen.name,
-            "answer": model.card.class_names[s.probabilities.argmax()],
+        row: dict[str, object] = {
+            "clip": s.name,
+            "answer": class_names[int(s.probabilities.argmax())],
             "probability": float(s.probabilities.max()),
         }
-        if any(other.seen.true for other in studies):
-            row["true class"] = s.seen.true
+        if any(other.true for other in studies):
+            row["true class"] = s.true
         removed = {e.name: s.change(e)[0] for e in s.done if e.name.startswith("without ")}
         if removed:
-            worst = min(removed, key=removed.get)
-            row |= {
-                "largest weight": DEPENDENCIES[np.nanargmax(s.weights.mean(0))],
-                "largest effect": f"{worst} ({removed[worst]:+.2f})",
-            }
+            change, worst = min((change, name) for name, change in removed.items())
+            row["largest weight"] = DEPENDENCIES[int(np.nanargmax(s.weights.mean(0)))]
+            row["largest effect"] = f"{worst} ({change:+.2f})"
         rows.append(row)
-    out = words(
-        f"Model: {getattr(model, 'name', type(model).__name__)}{source}, {len(model.card.class_names)} classes, "
-        f"fingerprint {fingerprint(model)}. It knows no other classes: a clip of anything else gets one of them."
-    )
-    out += f'<div class="left">{table(pd.DataFrame(rows))}</div>'
-    if any("largest weight" in row for row in rows):
-        out += words(FOUR) + '<div class="limit">'
-        out += (
-            words(
-                "A weight is not an effect. Weights say what was taken, effects what the answer rests on; read the "
-                "right column before you believe the left."
-            )
-            + "</div>"
-        )
-    if failed:
-        lost = pd.DataFrame({"clip": failed.keys(), "why": failed.values()})
-        out += f'<div class="left">{table(lost, "Not shown")}</div>'
-    return out
+    return pd.DataFrame(rows)
 
 
 def _shown_names(paths: Iterable[str | Path]) -> dict[str, str]:
     """Path -> the file's name, or the path where two files share a name; a path given twice counts once."""
-    paths = [str(path) for path in dict.fromkeys(paths)]
-    named = [Path(path).name or path for path in paths]
-    return {path: name if named.count(name) == 1 else path for path, name in zip(paths, named, strict=True)}
+    once = list(dict.fromkeys(map(str, paths)))
+    named = [Path(path).name or path for path in once]
+    return {path: name if named.count(name) == 1 else path for path, name in zip(once, named, strict=True)}
 
 
 def _target(out: str | Path) -> Path:
@@ -409,7 +330,7 @@ def _target(out: str | Path) -> Path:
 
 def inspect_clips(
     paths: Sequence[str | Path],  # video files, or folders of frames
-    checkpoint: str | Path | nn.Module,  # model file, or a network that `load_model` has loaded
+    checkpoint: str | Path | VideoNet,  # model file, or a network that `load_model` has loaded
     out: str | Path = "report.html",  # the page; replaced if it exists
     true: Mapping[str, str] | None = None,  # true class by file name, where known
     draws: int = 10,  # random controls of every intervention
@@ -423,39 +344,53 @@ def inspect_clips(
     if not paths:
         raise SettingError("There is nothing to inspect: name at least one clip.")
     out = _target(out)
-    source = "" if isinstance(checkpoint, nn.Module) else f" from {Path(checkpoint).name}"
+    source = "" if isinstance(checkpoint, VideoNet) else f" from {Path(checkpoint).name}"
     model = (
-        checkpoint
-        if isinstance(checkpoint, nn.Module)
-        else load_model(checkpoint, device=pick_device(device))
+        checkpoint if isinstance(checkpoint, VideoNet) else load_model(checkpoint, device=pick_device(device))
     )
-    card = getattr(model, "card", None)
-    studies = {}
-    failed = {}
-    if card is None or not card.transform or not card.sampling:
-        raise DataError(
-            f"The model{source} does not say how clips are sampled and cropped: use a file that sda train "
-            "wrote."
-        )
-    for name in (true or {}).values():
-        if name not in card.class_names:
-            raise unknown_name("class", name, card.class_names)
-    for path, name in tqdm(_shown_names(paths).items(), desc="inspect", unit="clip", disable=not progress):
-        try:
-            seen = see_clip(path, card, name)
-            seen.true = (true or {}).get(Path(path).name)
-            study = study_clip(model, seen, draws)
-            studies[name] = study, clip_page(study, model)
-        except (VideoError, OSError, ValueError) as err:
-            failed[name] = str(err)
-    for name, why in failed.items():
-        log.warning("%s is not on the page: %s", name, why)
+    reader = ClipReader.from_card(model.card)
+    known = dict(true or {})
+    for name in known.values():
+        if name not in model.card.class_names:
+            raise unknown_name("class", name, model.card.class_names)
+    studies, failed = _studies(model, reader, paths, known, draws, progress)
     if not studies:
         raise RunError("None of the clips can be shown. " + " ".join(failed.values()))
-    title = (
-        title
-        or (next(iter(studies)) if len(studies) == 1 else f"{len(studies)} clips") + ": selected, and needed"
+    first = studies[0].name if len(studies) == 1 else f"{len(studies)} clips"
+    text = render(
+        TEMPLATE,
+        title=title or f"{first}: selected, and needed",
+        headings=["Overview", *(study.name for study in studies)],
+        model=model.name,
+        source=source,
+        class_names=model.card.class_names,
+        fingerprint=fingerprint(model),
+        overview=overview(studies, model.card.class_names),
+        failed=failed,
+        lost=pd.DataFrame({"clip": failed.keys(), "why": failed.values()}),
+        others=list_models("sda_*"),
+        parts_of_clips=[clip_part(study, model) for study in studies],
     )
-    sections = {"Overview": overview([s for s, _ in studies.values()], failed, model, source)}
-    write_atomic(out, page(title, sections | {name: text for name, (_, text) in studies.items()}))
-    return Inspection(out, list(studies), failed)
+    write_atomic(out, text)
+    log.info("page in %s", out)
+    return Inspection(out, [study.name for study in studies], failed)
+
+
+def _studies(
+    model: VideoNet,
+    reader: ClipReader,
+    paths: Sequence[str | Path],
+    true: Mapping[str, str],
+    draws: int,
+    progress: bool,
+) -> tuple[list[ClipStudy], dict[str, str]]:
+    """Every clip that can be read, studied; and why the others cannot, by name."""
+    studies = []
+    failed = {}
+    for path, name in tqdm(_shown_names(paths).items(), desc="inspect", unit="clip", disable=not progress):
+        try:
+            studies.append(study_clip(model, reader(path), draws, name, true.get(Path(path).name)))
+        except (VideoError, OSError, ValueError) as err:
+            failed[name] = str(err)
+            log.warning("%s is not on the page: %s", name, err)
+    return studies, failed

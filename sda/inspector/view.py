@@ -1,46 +1,26 @@
-"""Widgets that show the state of an inspector and set it, and do nothing else"""
-
-__all__ = ["log", "guarded", "log_html", "verdicts_html", "InspectorView"]
+"""Widgets that show the state of an inspector and set it, and do nothing else."""
 
 import asyncio
 import html
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..explaining.cam import METHODS
 from ..explaining.verdicts import Verdicts
-from ..networks.backbones import stage_of
+from ..foundation.errors import SettingError
 from ..networks.blocks import DEPENDENCIES
-from .session import (
-    ACTIONS,
-    BESIDE,
-    COMPARE,
-    MEASURED,
-    OUTCOMES,
-    OVERLAYS,
-    PANELS,
-    PRESETS,
-    SORTS,
-    TARGETS,
-    VIEWS,
-    Inspector,
-)
+from .controls import import_widgets, make_controls
+from .figures import BESIDE, PANELS
+from .session import MEASURED, PRESETS, Session
+
+__all__ = ["InspectorView"]
 
 log = logging.getLogger(__name__)
-
-
-def _widgets() -> Any:
-    """The widget package; only the panel needs it."""
-    try:
-        import ipywidgets
-    except ImportError as err:
-        raise ImportError("the panel needs ipywidgets: pip install ipywidgets") from err
-    return ipywidgets
+Steps = Generator[None, None, str]  # of a job; its last words are returned
 
 
 def guarded(method: Callable) -> Callable:
@@ -100,368 +80,7 @@ def verdicts_html(verdicts: Verdicts | None) -> str:
     return f'<ul style="margin:0;max-width:60em">{said}{lost}</ul>'
 
 
-def _toggles(w: Any, options: Sequence, words: str, width: str) -> Any:
-    """Buttons of which one is down, with their name on the same line."""
-    line = w.Layout(
-        width="auto", display="flex", align_items="baseline"
-    )  # the widget's own style stacks them
-    return w.ToggleButtons(
-        options=options,
-        description=words,
-        layout=line,
-        style={"button_width": width, "description_width": "initial"},
-    )
-
-
-class _Choosing:
-    """The controls by name; part of `InspectorView`."""
-
-    def _bar(self, w: Any, ins: Inspector) -> dict:
-        """Choosing a clip."""
-        names = [("any", ""), *((n, n) for n in ins.provider.class_names)]
-        wide = w.Layout(width="330px")
-        orders = [s for s in SORTS if s in ("list", "effect") or s in ins.table]
-        late = {"continuous_update": False}  # a change counts when the mouse is released
-        bar = {
-            "clip_id": w.Combobox(options=ins.provider.ids(), description="clip", layout=wide, **late),
-            "true": w.Dropdown(options=names, description="true", layout=wide),
-            "predicted": w.Dropdown(options=names, description="answered", layout=wide),
-            "outcome": _toggles(w, OUTCOMES, "outcome", "70px"),
-            "dominant": w.Dropdown(
-                options=[("any", ""), *((d, d) for d in DEPENDENCIES)], description="largest"
-            ),
-            "sort": w.Dropdown(options=orders, description="order"),
-        }
-        for name in ("confidence", "entropy"):
-            bar[name] = w.FloatRangeSlider(
-                value=(0, 1), min=0, max=1, step=0.005, description=name, readout_format=".3f", **late
-            )
-        words = {
-            "previous": "◀ Previous",
-            "next": "Next ▶",
-            "random": "Random",
-            "reset": "Reset",
-            "cancel": "Cancel",
-        }
-        return bar | self._data(w, ins) | self._buttons(w, words)
-
-    def _data(self, w: Any, ins: Inspector) -> dict:
-        """What is looked into."""
-        where = getattr(ins.provider, "where", {})
-        wide = w.Layout(width="480px")
-        names = {"root": "dataset", "split": "split", "checkpoint": "checkpoint A", "other": "checkpoint B"}
-        made = {
-            name: w.Text(
-                value=str(where.get(name, "")),
-                description=text,
-                layout=wide,
-                style={"description_width": "95px"},
-            )
-            for name, text in names.items()
-        }
-        return made | self._buttons(w, {"open data": "Open"})
-
-    def _buttons(self, w: Any, words: dict[str, str]) -> dict:
-        """Buttons that call the method of their name."""
-        made = {
-            name: w.Button(description=text, layout=w.Layout(width="auto")) for name, text in words.items()
-        }
-        for name, button in made.items():
-            button.on_click(lambda _, name=name: self.click(name))
-        return made
-
-
-class _Looking(_Choosing):
-    """Controls of the pictures."""
-
-    def _looks(self, w: Any, ins: Inspector) -> dict:
-        """How the clip and its selection are drawn."""
-        short = w.Layout(width="250px")
-        layers = [(text, name) for name, text in ins.provider.layers().items()]
-        if ins.state.layer not in dict(layers).values():
-            layers.append((ins.state.layer, ins.state.layer))
-        frames = len(ins.provider.seen(ins.state.clip_id or ins.table.video[0]).frames)
-        scales = [("per clip", "clip"), ("per frame", "frame"), ("shared with B", "shared")]
-        play = w.Play(min=0, max=frames - 1, interval=400, description="play")
-        slider = w.IntSlider(min=0, max=frames - 1, description="frame")
-        play.link = w.jslink((play, "value"), (slider, "value"))
-        return {
-            "overlay": w.Dropdown(options=OVERLAYS, description="overlay", layout=short),
-            "layer": w.Dropdown(options=layers, description="layer", layout=short),
-            "target": w.Dropdown(
-                options=TARGETS,
-                description="evidence for",
-                layout=short,
-                style={"description_width": "initial"},
-            ),
-            "method": w.Dropdown(options=list(METHODS), description="method", layout=short),
-            "scale": _toggles(w, scales, "scale", "125px"),
-            "opacity": w.FloatSlider(min=0, max=1, step=0.05, description="opacity", continuous_update=False),
-            "play": play,
-            "frame": slider,
-            "view": _toggles(w, VIEWS, "selection", "145px"),
-        }
-
-
-class _Changing(_Looking):
-    """Controls of what is done to a clip."""
-
-    def _changes(self, w: Any, ins: Inspector) -> dict:
-        """Interventions and comparisons."""
-        blocks = list(dict.fromkeys(b.split("[")[0] for b in ins.provider.trace.blocks))
-        scopes = ["all", *dict.fromkeys(stage_of(b) for b in blocks), *blocks]
-        late = {"continuous_update": False}
-        sliders = {
-            f"weight {d}": w.FloatSlider(min=0, max=1, step=0.01, value=0.25, description=d, **late)
-            for d in DEPENDENCIES
-        }
-        for slider in sliders.values():
-            slider.observe(self._on_weights, names="value")
-        made = {
-            "scope": w.Dropdown(options=scopes, description="where"),
-            "action": w.Dropdown(options=ACTIONS, description="what"),
-            **sliders,
-            "compare_id": w.Combobox(
-                options=["", *ins.provider.ids()],
-                description="clip B",
-                **late,
-                layout=w.Layout(width="330px"),
-            ),
-            "compare": _toggles(w, COMPARE if ins.provider.other else COMPARE[:1], "beside", "100px"),
-            "most": w.Dropdown(
-                options=(6, 12, 30, 60),
-                value=12,
-                description="clips at most",
-                style={"description_width": "initial"},
-            ),
-        }
-        words = {
-            "run": "Change it",
-            "run all": "Change all that fit",
-            "undo": "Undo",
-            "swap": "Swap A and B",
-            "trust": "Measure over these clips",
-            "most different": "Same class, most different",
-            "most alike": "Other class, most alike",
-        }
-        return made | self._buttons(w, words)
-
-
-class _Controls(_Changing):
-    """All controls."""
-
-    def _keeping(self, w: Any) -> dict:
-        """Files, code and clips of one's own."""
-        made = {
-            "panel": w.Dropdown(options=[*PANELS, *MEASURED], description="panel"),
-            "folder": w.Text(value="inspector", description="folder"),
-            "text": w.Textarea(description="text", layout=w.Layout(width="95%", height="150px")),
-            "path": w.Text(description="path", placeholder="of a video or a folder of frames"),
-            "upload": w.FileUpload(
-                accept="video/*",
-                multiple=False,
-                description="Upload (up to 8 MB)",
-                layout=w.Layout(width="auto"),
-            ),
-        }
-        made["upload"].observe(self._on_upload, names="value")
-        words = {
-            "png": "Save PNG",
-            "svg": "Save SVG",
-            "pin": "Pin",
-            "sheet": "Save sheet",
-            "code": "Copy as code",
-            "state": "Show state",
-            "load": "Load state",
-            "open": "Open path",
-        }
-        return made | self._buttons(w, words)
-
-
-class _Doing:
-    """What the buttons of the bar and of the changes do; each is one call, guarded by `press`."""
-
-    def do_next(self) -> None:
-        self.inspector.move(+1)
-
-    def do_previous(self) -> None:
-        self.inspector.move(-1)
-
-    def do_random(self) -> None:
-        self.inspector.move(0)
-
-    def do_swap(self) -> None:
-        self.inspector.swap()
-
-    def do_reset(self) -> None:
-        self.inspector.reset()
-        self.pull()
-
-    def do_run(self) -> None:
-        self.inspector.run()
-        self._show_log()
-
-    def do_undo(self) -> None:
-        self.inspector.undo()
-        self._show_log()
-
-    def _show_log(self) -> None:
-        self.shown["log"].value = log_html(self.inspector.log)
-        self._put("log", self.inspector.png("log") if self.inspector.log else b"")
-
-    def _preset(self, kind: str) -> None:
-        self.inspector.preset(kind)
-
-    def do_most_different(self) -> None:
-        self._preset(PRESETS[0])
-
-    def do_most_alike(self) -> None:
-        self._preset(PRESETS[1])
-
-
-class _Handlers(_Doing):
-    """What all buttons do."""
-
-    def _save(self, panel: str, kind: str) -> str:
-        return f"saved {self.inspector.save(self.controls['folder'].value, panel, kind)} and what it shows"
-
-    def do_png(self) -> str:
-        return self._save(self.controls["panel"].value, "png")
-
-    def do_svg(self) -> str:
-        return self._save(self.controls["panel"].value, "svg")
-
-    def do_sheet(self) -> str:
-        return self._save("sheet", "png")
-
-    def do_pin(self) -> str:
-        count = self.inspector.pin(self.controls["panel"].value)
-        self.shown["pins"].children = [
-            self.widgets.Image(value=one, format="png") for one in self.inspector.pins
-        ]
-        return f"{count} pinned"
-
-    def do_code(self) -> None:
-        self.controls["text"].value = self.inspector.code(self.controls["panel"].value)
-
-    def do_state(self) -> None:
-        self.controls["text"].value = self.inspector.state.to_json()
-
-    def do_load(self) -> None:
-        self.inspector.state.load_json(self.controls["text"].value)
-        self.pull()
-
-    def do_open(self) -> None:
-        self._added(self.inspector.provider.add_path(self.controls["path"].value))
-
-    def do_open_data(self) -> str:
-        self.inspector.open(*(self.controls[name].value for name in ("root", "checkpoint", "split", "other")))
-        return f"looking into {self.inspector.provider.name} and {len(self.inspector.table)} clips"
-
-    def _added(self, clip_id: str) -> None:
-        for name in ("clip_id", "compare_id"):
-            self.controls[name].options = self.inspector.provider.ids()
-        self.inspector.choose(clip_id)
-
-
-class _Working(_Handlers):
-    """Work in steps."""
-
-    JOBS = ("run all", "trust")
-    working = stopped = False
-
-    def do_cancel(self) -> str:
-        if not self.working:
-            raise ValueError("there is nothing to cancel")
-        self.stopped = True
-        return "stopping after this step …"
-
-    def do_run_all(self) -> str:
-        return _finished(self._work("run all"))
-
-    def do_trust(self) -> str:
-        return _finished(self._work("trust"))
-
-    def _work(self, name: str) -> Iterator[None]:
-        """Take the steps of a job and show what is known; its last words are returned."""
-        if self.working:
-            raise ValueError("still measuring; wait, or press Cancel")
-        self.working = True
-        self.stopped = False
-        self.controls["cancel"].disabled = False
-        ins = self.inspector
-        trust = name == "trust"
-        try:
-            for words in ins.judging(self.controls["most"].value) if trust else ins.running(everywhere=True):
-                if trust:
-                    self.shown["trust"].value = verdicts_html(ins.judged)
-                self.say(f"working … {words}")
-                yield
-                if self.stopped:
-                    return "stopped; " + (
-                        "what was measured so far is shown" if trust else "nothing was changed"
-                    )
-        finally:
-            self.working = False
-            self.controls["cancel"].disabled = True
-            self._show_trust() if trust else self._show_log()
-        return "" if trust else "the clips can now be put in order of this effect"
-
-    def _show_trust(self) -> None:
-        """Verdicts in words and pictures, as far as they are known."""
-        judged = self.inspector.judged
-        self.shown["trust"].value = verdicts_html(judged)
-        for panel in (p for p in MEASURED if p != "log"):
-            known = judged is not None and (
-                judged.findings
-                if panel == "trust"
-                else panel.removeprefix("curves over ") in {c.over.iloc[0] for c in judged.curves}
-            )
-            self._put(panel, self.inspector.png(panel) if known else b"")
-
-
-def _finished(work: Iterator[None]) -> str:
-    """Take all steps; the last words."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
-class _Clicking(_Working):
-    """Clicks, which must not keep the kernel from listening."""
-
-    def click(self, name: str) -> None:
-        """What the browser calls: long work becomes a task where an event loop runs."""
-        try:
-            loop = asyncio.get_running_loop() if name in self.JOBS else None
-        except RuntimeError:
-            loop = None
-        if loop is None or self.working:
-            self.press(name)
-        else:
-            self.task = loop.create_task(self._in_background(name))
-
-    async def _in_background(self, name: str) -> None:
-        """The steps of a job, with a breath between them."""
-        work = self._work(name)
-        words = ""
-        try:
-            while True:
-                next(work)
-                await asyncio.sleep(0.02)
-        except StopIteration as end:
-            words = end.value
-        except Exception as err:
-            log.debug("in the inspector", exc_info=True)
-            self.wrong = str(err) or type(err).__name__
-            if self.inspector.strict:
-                raise
-        finally:
-            self.say(self.wrong or words, error=bool(self.wrong))
-
-
+_JOBS = ("run all", "trust")  # what takes so long that it can be cancelled
 _FILTERS = ("true", "predicted", "outcome", "dominant", "sort", "confidence", "entropy")
 _LINKED = (
     "clip_id",
@@ -480,8 +99,74 @@ _LINKED = (
 )
 
 
-class _Showing(_Controls, _Clicking):
-    """From the state to the controls and the pictures."""
+class InspectorView:
+    """The panel: widgets that show the state and set it."""
+
+    def __init__(
+        self,
+        inspector: Session,  # what to show
+    ):
+        self.widgets = import_widgets()
+        self.inspector = inspector
+        self.quiet = False
+        self.busy = False
+        self.wrong = ""
+        self.working = False  # a job is being done
+        self.stopped = False  # it should end after this step
+        self.task: asyncio.Task[None] | None = None  # the job, where an event loop runs
+        self.box = self.widgets.VBox()
+        self._make()
+        inspector.state.observe(self._on_state)
+        inspector.observe(self._on_provider, names="provider")
+
+    def _make(self) -> None:
+        """Every widget anew, in the box that is on the page."""
+        w, inspector = self.widgets, self.inspector
+        self.images = {
+            name: w.Image(
+                format="png", layout=w.Layout(max_width="100%", align_self="flex-start", display="none")
+            )
+            for name in (*PANELS, *MEASURED)
+        }
+        for name, image in self.images.items():
+            image.add_class("sda-" + name.replace(" ", "-"))
+        self.notes = {name: w.HTML() for name in self.images}
+        self.shown = {
+            "status": w.HTML(),
+            "count": w.HTML(),
+            "log": w.HTML(log_html([])),
+            "pins": w.VBox(),
+            "trust": w.HTML(verdicts_html(None)),
+        }
+        self.shown["status"].add_class("sda-status")
+        self.controls = make_controls(w, inspector, self.click)
+        self.controls["cancel"].disabled = True
+        self.pull()
+        for name in _LINKED:
+            self.controls[name].observe(self._on_control, names="value")
+        for name in _FILTERS:
+            self.controls[name].observe(self._on_filter, names="value")
+        for d in DEPENDENCIES:
+            self.controls[f"weight {d}"].observe(self._on_weights, names="value")
+        self.controls["upload"].observe(self._on_upload, names="value")
+        self.box.children = _laid_out(w, self.controls, self.images, self.notes, self.shown)
+        self._redraw(set(PANELS))
+
+    @guarded
+    def _on_provider(self, change: dict) -> None:
+        """Other data or another network: new controls in the same place."""
+        self.stopped = True  # whatever is being measured is of the old data
+        old = _below(self.widgets.Widget, (self.box.children, self.controls["play"].link))
+        self._make()
+        _put_away(old)
+
+    @guarded
+    def _on_state(self, change: dict) -> None:
+        """A setting changed, wherever from: show it, redraw what depends on it."""
+        if change["name"] not in self.inspector.state.names():
+            return
+        self.pull()
+        self._redraw({panel for panel, (_, names) in PANELS.items() if change["name"] in names})
 
     def say(self, text: str, error: bool = False) -> None:
         """One line about what is going on."""
@@ -505,10 +190,6 @@ class _Showing(_Controls, _Clicking):
         finally:
             self.quiet = quiet
 
-
-class _Drawing(_Showing):
-    """Pictures, and reasons why there are none."""
-
     def _redraw(self, panels: set[str]) -> None:
         """Draw these panels; one that cannot be drawn says why and shows nothing."""
         state, failed = self.inspector.state, None
@@ -530,14 +211,10 @@ class _Drawing(_Showing):
         self.images[panel].value = data
         self.images[panel].layout.display = None if data else "none"
 
-
-class _Listening(_Drawing):
-    """What happens when a control is moved."""
-
     @guarded
     def press(self, name: str) -> object:
         """What a click on this button does."""
-        return getattr(self, "do_" + name.replace(" ", "_"))()
+        return getattr(self, "_do_" + name.replace(" ", "_"))()
 
     @guarded
     def _on_control(self, change: dict) -> None:
@@ -574,90 +251,185 @@ class _Listening(_Drawing):
         for file in change["new"]:
             self._added(self.inspector.provider.add(file["name"], bytes(file["content"])))
 
+    def click(self, name: str) -> None:
+        """What the browser calls: long work becomes a task where an event loop runs."""
+        try:
+            loop = asyncio.get_running_loop() if name in _JOBS else None
+        except RuntimeError:
+            loop = None
+        if loop is None or self.working:
+            self.press(name)
+        else:
+            self.task = loop.create_task(self._in_background(name))
 
-class _Made(_Listening):
-    """Making the widgets, once and again."""
+    async def _in_background(self, name: str) -> None:
+        """The steps of a job, with a breath between them."""
+        work = self._work(name)
+        words = ""
+        try:
+            while True:
+                next(work)
+                await asyncio.sleep(0.02)
+        except StopIteration as end:
+            words = end.value
+        except Exception as err:
+            log.debug("in the inspector", exc_info=True)
+            self.wrong = str(err) or type(err).__name__
+            if self.inspector.strict:
+                raise
+        finally:
+            self.say(self.wrong or words, error=bool(self.wrong))
 
-    def _make(self) -> None:
-        """Every widget anew, in the box that is on the page."""
-        w, inspector = self.widgets, self.inspector
-        self.images = {
-            name: w.Image(
-                format="png", layout=w.Layout(max_width="100%", align_self="flex-start", display="none")
+    def _do_cancel(self) -> str:
+        if not self.working:
+            raise SettingError("there is nothing to cancel")
+        self.stopped = True
+        return "stopping after this step …"
+
+    def _do_run_all(self) -> str:
+        return _finished(self._work("run all"))
+
+    def _do_trust(self) -> str:
+        return _finished(self._work("trust"))
+
+    def _work(self, name: str) -> Steps:
+        """Take the steps of a job and show what is known; its last words are returned."""
+        if self.working:
+            raise SettingError("still measuring; wait, or press Cancel")
+        self.working = True
+        self.stopped = False
+        self.controls["cancel"].disabled = False
+        ins = self.inspector
+        trust = name == "trust"
+        try:
+            for words in ins.judging(self.controls["most"].value) if trust else ins.running(everywhere=True):
+                if trust:
+                    self.shown["trust"].value = verdicts_html(ins.judged)
+                self.say(f"working … {words}")
+                yield
+                if self.stopped:
+                    return (
+                        f"stopped; {'what was measured so far is shown' if trust else 'nothing was changed'}"
+                    )
+        finally:
+            self.working = False
+            self.controls["cancel"].disabled = True
+            if trust:
+                self._show_trust()
+            else:
+                self._show_log()
+        return "" if trust else "the clips can now be put in order of this effect"
+
+    def _show_trust(self) -> None:
+        """Verdicts in words and pictures, as far as they are known."""
+        judged = self.inspector.judged
+        self.shown["trust"].value = verdicts_html(judged)
+        for panel in (p for p in MEASURED if p != "log"):
+            known = judged is not None and (
+                judged.findings
+                if panel == "trust"
+                else panel.removeprefix("curves over ") in {c.over.iloc[0] for c in judged.curves}
             )
-            for name in (*PANELS, *MEASURED)
-        }
-        for name, image in self.images.items():
-            image.add_class("sda-" + name.replace(" ", "-"))
-        self.notes = {name: w.HTML() for name in self.images}
-        self.shown = {
-            "status": w.HTML(),
-            "count": w.HTML(),
-            "log": w.HTML(log_html([])),
-            "pins": w.VBox(),
-            "trust": w.HTML(verdicts_html(None)),
-        }
-        self.shown["status"].add_class("sda-status")
-        self.controls = {
-            **self._bar(w, inspector),
-            **self._looks(w, inspector),
-            **self._changes(w, inspector),
-            **self._keeping(w),
-        }
-        self.controls["cancel"].disabled = True
+            self._put(panel, self.inspector.png(panel) if known else b"")
+
+    def _do_next(self) -> None:
+        self.inspector.move(+1)
+
+    def _do_previous(self) -> None:
+        self.inspector.move(-1)
+
+    def _do_random(self) -> None:
+        self.inspector.move(0)
+
+    def _do_swap(self) -> None:
+        self.inspector.swap()
+
+    def _do_reset(self) -> None:
+        self.inspector.reset()
         self.pull()
-        for name in _LINKED:
-            self.controls[name].observe(self._on_control, names="value")
-        for name in _FILTERS:
-            self.controls[name].observe(self._on_filter, names="value")
-        inspector.state.observe(self._on_state)
-        self.box.children = _laid_out(w, self.controls, self.images, self.notes, self.shown)
-        self._redraw(set(PANELS))
 
-    def pause(self) -> None:
-        """Stop listening to the state, until `rebuild`."""
-        self.stopped = True  # whatever is being measured is of the old data
-        self.inspector.state.unobserve(self._on_state)
+    def _do_run(self) -> None:
+        self.inspector.run()
+        self._show_log()
 
-    def rebuild(self) -> None:
-        """New controls for new data, in the same place."""
-        old = _below(self.widgets.Widget, (self.box.children, self.controls["play"].link))
-        self._make()
-        _put_away(old)
+    def _do_undo(self) -> None:
+        self.inspector.undo()
+        self._show_log()
 
-    @guarded
-    def _on_state(self, change: dict) -> None:
-        """A setting changed, wherever from: show it, redraw what depends on it."""
-        if change["name"] not in self.inspector.state.names():
-            return
+    def _show_log(self) -> None:
+        self.shown["log"].value = log_html(self.inspector.log)
+        self._put("log", self.inspector.png("log") if self.inspector.log else b"")
+
+    def _preset(self, kind: str) -> None:
+        self.inspector.preset(kind)
+
+    def _do_most_different(self) -> None:
+        self._preset(PRESETS[0])
+
+    def _do_most_alike(self) -> None:
+        self._preset(PRESETS[1])
+
+    def _save(self, panel: str, kind: str) -> str:
+        return f"saved {self.inspector.save(self.controls['folder'].value, panel, kind)} and what it shows"
+
+    def _do_png(self) -> str:
+        return self._save(self.controls["panel"].value, "png")
+
+    def _do_svg(self) -> str:
+        return self._save(self.controls["panel"].value, "svg")
+
+    def _do_sheet(self) -> str:
+        return self._save("sheet", "png")
+
+    def _do_pin(self) -> str:
+        count = self.inspector.pin(self.controls["panel"].value)
+        self.shown["pins"].children = [
+            self.widgets.Image(value=one, format="png") for one in self.inspector.pins
+        ]
+        return f"{count} pinned"
+
+    def _do_code(self) -> None:
+        self.controls["text"].value = self.inspector.code(self.controls["panel"].value)
+
+    def _do_state(self) -> None:
+        self.controls["text"].value = self.inspector.state.to_json()
+
+    def _do_load(self) -> None:
+        self.inspector.state.load_json(self.controls["text"].value)
         self.pull()
-        self._redraw({panel for panel, (_, names) in PANELS.items() if change["name"] in names})
 
+    def _do_open(self) -> None:
+        self._added(self.inspector.provider.add_path(self.controls["path"].value))
 
-class InspectorView(_Made):
-    """The panel: widgets that show the state and set it."""
+    def _do_open_data(self) -> str:
+        self.inspector.open(*(self.controls[name].value for name in ("root", "checkpoint", "split", "other")))
+        return f"looking into {self.inspector.provider.name} and {len(self.inspector.table)} clips"
 
-    def __init__(
-        self,
-        inspector: Inspector,  # what to show
-    ):
-        self.widgets = _widgets()
-        self.inspector = inspector
-        self.quiet = False
-        self.busy = False
-        self.wrong = ""
-        self.box = self.widgets.VBox()
-        self._make()
+    def _added(self, clip_id: str) -> None:
+        for name in ("clip_id", "compare_id"):
+            self.controls[name].options = self.inspector.provider.ids()
+        self.inspector.choose(clip_id)
 
     def close(self) -> None:
         """Take every widget away and stop listening."""
-        self.pause()
+        self.stopped = True
+        self.inspector.state.unobserve(self._on_state)
+        self.inspector.unobserve(self._on_provider, names="provider")
         _put_away(_below(self.widgets.Widget, (self.box, self.controls["play"].link)))
 
 
-def _below(kind: type, top: Any) -> list:
+def _finished(work: Steps) -> str:
+    """Take all steps; the last words."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def _below(kind: Any, top: Any) -> list[Any]:
     """A widget and everything it holds: children, layouts, styles."""
-    found = {}
+    found: dict[int, Any] = {}
     waiting = [top]
     while waiting:
         one = waiting.pop()

@@ -1,1 +1,23 @@
 """Settings, optimiser, the trainer, exact resume, and callbacks."""
+
+from ..foundation.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "TrainConfig": ".config",
+        "RECIPES": ".config",
+        "recipe": ".config",
+        "load_config": ".config",
+        "save_config": ".config",
+        "memory_estimate": ".optimiser",
+        "TrainResult": ".resume",
+        "Callback": ".callbacks",
+        "CancelRun": ".callbacks",
+        "LivePlot": ".callbacks",
+        "TensorBoard": ".callbacks",
+        "Trainer": ".trainer",
+        "train": ".trainer",
+        "find_lr": ".trainer",
+    },
+)

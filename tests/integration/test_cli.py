@@ -31,8 +31,9 @@ from sda.foundation.runs import load_records, new_record, write_record
 from sda.inspector.page import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, save_model
-from sda.testing.evaluate import Predictions, ensemble
-from sda.training.trainer import RECIPES, TrainConfig
+from sda.testing.compare import ensemble
+from sda.testing.predictions import Predictions
+from sda.training.config import RECIPES, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sda/assets/moves_sample"
@@ -413,7 +414,7 @@ def test_a_stopped_test_goes_on(capsys, model_file, small_set, tmp_path, monkeyp
         tmp_path / "out",
         "--quiet",
     ]
-    real = sda.testing.evaluate._view_logits
+    real = sda.testing.evaluate.model_input
     calls = []
 
     def stopping(*args):
@@ -422,7 +423,7 @@ def test_a_stopped_test_goes_on(capsys, model_file, small_set, tmp_path, monkeyp
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr("sda.testing.evaluate._view_logits", stopping)
+    monkeypatch.setattr("sda.testing.evaluate.model_input", stopping)
     status, _, err = run(capsys, *words)
     assert status == 130 and "goes on from here" in err
     status, out, _ = run(capsys, *words)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sda.testing.evaluate import EvaluationError, Predictions
+from sda.foundation.errors import DataError
+from sda.testing.predictions import Predictions
 
 av = pytest.importorskip("av")
 pytest.importorskip("decord")
@@ -100,7 +101,7 @@ def test_mutated_scores_are_read_or_refused_by_name(tmp_path):
         target.write_bytes(data[: rng.integers(len(data))] if case % 5 == 4 else data)
         try:
             Predictions.load(target)
-        except EvaluationError as err:
+        except DataError as err:
             assert "mutant.npz" in str(err)
             refused += 1
     assert 200 < refused < 300

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sda.data.clips import ClipReader
 from sda.foundation.errors import FolderError, RunError, SettingError, UnknownNameError
-from sda.inspector.page import inspect_clips, see_clip, study_clip, verdict
+from sda.inspector.page import inspect_clips, study_clip, verdict
 from sda.networks.backbones import create_model
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_model, save_model
@@ -152,7 +153,7 @@ def test_missing_grad_cam_is_said_on_the_page(tmp_path, monkeypatch):
 
 
 def test_study_agrees_with_what_it_is_made_of(model):
-    seen = see_clip(RIGHTWARD, model.card)
+    seen = ClipReader.from_card(model.card)(RIGHTWARD)
     study = study_clip(model, seen, draws=3)
     table = predict(RIGHTWARD, model, top=20).set_index("class")["probability"]
     np.testing.assert_allclose(study.probabilities, table[model.card.class_names], atol=1e-5)

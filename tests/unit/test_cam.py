@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sda.explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, shared_top
-from sda.explaining.trace import fingerprint
+from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model
 
 pytest.importorskip("pytorch_grad_cam")

@@ -21,6 +21,7 @@ from sda.data.datasets import (
     build_cache,
     cache_key,
     clip_loader,
+    decoded_size,
     epoch_plan,
     model_input,
     open_dataset,
@@ -219,13 +220,13 @@ def test_cached_and_decoded_items_agree(toy):
 def test_small_sets_are_cached_and_large_ones_are_not(toy, monkeypatch):
     data = open_dataset(toy, "val")
     need = sum(r.num_frames for r in data.records) * 72 * 72 * 3
-    assert data.decoded_size() == need
+    assert decoded_size(data) == need
     monkeypatch.setattr("sda.data.datasets.AUTO_CACHE", need - 1)
     assert open_dataset(toy, "val", cache="auto", progress=False).cache is None
     monkeypatch.setattr("sda.data.datasets.AUTO_CACHE", need)
     assert len(open_dataset(toy, "val", cache="auto", progress=False).cache) == 3
     unknown = ClipDataset([Record("a", data.records[0].path, 0)], NAMES)
-    assert unknown.decoded_size() is None
+    assert decoded_size(unknown) is None
 
 
 def test_the_cache_follows_its_files(toy, tmp_path):
@@ -503,7 +504,7 @@ def camera(path, height=1080, width=1920, ticks=range(0, 400, 100)):
 
 
 def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monkeypatch):
-    """1080p: the frames that leave the reader are 256 or 340 pixels high, and the network's input stays the same."""
+    """1080p: frames leave the reader 256 or 340 pixels high, and the network's input stays the same."""
     record = camera(tmp_path / "hd.mp4")
     sizes = []
     read = PyAVVideo.frames
@@ -518,7 +519,7 @@ def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monke
     sampling = Sampling("segments", 4)
     for transform, train, side in (
         (config, False, 256),
-        (MultiCrop("3x256", NAMES), False, 256),
+        (MultiCrop("3x256"), False, 256),
         (config, True, 340),
     ):
         sizes.clear()
@@ -539,7 +540,7 @@ def test_a_large_clip_is_read_no_larger_than_its_transform_needs(tmp_path, monke
 
 
 def test_nothing_is_enlarged_that_was_large_enough(tmp_path):
-    """Every crop of the reduced frame has at least the input's size, and clips below the need are untouched."""
+    """Crops of the reduced frame have at least the input's size, and smaller clips are untouched."""
     for size, scales in ((224, (1, 0.875, 0.75, 0.66)), (112, (1, 0.5)), (64, (0.9,)), (160, (1, 1 / 3))):
         side = TransformConfig(size=size, scales=scales).train(NAMES).short_side
         assert min(min(s) for s in crop_shapes(side, 2 * side, size, scales)) >= size
@@ -565,7 +566,7 @@ def test_random_crops_of_large_clips_come_from_the_resized_frame(tmp_path):
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_seconds_follow_the_clock_of_a_variable_frame_rate(tmp_path, cache):
-    """Ten frames a second, then forty: a step of .25 s is a step of .25 s in both halves, with offsets as well."""
+    """Ten frames a second, then forty: .25 s are .25 s in both halves, with offsets as well."""
     ticks = [*range(0, 1000, 100), *range(1000, 2000, 25)]
     record = camera(tmp_path / "vfr.mp4", 48, 64, ticks)
     part = Record("part", record.path, 0, 40, offset=10)
@@ -612,7 +613,7 @@ def test_pictures_without_a_clock_go_by_the_rate_of_the_sampling(tmp_path):
 
 
 def test_predict_reads_a_large_clip_small_and_by_its_clock(tmp_path, monkeypatch):
-    """The same probabilities to 1 %, from a quarter of the height; the frames are those of the dataset with that sampling."""
+    """The same probabilities to 1 %, from a quarter of the height; the frames are the dataset's."""
     from sda.networks.backbones import create_model
     from sda.networks.checkpoints import ModelCard
     from sda.testing.evaluate import predict, slide

@@ -1,48 +1,47 @@
-"""Effects: what is changed and what is not, in whatever order hooks are made; bad input explained; exact sums."""
+"""Effects: what is changed and what is not, in whatever order hooks are made; bad input; exact sums."""
 
 import numpy as np
 import pytest
 import torch
 
+from sda.explaining.attribution import KINDS, Attribution, from_trace
 from sda.explaining.effects import (
+    ablation_map,
+    ablation_table,
+    attribute,
+    logits_of,
+    measure,
+    rank_agreement,
+    readings,
+)
+from sda.explaining.interventions import (
     blur,
-    can_drop,
     changed,
-    changed_selection,
-    check_weights,
     drop,
     drop_frames,
+    force,
     freeze,
+    from_class,
     from_clip,
-    given,
     keep,
-    knock_out_map,
-    knock_outs,
-    leak_between_clips,
-    logits_of,
-    mean_interval,
-    measure,
-    one_hot,
-    order_sensitivity,
     patch_shuffle,
-    rank_correlation,
     reverse,
-    shapley,
+    set_weights,
     shuffle,
     temperature,
     uniform,
-    weight_against_effect,
 )
 from sda.explaining.trace import Tracer, trace_clips
+from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, sda_blocks
 
 CHANGES = [
     drop("LT"),
     keep("LS", "S122"),
     keep(),
-    one_hot("LST"),
+    force("LST"),
     uniform(),
-    given([0.1, 0.2, 0.3, 0.4]),
+    set_weights([0.1, 0.2, 0.3, 0.4]),
     temperature(0.5),
     reverse(),
     shuffle(1),
@@ -72,23 +71,26 @@ def clips():
 def test_nothing_is_left_behind_and_the_control_is_seeded(change, model, clips):
     before = logits_of(model, clips)
     one, two, other = (logits_of(model, clips, change.random(s)) for s in (0, 0, 5))
-    assert (
-        np.array_equal(one, two)
-        and np.isfinite(other).all()
-        and np.isfinite(logits_of(model, clips, change)).all()
-    )
+    assert np.array_equal(one, two) and np.isfinite(other).all()
+    assert np.isfinite(logits_of(model, clips, change)).all()
     assert np.array_equal(logits_of(model, clips), before)
     with pytest.raises(RuntimeError, match="on purpose"), change.on(model):
         raise RuntimeError("on purpose")
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+def test_a_change_that_does_not_fit_leaves_no_hook_of_another(model):
+    with pytest.raises(UnknownNameError), changed(model, drop("LTS"), reverse(), drop("LT")):
+        pass
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
 def test_a_tracer_hears_the_changed_weights_whoever_came_first(model, clips):
     with torch.no_grad():
-        with Tracer(model) as tracer, one_hot("LS").on(model):
+        with Tracer(model) as tracer, force("LS").on(model):
             model(clips)
         first = tracer.take()
-        with one_hot("LS").on(model), Tracer(model) as tracer:
+        with force("LS").on(model), Tracer(model) as tracer:
             model(clips)
         second = tracer.take()
     for taken in (first, second):
@@ -96,10 +98,10 @@ def test_a_tracer_hears_the_changed_weights_whoever_came_first(model, clips):
 
 
 def test_interventions_are_made_in_their_order(model, clips):
-    with changed(model, one_hot("LS"), drop("LS")):
+    with changed(model, force("LS"), drop("LS")):
         weights = trace_clips(model, clips).weights
     assert np.allclose(weights, [1 / 3, 1 / 3, 0, 1 / 3], atol=1e-6)
-    with changed(model, drop("LS"), one_hot("LS")):
+    with changed(model, drop("LS"), force("LS")):
         weights = trace_clips(model, clips).weights
     assert (weights == [0, 0, 1, 0]).all()
 
@@ -111,19 +113,31 @@ def test_only_where_asked(model, clips):
     assert np.array_equal(weights[:, :2], before[:, :2]) and (weights[:, 2:, 3] == 0).all()
 
 
+def test_leaving_out_and_equal_weights_are_what_they_say(model, clips):
+    with drop("LT").on(model):
+        assert (trace_clips(model, clips).weights[..., 1] == 0).all()
+    with uniform().on(model):
+        assert (trace_clips(model, clips).weights == 0.25).all()
+    assert len(sda_blocks(model)) == 4
+
+
 def test_split_blocks_and_fewer_dependencies(clips):
     split = make(split=2)
     trace = trace_clips(split, clips)
     with from_clip(trace, "clip-1").on(split):
         lent = trace_clips(split, clips)
     assert len(trace.blocks) == 8 and np.allclose(lent.weights, trace.weights[1], atol=1e-5)
+    assert attribute(split, clips, "gradient x weight").places == trace.blocks
     two = make(dependencies=("LT", "S122"))
-    assert np.isnan(knock_out_map(two, clips).effect[..., [0, 2]]).all()
-    shares = shapley(two, clips, [0, 1, 2], "margin")
-    assert len(shares.worth) == 4 and np.isnan(shares.values[:, [0, 2]]).all()
-    assert np.allclose(np.nansum(shares.values, 1), shares.worth["LT", "S122"] - shares.worth[()])
-    with pytest.raises(ValueError, match="no dependency 'LS'"), drop("LS").on(two):
+    assert np.isnan(ablation_map(two, clips).values[..., [0, 2]]).all()
+    labels = [0, 1, 2]
+    shares = attribute(two, clips, "shapley", labels, "margin").values
+    assert shares.shape == (3, 1, 4) and np.isnan(shares[..., [0, 2]]).all()
+    whole, none = (readings(logits_of(two, clips, *c), labels)["margin"] for c in ((), (keep(),)))
+    assert np.allclose(np.nansum(shares[:, 0], 1), whole - none)
+    with pytest.raises(UnknownNameError) as error, drop("LS").on(two):
         pass
+    assert error.value.subject == "LS" and error.value.choices == ("LT", "S122")
 
 
 class Toy(list):
@@ -135,48 +149,52 @@ class Toy(list):
 def test_a_single_dependency_has_nothing_to_put_in_its_place(model, clips):
     one = make(dependencies=["LST"])
     two = make(dependencies=("LT", "S122"))
-    found = knock_out_map(one, clips)
-    assert np.isnan(found.effect).all() and found.effect.shape == (3, 4, 4)
-    assert (
-        not can_drop(one, "LST")
-        and can_drop(two, "LT", "layer2")
-        and not can_drop(two, "LS")
-        and can_drop(model, "LS")
-    )
+    found = ablation_map(one, clips)
+    assert np.isnan(found.values).all() and found.values.shape == (3, 4, 4)
+    assert not drop("LST").fits(one) and drop("LS").fits(model)
+    assert drop("LT", where="layer2").fits(two) and not drop("LS").fits(two)
+    with pytest.raises(UnknownNameError):
+        drop("LT", where="layer9").fits(two)
     data = Toy({"clip": clip, "label": k, "id": str(k)} for k, clip in enumerate(clips))
-    rows = knock_outs(one, data, pairs=[("a", "b")])
+    rows = ablation_table(one, data, pairs=[("a", "b")])
     assert rows.index.tolist() == ["as selected", "without LST", "all weights equal", "chance"]
     assert rows.loc["without LST"].isna().all() and rows.drop("without LST").notna().all(axis=None)
-    assert knock_outs(two, data).notna().all(axis=None)
-    with pytest.raises(ValueError, match="two dependencies or more"):
-        weight_against_effect(trace_clips(one, clips), found)
-    with pytest.raises(ValueError, match="nothing would be left"), drop("LST").on(one):
+    assert ablation_table(two, data).notna().all(axis=None)
+    with pytest.raises(SettingError, match="two dependencies or more"):
+        rank_agreement(from_trace(trace_clips(one, clips)), found)
+    with pytest.raises(SettingError) as error, drop("LST").on(one):
         one(clips)
-    told = weight_against_effect(trace_clips(two, clips), knock_out_map(two, clips), draws=20)
+    assert error.value.subject == "layer1.0"
+    told = rank_agreement(from_trace(trace_clips(two, clips)), ablation_map(two, clips), draws=20)
     assert set(told.loc["weight"].index) == {"LT", "S122", "pooled", "within clips", "best matches"}
 
 
-def test_the_interval_of_a_mean():
-    values = np.random.default_rng(0).normal(size=400)
-    low, high = mean_interval(np.append(values, np.nan), draws=4000)
-    half = 1.96 * values.std() / 20
-    assert np.allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.01)
-    assert np.isnan(mean_interval(np.array([1.0, np.nan]))).all(), "one clip says nothing about others"
-
-
-def test_invariances(model, clips):
-    table = order_sensitivity(model, clips)
-    assert (table.loc["layer1.0", ["LST", "LT"]] < 1e-3).all() and (
-        table.loc["layer1.0", ["LS", "S122"]] > 0.01
-    ).all()
+def test_what_cannot_know_the_order_of_frames_does_not(model, clips):
     size = np.abs(logits_of(model, clips)).max()
-    assert leak_between_clips(model, clips) < 1e-3 * size
-    assert order_sensitivity(make("sda_tsm_tiny"), clips).loc["layer1.0", "LT"] > 1e-3, (
-        "a shift before it mixes frames"
-    )
     blind = [logits_of(model, c, drop("LS", "S122")) for c in (clips, shuffle(2)(clips))]
     seeing = [logits_of(model, c) for c in (clips, shuffle(2)(clips))]
     assert np.abs(blind[0] - blind[1]).max() < 1e-3 * size < np.abs(seeing[0] - seeing[1]).max()
+    order = np.random.default_rng(2).permutation(clips.shape[1])
+    for name, mixes in (("sda_tsn_tiny", False), ("sda_tsm_tiny", True)):  # a shift before it mixes frames
+        net = make(name)
+        old, new = (
+            trace_clips(net, c, responses=True).responses["layer1.0"] for c in (clips, clips[:, order])
+        )
+        change = {n: np.linalg.norm(new[n] - old[n]) / np.linalg.norm(old[n]) for n in ("LST", "LT")}
+        assert (change["LT"] > 1e-3) == mixes
+        if not mixes:
+            assert change["LST"] < 1e-3
+            for n in ("LS", "S122"):  # their frames put back in order
+                assert np.linalg.norm(new[n] - old[n][:, order]) > 0.01 * np.linalg.norm(old[n])
+
+
+def test_a_clip_does_not_touch_the_answer_to_another(model, clips):
+    intact = logits_of(model, clips)
+    for n in range(len(clips)):
+        other = clips.clone()
+        other[n] = torch.randn(clips.shape[1:], generator=torch.Generator().manual_seed(n))
+        change = np.abs(logits_of(model, other) - intact).max(1)
+        assert change[n] > 0 and np.delete(change, n).max() < 1e-3 * np.abs(intact).max()
 
 
 def test_measure(model, clips):
@@ -191,23 +209,68 @@ def test_measure(model, clips):
     assert np.array_equal(own.labels, own.before.argmax(1)), "without labels the model's own answer is read"
 
 
-def test_weight_against_effect_refuses_another_trace(model, clips):
-    effects = knock_out_map(model, clips, [0, 1, 2], "margin", at=["all"])
-    assert len(weight_against_effect(trace_clips(model, clips), effects, draws=10)) == 14
-    with pytest.raises(ValueError, match="different"):
-        weight_against_effect(trace_clips(make(temperature=0.01), clips.flip(0)), effects, draws=10)
+def test_a_loss_is_positive_in_every_attribution(model, clips):
+    labels = [0, 1, 2]
+    change = measure(model, clips, drop("LT", where="layer2"), labels, draws=0).changes()[0]
+    lost = attribute(model, clips, "ablation", labels, at=["layer2"])
+    assert np.allclose(lost.values[:, 0, 1], -change, atol=1e-6)
+    whole, none = (readings(logits_of(model, clips, *c), labels)["probability"] for c in ((), (keep(),)))
+    shares = attribute(model, clips, "shapley", labels)
+    assert np.allclose(shares.values[:, 0].sum(1), whole - none, atol=1e-6)
 
 
-def test_other_numbers_can_be_judged_like_weights(model, clips):
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_one_table_and_one_file(kind, model, clips, tmp_path):
+    found = attribute(model, clips, kind, [0, 1, 2], "margin", batch_size=2)
+    assert found.kind == kind and found.clips == ["clip-0", "clip-1", "clip-2"] and found.labels == [0, 1, 2]
+    assert found.places == (["all"] if kind == "shapley" else list(sda_blocks(model)))
+    assert np.allclose(found.logits, logits_of(model, clips), atol=1e-5)
+    table = found.table()
+    assert len(table) == found.values.size and table.value.tolist() == found.values.ravel().tolist()
+    assert found.by_class().n.tolist() == [1] * (3 * len(found.places))
+    again = Attribution.load(found.save(tmp_path / "sub" / "found.npz"))
+    assert np.array_equal(again.values, found.values) and np.array_equal(again.logits, found.logits)
+    for name in ("kind", "reading", "clips", "places", "dependencies", "labels", "class_names"):
+        assert getattr(again, name) == getattr(found, name)
+    some = found.of_clips([2, 0])
+    assert some.clips == ["clip-2", "clip-0"] and np.array_equal(some.values, found.values[[2, 0]])
+    assert np.allclose(found.at(["all"]).values[:, 0], found.values.mean(1))
+    with pytest.raises(DataError):
+        Attribution(kind, found.values, found.clips[:2], found.places)
+
+
+def test_views_of_a_video_are_one_row(model, clips):
+    views = torch.stack([clips, clips.flip(-1)], 1)
+    trace = trace_clips(model, views, labels=[0, 1, 2])
+    found = from_trace(trace, "contribution")
+    assert len(found) == 3 and found.labels == [0, 1, 2]
+    assert np.allclose(found.values[1], trace.contribution()[2:4].mean(0), atol=1e-6)
+    assert np.allclose(found.logits, logits_of(model, views), atol=1e-5)
+
+
+def test_rank_agreement_refuses_another_trace(model, clips):
+    effects = ablation_map(model, clips, [0, 1, 2], "margin", at=["all"])
     trace = trace_clips(model, clips)
-    effects = knock_out_map(model, clips, [0, 1, 2])
-    told = weight_against_effect(
-        trace, effects, draws=20, more={"effect itself": effects.effect, "weight": trace.weights}
-    )
-    assert (told.loc["effect itself"].drop(["within clips", "best matches"]).rho.dropna() == 1).all()
-    assert told.loc[("effect itself", "best matches"), "rho"] == 1 and len(told) == 3 * 7
-    with pytest.raises(ValueError, match="like the weights"):
-        weight_against_effect(trace, effects, more={"half": trace.weights[:, :2]})
+    both = [from_trace(trace), from_trace(trace, "contribution")]
+    assert len(rank_agreement(both, effects, draws=10)) == 14
+    other = from_trace(trace_clips(make(temperature=0.01), clips.flip(0)))
+    with pytest.raises(SettingError, match="different"):
+        rank_agreement(other, effects, draws=10)
+
+
+def test_any_attribution_can_be_judged(model, clips):
+    effects = ablation_map(model, clips, [0, 1, 2])
+    judged = [
+        from_trace(trace_clips(model, clips)),
+        effects,
+        attribute(model, clips, "gradient x weight", [0, 1, 2]),
+    ]
+    told = rank_agreement(judged, effects, draws=20)
+    assert (told.loc["ablation"].drop(["within clips", "best matches"]).rho.dropna() == 1).all()
+    assert told.loc[("ablation", "best matches"), "rho"] == 1 and len(told) == 3 * 7
+    half = Attribution("half", effects.values[:, :2], effects.clips, effects.places[:2])
+    with pytest.raises(UnknownNameError):
+        rank_agreement(half, effects)
 
 
 @pytest.mark.parametrize(
@@ -215,32 +278,26 @@ def test_other_numbers_can_be_judged_like_weights(model, clips):
     [
         (lambda m, x: drop(), "name what to leave out"),
         (lambda m, x: logits_of(m, x, drop("LTS")), "did you mean"),
-        (lambda m, x: logits_of(m, x, drop("LT", where="layer9")), "no block or stage"),
+        (lambda m, x: logits_of(m, x, drop("LT", where="layer9")), "unknown block or stage"),
         (lambda m, x: logits_of(m, x, drop("LT", where=[])), "no place"),
         (lambda m, x: logits_of(make("tsn_tiny"), x, drop("LT")), "no SDA blocks"),
-        (lambda m, x: check_weights([0.5, 0.6, -0.1, 0]), "may be negative"),
-        (lambda m, x: check_weights([0.5, float("nan"), 0.5, 0]), "may be negative"),
-        (lambda m, x: logits_of(m, x, given([0.5, 0.5])), "2 weights for 4"),
-        (lambda m, x: given({"LT": 0.5}), "sum to 0.5"),
+        (lambda m, x: logits_of(m, x, set_weights([0.5, 0.6, -0.1, 0])), "may be negative"),
+        (lambda m, x: logits_of(m, x, set_weights([0.5, float("nan"), 0.5, 0])), "may be negative"),
+        (lambda m, x: logits_of(m, x, set_weights([0.5, 0.5])), "2 weights for 4"),
+        (lambda m, x: set_weights({"LT": 0.5}), "sum to 0.5"),
         (lambda m, x: temperature(0), "must be positive"),
         (lambda m, x: freeze(4)(x), "no frame 4"),
         (lambda m, x: drop_frames(0, 1, 2, 3)(x), "all 4 frames"),
         (lambda m, x: measure(m, x, drop("LT"), [0, 1, 9]), "labels reach"),
         (lambda m, x: measure(m, x, drop("LT"), [0, 1, 2], class_names=["a"]), "class names"),
         (lambda m, x: measure(m, x[:0], drop("LT")), "no clips"),
-        (lambda m, x: knock_out_map(m, x, reading="accuracy"), "unknown reading"),
-        (lambda m, x: from_clip(trace_clips(m, x), "clip-7"), "nearest"),
-        (lambda m, x: rank_correlation([1, 2], [2, 1]), "too few"),
+        (lambda m, x: ablation_map(m, x, reading="accuracy"), "unknown reading"),
+        (lambda m, x: attribute(m, x, "importance"), "unknown kind"),
+        (lambda m, x: from_clip(trace_clips(m, x), "clip-7"), "did you mean"),
+        (lambda m, x: from_class(trace_clips(m, x, labels=[0, 1, 2]), "class 3"), "no clip of"),
+        (lambda m, x: from_class(trace_clips(m, x, labels=[0, 1, 2]), "running"), "unknown class"),
     ],
 )
 def test_bad_input(call, words, model, clips):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((SettingError, UnknownNameError), match=words):
         call(model, clips)
-
-
-def test_the_first_names_still_work(model, clips):
-    with changed_selection(model, "LT"):
-        assert (trace_clips(model, clips).weights[..., 1] == 0).all()
-    with changed_selection(model):
-        assert (trace_clips(model, clips).weights == 0.25).all()
-    assert len(sda_blocks(model)) == 4

@@ -1,8 +1,7 @@
-"""Predictions, evaluation and prediction: joins, bad input, agreement with torchmetrics."""
+"""Predictions, evaluation, prediction: accuracies, joins, bad input, broken files, tests that break off."""
 
 import json
 import logging
-import math
 import shutil
 
 import numpy as np
@@ -12,36 +11,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
-from torchmetrics.functional import accuracy as reference_accuracy
 
 from sda.data.datasets import ClipDataset
 from sda.data.lists import Record
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.figures.training import fig_reliability
-from sda.foundation.errors import VideoError
+from sda.foundation.errors import DataError, RunError, SettingError, UnknownNameError, VideoError
+from sda.foundation.statistics import softmax
+from sda.moves.classes import CLASSES, GROUPS, NEEDS
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model, save_model
-from sda.testing.evaluate import (
-    EvaluationError,
+from sda.testing.compare import actions, compare, ensemble, same_videos
+from sda.testing.evaluate import evaluate, predict, protocol, slide, windows
+from sda.testing.predictions import (
     Predictions,
-    actions,
     by_attribute,
+    by_class,
+    by_group,
     calibration,
     calibration_error,
-    compare,
-    ensemble,
-    evaluate,
-    hits,
-    interval,
-    predict,
-    protocol,
-    same_videos,
-    slide,
-    softmax,
+    mean_class_accuracy,
+    pair_accuracy,
     summary,
-    windows,
 )
+
+# videos, classes, seed of `toy` -> calibration error
+REFERENCE = {
+    (40, 5, 0): 0.23708385229110718,
+    (1, 2, 1): 0.7023818492889404,
+    (500, 20, 2): 0.08056066930294037,
+    (60, 3, 3): 0.2712313234806061,
+}
 
 
 def toy(n=40, k=5, views=2, seed=0, classes=None):
@@ -53,18 +54,10 @@ def toy(n=40, k=5, views=2, seed=0, classes=None):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 30), st.integers(2, 8), st.integers(0, 10**6), st.integers(1, 3))
-def test_top_k_agrees_with_torchmetrics(n, k, seed, top):
+def test_top_k_is_the_share_of_true_classes_among_the_best(n, k, seed, top):
     p = toy(n, k, seed=seed)
-    top = min(top, k)
-    want = reference_accuracy(
-        torch.tensor(p.scores()),
-        torch.tensor(p.labels),
-        task="multiclass",
-        num_classes=k,
-        top_k=top,
-        average="micro",
-    )
-    assert p.accuracy(top) == pytest.approx(want.item(), abs=1e-6)
+    best = np.argsort(-p.logits.mean(1), 1)[:, :top]
+    assert p.accuracy(min(top, k)) == pytest.approx((best == p.labels[:, None]).any(1).mean(), abs=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,14 +68,14 @@ def test_order_of_videos_does_not_matter(n, random):
     random.shuffle(order)
     q = Predictions([p.ids[i] for i in order], p.logits[order], p.labels[order], p.class_names)
     assert (same_videos(p, q)[1].logits == p.logits).all()
-    assert q.accuracy() == p.accuracy() and q.by_class().equals(p.by_class())
+    assert q.accuracy() == p.accuracy() and by_class(q).equals(by_class(p))
     assert np.allclose(ensemble([p, q], average="logits").scores(), p.scores())
 
 
 def test_absent_classes_and_json():
-    table = toy(k=6, classes=4).by_class()
+    table = by_class(toy(k=6, classes=4))
     assert table["n"].tolist()[4:] == [0, 0] and table["accuracy"].isna().tolist()[4:] == [True, True]
-    assert toy(k=6, classes=4).mean_class_accuracy() == pytest.approx(
+    assert mean_class_accuracy(toy(k=6, classes=4)) == pytest.approx(
         table["accuracy"][:4].astype(float).mean()
     )
     assert "NaN" not in json.dumps(json.loads(table.to_json()))
@@ -91,21 +84,23 @@ def test_absent_classes_and_json():
 def test_pairs_ignore_other_classes():
     p = toy(k=4)
     p.logits[:, :, 3] += 100  # a third class wins everywhere
-    fair = p.pair_accuracy([("class 0", "class 1")])
+    fair = pair_accuracy(p, [("class 0", "class 1")])
     p.logits[:, :, 3] -= 200
-    assert fair.equals(p.pair_accuracy([("class 0", "class 1")])) and 0 < fair["right"][0] < fair["n"][0]
-    with pytest.raises(EvaluationError, match="no class 'nobody'"):
-        p.pair_accuracy([("class 0", "nobody")])
+    assert fair.equals(pair_accuracy(p, [("class 0", "class 1")])) and 0 < fair["right"][0] < fair["n"][0]
+    with pytest.raises(UnknownNameError) as error:
+        pair_accuracy(p, [("class 0", "nobody")])
+    assert error.value.subject == "nobody" and list(error.value.choices) == p.class_names
 
 
 def test_blind_model_gets_no_pair_right():
     p = Predictions(list("abcd"), np.zeros((4, 1, 2)), [0, 1, 0, 1], ["l", "r"])
-    assert p.pair_accuracy([("l", "r")])["right"][0] == 0 and p.accuracy() == 0
+    assert pair_accuracy(p, [("l", "r")])["right"][0] == 0 and p.accuracy() == 0
 
 
 def test_groups_must_cover_everything():
-    with pytest.raises(EvaluationError, match="No group is given"):
-        toy().by_group({"class 0": "a"})
+    with pytest.raises(SettingError) as error:
+        by_group(toy(), {"class 0": "a"})
+    assert error.value.subject in toy().ids
 
 
 @pytest.mark.parametrize(
@@ -121,21 +116,24 @@ def test_groups_must_cover_everything():
 def test_nonsense_is_refused(change, words):
     good = dict(ids=["a", "b"], logits=np.zeros((2, 2)), labels=[0, 1], class_names=["x", "y"])
     Predictions(**good)
-    with pytest.raises(EvaluationError, match=words):
+    with pytest.raises(DataError, match=words):
         Predictions(**good | change)
 
 
 def test_files(tmp_path):
     p = toy()
+    p.groups = {"kind": {name: name[-1] for name in p.class_names}}
     path = p.save(tmp_path / "deep" / "scores.npz")
     q = Predictions.load(path)
     assert q.ids == p.ids and (q.logits == p.logits).all() and (q.labels == p.labels).all()
+    assert q.groups == p.groups and Predictions.load(toy().save(tmp_path / "plain")).groups == {}
     assert [f.name for f in path.parent.iterdir()] == ["scores.npz"]
     np.savez(tmp_path / "evil.npz", ids=np.array([{}], dtype=object))
     (tmp_path / "text.npz").write_text("hello")
     for name in ("evil.npz", "text.npz", "missing.npz"):
-        with pytest.raises(EvaluationError, match=name):
+        with pytest.raises(DataError) as error:
             Predictions.load(tmp_path / name)
+        assert error.value.subject == str(tmp_path / name)
 
 
 def test_a_file_of_other_scores_or_none_at_all_is_named(tmp_path):
@@ -153,46 +151,28 @@ def test_a_file_of_other_scores_or_none_at_all_is_named(tmp_path):
     }.items():
         (tmp_path / name).write_bytes(data)
     for name in ("cut.npz", "hole.npz", "none.npz", "array.npz"):
-        with pytest.raises(EvaluationError, match=rf"{name} holds no predictions .*sda test --out FOLDER"):
+        with pytest.raises(DataError, match="holds no predictions") as error:
             Predictions.load(tmp_path / name)
+        assert error.value.subject == str(tmp_path / name) and "sda test --out" in error.value.remedy
     for name, words in (("twice.npz", "occurs twice"), ("words.npz", "invalid literal")):
-        with pytest.raises(EvaluationError, match=f"{name}: .*{words}"):
+        with pytest.raises(DataError, match=f"{name}: .*{words}"):
             Predictions.load(tmp_path / name)
 
 
-def covered(p, n, level):
-    """How often n videos give an interval that holds the true accuracy p: exact, a sum over the number of right ones."""
-    ends = [interval(np.arange(n) < right, level) for right in range(n + 1)]
-    return sum(
-        math.comb(n, k) * p**k * (1 - p) ** (n - k) for k, (low, high) in enumerate(ends) if low <= p <= high
-    )
-
-
-@pytest.mark.parametrize("n", [5, 20, 100])
-def test_the_interval_of_an_accuracy_holds_it_as_often_as_it_says(n):
-    truth = np.linspace(0.02, 0.98, 97)
-    assert np.mean([covered(p, n, 0.95) for p in truth]) == pytest.approx(0.95, abs=0.015)
-    assert np.mean([covered(p, n, 0.8) for p in truth]) == pytest.approx(0.8, abs=0.02)
-
-
-def test_an_interval_has_a_width_even_where_all_are_right():
-    assert np.allclose(interval(np.ones(5, bool)), (0.5655, 1), atol=1e-4)
-    assert np.allclose(interval(np.zeros(5, bool)), (0, 0.4345), atol=1e-4)
-    assert np.allclose(interval(np.arange(100) < 85), (0.7672, 0.9069), atol=1e-4)
-    for level in (0, 1, 95):
-        with pytest.raises(EvaluationError, match="between 0 and 1"):
-            interval(np.ones(5, bool), level)
-    with pytest.raises(EvaluationError, match="no videos"):
-        interval(np.ones(0, bool))
+def test_the_interval_of_an_accuracy_is_wilsons():
+    p = Predictions(list("abcde"), np.eye(2)[[0] * 5], [0] * 5, ["x", "y"])
+    assert np.allclose(p.interval(), (0.5655, 1), atol=1e-4)
+    with pytest.raises(SettingError):
+        p.interval(level=95)
 
 
 def test_other_videos_and_classes_are_not_joined():
     p = toy()
-    with pytest.raises(EvaluationError, match="class names differ"):
+    with pytest.raises(DataError, match="class names differ"):
         same_videos(p, Predictions(p.ids, p.logits, p.labels, p.class_names[::-1]))
-    with pytest.raises(EvaluationError, match="in one set only"):
+    with pytest.raises(DataError, match="in one set only"):
         same_videos(p, toy(n=39))
-    with pytest.raises(EvaluationError, match="labels of the same videos differ"):
+    with pytest.raises(DataError, match="labels of the same videos differ"):
         same_videos(p, Predictions(p.ids, p.logits, (p.labels + 1) % 5, p.class_names))
 
 
@@ -201,7 +181,7 @@ def test_compare_is_the_exact_test():
     right = p.labels.copy()
     q = Predictions(p.ids, 10 * np.eye(5)[right][:, None], right, p.class_names)
     result = compare(p, q)
-    odd = int((~np.equal(p.top1(), p.labels)).sum())
+    odd = int((~np.equal(p.predicted(), p.labels)).sum())
     assert result["only_second"] == odd and result["only_first"] == 0
     assert result["p"] == pytest.approx(2 * 0.5**odd) and result["low"] > 0
     assert compare(q, p)["difference"] == -result["difference"]
@@ -211,7 +191,7 @@ def test_compare_agrees_with_a_plain_paired_bootstrap():
     p = toy(n=60, seed=1, k=3)
     q = toy(n=60, seed=2, k=3)
     q = Predictions(q.ids, q.logits + np.eye(3)[p.labels][:, None], p.labels, q.class_names)
-    gain = hits(q).astype(float) - hits(p)
+    gain = q.correct().astype(float) - p.correct()
     picks = np.random.default_rng(5).integers(0, 60, (4000, 60))
     low, high = np.quantile(gain[picks].mean(1), [0.025, 0.975])
     found = compare(p, q)
@@ -223,17 +203,23 @@ def test_compare_agrees_with_a_plain_paired_bootstrap():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 60), st.integers(2, 6), st.integers(1, 20), st.integers(0, 10**6))
-def test_calibration_table_adds_up_to_torchmetrics(n, k, bins, seed):
+def test_calibration_table_adds_up_to_the_error(n, k, bins, seed):
     p = toy(n, k, seed=seed)
     table = calibration(p, bins)
     gaps = (table.n * (table.confidence - table.accuracy).abs()).sum() / n
     assert table.n.sum() == n and gaps == pytest.approx(calibration_error(p, bins), abs=1e-5)
 
 
+def test_the_calibration_error_is_that_of_torchmetrics():
+    """Numbers of torchmetrics 1.9: `multiclass_calibration_error(probabilities, labels, K, n_bins=15)`."""
+    found = [calibration_error(toy(n, k, seed=seed)) for n, k, seed in REFERENCE]
+    assert found == pytest.approx(list(REFERENCE.values()), abs=1e-6)
+
+
 def test_full_confidence_has_a_bin():
     p = Predictions(["a", "b"], 1e4 * np.eye(2), [0, 0], ["x", "y"])
     assert calibration(p)["n"].tolist() == [0] * 9 + [2] and calibration_error(p) == pytest.approx(0.5)
-    assert "n = 2" in fig_reliability(p.calibration(), p.calibration_error()).axes[0].get_title()
+    assert "n = 2" in fig_reliability(calibration(p), calibration_error(p)).axes[0].get_title()
 
 
 def test_actions_are_ranked_among_all_pairs():
@@ -247,7 +233,7 @@ def test_actions_are_ranked_among_all_pairs():
         want = (best == (verbs.labels * 6 + nouns.labels)[:, None]).any(1).mean()
         assert table[f"top{k}"]["action"] == pytest.approx(want)
     assert table.top1["noun"] == nouns.accuracy() and table.top1["verb"] == verbs.accuracy()
-    with pytest.raises(EvaluationError, match="in one set only"):
+    with pytest.raises(DataError, match="in one set only"):
         actions(verbs, toy(n=39))
 
 
@@ -266,24 +252,25 @@ def test_attributes_of_diving48(tmp_path):
     assert table.loc[("takeoff", "Back"), ["n", "accuracy", "attribute_right"]].tolist() == [3, 2 / 3, 1]
     assert table.loc[("somersault", "25som"), ["n", "accuracy", "attribute_right"]].tolist() == [2, 0.5, 1]
     assert table.loc[("position", "TUCK"), "attribute_right"] == 0
-    with pytest.raises(EvaluationError, match="vocabulary"):
+    with pytest.raises(SettingError) as error:
         by_attribute(toy(), groups)
+    assert error.value.subject == "class 0"
 
 
-def test_summary_is_plain_json_and_knows_moves():
-    from sda.moves.classes import CLASSES, NEEDS
-
+def test_summary_is_plain_json_and_has_the_groups_of_the_data_set():
     found = summary(toy())
     assert json.loads(json.dumps(found)) == found and "by_need" not in found and found["n"] == 40
     names = [c.name for c in CLASSES]
-    moves = summary(Predictions(names, np.eye(20), range(20), names))
+    moves = summary(Predictions(names, np.eye(20), range(20), names, GROUPS))
     assert list(moves["by_need"]) == list(NEEDS) and set(moves["by_need"].values()) == {1}
+    assert json.loads(json.dumps(moves)) == moves
 
 
 @pytest.mark.parametrize("weights", [[1], [0, 0], [1, -1], [1, float("nan")]])
 def test_weights_that_make_no_mean(weights):
-    with pytest.raises(EvaluationError, match="weights"):
+    with pytest.raises(SettingError) as error:
         ensemble([toy(), toy()], weights)
+    assert error.value.subject == "weights"
 
 
 def test_an_ensemble_is_the_weighted_mean_by_id():
@@ -332,22 +319,24 @@ def test_workers_give_the_same(model):
 
 
 def test_evaluation_names_what_is_wrong(model):
-    with pytest.raises(EvaluationError, match="number 2.*moov"):
+    with pytest.raises(RunError, match="number 2.*moov"):
         evaluate(model, Clips(bad=2), progress=False)
     assert model.training, "the mode is put back after an error too"
-    with pytest.raises(EvaluationError, match="no clips"):
+    with pytest.raises(RunError, match="no clips"):
         evaluate(model, Clips(n=0), progress=False)
     broken = nn.Sequential(nn.Flatten(), nn.Linear(4 * 3 * 32 * 32, 3))
     nn.init.constant_(broken[1].bias, float("nan"))
-    with pytest.raises(EvaluationError, match="not finite for 'c0'"):
+    with pytest.raises(DataError, match="not finite") as error:
         evaluate(broken, Clips(), progress=False)
+    assert error.value.subject == "c0"
 
 
 def test_other_class_names_are_refused(model):
     model.card = ModelCard.of(model, ["a", "c", "b"])
     try:
-        with pytest.raises(EvaluationError, match="category.txt"):
+        with pytest.raises(RunError, match="category.txt") as error:
             evaluate(model, Clips(), progress=False)
+        assert error.value.choices == ("a", "c", "b")
         evaluate(model, Clips(), progress=False, allow_other_classes=True)
     finally:
         del model.card
@@ -448,14 +437,14 @@ def test_scores_of_changed_clips_are_not_taken(lights, side, tmp_path):
 
 def test_missing_clip_is_named(lights, side):
     gone = [*lights, Record("c9", "/nowhere/c9", 0)]
-    with pytest.raises((EvaluationError, VideoError), match="c9"):
+    with pytest.raises(VideoError, match="c9"):
         evaluate(side, seen(gone, side), progress=False)
 
 
 def test_protocols_have_names_and_errors(side):
     assert protocol(side.card)[2] == "1 view, centre crop"
     sampling, crops, name = protocol(side.card, "3x36to32", 2)
-    assert (sampling.strategy, sampling.views, crops.views, name) == (
+    assert (sampling.strategy, sampling.views, len(crops.mirrored), name) == (
         "twice",
         2,
         3,
@@ -463,12 +452,12 @@ def test_protocols_have_names_and_errors(side):
     )
     with pytest.raises(ValueError, match="did you mean '3x36to32'"):
         protocol(side.card, "3x36to23")
-    with pytest.raises(EvaluationError, match="3 clips per video.*dense"):
+    with pytest.raises(SettingError, match="3 clips per video.*dense"):
         protocol(side.card, clips=3)
     side.card.sampling = Sampling("twice", 2, 2).to_dict()
     assert protocol(side.card, clips=1)[0] == Sampling("segments", 2)
     side.card.transform = TransformConfig(size=32, resize=None).to_dict()
-    with pytest.raises(EvaluationError, match="one height"):
+    with pytest.raises(SettingError, match="one height"):
         protocol(side.card, "3x36to32")
 
 
@@ -530,11 +519,33 @@ def test_predict_bad_clips(model_file, videos, tmp_path):
     (tmp_path / "text.mp4").write_text("not a video")
     one_view = load_model(model_file)
     one_view.card.sampling = {"strategy": "segments", "num_frames": 4, "views": 5}
-    with pytest.raises(EvaluationError, match="one.mp4.*views"):
+    with pytest.raises(RunError, match="one.mp4.*views"):
         predict(videos[0], one_view)
     for bad in (tmp_path / "none.mp4", tmp_path / "text.mp4"):
         with pytest.raises(VideoError, match=bad.name):
             predict([videos[0], bad], model_file)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_broken_file_does_not_cost_the_others_their_answers(model_file, videos, tmp_path, batch_size):
+    (tmp_path / "text.mp4").write_text("not a video")
+    bad = [tmp_path / "none.mp4", tmp_path / "text.mp4"]
+    problems = {}
+    table = predict(
+        [bad[0], videos[0], bad[1], videos[1]], model_file, batch_size=batch_size, problems=problems
+    )
+    assert table.equals(predict(videos, model_file, batch_size=batch_size))
+    assert list(problems) == [str(path) for path in bad] and all(
+        path in why for path, why in problems.items()
+    )
+    assert predict(bad, model_file, problems={}).empty
+
+
+def test_a_half_network_predicts_in_its_own_precision(model_file, videos):
+    half = load_model(model_file).bfloat16()
+    assert np.allclose(
+        predict(videos[0], half).probability, predict(videos[0], model_file).probability, atol=0.05
+    )
 
 
 # -- tests that break off, and long videos
@@ -632,5 +643,5 @@ def test_sliding_over_a_long_video(tmp_path):
     assert table["start"].tolist() == [0, 4, 8, 12, 16] and table["end"].tolist() == [8, 12, 16, 20, 24]
     assert (table["class"].iloc[0], table["class"].iloc[-1]) == ("dark", "bright")
     assert len(slide(tmp_path, net, length=8, top=2)) == 10 and table["probability"].between(0.5, 1).all()
-    with pytest.raises(EvaluationError, match="covers nothing"):
+    with pytest.raises(SettingError, match="covers nothing"):
         slide(tmp_path, net, length=0)

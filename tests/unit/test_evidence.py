@@ -8,28 +8,30 @@ import numpy as np
 import pytest
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import coalitions, drop, logits_of
+from sda.explaining.effects import coalitions, logits_of
+from sda.explaining.interventions import drop
+from sda.foundation.errors import FolderError
 from sda.foundation.runs import new_record, save_record
+from sda.foundation.statistics import auc, t_interval
 from sda.moves.classes import CLASSES, NEEDS, PAIRS
 from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import DEPENDENCIES
-from sda.studies.accuracy import PAIR_OF, SeedRun, by_seed, gain_over_seeds, in_words, load_runs, t_interval
+from sda.studies.accuracy import PAIR_OF, SeedRun, by_seed, gain_over_seeds, in_words, load_runs
 from sda.studies.ground_truth import (
     CAN_CARRY,
-    alone_accuracy,
-    auc,
-    denied_accuracy,
-    explanations,
-    knock_outs_of,
-    mark_run,
-    marks,
-    measured_can,
+    ablation_effects,
+    accuracy_trained_alone,
+    accuracy_without_carriers,
+    attributions,
+    can_carry,
+    evaluate_attribution,
+    evaluate_run,
+    measured_carriers,
     pair_accuracies,
-    truth_of,
 )
 from sda.studies.selection import fig_selection_over_seeds, pair_means
-from sda.testing.evaluate import Predictions, save_predictions
-from sda.training.trainer import recipe
+from sda.testing.predictions import Predictions
+from sda.training.config import recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 NAMES = sorted(c.name for c in CLASSES)
@@ -55,15 +57,15 @@ def leave(folder, name, top1, seed):
         folder / f"{name}.json",
     )
     found = Predictions([f"v{i}" for i in range(20)], np.eye(20)[:, None] * 9, np.arange(20), NAMES)
-    save_predictions(found, folder / f"{name}.npz")
+    found.save(folder / f"{name}.npz")
 
 
-def questioned(margin, labels=None):
+def explained(margin, labels=None):
     """A run whose twin margins for every coalition are given, [16, N]."""
     run = SeedRun("x-s0", {"seed": 0}, Path("nowhere"))
     n = margin.shape[1]
     rng = np.random.default_rng(0)
-    run.__dict__["answers"] = dict(
+    run.explanations = dict(
         coalitions=np.array(["+".join(some) for some in coalitions()]),
         coalition_pair_margin=margin,
         coalition_probability=1 / (1 + np.exp(-margin)),
@@ -87,12 +89,12 @@ def test_runs_are_grouped_by_stem_and_ordered_by_seed(tmp_path):
     runs = load_runs(tmp_path)
     assert {k: [r.record["seed"] for r in v] for k, v in runs.items()} == {"a": [2, 10], "b-c": [0]}
     assert runs["a"][0].predictions.accuracy() == 1 and list(by_seed(runs["a"])["all"]) == [0.52, 0.6]
-    with pytest.raises(FileNotFoundError, match="a-s2 was not questioned yet.*--explain"):
-        _ = runs["a"][0].answers
+    with pytest.raises(FolderError, match="a-s2 was not explained yet.*--explain"):
+        _ = runs["a"][0].explanations
 
 
 def test_a_folder_without_runs_says_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make evidence"):
+    with pytest.raises(FolderError, match="make evidence"):
         load_runs(tmp_path)
 
 
@@ -128,7 +130,7 @@ def test_gains_are_paired_by_seed(tmp_path):
 
 def test_truth_names_known_pairs_and_leaves_static_out():
     assert set(CAN_CARRY) == {c.pair for c in CLASSES} - {"striped/spotted"}
-    truth = truth_of(NAMES)
+    truth = can_carry(NAMES)
     assert {NAMES[i] for i in np.flatnonzero(~truth.any(1))} == {
         "Showing something striped",
         "Showing something spotted",
@@ -151,38 +153,38 @@ def test_auc_is_the_textbooks(seed):
 
 
 def test_marks_tell_truth_from_luck_and_from_habit():
-    truth = truth_of([n for n in NAMES if truth_of([n]).any()] * 20)
+    truth = can_carry([n for n in NAMES if can_carry([n]).any()] * 20)
     rng = np.random.default_rng(1)
     noise = 0.1 * rng.random(truth.shape)
-    best = marks(truth + noise, truth)
-    worst = marks(noise - truth, truth)
+    best = evaluate_attribution(truth + noise, truth)
+    worst = evaluate_attribution(noise - truth, truth)
     assert best["hit"] == best["within clips"] == best["between clips"] == 1
     assert worst["hit"] == worst["within clips"] == worst["between clips"] == 0
-    habit = marks(np.tile([0, 1, 2, 3.0], (len(truth), 1)), truth)
+    habit = evaluate_attribution(np.tile([0, 1, 2, 3.0], (len(truth), 1)), truth)
     assert habit["between clips"] == 0.5 and habit["hit"] == truth[:, 3].mean()
 
 
 def test_knock_outs_and_shapley_values_of_an_additive_game_are_its_worths():
     worth = np.random.default_rng(0).normal(size=(40, 4))
-    run = questioned(additive(worth))
-    assert np.allclose(knock_outs_of(run, "pair_margin"), worth)
-    said = explanations(run)
+    run = explained(additive(worth))
+    assert np.allclose(ablation_effects(run, "pair_margin"), worth)
+    said = attributions(run)
     assert np.allclose(said["Shapley, twins"], worth) and np.allclose(said["knock-out, twins"], worth)
-    assert np.allclose(said["weight"], run.answers["weights"].mean(1))
+    assert np.allclose(said["weight"], run.explanations["weights"].mean(1))
 
 
 def test_only_clips_told_from_their_twins_are_marked():
-    truth = truth_of(NAMES * 2)
+    truth = can_carry(NAMES * 2)
     worth = truth + 0.01
     worth[:20] *= -1  # the first clip of every class goes to its twin
-    table = mark_run(questioned(additive(worth)))
+    table = evaluate_run(explained(additive(worth)))
     assert (table.n == 18).all()  # and the two static classes are not asked
     assert table.loc["knock-out, twins", "hit"] == table.loc["Shapley, twins", "between clips"] == 1
 
 
 def test_accuracy_between_twins_follows_the_kept_dependencies():
     worth = np.tile([-0.5, -0.5, -0.5, 5.0], (20, 1))
-    run = questioned(additive(worth))
+    run = explained(additive(worth))
     assert (pair_accuracies(run) == 1).all()
     assert (
         pair_accuracies(run, ["LS", "LST", "LT"]) == 0
@@ -193,13 +195,13 @@ def test_the_empty_coalition_counts_as_knowing_nothing():
     worth = np.random.default_rng(0).normal(size=(40, 4))
     margins = additive(worth)
     margins[0] = 300 * np.random.default_rng(1).normal(size=40)  # what an untrained-for coalition answers
-    assert np.allclose(explanations(questioned(margins))["Shapley, twins"], worth)
+    assert np.allclose(attributions(explained(margins))["Shapley, twins"], worth)
 
 
 def test_the_mapping_can_be_contradicted():
     """A network that reads translation with LS shows it where S122 is denied."""
     worth = np.tile([-0.1, -0.1, 5.0, 5.0], (20, 1))
-    denied = denied_accuracy(questioned(additive(worth)))
+    denied = accuracy_without_carriers(explained(additive(worth)))
     assert denied["left/right"] == denied["turning"] == 1 and denied["closer/away"] == denied["swap"] == 0
 
 
@@ -214,33 +216,35 @@ def answering(right):
 def test_what_a_dependency_can_carry_is_what_it_learns_alone():
     alone = {"LST": ["flakes"], "LT": ["flakes"], "LS": ["swap", "left/right"], "S122": ["left/right"]}
     runs = {f"only_{d}": [answering(right)] * 2 for d, right in alone.items()}
-    table = alone_accuracy(runs)
+    table = accuracy_trained_alone(runs)
     assert table.loc["left/right"].tolist() == [0.5, 0.5, 1, 1] and table.loc["flakes", "LST"] == 1
-    can = measured_can(runs)
+    can = measured_carriers(runs)
     assert can == {"left/right": ("LS", "S122"), "swap": ("LS",)}, "neither flakes, nor what nobody learns"
-    marked = mark_run(questioned(additive(truth_of(NAMES * 2, can) + 0.01)), can)
+    marked = evaluate_run(explained(additive(can_carry(NAMES * 2, can) + 0.01)), can)
     assert (marked.n == 8).all() and marked.loc["knock-out, twins", "hit"] == 1
 
 
 def test_means_of_a_pair_are_those_of_its_clips():
-    run = questioned(np.zeros((16, 60)))
+    run = explained(np.zeros((16, 60)))
     means = pair_means(run, "weights")
     mine = [PAIRS.index(p) for p in PAIRS if {"Moving something up", "Moving something down"} == set(p)]
-    clips = np.isin(np.array(NAMES)[run.answers["labels"]], PAIRS[mine[0]])
+    clips = np.isin(np.array(NAMES)[run.explanations["labels"]], PAIRS[mine[0]])
     assert means.shape == (10, 16)
     assert np.allclose(
-        means[1 + list(CAN_CARRY).index("down/up")], run.answers["weights"][clips].reshape(6, 16).mean(0)
+        means[1 + list(CAN_CARRY).index("down/up")], run.explanations["weights"][clips].reshape(6, 16).mean(0)
     )
 
 
 def test_only_what_every_seed_says_is_framed():
-    runs = [questioned(np.zeros((16, 20))) for _ in range(4)]
+    runs = [explained(np.zeros((16, 20))) for _ in range(4)]
     for i, run in enumerate(runs):
-        run.answers["blocks"] = np.array([f"layer{k}.0" for k in range(1, 5)])
-        run.answers["weights"] = np.full((20, 4, 4), 0.25) + (-1) ** i * 0.1  # two seeds above, two below
-        run.answers["weights"][:, 2, 3] = 0.6 + 0.01 * i
-        run.answers["contribution"] = np.full((20, 4, 4), 0.25) + 0.01 * (-1) ** i
-        run.answers["block_effect"] = 0.01 * (-1) ** i * np.ones((20, 4, 4))
+        run.explanations["blocks"] = np.array([f"layer{k}.0" for k in range(1, 5)])
+        run.explanations["weights"] = (
+            np.full((20, 4, 4), 0.25) + (-1) ** i * 0.1
+        )  # two seeds above, two below
+        run.explanations["weights"][:, 2, 3] = 0.6 + 0.01 * i
+        run.explanations["contribution"] = np.full((20, 4, 4), 0.25) + 0.01 * (-1) ** i
+        run.explanations["block_effect"] = 0.01 * (-1) ** i * np.ones((20, 4, 4))
     weight, contribution, effect = fig_selection_over_seeds(runs).axes[:3]
     assert len(weight.patches) == 10 and len(contribution.patches) == len(effect.patches) == 0
     assert {round(p.get_x() + 0.44) for p in weight.patches} == {2 * 4 + 3}

@@ -1,4 +1,4 @@
-"""Extraction under fire: SIGKILL and Ctrl-C in the middle, damaged files, a full disk, paths that leave the root."""
+"""Extraction under fire: SIGKILL and Ctrl-C in the middle, damaged files, a full disk, paths out of the root."""
 
 import json
 import os
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sda.data.extract
-from sda.data.extract import ExtractConfig, extract, frames_at, plan
+from sda.data.extract import extract, frames_at, plan
 from sda.data.video import open_video
-from sda.foundation.errors import VideoError
+from sda.foundation.errors import DataError, FolderError, SettingError
+from sda.foundation.files import lock
 
 
 def make(path, frames=30, size=64, rate=10, rotate=0):
@@ -122,7 +122,7 @@ def test_a_full_disk_stops_and_a_later_run_goes_on(tmp_path, monkeypatch):
         return write(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(VideoError, match=r"No space left.*after 1 videos.*run again"):
+    with pytest.raises(FolderError, match=r"No space left.*after 1 videos.*run again"):
         extract(tmp_path / "v", tmp_path / "f", workers=1, progress=False)
     assert len(folders(tmp_path / "f")) == 1
     monkeypatch.undo()
@@ -140,18 +140,21 @@ def test_a_folder_with_another_count_is_refused(tmp_path):
 
 def test_one_run_and_one_setting_per_target(tmp_path):
     make(tmp_path / "v/a.mp4", frames=5)
-    with sda.data.extract._claim(tmp_path / "f", ExtractConfig()):
-        with pytest.raises(VideoError, match="another extraction"):
+    with lock(tmp_path / "f", "extracting other frames"):
+        with pytest.raises(FolderError, match="extracting other frames") as error:
             extract(tmp_path / "v", tmp_path / "f", progress=False)
-    with pytest.raises(VideoError, match="other settings"):
+    assert error.value.subject == str(tmp_path / "f") and not folders(tmp_path / "f")
+    assert extract(tmp_path / "v", tmp_path / "f", progress=False).ok
+    with pytest.raises(SettingError) as error:
         extract(tmp_path / "v", tmp_path / "f", height=100)
+    assert error.value.subject == str(tmp_path / "f")
     assert json.loads((tmp_path / "f/extract.json").read_text())["height"] == 256
 
 
 @pytest.mark.parametrize("name", ["../a.mp4", "/etc/a.mp4", "x/../../a.mp4", "C:/a.mp4"])
 def test_paths_stay_inside(tmp_path, name):
     (tmp_path / "v").mkdir()
-    with pytest.raises(VideoError, match="leaves the root"):
+    with pytest.raises(DataError, match="leaves the root"):
         plan(tmp_path / "v", tmp_path / "f", [name])
 
 
@@ -159,21 +162,21 @@ def test_links_out_of_either_root_are_refused(tmp_path):
     make(tmp_path / "secret/a.mp4", frames=3)
     (tmp_path / "v").mkdir()
     (tmp_path / "v/a.mp4").symlink_to(tmp_path / "secret/a.mp4")
-    with pytest.raises(VideoError, match="leaves the root"):
+    with pytest.raises(DataError, match="leaves the root"):
         plan(tmp_path / "v", tmp_path / "f")
     make(tmp_path / "w/d/a.mp4", frames=3)
     (tmp_path / "f").mkdir()
     (tmp_path / "f/d").symlink_to(tmp_path / "secret", True)
-    with pytest.raises(VideoError, match="leaves the root"):
+    with pytest.raises(DataError, match="leaves the root"):
         extract(tmp_path / "w", tmp_path / "f", progress=False)
     assert os.listdir(tmp_path / "secret") == ["a.mp4"]
 
 
 def test_nothing_to_do_is_an_error(tmp_path):
-    with pytest.raises(VideoError, match="not a folder"):
+    with pytest.raises(SettingError, match="not a folder"):
         extract(tmp_path / "none", tmp_path / "f")
     (tmp_path / "v").mkdir()
-    with pytest.raises(VideoError, match="no videos"):
+    with pytest.raises(SettingError, match="no videos"):
         extract(tmp_path / "v", tmp_path / "f")
     assert not (tmp_path / "f").exists()
 

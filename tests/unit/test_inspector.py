@@ -20,22 +20,11 @@ from sda.explaining.trace import Trace
 from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
 from sda.figures.style import to_png
 from sda.foundation.errors import VideoError
-from sda.inspector.session import (
-    ACTIONS,
-    MAX_UPLOAD,
-    MEASURED,
-    OVERLAYS,
-    PANELS,
-    PRESETS,
-    VIEWS,
-    Inspector,
-    InspectorState,
-    ModelProvider,
-    clip_table,
-    draw,
-    find_clips,
-    inspect_folder,
-)
+from sda.inspector import Inspector, InspectorState, clip_table, find_clips, inspect_folder
+from sda.inspector.figures import PANELS, draw
+from sda.inspector.provider import MAX_UPLOAD, ModelProvider
+from sda.inspector.session import MEASURED, PRESETS
+from sda.inspector.state import ACTIONS, OVERLAYS, VIEWS
 from sda.networks.backbones import VideoNet, create_model, sda_blocks
 
 FOLDER = ROOT / "sda/assets/moves_sample"
@@ -535,7 +524,7 @@ def test_code_of_every_panel_makes_its_picture(ins, monkeypatch):
 
     with pytest.raises(ValueError, match="nothing was measured"):
         ins.code("trust")
-    monkeypatch.setattr("sda.inspector.session.inspect_folder", reopened)
+    monkeypatch.setattr("sda.inspector.app.inspect_folder", reopened)
     monkeypatch.setattr(ins.provider, "draws", 2)
     monkeypatch.setattr(ins.provider, "trust", judged)
     ins.filter(text="se")
@@ -622,7 +611,7 @@ def test_bad_settings(ins, tmp_path):
         Inspector(ins.provider, InspectorState(overlay="Grad-CAM", layer="layer9")).figure("strip")
     with pytest.raises(TraitError):
         ins.state.weights = [0, 0, 0, 0]
-    with pytest.raises(ValueError, match="did you mean layer3"):
+    with pytest.raises(ValueError, match="did you mean .layer3"):
         ins.provider.intervene([ins.state.clip_id], "layr3", "uniform", [1] * 4, "")
     file = tmp_path / "a file"
     file.write_text("")

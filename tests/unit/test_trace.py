@@ -15,7 +15,9 @@ from reference_net import Aggregate, ReferenceNet, make_clips
 from sda.data.datasets import open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.explaining.trace import Trace, Tracer, compare, fingerprint, responses_of, trace_clips
+from sda.explaining.trace import Trace, Tracer, compare_traces, responses_of, trace_clips
+from sda.foundation.errors import DataError, RunError, SettingError, UnknownNameError
+from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_reference
@@ -94,7 +96,8 @@ def test_every_number_is_that_of_a_computation_by_hand(name, clips):
         assert np.allclose(trace.gate_mean[:, r], gate.mean(1).detach(), atol=1e-4)
         assert np.allclose(trace.gate_std[:, r], gate.std(1, correction=0).detach(), atol=1e-4)
     assert np.allclose(trace.weights.sum(-1), 1, atol=1e-5) and trace.weights.std() > 1e-4
-    assert np.allclose(trace.share_norm, trace.weights * trace.response_norm)
+    share = trace.frame().share_norm.to_numpy().reshape(trace.weights.shape)
+    assert np.allclose(share, trace.weights * trace.response_norm)
 
 
 def test_fifty_uses_leave_nothing_behind(clips):
@@ -115,8 +118,9 @@ def test_an_exception_leaves_nothing_behind(model, clips):
             raise RuntimeError("on purpose")
         with pytest.raises(ValueError, match="32"):
             trace_clips(model, clips[..., :16])
-        with pytest.raises(ValueError, match="clip-2 are not finite"):
+        with pytest.raises(RunError) as error:
             trace_clips(model, torch.cat([clips[:2], clips[:1] * float("nan")]))
+        assert error.value.subject == "clip-2"
     assert state(model) == before
 
 
@@ -364,7 +368,10 @@ def test_round_trip_without_pickle_and_without_the_model(model, clips, tmp_path)
 
 def test_a_trace_opens_in_another_process(model, clips, tmp_path):
     file = trace_clips(model, clips).save(tmp_path / "t.npz")
-    code = f"import json; from sda.explaining.trace import Trace; t = Trace.load({str(file)!r}); print(json.dumps([*t.blocks]))"
+    code = (
+        "import json; from sda.explaining.trace import Trace; "
+        f"print(json.dumps([*Trace.load({str(file)!r}).blocks]))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(out.stdout) == ["layer1.0", "layer2.0", "layer3.0", "layer4.0"]
 
@@ -377,22 +384,24 @@ def test_broken_trace_files(model, clips, tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     np.savez(tmp_path / "pickled.npz", names=np.array([{"format": 1}], dtype=object))
     for name in ("half", "text", "empty", "other", "pickled"):
-        with pytest.raises(ValueError, match=f"{name}.npz is not a whole trace"):
+        with pytest.raises(DataError) as error:
             Trace.load(tmp_path / f"{name}.npz")
-    with pytest.raises(FileNotFoundError, match="no trace file"):
+        assert error.value.subject == str(tmp_path / f"{name}.npz")
+    with pytest.raises(FileNotFoundError, match="none.npz"):
         Trace.load(tmp_path / "none.npz")
     with pytest.raises(ValueError, match="end in .npz"):
         trace_clips(model, clips).save(tmp_path / "t.pickle")
 
 
 def test_wrong_requests_are_explained(model, clips):
-    with pytest.raises(ValueError, match="tsm_tiny has no SDA blocks.*sda_tsm_tiny"):
+    with pytest.raises(SettingError) as error:
         trace_clips(make("tsm_tiny"), clips)
+    assert error.value.subject == "tsm_tiny" and "sda_tsm_tiny" in error.value.choices
     a = trace_clips(model, clips)
     b = trace_clips(make(seed=5), clips)
-    with pytest.raises(ValueError, match="not of sda_tsn_tiny"):
-        compare(a, b)
-    other = compare(a, b, allow_other_model=True)
+    with pytest.raises(SettingError, match="not of sda_tsn_tiny"):
+        compare_traces(a, b)
+    other = compare_traces(a, b, allow_other_model=True)
     assert len(other) == 5 * 4 * 4 and other.difference.abs().max() > 0
     for options, words in [
         ({"videos": ["a", "a"]}, "its own id"),
@@ -404,3 +413,29 @@ def test_wrong_requests_are_explained(model, clips):
     with Tracer(model) as tracer, pytest.raises(RuntimeError, match="open already"):
         tracer.__enter__()
     assert hooks(model) == 0
+
+
+def test_names_that_are_not_there(model, clips):
+    trace = trace_clips(model, clips, labels=range(5), videos=["left", "right", "up", "down", "still"])
+    assert trace.rows("up") == [2]
+    for ask, subject, choice in [
+        (lambda: trace.rows("lift"), "lift", "left"),
+        (lambda: trace.by_class("layer9"), "layer9", "layer1"),
+        (
+            lambda: responses_of(trace_clips(model, clips[:1], responses=True), 0, "layer2"),
+            "layer2",
+            "layer2.0",
+        ),
+    ]:
+        with pytest.raises(UnknownNameError) as error:
+            ask()
+        assert error.value.subject == subject and choice in error.value.choices
+    with pytest.raises(SettingError):
+        responses_of(trace, 0, "layer2.0")
+
+
+@pytest.mark.parametrize("name", ["sda_tsn_moves", "sda_tsn_moves_fast_query"])
+def test_traces_written_before_still_load(name):
+    trace = Trace.load(Path(__file__).resolve().parents[2] / "data" / "results" / f"{name}-trace.npz")
+    assert len(trace) == 500 and len(trace.by_class().counts) == 20
+    assert np.allclose(trace.weights.sum(-1), 1, atol=1e-5)

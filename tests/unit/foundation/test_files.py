@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from sda.foundation.errors import DataError, FolderError
+from sda.foundation.errors import DataError, FolderError, SettingError
 from sda.foundation.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -22,7 +22,9 @@ from sda.foundation.files import (
     check_folder,
     digest,
     fingerprint,
+    load_arrays,
     lock,
+    save_arrays,
     to_plain,
     write_atomic,
 )
@@ -296,3 +298,31 @@ def test_suffixes():
     assert {".jpg", ".jpeg", ".png", ".webp"} <= set(IMAGE_SUFFIXES)
     assert {".mp4", ".webm", ".avi", ".3gp"} <= set(VIDEO_SUFFIXES)
     assert not set(IMAGE_SUFFIXES) & set(VIDEO_SUFFIXES)
+
+
+def test_arrays_and_their_names_come_back(tmp_path):
+    arrays = {"values": np.arange(6.0).reshape(2, 3), "a/b": np.array([True])}
+    file = save_arrays(tmp_path / "sub" / "some.npz", "some 1", {"rows": ["x", "ü"], "n": None}, arrays)
+    names, again = load_arrays(file, "some 1")
+    assert names == {"rows": ["x", "ü"], "n": None} and again.keys() == arrays.keys()
+    assert all(np.array_equal(again[key], arrays[key]) for key in arrays)
+    with pytest.raises(SettingError):
+        save_arrays(tmp_path / "some.pickle", "some 1", {}, {})
+
+
+def test_files_that_hold_no_such_arrays_are_named(tmp_path):
+    file = save_arrays(tmp_path / "whole.npz", "some 1", {}, {"values": np.zeros(100)})
+    (tmp_path / "half.npz").write_bytes(file.read_bytes()[:-200])
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.savez(tmp_path / "plain.npz", values=np.zeros(3))
+    np.savez(tmp_path / "list.npz", names=np.array("[1]"))
+    np.savez(tmp_path / "pickled.npz", names=np.array([{"format": 1}], dtype=object))
+    for name in ("half", "text", "empty", "plain", "list", "pickled"):
+        with pytest.raises(DataError) as error:
+            load_arrays(tmp_path / f"{name}.npz", "some 1")
+        assert error.value.subject == str(tmp_path / f"{name}.npz")
+    with pytest.raises(DataError):
+        load_arrays(file, "some 2")
+    with pytest.raises(FileNotFoundError):
+        load_arrays(tmp_path / "none.npz", "some 1")

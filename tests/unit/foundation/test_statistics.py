@@ -11,6 +11,7 @@ from sda.foundation.statistics import (
     bootstrap_interval,
     mcnemar,
     mean_interval,
+    rank_correlation,
     rank_rows,
     softmax,
     spearman,
@@ -132,3 +133,25 @@ def test_auc():
     assert auc([1, 1], [True, False]) == 0.5
     assert np.isnan(auc([1, 2], [True, True]))
     assert np.isnan(auc([1, 2], [False, False]))
+
+
+def test_rank_correlation_over_clips():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=200)
+    assert rank_correlation(a, np.exp(a)) == (1, 1, 1)
+    rho, low, high = rank_correlation(a, rng.normal(size=200))
+    assert low < 0 < high and low < rho < high
+    assert np.isclose(rank_correlation([1, 2, 3, 4], [1, 2, 2, 4])[0], 0.9486833, atol=1e-6)  # ties
+    assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3])).all(), "one side does not vary"
+    pooled = rank_correlation(np.stack([a, a + 1], 1), np.stack([a, a + 1], 1))
+    assert np.allclose(pooled, 1)
+    for x, y in (([1, 2], [2, 1]), ([1, 2, 3], [1, 2])):
+        with pytest.raises(DataError):
+            rank_correlation(x, y)
+
+
+def test_the_interval_of_a_mean_is_that_of_a_normal_distribution():
+    values = np.random.default_rng(0).normal(size=400)
+    ends = mean_interval(np.append(values, np.nan), draws=4000)
+    half = 1.96 * values.std() / 20
+    assert np.allclose(ends, [values.mean() - half, values.mean() + half], atol=0.01)
