@@ -14,21 +14,6 @@ from accelerate import Accelerator
 from ..data.datasets import ClipDataset
 from ..foundation.files import check_folder
 from ..foundation.runs import seed_everything
-<<<<<<< .merge_file_u94bt0
-from ..networks.backbones import VideoNet, create_model
-from ..networks.cost import profile
-from ..training.trainer import (
-    TrainConfig,
-    TrainResult,
-    build_model,
-    load_config,
-    make_accelerator,
-    recipe,
-    scaled_lr,
-    train,
-)
-from ..training.tricks import memory_estimate
-=======
 from ..networks.backbones import VideoNet, create_model
 from ..networks.cost import profile
 from ..training.config import TrainConfig, load_config, recipe
@@ -36,7 +21,6 @@ from ..training.optimiser import make_accelerator, scaled_lr
 from ..training.resume import TrainResult
 from ..training.trainer import build_model, train
 from ..training.optimiser import memory_estimate
->>>>>>> .merge_file_6nYDe1
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 
 __all__ = ["Train"]
