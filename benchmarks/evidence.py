@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 from shipped_models import rows
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import ablation_map, attribute, coalitions, logits_of, readings, twin_index
+from sda.explaining.answers import logits_of, readings, twin_index
+from sda.explaining.effects import ablation_map, attribute, coalitions
 from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
 from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips

@@ -37,20 +37,10 @@ from torch import Tensor, nn
 from sda.data.datasets import ClipDataset, open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
+from sda.explaining.answers import READINGS, load_clips, logits_of, readings, twin_index
 from sda.explaining.attribution import Attribution, from_trace
 from sda.explaining.cam import METHODS, ClipTarget, clip_cams, find_layer, untouched
-from sda.explaining.effects import (
-    READINGS,
-    Effect,
-    attribute,
-    coalitions,
-    load_clips,
-    logits_of,
-    rank_agreement,
-    readings,
-    shapley_values,
-    twin_index,
-)
+from sda.explaining.effects import Effect, attribute, coalitions, rank_agreement, shapley_values
 from sda.explaining.faithfulness import (
     cascade,
     centre_prior,

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import logits_of
+from sda.explaining.answers import logits_of
 from sda.explaining.interventions import reverse, shuffle
 from sda.foundation.runs import new_record, save_record
 from sda.moves.make import make_moves

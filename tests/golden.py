@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from sda.commands.main import main as run_command
-from sda.data.annotations import records_something_v2, write_dataset
+from sda.data.annotations import records_something_v2
 from sda.data.datasets import open_dataset
-from sda.data.make import make_dataset
+from sda.data.make import make_dataset, write_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.data.video import open_video
@@ -36,6 +36,7 @@ from sda.data.video import open_video
 from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
 from sda.explaining import interventions as changing
+from sda.explaining.answers import load_clips
 from sda.explaining.attribution import from_trace
 from sda.explaining.trace import trace_clips
 from sda.moves.render import render
@@ -78,7 +79,7 @@ def scores(net, data):
 
 def in_memory(data, indices):
     """Clips [N,T,3,H,W] and their labels."""
-    clips, labels, _ = effects.load_clips(data, indices)
+    clips, labels, _ = load_clips(data, indices)
     return clips, labels
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..data.annotations import check_dataset, save_check
+from ..data.check import check_dataset
 from ..data.datasets import source_of
 from ..data.extract import extract
 from ..data.lists import read_classes
@@ -110,7 +110,7 @@ class Data(Command):
             sep="\n",
         )
         if os.access(root, os.W_OK):
-            print(f"report in {save_check(report).with_name('check.txt')}")
+            print(f"report in {report.save().with_name('check.txt')}")
         if not report.ok:
             raise SystemExit(1)
 

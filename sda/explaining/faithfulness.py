@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ..data.datasets import ClipDataset
 from ..data.lists import read_masks
 from ..data.transforms import denormalise
+from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, find_layer
-from .effects import logits_of
 from .interventions import blur
 from .trace import Trace
 from ..foundation.statistics import mean_interval, rank_correlation, spearman
