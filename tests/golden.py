@@ -275,7 +275,7 @@ def transformed(frames, seed):
 
 def masks_of(data, indices):
     """Masks of the truth [N,T,H,W] by name."""
-    return trust.truth_masks(data, SAMPLE, indices)
+    return trust.clip_masks(data, SAMPLE, indices)
 
 
 def pointing(maps, masks):
@@ -294,7 +294,7 @@ def curves(net, clips, maps, over):
 
 def randomised(net, clips):
     """Rank correlations of a map with itself under random weights; rests on the order modules are made in."""
-    return trust.randomisation(net, clips).to_numpy(float)
+    return trust.parameter_randomisation(net, clips).to_numpy(float)
 
 
 def norms(net, clips):

@@ -59,7 +59,9 @@ class Train(Command):
             for split in ("train", self.val)
         )
         if self.dry_run:
-            print(dry_run(c, build_model(c, self.network(data.class_names), data.class_names), data, val))
+            model = build_model(c, self.network(data.class_names), data.class_names)
+            assert isinstance(model, VideoNet)  # it comes from `create_model`
+            print(dry_run(c, model, data, val))
             return
         if first_process():
             print(settings_text(c))
