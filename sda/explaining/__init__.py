@@ -1,1 +1,24 @@
-"""Traces, interventions, effects, class-activation maps, and how far to trust them."""
+"""Traces, interventions, attributions and effects, class-activation maps, and how faithful they are."""
+
+from ..foundation.lazy import lazy_exports
+
+_HOMES = {
+    "trace": ("Trace", "trace_clips", "compare_traces", "responses_of", "stage_weights"),
+    "tracer": ("Tracer", "select_blocks", "stage_of"),
+    "interventions": (
+        *("Intervention", "SelectionChange", "InputChange", "changed"),
+        *("drop", "keep", "force", "uniform", "set_weights", "temperature", "from_clip", "from_class"),
+        *("reverse", "shuffle", "freeze", "drop_frames", "patch_shuffle", "blur"),
+    ),
+    "answers": ("READINGS", "load_clips", "logits_of", "readings", "twin_index"),
+    "attribution": ("KINDS", "Attribution", "from_trace"),
+    "effects": (
+        *("Effect", "measure", "attribute", "ablation_map", "ablation_table", "rank_agreement"),
+        *("coalitions", "shapley_values"),
+    ),
+    "cam": ("ClipCam", "cam_layers", "clip_cam", "clip_cams"),
+}
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__, {name: f".{room}" for room, names in _HOMES.items() for name in names}
+)

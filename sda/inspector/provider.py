@@ -21,9 +21,9 @@ from ..data.transforms import TransformConfig
 from ..explaining.attribution import Attribution
 from ..explaining.cam import ClipCam, cam_layers, clip_cam
 from ..explaining.effects import Effect, ablation_map, measure
-from ..explaining.faithfulness import truth_masks
+from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
-from ..explaining.verdicts import Trial, Verdicts, judge, no_blocks
+from ..explaining.checks import CheckInput, CheckReport, check_steps, no_blocks
 from ..foundation.devices import pick_device
 from ..foundation.errors import SettingError, UnknownNameError
 from ..foundation.files import fingerprint
@@ -238,9 +238,9 @@ class ModelProvider:
         self.pairs = pairs
         self.draws = 10
         self.known: dict[str, Attribution] = {}  # what leaving out costs, by clip
-        self.truth = truth  # folder that holds truth/, see `truth_masks`
+        self.truth = truth  # folder that holds truth/, see `clip_masks`
         self.where: dict[str, str] = {}  # what was opened, for the panel to show
-        self.trial: dict[str, Any] = {}  # further options of `Trial`
+        self.trial: dict[str, Any] = {}  # further options of `CheckInput`
         self.trace = trace_any(model, data) if trace is None else trace
         self.trace.check_model(model)
         if missing := [v for v in self.clips.known if v not in set(self.trace.videos)]:
@@ -369,17 +369,17 @@ class ModelProvider:
         most: int = 12,  # at most so many of them, drawn by a fixed seed
         layer: str = MAP_OPTIONS["layer"].default,  # of the map
         method: str = MAP_OPTIONS["method"].default,  # of the map, key of sda.explaining.cam.METHODS
-    ) -> Iterator[tuple[str, Verdicts]]:
-        """Verdicts about the pictures of these clips: what is done next, and what is known so far."""
+    ) -> Iterator[tuple[str, CheckReport]]:
+        """CheckReport about the pictures of these clips: what is done next, and what is known so far."""
         ids = [i for i in ids if i not in self.clips.added]
         if len(ids) < 3:
             raise SettingError(f"{len(ids)} clips are too few to measure agreement; loosen the filters")
         if len(ids) > most:
             ids = [ids[k] for k in sorted(np.random.default_rng(0).choice(len(ids), most, replace=False))]
-        yield f"decoding {len(ids)} clips", Verdicts(len(ids))
+        yield f"decoding {len(ids)} clips", CheckReport(len(ids))
         rows = [self.trace.videos.index(i) for i in ids]
-        yield from judge(
-            Trial(
+        yield from check_steps(
+            CheckInput(
                 self.model,
                 torch.stack([self.seen(i).clip[0] for i in ids]),
                 [self._read_label(i) for i in ids],
@@ -397,7 +397,7 @@ class ModelProvider:
         if not self.truth:
             return None
         try:
-            return truth_masks(self.clips.data, self.truth, [self.clips.known[i] for i in ids])
+            return clip_masks(self.clips.data, self.truth, [self.clips.known[i] for i in ids])
         except (KeyError, ValueError) as err:
             log.warning("no masks from %s: %s", self.truth, err)
         return None
