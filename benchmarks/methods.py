@@ -21,12 +21,13 @@ import torch
 import torch.nn.functional as F
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import logits_of
+from sda.explaining.answers import logits_of
 from sda.explaining.interventions import reverse, shuffle
 from sda.foundation.runs import new_record, save_record
 from sda.moves.make import make_moves
-from sda.networks.backbones import create_model, list_models, profile
+from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import SDA
+from sda.networks.cost import profile
 from sda.networks.checkpoints import load_model
 from sda.foundation.statistics import softmax
 from sda.training.config import recipe

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from sda.commands.main import main as run_command
-from sda.data.annotations import records_something_v2, write_dataset
+from sda.data.annotations import records_something_v2
 from sda.data.datasets import open_dataset
-from sda.data.make import make_dataset
+from sda.data.make import make_dataset, write_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.data.video import open_video
@@ -36,12 +36,14 @@ from sda.data.video import open_video
 from sda.explaining import cam, effects
 from sda.explaining import faithfulness as trust
 from sda.explaining import interventions as changing
+from sda.explaining.answers import load_clips
 from sda.explaining.attribution import from_trace
 from sda.explaining.trace import trace_clips
 from sda.moves.render import render
 from sda.moves.truth import load_truth
-from sda.networks.backbones import create_model, list_models, profile, sda_blocks
+from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.checkpoints import load_model
+from sda.networks.cost import profile
 from sda.testing.evaluate import evaluate, predict, protocol
 from sda.testing.predictions import summary
 from sda.training.config import recipe
@@ -77,7 +79,7 @@ def scores(net, data):
 
 def in_memory(data, indices):
     """Clips [N,T,3,H,W] and their labels."""
-    clips, labels, _ = effects.load_clips(data, indices)
+    clips, labels, _ = load_clips(data, indices)
     return clips, labels
 
 
@@ -273,7 +275,7 @@ def transformed(frames, seed):
 
 def masks_of(data, indices):
     """Masks of the truth [N,T,H,W] by name."""
-    return trust.truth_masks(data, SAMPLE, indices)
+    return trust.clip_masks(data, SAMPLE, indices)
 
 
 def pointing(maps, masks):
@@ -292,7 +294,7 @@ def curves(net, clips, maps, over):
 
 def randomised(net, clips):
     """Rank correlations of a map with itself under random weights; rests on the order modules are made in."""
-    return trust.randomisation(net, clips).to_numpy(float)
+    return trust.parameter_randomisation(net, clips).to_numpy(float)
 
 
 def norms(net, clips):

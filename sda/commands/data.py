@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..data.annotations import check_dataset, save_check
+from ..data.check import check_dataset
 from ..data.datasets import source_of
 from ..data.extract import extract
 from ..data.lists import read_classes
@@ -77,7 +77,7 @@ class Data(Command):
     name: Path  # dataset folder, or its name in sets/
     num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
     # make: whose files they are; folder: your clips, one sub-folder per class
-    source: Literal[DATASETS] = "folder"
+    source: Literal[DATASETS] = "folder"  # type: ignore[valid-type]  # the names stand in `make`, once
     # make: folder of the official annotation files; with --source csv the table itself
     annotations: Path | None = None
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it
@@ -110,7 +110,7 @@ class Data(Command):
             sep="\n",
         )
         if os.access(root, os.W_OK):
-            print(f"report in {save_check(report).with_name('check.txt')}")
+            print(f"report in {report.save().with_name('check.txt')}")
         if not report.ok:
             raise SystemExit(1)
 

@@ -76,8 +76,17 @@ class Predict(Command):
         """The answers to those clips that can be read: one that cannot does not cost the others theirs."""
         try:
             if self.window:
-                options = dict(top=self.top, batch_size=self.batch_size, progress=not self.quiet)
-                return [slide(clip, net, self.window, **options).assign(video=str(clip)) for clip in clips]
+                return [
+                    slide(
+                        clip,
+                        net,
+                        self.window,
+                        top=self.top,
+                        batch_size=self.batch_size,
+                        progress=not self.quiet,
+                    ).assign(video=str(clip))
+                    for clip in clips
+                ]
             return [predict(list(clips), net, self.top, batch_size=self.batch_size)]
         except (OSError, RuntimeError, ValueError) as err:
             if len(clips) > 1:

@@ -26,10 +26,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .clips import ClipReader, LoadedClip, open_record
-from .lists import ListError, Record, read_classes, read_groups, read_list
+from .lists import Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
+from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
@@ -280,7 +280,7 @@ class ClipDataset(Dataset):
 def _some(records: list[Record]) -> list[Record]:
     """Refuse an empty list."""
     if not records:
-        raise ListError("the list of records is empty; a dataset needs at least one clip")
+        raise DataError("the list of records is empty; a dataset needs at least one clip")
     return records
 
 
@@ -321,7 +321,7 @@ def open_dataset(
     root = Path(root)
     missing = [name for name in ("category.txt", "img", "trainValTest") if not (root / name).exists()]
     if missing:
-        raise ListError(
+        raise DataError(
             f"{root} lacks {', '.join(missing)}; a dataset folder has category.txt, img/ and trainValTest/"
         )
     splits = sorted(f.stem for f in (root / "trainValTest").glob("*.txt"))

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sda.foundation.errors import DataError, unknown_name
-from sda.foundation.files import load_arrays, save_arrays
-from sda.networks.blocks import DEPENDENCIES
-
-from .trace import Trace, stage_of
+from ..foundation.errors import DataError, unknown_name
+from ..foundation.files import load_arrays, save_arrays
+from ..networks.backbones import stage_of
+from ..networks.blocks import DEPENDENCIES
+from .trace import Trace
 
 __all__ = ["KINDS", "Attribution", "from_trace"]
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from .trace import Trace, Where, select_blocks
+from .trace import Trace
+from .tracer import Where, select_blocks
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES
 
@@ -86,7 +87,7 @@ class SelectionChange(Intervention):
             self.trace.check_model(model)
         self._try(model)
         return [
-            block.attention.register_forward_hook(self._hook(name, block.dependencies), prepend=True)
+            block.hook_weights.register_forward_hook(self._hook(name, block.dependencies), prepend=True)
             for name, block in select_blocks(model, self.where).items()
         ]
 

@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 
 from ..data.clips import ClipReader, LoadedClip
 from ..data.video import Video
+from ..explaining.answers import logits_of, twin_index
 from ..explaining.cam import clip_cam
-from ..explaining.effects import Effect, logits_of, twin_index
+from ..explaining.effects import Effect
 from ..explaining.interventions import (
     InputChange,
     Intervention,
@@ -26,7 +27,8 @@ from ..explaining.interventions import (
     reverse,
     uniform,
 )
-from ..explaining.trace import select_blocks, trace_clips
+from ..explaining.trace import trace_clips
+from ..explaining.tracer import select_blocks
 from ..figures.clips import fig_cam_strip, fig_clip
 from ..figures.effects import fig_interventions, fig_triptych
 from ..foundation.devices import pick_device

@@ -1,4 +1,4 @@
-"""The adapters on made-up files, on bad input, and (where `SDA_ANNOTATIONS` points to them) on the official files."""
+"""The adapters on made-up files, bad input and, where `SDA_ANNOTATIONS` points, the official files."""
 
 import json
 import os
@@ -14,28 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sda.data.annotations import (
-    RAW_SSV1_PAIRS,
-    AnnotationError,
     ListReport,
     at_native_rate,
-    check_dataset,
-    clean_label,
-    count_frames,
-    name_order,
-    native_window,
     records_csv,
     records_diving48,
     records_epic55,
     records_folder,
     records_something_v1,
     records_something_v2,
-    side_pairs,
     split_records,
-    write_atomic,
-    write_dataset,
 )
+from sda.data.annotations.epic import native_window
+from sda.data.annotations.something import RAW_SSV1_PAIRS, clean_label, name_order, side_pairs
+from sda.data.check import check_dataset
 from sda.data.datasets import ClipDataset, open_dataset
-from sda.data.lists import ListError, Record, read_list
+from sda.data.lists import Record, read_list
+from sda.data.make import count_frames, make_dataset, write_dataset
+from sda.foundation.errors import DataError, FolderError, SettingError, UnknownNameError
+from sda.foundation.files import write_atomic
 
 OFFICIAL = Path(os.environ.get("SDA_ANNOTATIONS", "no-annotations"))
 needs_epic = pytest.mark.skipif(
@@ -120,7 +116,7 @@ def test_raw_v1_order_is_named_by_the_places_of_its_direction_classes(tmp_path):
     ],
 )
 def test_v1_errors_name_place_and_remedy(tmp_path, rows, words):
-    with pytest.raises(AnnotationError) as err:
+    with pytest.raises(DataError) as err:
         records_something_v1(*v1(tmp_path, rows))
     assert all(w in str(err.value) for w in words), str(err.value)
 
@@ -134,12 +130,13 @@ def test_counting_instead_of_stopping_accounts_for_every_row(tmp_path):
 
 
 def test_missing_and_repeated_labels(tmp_path):
-    with pytest.raises(AnnotationError, match="no such file"):
+    with pytest.raises(DataError, match="does not exist"):
         records_something_v1(tmp_path / "a.csv", tmp_path / "b.csv")
-    with pytest.raises(AnnotationError, match="line 2.*already at line 1"):
+    with pytest.raises(DataError, match="line 2.*already at line 1"):
         records_something_v1(*v1(tmp_path, "1;a\n", ["a", "a"]))
-    with pytest.raises(ValueError, match="sorted"):
+    with pytest.raises(UnknownNameError) as error:
         records_something_v1(*v1(tmp_path, "1;a\n", ["a"]), order="z")
+    assert set(error.value.choices) == {"sorted", "file"}
 
 
 def test_v2_uses_the_template_and_keeps_capitals(tmp_path):
@@ -199,7 +196,7 @@ def test_v2_labels_that_are_not_alphabetical_are_named(tmp_path):
     ],
 )
 def test_v2_errors(tmp_path, rows, labels, words):
-    with pytest.raises(AnnotationError) as err:
+    with pytest.raises(DataError) as err:
         records_something_v2(*v2(tmp_path, rows, labels))
     assert all(w in str(err.value) for w in words), str(err.value)
 
@@ -261,15 +258,15 @@ def test_diving_v2_is_known_by_size_under_another_name(tmp_path):
     ],
 )
 def test_diving_errors(tmp_path, rows, words):
-    with pytest.raises(AnnotationError) as err:
+    with pytest.raises(DataError) as err:
         records_diving48(*diving(tmp_path, rows))
     assert all(w in str(err.value) for w in words), str(err.value)
 
 
 def test_diving_asks_for_the_version_and_refuses_a_bad_vocabulary(tmp_path):
-    with pytest.raises(AnnotationError, match="version='V1'"):
+    with pytest.raises(DataError, match="version='V1'"):
         records_diving48(*diving(tmp_path, [DIVE], "dives.json"))
-    with pytest.raises(AnnotationError, match="entry 0"):
+    with pytest.raises(DataError, match="entry 0"):
         records_diving48(*diving(tmp_path, [DIVE], vocabulary=[["Back"]]))
 
 
@@ -357,7 +354,7 @@ def test_epic_video_records_take_frames_from_time_stamps(tmp_path):
     ],
 )
 def test_epic_errors(tmp_path, change, words):
-    with pytest.raises(AnnotationError) as err:
+    with pytest.raises(DataError) as err:
         records_epic55(epic(tmp_path, [action() | change]), split="all")
     assert all(w in str(err.value) for w in words), str(err.value)
 
@@ -365,13 +362,14 @@ def test_epic_errors(tmp_path, change, words):
 def test_epic_refuses_wrong_arguments_and_files(tmp_path):
     folder = epic(tmp_path, [action()])
     for bad in ({"target": "action"}, {"split": "test"}, {"source": "zip"}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
+        with pytest.raises(UnknownNameError) as error:
             records_epic55(folder, **bad)
+        assert [error.value.subject] == list(bad.values())
     put(folder / "EPIC_train_action_labels.csv", "narration_id,verb\n1,x\n")
-    with pytest.raises(AnnotationError, match="no column uid"):
+    with pytest.raises(DataError, match="no column uid"):
         records_epic55(folder)
     put(folder / "EPIC_verb_classes.csv", "verb_id,class_key\n1,lift\n")
-    with pytest.raises(AnnotationError, match="line 2.*not 0"):
+    with pytest.raises(DataError, match="line 2.*not 0"):
         records_epic55(folder)
 
 
@@ -433,7 +431,7 @@ def test_folder_lists_what_is_no_clip_and_refuses_links_out(tmp_path):
     ],
 )
 def test_table_errors_name_the_file(tmp_path, text):
-    with pytest.raises(AnnotationError, match=r"t\.csv"):
+    with pytest.raises(DataError, match=r"t\.csv"):
         records_csv(put(tmp_path / "t.csv", text))
 
 
@@ -441,7 +439,7 @@ def test_table_with_given_classes(tmp_path):
     file = put(tmp_path / "t.tsv", "label\tpath\ny\ta.mp4\n\tb.mp4\n")
     records, names, report = records_csv(file, class_names=["x", "y"], root="media")
     assert records == [Record("a.mp4", "media/a.mp4", 1)] and report.counts == {"kept": 1, "unlabelled": 1}
-    with pytest.raises(AnnotationError, match="line 2"):
+    with pytest.raises(DataError, match="line 2"):
         records_csv(file, class_names=["x"])
 
 
@@ -462,7 +460,7 @@ def test_splits_are_balanced_over_classes_and_checked():
     records = [Record(f"{c}/{i}", "x", c) for c in range(4) for i in range(10)]
     val = Counter(r.label for r in split_records(records, seed=7)["val"])
     assert val == {0: 2, 1: 2, 2: 2, 3: 2}
-    with pytest.raises(ValueError, match="add up"):
+    with pytest.raises(SettingError, match="add up"):
         split_records(records, {"train": 0.5, "val": 0.2})
 
 
@@ -495,7 +493,7 @@ def test_lists_survive_writing_and_reading(tmp_path_factory, path, offset, frame
     ],
 )
 def test_nothing_is_written_when_a_record_is_bad(tmp_path, record, words):
-    with pytest.raises(AnnotationError, match=words):
+    with pytest.raises(DataError, match=words):
         write_dataset(tmp_path / "d", {"val": [record]}, ["a"])
     assert not (tmp_path / "d").exists()
 
@@ -504,30 +502,28 @@ def test_other_lists_are_not_replaced_unasked(tmp_path):
     one = [Record("a", "a", 0, 3)]
     two = [Record("b", "b", 0, 3)]
     write_dataset(tmp_path, {"train": one}, ["k"])
-    with pytest.raises(FileExistsError, match="overwrite"):
+    with pytest.raises(FolderError, match="overwrite"):
         write_dataset(tmp_path, {"train": two}, ["k"])
     assert (tmp_path / "trainValTest/train.txt").read_text() == "a 3 0\n"
     write_dataset(tmp_path, {"train": two}, ["k"], overwrite=True)
     assert (tmp_path / "trainValTest/train.txt").read_text() == "b 3 0\n"
-    with pytest.raises(ValueError, match="dev"):
+    with pytest.raises(UnknownNameError) as error:
         write_dataset(tmp_path, {"dev": two}, ["k"])
+    assert error.value.choices == ("train", "val", "test")
 
 
 def test_a_kill_while_writing_leaves_the_old_list(tmp_path):
     write_dataset(tmp_path, {"train": [Record("a", "a", 0, 3)]}, ["k"])
 
-    def killed_at_the_end():
-        os.fsync = lambda _: os.kill(
-            os.getpid(), signal.SIGKILL
-        )  # all bytes are written, the rename has not come
-        write_atomic(tmp_path / "trainValTest/train.txt", "new " * 1000)
+    def killed_at_the_end():  # all bytes are written, the rename has not come
+        file = tmp_path / "trainValTest/train.txt"
+        write_atomic(file, "new " * 1000, before=lambda: os.kill(os.getpid(), signal.SIGKILL))
 
     child = get_context("fork").Process(target=killed_at_the_end)
     child.start()
     child.join(timeout=30)
-    assert (
-        child.exitcode == -signal.SIGKILL and (tmp_path / "trainValTest/train.txt").read_text() == "a 3 0\n"
-    )
+    assert child.exitcode == -signal.SIGKILL
+    assert (tmp_path / "trainValTest/train.txt").read_text() == "a 3 0\n"
 
 
 # ---------------------------------------------------------------- checking
@@ -569,10 +565,10 @@ def test_check_opens_every_file_once_and_counts_every_line(tmp_path):
 
 
 def test_check_needs_classes_and_lists(tmp_path):
-    with pytest.raises(ListError, match=r"category\.txt"):
+    with pytest.raises(DataError, match=r"category\.txt"):
         check_dataset(tmp_path)
     put(tmp_path / "category.txt", "x\n")
-    with pytest.raises(AnnotationError, match="trainValTest"):
+    with pytest.raises(DataError, match="trainValTest"):
         check_dataset(tmp_path)
 
 
@@ -656,7 +652,7 @@ def test_official_epic_by_person_and_windows():
 
 
 def roundtrip(folder, root, target="verb"):
-    """The lists that `write_dataset` makes of official rows, read back; first the records, then what was read."""
+    """The lists that `write_dataset` makes of official rows: the records, and what is read back."""
     splits = {split: records_epic55(folder, target, split)[0] for split in ("train", "val")}
     names = records_epic55(folder, target, "val")[1]
     write_dataset(root, splits, names)
@@ -695,8 +691,6 @@ def test_lists_of_other_clips_do_not_keep_the_old_link(tmp_path):
     """Lists and clips belong together: img is turned to the new folder, or nothing is written."""
     from PIL import Image
 
-    from sda.data.make import make_dataset
-
     for name in ("one", "two"):
         for clip in ("a/1", "a/2", "b/3", "b/4"):
             picture = tmp_path / name / f"{clip}{name}/00001.jpg"
@@ -704,7 +698,7 @@ def test_lists_of_other_clips_do_not_keep_the_old_link(tmp_path):
             Image.new("RGB", (40, 40)).save(picture)
     make_dataset(tmp_path / "set", "folder", media=tmp_path / "one")
     before = {f.name: f.read_text() for f in (tmp_path / "set/trainValTest").iterdir()}
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FolderError, match="--overwrite"):
         make_dataset(tmp_path / "set", "folder", media=tmp_path / "two")
     assert before == {f.name: f.read_text() for f in (tmp_path / "set/trainValTest").iterdir()}
     make_dataset(tmp_path / "set", "folder", media=tmp_path / "two", overwrite=True)
@@ -713,6 +707,6 @@ def test_lists_of_other_clips_do_not_keep_the_old_link(tmp_path):
     make_dataset(tmp_path / "set", "folder", media=tmp_path / "moved")
     assert check_dataset(tmp_path / "set", 1).ok
     (tmp_path / "own/img").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match="Choose another folder"):
+    with pytest.raises(FolderError, match="Choose another folder"):
         make_dataset(tmp_path / "own", "folder", media=tmp_path / "moved", overwrite=True)
     assert (tmp_path / "own/img").is_dir() and not (tmp_path / "own/category.txt").exists()

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from sda.explaining.answers import logits_of, readings
 from sda.explaining.attribution import KINDS, Attribution, from_trace
-from sda.explaining.effects import (
-    ablation_map,
-    ablation_table,
-    attribute,
-    logits_of,
-    measure,
-    rank_agreement,
-    readings,
-)
+from sda.explaining.effects import ablation_map, ablation_table, attribute, measure, rank_agreement
 from sda.explaining.interventions import (
     blur,
     changed,
@@ -31,7 +24,8 @@ from sda.explaining.interventions import (
     temperature,
     uniform,
 )
-from sda.explaining.trace import Tracer, trace_clips
+from sda.explaining.trace import trace_clips
+from sda.explaining.tracer import Tracer
 from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, sda_blocks
 

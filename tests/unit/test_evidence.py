@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sda.data.datasets import open_dataset
-from sda.explaining.effects import coalitions, logits_of
+from sda.explaining.answers import logits_of
+from sda.explaining.effects import coalitions
 from sda.explaining.interventions import drop
 from sda.foundation.errors import FolderError
 from sda.foundation.runs import new_record, save_record

@@ -17,7 +17,7 @@ from traitlets import TraitError
 
 from sda.data.datasets import open_dataset
 from sda.explaining.trace import Trace
-from sda.explaining.verdicts import Finding, Trial, Verdicts, _selection
+from sda.explaining.checks import CheckInput, CheckReport, CheckResult, check_steps
 from sda.figures.style import to_png
 from sda.foundation.errors import VideoError
 from sda.inspector import Inspector, InspectorState, clip_table, find_clips, inspect_folder
@@ -355,15 +355,15 @@ def test_a_map_judged_in_place_of_another_says_so(opened, monkeypatch):
     inspector = Inspector(opened.provider, InspectorState(method="occlusion"), strict=True)
     judged = inspector.trust(3)
     for question, words in judged.words.items():
-        of_maps = question in ("space", "frames", "learnt", "truth")
+        of_maps = question in ("space", "frames", "randomisation", "pointing")
         assert ("maps of layercam: those of occlusion" in words) == of_maps, question
-    named = judged.table().query("question in ('space', 'frames')").what
+    named = judged.table().query("check in ('space', 'frames')").what
     assert set(named) == {"map of layercam", "the centre"}
     with pytest.raises(ValueError, match="unknown method 'layercan': did you mean 'layercam'"):
         list(opened.provider.trust(inspector.table.video, 3, "layer2", "layercan"))
     clips = torch.stack([opened.provider.seen(i).clip for i in inspector.table.video[:3]])
-    with pytest.raises(ValueError, match="give trace="):
-        next(_selection(Trial(opened.provider.model, clips, [0, 1, 2])))
+    _, report = next(check_steps(CheckInput(opened.provider.model, clips, [0, 1, 2])))
+    assert "give trace=" in report.missing["selection"]
 
 
 @drives("most", "trust")
@@ -373,7 +373,7 @@ def test_trust_says_numbers_with_interval_and_n(ins, monkeypatch):
     ins.view.press("trust")
     found = ins.judged.table()
     said = ins.view.shown["trust"].value
-    assert set(found.question) == {"selection", "space", "frames", "learnt", "truth", "seeds"}, (
+    assert set(found.check) == {"selection", "space", "frames", "randomisation", "pointing", "seeds"}, (
         ins.judged.missing
     )
     assert (found.n <= 6).all() and (found.n > 0).all() and ins.judged.n == 6
@@ -407,7 +407,7 @@ def test_long_work_is_cancelled_between_two_steps(light, monkeypatch):
 
     async def cancelled(name, after):
         view.click(name)
-        while not view.working or (after and len(light.judged.findings) < after):
+        while not view.working or (after and len(light.judged.results) < after):
             await asyncio.sleep(0.01)
         assert "working …" in view.shown["status"].value and not view.controls["cancel"].disabled
         view.click("trust")  # a second job
@@ -416,7 +416,7 @@ def test_long_work_is_cancelled_between_two_steps(light, monkeypatch):
         await view.task
 
     asyncio.run(cancelled("trust", 1))
-    assert {f.question for f in light.judged.findings} == {"selection"} and "stopped" in view.shown[
+    assert {f.check for f in light.judged.results} == {"selection"} and "stopped" in view.shown[
         "status"
     ].value
     assert "Weight" in view.shown["trust"].value and view.controls["cancel"].disabled
@@ -515,9 +515,9 @@ def test_code_of_every_panel_makes_its_picture(ins, monkeypatch):
         asked.append(question)
         yield (
             "",
-            Verdicts(
+            CheckReport(
                 3,
-                (Finding("selection", "weight", 0.5, 0.2, 0.7, 3),),
+                (CheckResult("selection", "weight", 0.5, 0.2, 0.7, 3),),
                 curves=tuple(pd.concat(curves[k : k + 6]) for k in (0, 6)),
             ),
         )

@@ -1,12 +1,13 @@
-"""Properties of samplers and list files that must hold for any input; `derandomize` makes every run the same."""
+"""Properties of samplers and list files that hold for any input; `derandomize` makes runs the same."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sda.data.lists import ListError, read_list
+from sda.data.lists import read_list
 from sda.data.sampling import SAMPLERS, Sampling, get_sampler
+from sda.foundation.errors import DataError
 
 STRATEGIES = sorted(SAMPLERS)
 NAMES = ["a", "b", "c"]
@@ -138,6 +139,6 @@ def test_a_bad_line_is_named_with_its_number(tmp_path_factory, rows, place, bad,
     place = min(place, len(lines))
     lines.insert(place, bad)
     file.write_bytes(end.join(lines).encode("utf-8-sig" if bom else "utf-8"))
-    with pytest.raises(ListError) as caught:
+    with pytest.raises(DataError) as caught:
         read_list(file, file.parent, NAMES, offsets=False)
     assert str(caught.value).startswith(f"{file}:{place + 1}: ") and "\n" not in str(caught.value)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sda.data.annotations import AnnotationError
 from sda.data.datasets import open_dataset
 from sda.data.lists import read_classes, read_list
 from sda.data.make import make_dataset
+from sda.foundation.errors import DataError, SdaError, SettingError
 
 OFFICIAL = Path(os.environ.get("SDA_ANNOTATIONS", "no-annotations"))
 
@@ -48,7 +48,7 @@ def test_something_v2_test_split_needs_its_answers(tmp_path):
     (tmp_path / "labels.json").write_text(json.dumps({"Holding something": "0"}))
     (tmp_path / "test.json").write_text(json.dumps([{"id": "7"}]))
     frames(tmp_path / "clips/7")
-    with pytest.raises(AnnotationError, match="no clip can be used"):
+    with pytest.raises(DataError, match="no clip can be used"):
         make_dataset(tmp_path / "set", "something_v2", tmp_path, tmp_path / "clips", frames=True)
     with (tmp_path / "test-answers.csv").open("w") as file:
         csv.writer(file, delimiter=";").writerow(["7", "Holding something"])
@@ -79,10 +79,10 @@ def test_the_release_of_diving48_stands_beside_the_dataset(tmp_path, files, rele
 
 def test_two_releases_are_not_mixed(tmp_path):
     diving(tmp_path, ["Diving48_V2_train", "Diving48_test"])
-    with pytest.raises(AnnotationError, match="mixes V2 .train. and V1 .test."):
+    with pytest.raises(DataError, match="mixes V2 .train. and V1 .test."):
         make_dataset(tmp_path / "set", "diving48", tmp_path, tmp_path / "clips", frames=True)
     diving(tmp_path / "clips", ["Diving48_V2_train", "Diving48_train"])
-    with pytest.raises(AnnotationError, match="Keep one release"):
+    with pytest.raises(DataError, match="Keep one release"):
         make_dataset(tmp_path / "set", "diving48", tmp_path / "clips", tmp_path / "clips", frames=True)
     assert not (tmp_path / "set").exists()
 
@@ -103,9 +103,9 @@ def test_own_table_keeps_takes_on_one_side(tmp_path):
     assert found[0] == found[1] and len(found[0]["train"]) == 20 and len(found[0]["val"]) == 4
     sides = [{take for path, _, take in rows if path in ids} for ids in found[0].values()]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6
-    with pytest.raises(AnnotationError, match="scene"):
+    with pytest.raises(DataError, match="scene"):
         make_dataset(tmp_path / "x", "csv", tmp_path / "clips.csv", group="scene")
-    with pytest.raises(AnnotationError, match="name the table"):
+    with pytest.raises(SettingError, match="name the table"):
         make_dataset(tmp_path / "x", "csv")
 
 
@@ -153,7 +153,7 @@ def test_nothing_is_written_without_files(tmp_path):
         ["folder", None, tmp_path / "none"],
         ["something_v2"],
     ):
-        with pytest.raises((AnnotationError, OSError)):
+        with pytest.raises(SdaError):
             make_dataset(tmp_path / "set", *words)
     assert not (tmp_path / "set").exists()
 

@@ -11,10 +11,13 @@ import pytest
 import torch
 from reference_net import Aggregate, ReferenceNet, make_clips
 
+from sda.data.crops import MultiCrop
 from sda.data.datasets import open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.explaining.trace import Trace, Tracer, compare_traces, responses_of, trace_clips
+from sda.explaining.answers import logits_of
+from sda.explaining.trace import Trace, compare_traces, responses_of, trace_clips
+from sda.explaining.tracer import Tracer
 from sda.foundation.errors import DataError, RunError, SettingError, UnknownNameError
 from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model, sda_blocks
@@ -62,6 +65,13 @@ def state(model):
     return fingerprint(model), [m.training for m in model.modules()], hooks(model)
 
 
+def at_full_size(response, like):
+    """A response [B,r,T or 1,h,w] spread over time and space as it counts in the sum."""
+    frames = response.transpose(1, 2).flatten(0, 1)
+    full = torch.nn.functional.adaptive_avg_pool2d(frames, like.shape[-2:])
+    return full.unflatten(0, (len(like), -1)).transpose(1, 2).expand_as(like)
+
+
 @pytest.mark.parametrize("name", ["sda_tsn_tiny", "sda_tsm_tiny"])
 def test_every_number_is_that_of_a_computation_by_hand(name, clips):
     model = make(name).eval()
@@ -83,8 +93,7 @@ def test_every_number_is_that_of_a_computation_by_hand(name, clips):
     for r, (block, sda) in enumerate(sda_blocks(model).items()):
         x, y = inputs[block]
         reduced = torch.relu(sda.down_norm(sda.down(x))).unflatten(0, (5, 8)).transpose(1, 2)  # [B,r,T,H,W]
-        # called alone, S122 answers at full size
-        full = [branch(reduced).expand_as(reduced).detach() for branch in sda.branches.values()]
+        full = [at_full_size(branch(reduced), reduced).detach() for branch in sda.branches.values()]
         scores = torch.stack([f.mean((2, 3, 4)) for f in full], 1) @ sda.attention.query
         assert trace.blocks[r] == block
         assert np.allclose(trace.scores[:, r], scores.detach(), rtol=1e-4, atol=1e-5)
@@ -97,6 +106,36 @@ def test_every_number_is_that_of_a_computation_by_hand(name, clips):
     assert np.allclose(trace.weights.sum(-1), 1, atol=1e-5) and trace.weights.std() > 1e-4
     share = trace.frame().share_norm.to_numpy().reshape(trace.weights.shape)
     assert np.allclose(share, trace.weights * trace.response_norm)
+
+
+@pytest.mark.parametrize("name", ["sda_tsn_tiny", "sda_tsm_tiny"])
+def test_looking_changes_nothing_to_the_last_bit(name, clips):
+    model = make(name).eval()
+    with torch.no_grad():
+        before = model(clips)
+        with Tracer(model, responses=True):
+            assert torch.equal(model(clips), before)
+    assert np.array_equal(trace_clips(model, clips, batch_size=5).logits, before.numpy())
+
+
+def test_scores_of_mirrored_views_are_put_back(model):
+    data = open_dataset(MOVES, "test", "segments", MultiCrop("10x48", resize=64, size=48))
+    data.records = data.records[:2]
+    found = trace_clips(model, data).logits.reshape(2, 10, 20)
+    mean = logits_of(model.eval(), data)
+    names = data.class_names
+    twin = list(range(20))
+    for left, right in [
+        ("Moving something from left to right", "Moving something from right to left"),
+        ("Pushing something to the left and back", "Pushing something to the right and back"),
+    ]:
+        twin[names.index(left)] = names.index(right)
+        twin[names.index(right)] = names.index(left)
+    for n in (0, 1):
+        with torch.no_grad():
+            plain = model(data[n]["clip"]).numpy()  # ten crops, the last five mirrored
+        assert np.allclose(found[n], np.concatenate([plain[:5], plain[5:][:, twin]]), atol=1e-4)
+        assert np.allclose(mean[n], found[n].mean(0), atol=1e-4)
 
 
 def test_fifty_uses_leave_nothing_behind(clips):
@@ -149,15 +188,15 @@ def test_foreign_hooks_survive(model, clips):
 
 
 def test_changed_weights_are_heard_in_either_order(model, clips):
-    attention = sda_blocks(model)["layer2.0"].attention
+    weights = sda_blocks(model)["layer2.0"].hook_weights
 
-    def one_hot(module, args, weights):
-        return torch.eye(4)[1].expand_as(weights)
+    def one_hot(module, args, given):
+        return torch.eye(4)[1].expand_as(given)
 
     model.eval()
     for first in (True, False):
         with Tracer(model) as tracer, torch.no_grad():
-            handle = attention.register_forward_hook(one_hot, prepend=first)
+            handle = weights.register_forward_hook(one_hot, prepend=first)
             model(clips[:2])
             handle.remove()
             assert (
