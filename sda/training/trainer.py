@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..data.datasets import ClipLoader, clip_loader
+from ..data.datasets import ClipLoader, as_bytes, clip_loader
 from ..foundation.devices import set_layout
 from ..foundation.errors import RunError, SettingError
 from ..foundation.runs import new_record, save_record, seed_everything
@@ -62,15 +62,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/training/51_trainer.ipynb #a4eecec2
-def _as_bytes(data: Any) -> Any:
-    """The same clips, read as bytes where they can be: a quarter to carry, the same floats at the end."""
-    if not (hasattr(data, "as_bytes") and hasattr(data.transform, "pixels")):
-        return data
-    data = copy.copy(data)  # the caller's own clips stay floats
-    data.as_bytes = True
-    return data
-
-
 def _loaders(
     config: TrainConfig, accelerator: Accelerator, train_data: Any, val_data: Any
 ) -> tuple[ClipLoader, ClipLoader | None]:
@@ -79,10 +70,11 @@ def _loaders(
     world = accelerator.num_processes
     share: dict[str, Any] = dict(num_workers=config.num_workers, rank=rank, world=world)
     order: dict[str, Any] = dict(seed=config.seed, accumulate=config.accumulate)
-    loader = clip_loader(_as_bytes(train_data), config.batch_size, shuffle=True, **order, **share)
+    loader = clip_loader(as_bytes(train_data), config.batch_size, shuffle=True, **order, **share)
     if val_data is None:
         return loader, None
-    return loader, clip_loader(_as_bytes(val_data), config.batch_size, **share)
+    # validation has no step to share: every process takes whole batches
+    return loader, clip_loader(as_bytes(val_data), config.batch_size * world, **share)
 
 
 def _batches(run: Run, loader: ClipLoader) -> Iterator[tuple[list[Batch], int, float]]:
