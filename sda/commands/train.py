@@ -16,10 +16,9 @@ from ..foundation.files import check_folder
 from ..foundation.runs import seed_everything
 from ..networks.backbones import VideoNet, create_model, profile
 from ..training.config import TrainConfig, load_config, recipe
-from ..training.optimiser import make_accelerator, scaled_lr
+from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
 from ..training.resume import TrainResult
 from ..training.trainer import build_model, train
-from ..training.optimiser import memory_estimate
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 
 __all__ = ["Train"]
