@@ -41,8 +41,9 @@ from sda.explaining.attribution import from_trace
 from sda.explaining.trace import trace_clips
 from sda.moves.render import render
 from sda.moves.truth import load_truth
-from sda.networks.backbones import create_model, list_models, profile, sda_blocks
+from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.checkpoints import load_model
+from sda.networks.cost import profile
 from sda.testing.evaluate import evaluate, predict, protocol
 from sda.testing.predictions import summary
 from sda.training.config import recipe

@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from ..data.datasets import ClipDataset
 from ..foundation.files import check_folder
 from ..foundation.runs import seed_everything
-from ..networks.backbones import VideoNet, create_model, profile
+from ..networks.backbones import VideoNet, create_model
+from ..networks.cost import profile
 from ..training.config import TrainConfig, load_config, recipe
 from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
 from ..training.resume import TrainResult
