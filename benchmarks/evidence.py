@@ -28,7 +28,7 @@ from shipped_models import rows
 from sda.data.datasets import open_dataset
 from sda.explaining.answers import logits_of, readings, twin_index
 from sda.explaining.effects import ablation_map, attribute, coalitions
-from sda.explaining.faithfulness import control_maps, pointing_game, truth_masks
+from sda.explaining.faithfulness import clip_masks, control_maps, pointing_game
 from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, save_record
@@ -237,7 +237,7 @@ def point(net: Any, test: Any, data: Path) -> dict[str, Any]:
     maps = control_maps(
         net, clips, [r.label for r in test.records], layer="layer3", method="layercam", score="logit"
     )
-    masks = truth_masks(test, data)
+    masks = clip_masks(test, data)
     found = [[pointing_game(values, mask).to_numpy() for mask in masks.values()] for values in maps.values()]
     return dict(maps=list(maps), masks=list(masks), pointing=np.array(found, np.float16))
 

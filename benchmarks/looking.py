@@ -42,15 +42,15 @@ from sda.explaining.attribution import Attribution, from_trace
 from sda.explaining.cam import METHODS, ClipTarget, clip_cams, find_layer, untouched
 from sda.explaining.effects import Effect, attribute, coalitions, rank_agreement, shapley_values
 from sda.explaining.faithfulness import (
-    cascade,
+    cascading,
     centre_prior,
+    clip_masks,
     curve_areas,
     deletion_insertion,
     map_agreement,
     other_clips,
     pointing_game,
-    random_twin,
-    truth_masks,
+    reinitialised,
 )
 from sda.explaining.interventions import (
     Intervention,
@@ -184,7 +184,7 @@ class Some:
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
-        return truth_masks(self.dataset, self.root, self.indices)
+        return clip_masks(self.dataset, self.root, self.indices)
 
     @cached_property
     def before(self) -> np.ndarray:
@@ -557,7 +557,7 @@ def choice(study: Study) -> tuple[dict, dict]:
     blank = {
         k: v
         for s in ("odds", "logit")
-        for k, v in all_maps(random_twin(val.net), val.clips, val.said, score=s).items()
+        for k, v in all_maps(reinitialised(val.net), val.clips, val.said, score=s).items()
     }
     rows = []
     for name, values in maps.items():
@@ -606,8 +606,8 @@ def maps(study: Study, chosen: str) -> tuple[dict, dict]:
     sets = {
         "trained": (some.net, some.said, "odds", (*LAYERS, *INNER)),
         "trained, logit": (some.net, some.said, "logit", LAYERS),
-        "random weights": (random_twin(some.net), some.said, "odds", (*LAYERS, *INNER)),
-        "random weights, logit": (random_twin(some.net), some.said, "logit", ("layer3", "layer4")),
+        "random weights": (reinitialised(some.net), some.said, "odds", (*LAYERS, *INNER)),
+        "random weights, logit": (reinitialised(some.net), some.said, "logit", ("layer3", "layer4")),
         "another class": (
             some.net,
             second.argmax(1).tolist(),
@@ -643,7 +643,7 @@ def _chosen_and_controls(some: Some, chosen: str) -> dict[str, np.ndarray]:
     usual = all_maps(some.net, some.clips, some.said, ["layer4"], "logit")[USUAL]
     layer, kind, score = chosen.split(" ")
     mine = all_maps(some.net, some.clips, some.said, [layer], score)[chosen]
-    blank = all_maps(random_twin(some.net), some.clips, some.said, [layer], score)[chosen]
+    blank = all_maps(reinitialised(some.net), some.clips, some.said, [layer], score)[chosen]
     return {
         chosen: mine,
         "layer3.0.conv2 layercam odds": odds["layer3.0.conv2 layercam odds"],
@@ -681,7 +681,7 @@ def scrambled(study: Study, chosen: str) -> tuple[dict, dict]:
         f"{chosen.split(' ')[0]} activation",
     )
     whole = all_maps(some.net, some.clips, some.said)
-    for part, net in cascade(some.net):
+    for part, net in cascading(some.net):
         now = all_maps(net, some.clips, some.said)
         for name in names:
             found[name, part] = map_agreement(whole[name], now[name])

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "DEPENDENCIES": ".networks.blocks",
         "create_model": ".networks.backbones",
         "list_models": ".networks.backbones",
-        "profile": ".networks.backbones",
+        "profile": ".networks.cost",
         "load_model": ".networks.checkpoints",
         "load_reference": ".networks.checkpoints",
         "open_video": ".data.video",

@@ -41,8 +41,9 @@ from sda.explaining.attribution import from_trace
 from sda.explaining.trace import trace_clips
 from sda.moves.render import render
 from sda.moves.truth import load_truth
-from sda.networks.backbones import create_model, list_models, profile, sda_blocks
+from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.checkpoints import load_model
+from sda.networks.cost import profile
 from sda.testing.evaluate import evaluate, predict, protocol
 from sda.testing.predictions import summary
 from sda.training.config import recipe
@@ -274,7 +275,7 @@ def transformed(frames, seed):
 
 def masks_of(data, indices):
     """Masks of the truth [N,T,H,W] by name."""
-    return trust.truth_masks(data, SAMPLE, indices)
+    return trust.clip_masks(data, SAMPLE, indices)
 
 
 def pointing(maps, masks):
@@ -293,7 +294,7 @@ def curves(net, clips, maps, over):
 
 def randomised(net, clips):
     """Rank correlations of a map with itself under random weights; rests on the order modules are made in."""
-    return trust.randomisation(net, clips).to_numpy(float)
+    return trust.parameter_randomisation(net, clips).to_numpy(float)
 
 
 def norms(net, clips):

@@ -77,7 +77,7 @@ class Data(Command):
     name: Path  # dataset folder, or its name in sets/
     num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
     # make: whose files they are; folder: your clips, one sub-folder per class
-    source: Literal[DATASETS] = "folder"
+    source: Literal[DATASETS] = "folder"  # type: ignore[valid-type]  # the names stand in `make`, once
     # make: folder of the official annotation files; with --source csv the table itself
     annotations: Path | None = None
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it

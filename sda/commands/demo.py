@@ -33,7 +33,7 @@ from ..testing.predictions import Predictions, summary
 from ..training.config import TrainConfig, recipe
 from ..training.trainer import train
 from .options import Command
-from .report import Tested, choose_clips, view_clip, write_report
+from .report import ModelScores, choose_clips, view_clip, write_report
 
 __all__ = ["Demo", "DemoConfig", "run_demo"]
 
@@ -259,7 +259,7 @@ def report(
     names = (config.baseline, config.model)
     out = config.out
     records = {r["model"]: r for r in load_records(out / "records", kind="test")}
-    tested = [Tested(label(n), Predictions.load(out / n / "test.npz"), records[n]) for n in names]
+    tested = [ModelScores(label(n), Predictions.load(out / n / "test.npz"), records[n]) for n in names]
     needs = GROUPS["need"]
     trace = Trace.load(out / "trace.npz")
     net = load_model(out / config.model / "model.safetensors", device=pick_device(config.device))

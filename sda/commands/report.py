@@ -21,16 +21,16 @@ from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import machine_in_words
 from ..foundation.statistics import softmax
 from ..inspector.html import render
-from ..testing.predictions import Predictions, by_class, by_group, pair_accuracy
+from ..testing.predictions import Predictions, by_class, by_group, confusion, pair_accuracy
 
-__all__ = ["Tested", "choose_clips", "view_clip", "write_report"]
+__all__ = ["ModelScores", "choose_clips", "view_clip", "write_report"]
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"
 
 
 @dataclass
-class Tested:
+class ModelScores:
     """One model of the report: what it answered on the test clips, and the record of that test."""
 
     name: str  # as shown, e.g. "SDA-TSN"
@@ -39,16 +39,20 @@ class Tested:
 
 
 def accuracy_rows(
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
 ) -> pd.DataFrame:  # one row per model, and one for chance
     """Accuracy overall, by need and between twins, with training seconds."""
-    rows = {}
+    rows: dict[str, dict[str, object]] = {}
     for one in tested:
         p = one.predictions
         low, high = p.interval()
-        row = {"all": p.accuracy(), "95 % interval": f"{low:.2f} to {high:.2f}", "clips": len(p)}
+        row: dict[str, object] = {
+            "all": p.accuracy(),
+            "95 % interval": f"{low:.2f} to {high:.2f}",
+            "clips": len(p),
+        }
         if needs:
             row |= dict(by_group(p, dict(needs))[["group", "accuracy"]].itertuples(index=False))
         if pairs:
@@ -56,15 +60,15 @@ def accuracy_rows(
         seconds = one.record.get("train_seconds")
         rows[one.name] = row | {"training s": None if seconds is None else round(seconds)}
     chance = 1 / len(tested[0].predictions.class_names)
-    rows["chance"] = {"all": chance, **dict.fromkeys(needs.values() if needs else (), chance)} | (
-        {"between twins": 0.5} if pairs else {}
-    )
+    rows["chance"] = {"all": chance, **dict.fromkeys((needs or {}).values(), chance)}
+    if pairs:
+        rows["chance"]["between twins"] = 0.5
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     return frame.astype({"clips": "Int64", "training s": "Int64"})
 
 
 def class_rows(
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
 ) -> pd.DataFrame:  # one row per class
     """Accuracy of every class under every model, and what the last model says instead."""
@@ -74,7 +78,7 @@ def class_rows(
         frame.insert(1, "need", frame["class"].map(needs))
     for one in tested:
         frame[one.name] = by_class(one.predictions)["accuracy"].astype(object)
-    counts = last.confusion().to_numpy(copy=True)
+    counts = confusion(last).to_numpy(copy=True)
     np.fill_diagonal(counts, 0)
     frame["most frequent mistake"] = [
         f"{last.class_names[row.argmax()]} ({row.max()})" if row.max() else "–" for row in counts
@@ -97,7 +101,7 @@ def spread_sentence(
 
 
 def choose_clips(
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
 ) -> list[int]:  # positions in the list of clips
     """One clip per need by a fixed rule, and one that the last model gets wrong."""
@@ -132,7 +136,7 @@ def view_clip(
     model: nn.Module,  # the last model
     data: ClipDataset,  # test clips
     index: int,  # position in the list
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     trace: Trace,  # selections of the same clips
 ) -> ClipView:
     """Frames, answers, selection and Grad-CAM of one clip."""
@@ -154,7 +158,7 @@ def view_clip(
     )
 
 
-def _same_clips(tested: Sequence[Tested], trace: Trace) -> None:
+def _same_clips(tested: Sequence[ModelScores], trace: Trace) -> None:
     """Refuse tests and selections of different clips."""
     ids = set(tested[0].predictions.ids)
     for name, other in [*((t.name, t.predictions.ids) for t in tested), ("the trace", trace.videos)]:
@@ -167,7 +171,7 @@ def _same_clips(tested: Sequence[Tested], trace: Trace) -> None:
 
 def write_report(
     folder: str | Path,  # where report.html goes
-    tested: Sequence[Tested],  # models, the baseline first
+    tested: Sequence[ModelScores],  # models, the baseline first
     trace: Trace,  # selections of the last model on the test clips
     views: Sequence[ClipView] = (),  # from `view_clip`
     effects: pd.DataFrame | None = None,  # from `ablation_table`

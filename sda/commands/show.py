@@ -7,7 +7,8 @@ from typing import Any, Literal
 from ..assets import DEFAULT_MODEL, PUBLISHED
 from ..foundation.files import write_atomic
 from ..foundation.runs import load_records
-from ..networks.backbones import create_model, list_models, profile
+from ..networks.backbones import create_model, list_models
+from ..networks.cost import profile
 from ..networks.checkpoints import read_card
 from .options import Command, CommandLineError, read_options
 
@@ -47,7 +48,7 @@ class Inspect(Command):
 class Table(Command):
     """Print measured accuracies from a folder of records, and published ones beside them."""
 
-    records: Path = Path("data/results")  # folder of records, e.g. the --out of sda test
+    records: Path | None = None  # folder of records, e.g. the --out of sda test (default: data/results)
     published: bool = False  # the published tables too, with their known errors noted
     dataset: str = ""  # only this dataset, e.g. something-v1
     markdown: bool = False  # print markdown, for a README
@@ -55,13 +56,14 @@ class Table(Command):
 
     def run(self) -> None:
         """Print one table, and write the page if asked for."""
-        if not self.records.is_dir():
-            raise CommandLineError(f"there is no folder {self.records}: name one with --records")
+        folder = self.records or Path("data/results")
+        if not folder.is_dir() and (self.records or not self.published):
+            raise CommandLineError(f"there is no folder {folder}: name one with --records")
         if self.html and not self.html.parent.is_dir():
             raise CommandLineError(f"there is no folder {self.html.parent} for the page")
         from ..testing.results import choose_table, load_published, to_markdown, to_page
 
-        records = load_records(self.records, "test")
+        records = load_records(folder, "test")
         table = choose_table(records, load_published(PUBLISHED) if self.published else None, self.dataset)
         print(to_markdown(table) if self.markdown else table.to_string(index=False))
         if self.html:

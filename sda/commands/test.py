@@ -70,7 +70,7 @@ class Test(Command):
         """Load, test, tell, and write what was asked for."""
         self.examine()
         accelerator = make_accelerator(TrainConfig(device=self.device))
-        several = []
+        several: list[Scored] = []
         for path in self.models:
             several.append(score_model(path, self, accelerator.device, [s.stem for s in several]))
         if first_process():

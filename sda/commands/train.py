@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from ..data.datasets import ClipDataset
 from ..foundation.files import check_folder
 from ..foundation.runs import seed_everything
-from ..networks.backbones import VideoNet, create_model, profile
+from ..networks.backbones import VideoNet, create_model
+from ..networks.cost import profile
 from ..training.config import TrainConfig, load_config, recipe
-from ..training.optimiser import make_accelerator, scaled_lr
+from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
 from ..training.resume import TrainResult
 from ..training.trainer import build_model, train
-from ..training.optimiser import memory_estimate
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 
 __all__ = ["Train"]
@@ -58,7 +58,9 @@ class Train(Command):
             for split in ("train", self.val)
         )
         if self.dry_run:
-            print(dry_run(c, build_model(c, self.network(data.class_names), data.class_names), data, val))
+            model = build_model(c, self.network(data.class_names), data.class_names)
+            assert isinstance(model, VideoNet)  # it comes from `create_model`
+            print(dry_run(c, model, data, val))
             return
         if first_process():
             print(settings_text(c))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.clips import LoadedClip
+from ..data.clips import ClipReader, LoadedClip
 from ..data.datasets import ClipDataset, open_dataset
 from ..data.lists import Record, read_classes, read_pairs
 from ..data.sampling import Sampling
@@ -21,9 +21,9 @@ from ..data.transforms import TransformConfig
 from ..explaining.attribution import Attribution
 from ..explaining.cam import ClipCam, cam_layers, clip_cam
 from ..explaining.effects import Effect, ablation_map, measure
-from ..explaining.faithfulness import truth_masks
+from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
-from ..explaining.verdicts import Trial, Verdicts, judge, no_blocks
+from ..explaining.checks import CheckInput, CheckReport, check_steps, no_blocks
 from ..foundation.devices import pick_device
 from ..foundation.errors import SettingError, UnknownNameError
 from ..foundation.files import fingerprint
@@ -185,7 +185,8 @@ class Clips:
         while clip_id in self.known or clip_id in self.added:
             clip_id = f"my {clip_id}"
         d = self.data
-        one = ClipDataset([Record(clip_id, str(path), 0)], d.class_names, d.sampling, d.transform_config)
+        seen_through = d.transform_config or d.transform
+        one = ClipDataset([Record(clip_id, str(path), 0)], d.class_names, d.sampling, seen_through)
         _ = one[0]  # decodes it: an unreadable clip is refused now
         self.added[clip_id] = one
         return clip_id
@@ -237,9 +238,9 @@ class ModelProvider:
         self.pairs = pairs
         self.draws = 10
         self.known: dict[str, Attribution] = {}  # what leaving out costs, by clip
-        self.truth = truth  # folder that holds truth/, see `truth_masks`
+        self.truth = truth  # folder that holds truth/, see `clip_masks`
         self.where: dict[str, str] = {}  # what was opened, for the panel to show
-        self.trial: dict[str, Any] = {}  # further options of `Trial`
+        self.trial: dict[str, Any] = {}  # further options of `CheckInput`
         self.trace = trace_any(model, data) if trace is None else trace
         self.trace.check_model(model)
         if missing := [v for v in self.clips.known if v not in set(self.trace.videos)]:
@@ -368,17 +369,17 @@ class ModelProvider:
         most: int = 12,  # at most so many of them, drawn by a fixed seed
         layer: str = MAP_OPTIONS["layer"].default,  # of the map
         method: str = MAP_OPTIONS["method"].default,  # of the map, key of sda.explaining.cam.METHODS
-    ) -> Iterator[tuple[str, Verdicts]]:
-        """Verdicts about the pictures of these clips: what is done next, and what is known so far."""
+    ) -> Iterator[tuple[str, CheckReport]]:
+        """CheckReport about the pictures of these clips: what is done next, and what is known so far."""
         ids = [i for i in ids if i not in self.clips.added]
         if len(ids) < 3:
             raise SettingError(f"{len(ids)} clips are too few to measure agreement; loosen the filters")
         if len(ids) > most:
             ids = [ids[k] for k in sorted(np.random.default_rng(0).choice(len(ids), most, replace=False))]
-        yield f"decoding {len(ids)} clips", Verdicts(len(ids))
+        yield f"decoding {len(ids)} clips", CheckReport(len(ids))
         rows = [self.trace.videos.index(i) for i in ids]
-        yield from judge(
-            Trial(
+        yield from check_steps(
+            CheckInput(
                 self.model,
                 torch.stack([self.seen(i).clip[0] for i in ids]),
                 [self._read_label(i) for i in ids],
@@ -396,7 +397,7 @@ class ModelProvider:
         if not self.truth:
             return None
         try:
-            return truth_masks(self.clips.data, self.truth, [self.clips.known[i] for i in ids])
+            return clip_masks(self.clips.data, self.truth, [self.clips.known[i] for i in ids])
         except (KeyError, ValueError) as err:
             log.warning("no masks from %s: %s", self.truth, err)
         return None
@@ -429,6 +430,15 @@ def rows_of(
     )
 
 
+def _reader(model: VideoNet) -> ClipReader:
+    """How the network sees clips: as its card says; without a card as the tiny networks do."""
+    card: ModelCard | None = getattr(model, "card", None)
+    if card is not None:
+        return ClipReader.from_card(card)
+    log.warning("the network has no card: clips are seen at 64 pixels, %d frames each", model.num_frames)
+    return ClipReader(TransformConfig(size=64, resize=None), Sampling(num_frames=model.num_frames))
+
+
 def open_provider(
     root: str | Path,
     checkpoint: str | Path | VideoNet,
@@ -447,11 +457,8 @@ def open_provider(
 
     model = loaded(checkpoint)
     twin = None if other is None else loaded(other)
-    card: ModelCard | None = getattr(model, "card", None)
-    # a network in memory may have no card: then clips are what the tiny networks take
-    sampling = Sampling.from_dict(card.sampling) if card else Sampling(num_frames=model.num_frames)
-    transform = TransformConfig.from_dict(card.transform) if card else TransformConfig(size=64, resize=None)
-    data = open_dataset(root, split, sampling, transform, train=False)
+    reader = _reader(model)
+    data = open_dataset(root, split, reader.sampling, reader.config, train=False)
     kept = Trace.load(trace) if trace and Path(trace).is_file() else None
     name = model.name if isinstance(checkpoint, VideoNet) else Path(checkpoint).stem
     truth = root if (Path(root) / "truth").is_dir() else None

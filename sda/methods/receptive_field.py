@@ -9,13 +9,14 @@ __all__ = ['toy_features', 'block_reach', 'stage_reach', 'fig_block', 'fig_stage
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..networks.backbones import create_model, profile
+from ..networks.backbones import create_model
+from ..networks.cost import profile
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 # %% ../../nbs/methods/22_receptive_field.ipynb #727ab7a0
@@ -183,8 +184,10 @@ def fig_flow(
 def cost_table(
     models: dict[str, dict],  # row title -> {"name": model name, "num_frames": 8, ... options}
     num_classes: int = 174,  # K, of Something-Something
-) -> pd.DataFrame:  # row title -> frames, parameters, G multiply-adds, parameters in the places for time
+) -> "pd.DataFrame":  # row title -> frames, parameters, G multiply-adds, parameters in the places for time
     """What networks cost for one clip of 224x224; nothing is computed."""
+    import pandas as pd
+
     rows = {}
     for title, options in models.items():
         with torch.device("meta"):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..foundation.errors import SettingError
 from ..networks.backbones import Bottleneck, Site, register_method
 from ..networks.blocks import batch_norm
 
@@ -77,7 +78,7 @@ class SmallBigBottleneck(Bottleneck):
 
 # %% ../../nbs/methods/18_smallbig.ipynb #ab9b5919
 class GlobalBranch(nn.Module):
-    """Features gated by their clip's maximum and added, [B*T, C, H, W] -> the same shape; starts as identity."""
+    """Features gated by their clip's maximum and added, in the same shape [B*T, C, H, W]; starts as identity."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ def smallbig_places(
 ) -> dict[str, nn.Module]:  # the norms of the big views; place `enter` with `extra`
     """SmallBigNet (CVPR 2020): starts exactly as TSN."""
     if wrong := sorted(set(stages) - set(range(1, len(site.depths) + 1))):
-        raise ValueError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
+        raise SettingError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
     if site.stage not in stages:
         return {}
     big = nn.ModuleList(_zero_norm(c) for c in (site.planes, site.planes, 4 * site.planes))

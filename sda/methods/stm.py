@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .tei import DepthwiseTime
+from ..foundation.errors import SettingError
+from .ops import DepthwiseTime
 from ..networks.backbones import Site, register_method
 
 # %% ../../nbs/methods/17_stm.ipynb #3e198c12
@@ -28,7 +29,7 @@ class ChannelMotion(nn.Module):
     ):
         super().__init__()
         if channels % REDUCTION:
-            raise ValueError(f"STM needs channels divisible by {REDUCTION}, not {channels}")
+            raise SettingError(f"STM needs channels divisible by {REDUCTION}, not {channels}")
         r = channels // REDUCTION
         self.stride = stride
         self.reduce = nn.Conv2d(channels, r, 1, bias=False)

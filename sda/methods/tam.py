@@ -8,8 +8,8 @@ __all__ = ['MIN_FRAMES', 'DynamicFilter', 'TemporalAdaptive', 'tam_places']
 # %% ../../nbs/methods/15_tam.ipynb #4ee539ff
 from torch import Tensor, nn
 
-from .tei import mix_frames
-from .tin import same_frames
+from ..foundation.errors import SettingError
+from .ops import mix_frames, same_frames
 from ..networks.backbones import Site, register_method
 
 # %% ../../nbs/methods/15_tam.ipynb #c1132566
@@ -49,9 +49,9 @@ class TemporalAdaptive(nn.Module):
     ):
         super().__init__()
         if num_frames < MIN_FRAMES:
-            raise ValueError(f"TAM takes clips of {MIN_FRAMES} frames or more, not {num_frames}")
+            raise SettingError(f"TAM takes clips of {MIN_FRAMES} frames or more, not {num_frames}")
         if channels % 4:
-            raise ValueError(f"TAM needs channels divisible by 4, not {channels}")
+            raise SettingError(f"TAM needs channels divisible by 4, not {channels}")
         T = num_frames
         r = channels // 4
         self.num_frames, self.identity = T, identity

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .tei import DepthwiseTime
-from ..networks.backbones import PLACES, Site, _conv, register_method
+from .ops import DepthwiseTime
+from ..networks.backbones import PLACES, Site, he_conv, register_method
 from ..networks.blocks import batch_norm
 
 # %% ../../nbs/methods/16_tea.ipynb #38929f4f
@@ -29,10 +29,10 @@ class MotionExcitation(nn.Module):
         super().__init__()
         r = max(channels // REDUCTION, 1)
         self.strength = strength
-        self.reduce = _conv(channels, r)
+        self.reduce = he_conv(channels, r)
         self.norm = nn.BatchNorm2d(r)
         self.next = nn.Conv2d(r, r, 3, padding=1, groups=r, bias=False)
-        self.expand = _conv(r, channels)
+        self.expand = he_conv(r, channels)
         self.out = nn.BatchNorm2d(channels)
 
     def forward(
@@ -85,16 +85,18 @@ class TEABottleneck(nn.Module):
         out = site.planes * self.expansion
         self.first = site.block == 0
         w = wide // GROUPS
-        self.conv1 = _conv(site.in_channels, wide)
+        self.conv1 = he_conv(site.in_channels, wide)
         self.bn1 = nn.BatchNorm2d(wide)
-        self.convs = nn.ModuleList(_conv(w, w, 3, site.stride) for _ in range(GROUPS - 1))
+        self.convs = nn.ModuleList(he_conv(w, w, 3, site.stride) for _ in range(GROUPS - 1))
         self.bns = nn.ModuleList(nn.BatchNorm2d(w) for _ in range(GROUPS - 1))
-        self.conv3 = _conv(wide, out)
+        self.conv3 = he_conv(wide, out)
         self.bn3 = nn.BatchNorm2d(out)
         self.downsample = None
         self.pool = nn.AvgPool2d(3, site.stride, 1) if self.first else nn.Identity()
         if self.first:
-            self.downsample = nn.Sequential(_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(
+                he_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out)
+            )
         self.adapt = places["adapt"]
         self.mix = places["mix"]
         self.gate = places.get("gate")
@@ -130,7 +132,7 @@ def tea_places(
     site: Site,  # where
     strength: float = 1.0,  # of the excitation: 1 as the released code, 2 as the paper's text
 ) -> dict[str, nn.Module]:  # parts `adapt` and `mix`
-    """Temporal Excitation and Aggregation (CVPR 2020), with Res2Net's bottlenecks (26 channels x 4 groups)."""
+    """Temporal Excitation and Aggregation (CVPR 2020), in Res2Net's bottlenecks (26 channels x 4 groups)."""
     wide = inner_channels(site)
     taps = nn.ModuleList(group_taps(wide // GROUPS, shift=i == GROUPS - 1) for i in range(GROUPS))
     return {"adapt": MotionExcitation(wide, strength), "mix": taps}

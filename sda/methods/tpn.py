@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..foundation.errors import SettingError
+from .shift import tsm_places
 from sda.networks.backbones import (
     Backbone,
     Bottleneck,
     Site,
     VideoNet,
-    _check_clips,
+    check_clips,
     register_method,
-    tsm_places,
 )
 from ..networks.blocks import batch_norm, unfold_clips
 
@@ -83,7 +84,7 @@ class TemporalModulation(nn.Module):
     ):
         super().__init__()
         if channels % (2 * GROUPS):
-            raise ValueError(f"TPN needs channels divisible by {2 * GROUPS}, not {channels}")
+            raise SettingError(f"TPN needs channels divisible by {2 * GROUPS}, not {channels}")
         self.conv = _xavier(
             nn.Conv3d(channels, channels // 2, (3, 1, 1), padding=(1, 0, 0), groups=GROUPS, bias=False)
         )
@@ -131,7 +132,7 @@ class TemporalPyramid(nn.Module):
     ):
         super().__init__()
         if flow not in FLOWS:
-            raise ValueError(f"the flow is one of {FLOWS}, not {flow!r}")
+            raise SettingError(f"the flow is one of {FLOWS}, not {flow!r}")
         self.flow = flow
         self.align = ConvNorm(low, channels, 3, stride)
         self.pool = nn.ModuleList(TemporalModulation(channels) for _ in range(2))
@@ -216,7 +217,7 @@ class TPNet(VideoNet):
         clips: Tensor,  # float [B, T, 3, H, W]
     ) -> Tensor:  # logits [B, K]
         """Classify clips."""
-        _check_clips(clips)
+        check_clips(clips)
         T = clips.shape[1]
         x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))))
         x = F.max_pool2d(x, 3, 2, 1)

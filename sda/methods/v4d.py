@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..foundation.errors import SettingError
 from ..networks.backbones import Bottleneck, Site, register_method
 from ..networks.blocks import fold_clips, unfold_clips
 
@@ -23,7 +24,7 @@ def frames_per_unit(
 ) -> int:  # T / U; ValueError when the frames do not fill the units
     """How long a unit is."""
     if units < 1 or num_frames % units:
-        raise ValueError(
+        raise SettingError(
             f"this V4D takes clips of {units}, {2 * units}, {3 * units} ... frames ({units} units), not "
             f"{num_frames}: sample another number or build it with units that divide it"
         )
@@ -58,7 +59,7 @@ class UnitConv(nn.Module):
 
 # %% ../../nbs/methods/19_v4d.ipynb #238e6533
 class TimeConv(nn.Conv3d):
-    """conv1 over three frames of a unit, [B*T, C, H, W] -> [B*T, P, H, W]; takes 2-D weights as its centre tap."""
+    """conv1 over three frames of a unit, [B*T, C, H, W] -> [B*T, P, H, W]; 2-D weights are its centre tap."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class TimeConv(nn.Conv3d):
     ) -> Tensor:  # [B*T, P, H, W]
         """Convolve inside each unit."""
         clips = unfold_clips(x, frames_per_unit(num_frames, self.units))  # [B*U, C, T/U, H, W]
-        # the same sum as a 2-D convolution: the bfloat16 gradient of a (3, 1, 1) kernel is garbage on CPUs (oneDNN)
+        # the same sum as a 2-D convolution: oneDNN computes a wrong bfloat16 gradient of (3, 1, 1) kernels
         y = F.conv2d(clips.flatten(3), self.weight.squeeze(-1), padding=(1, 0))
         return fold_clips(y.unflatten(3, clips.shape[3:]))
 
@@ -134,7 +135,7 @@ def v4d_places(
     """V4D (ICLR 2020): a 3-D network per unit, 4-D convolutions between units."""
     frames_per_unit(site.num_frames, units)
     if wrong := sorted(set(stages) - set(range(1, len(site.depths) + 1))):
-        raise ValueError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
+        raise SettingError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
     parts: dict[str, nn.Module] = {}
     if site.stage >= len(site.depths) - 1:
         parts["time"] = TimeConv(site.in_channels, site.planes, units)

@@ -1,1 +1,28 @@
-"""The SDA block, the networks it sits in, what they cost, and their files."""
+"""The block, the networks around it, what they cost, and the files they are kept in."""
+
+from ..foundation.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "DEPENDENCIES": ".blocks",
+        "SDA": ".blocks",
+        "fold_clips": ".blocks",
+        "unfold_clips": ".blocks",
+        "VideoNet": ".backbones",
+        "create_model": ".backbones",
+        "list_models": ".backbones",
+        "load_imagenet": ".backbones",
+        "model_options": ".backbones",
+        "register_method": ".backbones",
+        "sda_blocks": ".backbones",
+        "stage_of": ".backbones",
+        "Profile": ".cost",
+        "profile": ".cost",
+        "ModelCard": ".checkpoints",
+        "load_model": ".checkpoints",
+        "load_reference": ".checkpoints",
+        "read_card": ".checkpoints",
+        "save_model": ".checkpoints",
+    },
+)

@@ -4,31 +4,26 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'BACKBONES', 'METHODS', 'Site', 'Bottleneck', 'Backbone', 'VideoNet', 'Method', 'register_method',
-           'tsn_places', 'tsm_places', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'eval_mode',
-           'stage_of', 'new_parts', 'load_imagenet', 'Profile', 'profile']
+           'tsn_places', 'find_method', 'list_models', 'model_options', 'create_model', 'sda_blocks', 'stage_of',
+           'new_parts', 'load_imagenet']
 
 # %% ../../nbs/networks/03_backbones.ipynb #88e2c8e9
-import copy
-import difflib
 import fnmatch
-import functools
 import importlib
 import inspect
 import logging
-import pkgutil
 import socket
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..methods.shift import TemporalShift
+from ..foundation.errors import DataError, RunError, SettingError, UnknownNameError, nearest
 from .blocks import SDA
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
@@ -49,7 +44,12 @@ class Site:
     depths: tuple[int, ...]  # blocks of every stage, e.g. (3, 4, 6, 3) for ResNet-50
 
 # %% ../../nbs/networks/03_backbones.ipynb #2d60d4b6
-def _conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> nn.Conv2d:
+def he_conv(
+    in_channels: int,  # channels of the input
+    out_channels: int,  # channels of the output
+    kernel: int = 1,  # height and width
+    stride: int = 1,  # in space
+) -> nn.Conv2d:  # without bias, padded so that stride 1 keeps the size
     """A convolution with He initialisation over its outputs, as in torchvision's ResNet."""
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -84,16 +84,18 @@ class Bottleneck(nn.Module):
         out = site.planes * self.expansion
         places = {**dict.fromkeys(PLACES), **(places or {})}
         if wrong := sorted(set(places) - set(PLACES)):
-            raise ValueError(f"no place {wrong}: there are {PLACES}")
-        self.conv1 = _conv(site.in_channels, planes)
+            raise UnknownNameError(f"no place {wrong}: there are {PLACES}", choices=PLACES)
+        self.conv1 = he_conv(site.in_channels, planes)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv(planes, planes, 3, site.stride) if places["mix"] is None else None
+        self.conv2 = he_conv(planes, planes, 3, site.stride) if places["mix"] is None else None
         self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = _conv(planes, out)
+        self.conv3 = he_conv(planes, out)
         self.bn3 = nn.BatchNorm2d(out)
         self.downsample = None
         if site.stride != 1 or site.in_channels != out:
-            self.downsample = nn.Sequential(_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(
+                he_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out)
+            )
         for place, block in places.items():
             setattr(self, place, block)
 
@@ -140,10 +142,21 @@ class Backbone:
     method: str | None = None  # the only method that it is for; None for all
 
 
+def _rubiks(width: int, depths: tuple[int, ...]) -> Backbone:
+    """A backbone of RubiksNet: four times as wide, and never squeezed."""
+    widths = tuple(width * 2**i for i in range(4))
+    return Backbone(depths, widths, stem=(width, 3), method="rubiks")
+
+
 BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone((3, 4, 6, 3), weights="resnet50"),
     "resnet101": Backbone((3, 4, 23, 3), weights="resnet101"),
     "tiny": Backbone((1, 1, 1, 1), widths=(16, 32, 48, 64), strides=(1, 2, 1, 1), stem=(16, 5)),
+    # RubiksNet's published tiers; its "tiny" is called `smallest`, for `tiny` is the small backbone here
+    "large": _rubiks(72, (3, 8, 36, 3)),
+    "medium": _rubiks(72, (3, 4, 23, 3)),
+    "small": _rubiks(72, (3, 4, 6, 3)),
+    "smallest": _rubiks(54, (3, 4, 6, 3)),
 }
 
 # %% ../../nbs/networks/03_backbones.ipynb #64b94591
@@ -167,29 +180,31 @@ def _sites(backbone: Backbone, num_frames: int, expansion: int) -> Iterator[list
         channels = width * expansion
 
 
-def _check_clips(clips: Tensor):
+def check_clips(
+    clips: Tensor,  # what a network was given
+) -> None:
     """Raise an error that names the shape unless `clips` is float [B, T, 3, H, W] with H, W >= 32."""
 
     def shape() -> str:
         return "x".join(map(str, clips.shape))  # only when needed: a compiled graph cannot write text
 
     if clips.ndim != 5 or clips.shape[2] != 3:
-        raise ValueError(
+        raise SettingError(
             f"clips must be [B, T, 3, H, W], got {shape()}: stack frames first (one clip: clip[None])"
         )
     if min(clips.shape[3:]) < 32:
-        raise ValueError(
+        raise SettingError(
             f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
             "least 32: resize the clip"
         )
     if not clips.shape[1]:
-        raise ValueError(f"the clips have no frames (shape {shape()})")
+        raise SettingError(f"the clips have no frames (shape {shape()})")
     if not clips.is_floating_point():
         raise TypeError(f"clips must be floats, got {clips.dtype}: apply the transform, or .float() / 255")
 
 # %% ../../nbs/networks/03_backbones.ipynb #0a91413a
 class VideoNet(nn.Module):
-    """Clips [B, T, 3, H, W] of any T and H, W >= 32 to logits [B, K]; torchvision's names conv1, bn1, layer1.., fc."""
+    """Clips [B, T, 3, H, W] of any T and H, W >= 32 to logits [B, K]; layers are named as in torchvision."""
 
     def __init__(
         self,
@@ -203,10 +218,11 @@ class VideoNet(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.num_frames = num_frames
-        self.name = ""
-        self.options = {}  # set by create_model
+        self.name = ""  # set by create_model, as `options` are
+        self.options: dict[str, Any] = {}
+        self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
         channels, kernel = backbone.stem
-        self.conv1 = _conv(3, channels, kernel, 2)
+        self.conv1 = he_conv(3, channels, kernel, 2)
         self.bn1 = nn.BatchNorm2d(channels)
         self.stages = [f"layer{i + 1}" for i in range(len(backbone.depths))]
         for name, sites in zip(self.stages, _sites(backbone, num_frames, bottleneck.expansion), strict=True):
@@ -222,7 +238,7 @@ class VideoNet(nn.Module):
         clips: Tensor,  # float [B, T, 3, H, W]
     ) -> Tensor:  # features of the last stage [B*T, C, H', W'], the frames of one clip contiguous
         """Everything before the average over space."""
-        _check_clips(clips)
+        check_clips(clips)
         x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for stage in self.stages:
@@ -251,27 +267,54 @@ class Method:
     torchvision: bool = True  # False where torchvision's ImageNet weights of the backbone do not fit
 
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, Method] = {}  # those that somebody asked for so far; `find_method` brings the others
 
 
 def register_method(
     name: str,  # as it stands in model names
-    **parts,  # backbones, bottleneck, network, gate, torchvision: fields of `Method`
+    **parts: Any,  # backbones, bottleneck, network, gate, torchvision: fields of `Method`
 ) -> Callable:  # decorator that returns the function unchanged
     """Register a function build(site, **options) -> {place: block} as a method."""
 
     def register(build: Callable) -> Callable:
-        owner = METHODS[name].build.__module__ if name in METHODS else build.__module__
-        if "__main__" not in (owner, build.__module__) and owner != build.__module__:
-            raise ValueError(f"a method named {name!r} is registered by {owner}")
+        here = build.__module__
+        owner = _BUILT_IN[name].module if name in _BUILT_IN else here
+        owner = METHODS[name].build.__module__ if name in METHODS else owner
+        if "__main__" not in (owner, here) and owner != here:
+            raise SettingError(f"a method named {name!r} is registered by {owner}", subject=name)
         # what a notebook is just defining stands before what its module holds
-        if owner != "__main__" or build.__module__ == "__main__":
+        if owner != "__main__" or here == "__main__":
             METHODS[name] = Method(name, build, **parts)
         return build
 
     return register
 
 # %% ../../nbs/networks/03_backbones.ipynb #7e1cad3f
+class _Known(NamedTuple):
+    """What a name needs before its room is imported."""
+
+    module: str
+    backbones: tuple[str, ...] | None = None  # as in `Method`
+    gate: bool = True  # as in `Method`
+
+
+_BUILT_IN = {
+    "tsn": _Known("sda.networks.backbones"),
+    "tsm": _Known("sda.methods.shift"),
+    "gst": _Known("sda.methods.gst"),
+    "c3d": _Known("sda.methods.c3d"),
+    "rubiks": _Known("sda.methods.rubiks", ("large", "medium", "small", "smallest", "tiny"), gate=False),
+    "smallbig": _Known("sda.methods.smallbig"),
+    "tei": _Known("sda.methods.tei"),
+    "stm": _Known("sda.methods.stm"),
+    "tin": _Known("sda.methods.tin"),
+    "tam": _Known("sda.methods.tam"),
+    "tea": _Known("sda.methods.tea"),
+    "tpn": _Known("sda.methods.tpn"),
+    "v4d": _Known("sda.methods.v4d"),
+}
+
+
 @register_method("tsn")
 def tsn_places(
     site: Site,  # where
@@ -279,47 +322,38 @@ def tsn_places(
     """Temporal Segment Network (ECCV 2016): frames are averaged, time is not modelled."""
     return {}
 
-
-@register_method("tsm")
-def tsm_places(
-    site: Site,  # where
-    fold_div: int = 8,  # 1/fold_div of the channels comes from the next frame, as many from the previous
-) -> dict[str, nn.Module]:  # place `enter`
-    """Temporal Shift Module (ICCV 2019), in the residual branch."""
-    every = 2 if max(site.depths) >= 23 else 1
-    return {"enter": TemporalShift(site.num_frames, fold_div)} if site.block % every == 0 else {}
-
 # %% ../../nbs/networks/03_backbones.ipynb #f71096bc
-@functools.cache
-def _import_methods() -> None:
-    """Import every module of `sda.methods`, which registers its methods; an error names the module."""
-    from sda import methods
-
-    for module in pkgutil.iter_modules(methods.__path__, methods.__name__ + "."):
+def find_method(
+    name: str,  # as it stands in model names, e.g. "tsm"
+) -> Method:  # ImportError when its module cannot be imported
+    """A method by name, its module imported if that has not happened yet."""
+    if name not in METHODS:
+        module = _BUILT_IN[name].module
         try:
-            importlib.import_module(module.name)
+            importlib.import_module(module)
         except Exception as err:
-            raise ImportError(f"the method in {module.name} cannot be imported: {err}") from err
+            raise ImportError(f"the method in {module} cannot be imported: {err}", name=module) from err
+    return METHODS[name]
 
 
-def _catalogue() -> dict[str, tuple[Method, str, bool]]:
-    """Every model name there is."""
-    _import_methods()
+def _offers() -> dict[str, tuple[str, str, bool]]:
+    """Every model name: its method, its backbone, and whether SDA is on top; nothing is imported."""
+    known: dict[str, _Known | Method] = {**_BUILT_IN, **METHODS}
     return {
-        ("sda_" if gate else "") + f"{method.name}_{backbone}": (method, backbone, gate)
+        f"{'sda_' if gate else ''}{name}_{backbone}": (name, backbone, gate)
         for backbone in BACKBONES
-        for method in METHODS.values()
+        for name, method in known.items()
         for gate in (False, True)
         if (method.gate or not gate)
         and (method.backbones is None or backbone in method.backbones)
-        and BACKBONES[backbone].method in (None, method.name)
+        and BACKBONES[backbone].method in (None, name)
     }
 
 
-def _suggest(word: str, known: list[str]) -> str:
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
     """The nearest known word, as a sentence."""
-    near = difflib.get_close_matches(word, known, 1, 0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known)
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def _defaults(function: Callable, skip: tuple[str, ...]) -> dict[str, object]:
@@ -337,21 +371,24 @@ def list_models(
     pattern: str = "*",  # shell pattern, e.g. "sda_*" or "*_tiny"
 ) -> list[str]:  # model names
     """Names that `create_model` knows."""
-    return fnmatch.filter(_catalogue(), pattern)
+    return fnmatch.filter(_offers(), pattern)
 
 
 def model_options(
     name: str,  # model name, see `list_models`
 ) -> dict[str, object]:  # option -> default
     """What `create_model` takes for this model beside `num_classes`, `num_frames` and `pretrained`."""
-    catalogue = _catalogue()
-    if name not in catalogue:
-        near = _suggest(str(name), list(catalogue))
-        raise ValueError(
-            f"there is no model {name!r}.{near} Names are METHOD_BACKBONE or sda_METHOD_BACKBONE, with the "
-            f"methods {', '.join(METHODS)} and the backbones {', '.join(BACKBONES)}"
+    offers = _offers()
+    if name not in offers:
+        methods = ", ".join({**_BUILT_IN, **METHODS})
+        raise UnknownNameError(
+            f"there is no model {name!r}.{_did_you_mean(str(name), offers)} Names are METHOD_BACKBONE or "
+            f"sda_METHOD_BACKBONE, with the methods {methods} and the backbones {', '.join(BACKBONES)}",
+            subject=str(name),
+            choices=offers,
         )
-    method, _, gate = catalogue[name]
+    wanted, _, gate = offers[name]
+    method = find_method(wanted)
     own = _defaults(SDA, ("channels", "num_frames")) if gate else {}
     return {"dropout": 0.5, **_defaults(method.build, ("site",)), **_network_options(method), **own}
 
@@ -364,7 +401,7 @@ def _sda_on_top(
     def places(site: Site) -> dict[str, nn.Module]:
         blocks = method.build(site, **method_options)
         if "gate" in blocks:
-            raise ValueError("the method fills the place `gate` itself: register it with gate=False")
+            raise SettingError("the method fills the place `gate` itself: register it with gate=False")
         return {**blocks, "gate": SDA(method.bottleneck.gate_channels(site), site.num_frames, **sda_options)}
 
     return places
@@ -374,9 +411,11 @@ def _check_options(name: str, options: dict) -> None:
     """Raise an error that names every option the model does not have."""
     known = list(model_options(name))
     if wrong := [o for o in options if o not in known]:
-        raise ValueError(
-            f"{name} has no option {', '.join(map(repr, wrong))}.{_suggest(wrong[0], known)} "
-            f"Options: {', '.join(known)}"
+        raise SettingError(
+            f"{name} has no option {', '.join(map(repr, wrong))}.{_did_you_mean(wrong[0], known)} "
+            f"Options: {', '.join(known)}",
+            subject=wrong[0],
+            choices=known,
         )
 
 # %% ../../nbs/networks/03_backbones.ipynb #d892b977
@@ -386,13 +425,16 @@ def create_model(
     num_frames: int = 8,  # T that blocks are built for; forward takes any T
     pretrained: bool | str | Path = False,  # True: ImageNet weights through torchvision; or a file of them
     dropout: float = 0.5,  # before the classifier
-    **options,  # see `model_options`: of the method, and of SDA (dependencies, reduction, attention, split, ...)
+    **options: Any,  # see `model_options`: of the method, and of SDA (dependencies, reduction, split, ...)
 ) -> VideoNet:  # network in training mode, with .name, .options, .num_classes, .num_frames
     """Build a video network by name."""
     _check_options(name, options)
     if num_classes < 1 or num_frames < 1:
-        raise ValueError(f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}")
-    method, backbone, gate = _catalogue()[name]
+        raise SettingError(
+            f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}"
+        )
+    wanted, backbone, gate = _offers()[name]
+    method = find_method(wanted)
     own = {k: v for k, v in options.items() if k in _defaults(method.build, ("site",))}
     neck = {k: v for k, v in options.items() if k in _network_options(method)}
     rest = {k: v for k, v in options.items() if k not in own and k not in neck}
@@ -401,10 +443,8 @@ def create_model(
         BACKBONES[backbone], places, num_classes, num_frames, dropout, method.bottleneck, **neck
     )
     net.name = name
-    net.options = {
-        "dropout": dropout,
-        **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
-    }
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    net.options = {"dropout": dropout, **plain}
     if pretrained:
         load_imagenet(net, pretrained)
     return net
@@ -416,20 +456,7 @@ def sda_blocks(
     """The SDA blocks of a network."""
     return {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, SDA)}
 
-
-@contextmanager
-def eval_mode(
-    model: nn.Module,  # any network
-) -> Iterator[nn.Module]:  # the same network; inside: in evaluation mode
-    """Evaluation mode inside; afterwards every module is in its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes:
-            module.training = training
-
-# %% ../../nbs/networks/03_backbones.ipynb #57a6e0f1
+# %% ../../nbs/networks/03_backbones.ipynb #b9630c7a
 def stage_of(
     block: str,  # name of a block or of a layer inside it, such as "layer2.3", or "layer2.3[0:8]" under `split`
 ) -> str:  # its stage, "layer2"; the whole name where it has none
@@ -458,7 +485,7 @@ def _download(name: str) -> dict[str, Tensor]:
             return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as err:
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise RuntimeError(
+        raise RunError(
             f"the ImageNet weights could not be fetched ({err}). torchvision loads them with {weights}."
             f"get_state_dict(); offline, put the file of {weights.url} at {place}, or name it: "
             f"pretrained=FILE"
@@ -467,14 +494,14 @@ def _download(name: str) -> dict[str, Tensor]:
 # %% ../../nbs/networks/03_backbones.ipynb #26cbfb36
 def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tensor]:
     """Find the weights."""
-    method, backbone, _ = _catalogue()[net.name]
+    method, backbone, _ = _offers()[net.name]
     name = BACKBONES[backbone].weights
-    if source is True and name and not method.torchvision:
-        raise ValueError(
+    if source is True and name and not find_method(method).torchvision:
+        raise SettingError(
             f"torchvision's ImageNet weights do not fit {net.name}: name a file of weights that do"
         )
     if name is None:
-        raise ValueError(
+        raise SettingError(
             f"there are no ImageNet weights for {net.name}: set pretrained=False (--no-pretrained)"
         )
     if source is True:
@@ -484,8 +511,9 @@ def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tenso
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as err:
-        raise ValueError(
-            f"{source} is not a state dict saved by torch.save: {str(err).splitlines()[0]}"
+        raise DataError(
+            f"{source} is not a state dict saved by torch.save: {str(err).splitlines()[0]}",
+            subject=str(source),
         ) from err
 
 # %% ../../nbs/networks/03_backbones.ipynb #99247136
@@ -510,108 +538,8 @@ def load_imagenet(
     missing, unexpected = net.load_state_dict(state, strict=False)
     ours = [k for k in missing if not set(k.split(".")) & new_parts(net)]
     if ours or unexpected:
-        raise ValueError(
+        raise DataError(
             f"the ImageNet weights do not fit {net.name}: missing {ours}, unexpected {unexpected}"
         )
     _logger.info("%s: %d tensors from ImageNet, %d new", net.name, len(state), len(missing))
     return net
-
-# %% ../../nbs/networks/03_backbones.ipynb #4ed6e33c
-def _sda_macs(block: SDA, x: Tensor, num_frames: int) -> int:
-    """Multiply-adds of SDA as defined."""
-    frames, channels, H, W = x.shape
-    r = block.down.weight.shape[0]
-    part = block.split or num_frames  # frames that a block looks at together
-    clips = frames // part
-    small = max(H // 2, 2) * max(W // 2, 2)
-    each = {"LST": r * r, "LT": 9 * r * r * H * W, "LS": 3 * r * r * part, "S122": 3 * r * r * part * small}
-    return 2 * channels * r * frames * H * W + clips * sum(each[name] for name in block.dependencies)
-
-# %% ../../nbs/networks/03_backbones.ipynb #23377fb8
-def _count(module: nn.Module, args: tuple, out: Tensor) -> int:
-    """Multiply-adds of one call."""
-    if isinstance(module, SDA):
-        return _sda_macs(module, *args)
-    if hasattr(module, "multiply_adds"):
-        return module.multiply_adds(*args)
-    if isinstance(module, nn.Linear):
-        return out.numel() * module.in_features
-    return out.numel() * module.weight[0].numel()  # convolution: kernel size x input channels per group
-
-
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-def _leaves(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Convolutions, linear layers, and blocks that are counted as a whole."""
-    for name, child in model.named_children():
-        whole = isinstance(child, (SDA, nn.Linear, *_CONVS)) or hasattr(child, "multiply_adds")
-        if whole:
-            yield prefix + name, child
-        else:
-            yield from _leaves(child, f"{prefix}{name}.")
-
-# %% ../../nbs/networks/03_backbones.ipynb #e910e671
-def _meta_twin(model: nn.Module) -> nn.Module:
-    """Copy a network's structure, not its numbers."""
-    memo = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()}
-    memo |= {id(b): b.detach().to("meta") for b in model.buffers()}
-    twin = copy.deepcopy(model, memo).eval()
-    for module in twin.modules():
-        module._forward_hooks = OrderedDict()
-        module._forward_pre_hooks = OrderedDict()
-    return twin
-
-
-def _block_of(name: str) -> str:
-    """The row of the table that a part belongs to."""
-    parts = name.split(".")
-    if parts[0] in ("conv1", "bn1"):
-        return "stem"
-    return ".".join(parts[:2]) if parts[0].startswith("layer") else parts[0]
-
-# %% ../../nbs/networks/03_backbones.ipynb #2763c67c
-@dataclass(frozen=True)
-class Profile:
-    """What a network costs for one clip."""
-
-    params: int  # trainable numbers
-    macs: int  # multiply-adds of convolutions and linear layers
-    per_block: pd.DataFrame  # block -> params, macs, and how much of both is in the places for time
-    num_frames: int  # T
-    size: int  # height and width in pixels
-
-    def __str__(self) -> str:
-        return (
-            f"{self.params / 1e6:.2f} M parameters, {self.macs / 1e9:.2f} G multiply-adds "
-            f"({self.num_frames} frames of {self.size} x {self.size})"
-        )
-
-# %% ../../nbs/networks/03_backbones.ipynb #458d5a93
-def profile(
-    model: nn.Module,  # network on any device; left as it is
-    size: int = 224,  # height and width in pixels
-    num_frames: int | None = None,  # T; the model's own when None
-) -> Profile:  # counts for one clip
-    """Count parameters and multiply-adds without computing anything."""
-    T = num_frames or model.num_frames
-    twin = _meta_twin(model)
-    rows = {}
-
-    def add(name: str, column: str, number: int) -> None:
-        row = rows.setdefault(
-            _block_of(name), dict.fromkeys(("params", "macs", "time_params", "time_macs"), 0)
-        )
-        row[column] += number
-        if set(name.split(".")) & set(PLACES):
-            row[f"time_{column}"] += number
-
-    for name, p in twin.named_parameters():
-        add(name, "params", p.numel())
-    for name, module in _leaves(twin):
-        module.register_forward_hook(lambda m, args, out, name=name: add(name, "macs", _count(m, args, out)))
-    dtype = next(model.parameters()).dtype
-    with torch.no_grad():
-        twin(torch.empty(1, T, 3, size, size, device="meta", dtype=dtype))
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("block")
-    return Profile(int(table.params.sum()), int(table.macs.sum()), table, T, size)

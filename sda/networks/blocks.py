@@ -207,7 +207,7 @@ def _checked_dependencies(names: tuple[str, ...] | str) -> tuple[str, ...]:
 
 # %% ../../nbs/networks/01_blocks.ipynb #416297a9
 def _expand(up: nn.Module, mixture: dict[str, Tensor], frames: int) -> tuple[Tensor, Tensor | None]:
-    """The weighted responses in C channels: [B, T, C, h, w] for those of small size, [B, 1, C, H, W] for LT."""
+    """The weighted responses in C channels: [B, T, C, h, w] of those of small size, [B, 1, C, H, W] of LT."""
     wide = mixture.get("LT")
     terms = [y for name, y in mixture.items() if name != "LT"]
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
@@ -225,7 +225,7 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
 
 # %% ../../nbs/networks/01_blocks.ipynb #b1206c47
 class SDA(nn.Module):
-    """Selective dependency aggregation: gates frames by the mixture of dependencies that each clip selects."""
+    """Selective dependency aggregation: gates frames by the mixture of dependencies a clip selects."""
 
     def __init__(
         self,

@@ -349,7 +349,7 @@ def load_reference(
     model: VideoNet,  # sda_tsn_*, sda_tsm_*, tsn_* or tsm_*; changed in place only when everything fits
     path_or_state_dict: str | Path | Mapping[str, Tensor],  # a file, or what is in it
 ) -> VideoNet:  # the same network
-    """Read a checkpoint of the released code; its 16-frame models need `create_model(..., split=8)` for equal logits."""
+    """Read a checkpoint of the released code; its 16-frame models need `create_model(..., split=8)`."""
     from_file = isinstance(path_or_state_dict, (str, Path))
     state = _tensors(_read_tensors(Path(path_or_state_dict)) if from_file else path_or_state_dict)
     want = model.state_dict()

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_notebooks import copy_tree
 
 import sda
 import sda.commands.test
@@ -95,6 +96,26 @@ def start(*words, **variables):
 
 def test_version(capsys):
     assert run(capsys, "--version") == (0, f"sda {sda.__version__}\n", "")
+
+
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_what_needs_no_network_is_instant(word):
+    """Nothing heavy is imported, so that half a CPU second is plenty."""
+    code = f"""
+import sys, time
+from sda.commands.main import main
+status = main([{word!r}])
+heavy = {{"torch", "numpy", "pandas", "accelerate", "tyro", "matplotlib"}} & set(sys.modules)
+print(status, sorted(heavy), time.process_time() < 0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0 [] True", done.stdout + done.stderr
+
+
+def test_the_help_of_the_command_names_every_subcommand(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0 and all(f"  {name} " in out for name in COMMANDS)
+    assert run(capsys) == (status, out, "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -201,7 +222,7 @@ def test_predict_lists_classes_of_every_clip(capsys, model_file):
 
 
 def test_the_model_file_has_one_name(capsys, monkeypatch, model_file):
-    """--checkpoint wherever a model file is an option; --model, once its name in sda predict, still works there."""
+    """--checkpoint wherever a model file is an option; --model, once its name in sda predict, still works."""
     monkeypatch.setenv("COLUMNS", "220")
     for name in ("predict", "inspect"):
         _, out, _ = run(capsys, name, "--help")
@@ -314,7 +335,7 @@ def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
 
 
 def test_sixteen_and_eight_frames_through_the_same_views(capsys, model_file, small_set, tmp_path):
-    """The ensemble of the published tables: other numbers of frames, three crops, two clips, weights, joined by id."""
+    """The ensemble of the published tables: other numbers of frames, crops, clips, weights, joined by id."""
     torch.manual_seed(2)
     longer = create_model("tsm_tiny", 20, num_frames=16, dropout=0.0)
     card = ModelCard.of(
@@ -703,6 +724,35 @@ def test_a_stopped_training_says_so_and_goes_on(small_set, tmp_path, sent, statu
     _, err = process.communicate(timeout=30)
     assert process.returncode == status and "Traceback" not in err, err
     assert (out / "state.pt").exists() and not (out / "record.json").exists()
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_does_what_the_checkout_does(tmp_path):
+    """Built offline from a copy, installed into a folder of its own, and run from an empty one."""
+    copy = copy_tree(tmp_path / "project")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-index"]
+    wheels = tmp_path / "wheels"
+    subprocess.run(
+        [*pip, "wheel", *offline, "--no-build-isolation", "-w", wheels, copy], check=True, timeout=200
+    )
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", *offline, "--target", site, *wheels.iterdir()], check=True, timeout=100)
+    (tmp_path / "empty").mkdir()
+    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+
+    def installed(*words):
+        command = [sys.executable, "-m", "sda", *map(str, words)]
+        done = subprocess.run(
+            command, cwd=tmp_path / "empty", env=env, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "SDA-TSM ensemble" in installed("table", "--published")
+    assert installed("predict", CLIPS[0]).count("\n") == 6, "the clip and five classes"
+    assert "Report: " in installed("inspect", CLIPS[0], "--draws", "1", "--quiet")
+    assert "<section>" in (tmp_path / "empty/report.html").read_text(encoding="utf-8")
 
 
 def test_a_closed_pipe_is_no_error():

@@ -21,7 +21,7 @@ from sda.commands.demo import (
     run_demo,
     run_steps,
 )
-from sda.commands.report import Tested, accuracy_rows
+from sda.commands.report import ModelScores, accuracy_rows
 from sda.data.datasets import open_dataset
 from sda.data.transforms import TransformConfig
 from sda.foundation.errors import RunError
@@ -81,7 +81,7 @@ def test_between_twins_a_network_of_single_frames_is_at_chance():
     data = open_dataset(
         ROOT / "sda/assets/moves_sample", "test", "segments", TransformConfig.from_dict(net.card.transform)
     )
-    tsn = Tested("TSN", evaluate(net, data, batch_size=10, progress=False))
+    tsn = ModelScores("TSN", evaluate(net, data, batch_size=10, progress=False))
     assert accuracy_rows([tsn], pairs=ordered_twins()).loc["TSN", "between twins"] == 0.5
     assert accuracy_rows([tsn], pairs=PAIRS).loc["TSN", "between twins"] > 0.5
 

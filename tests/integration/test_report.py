@@ -9,15 +9,31 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
+from sda.commands.report import ModelScores, choose_clips, view_clip, write_report
 from sda.data.clips import ClipReader
+from sda.data.datasets import open_dataset
+from sda.data.lists import read_groups
+from sda.data.transforms import TransformConfig
+from sda.explaining.effects import ablation_map, logits_of
+from sda.explaining.trace import trace_clips
 from sda.foundation.errors import FolderError, RunError, SettingError, UnknownNameError
-from sda.inspector.page import inspect_clips, study_clip, verdict
+from sda.inspector.page import (
+    answers_under,
+    best_classes,
+    clip_interventions,
+    inspect_clips,
+    study_clip,
+    verdict,
+)
 from sda.networks.backbones import create_model
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_model, save_model
-from sda.testing.evaluate import predict
+from sda.testing.evaluate import evaluate, predict
+from sda.testing.predictions import Predictions
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ROOT / "sda/assets/moves_sample/img"
@@ -30,7 +46,7 @@ SDA_FILE, TSN_FILE = (
 class Page(HTMLParser):
     """What a page would fetch, what it says, and whether its elements close."""
 
-    def __init__(self, path):
+    def __init__(self, path, files=()):
         super().__init__()
         self.links = []
         self.open = []
@@ -39,9 +55,9 @@ class Page(HTMLParser):
         self.policy = set()
         self.feed(Path(path).read_text(encoding="utf-8"))
         assert self.open == [], "an element is left open"
-        assert all(link.startswith(("#", "data:image/png;base64,")) for link in self.links), (
-            "the page fetches something"
-        )
+        assert all(
+            link in files or link.startswith(("#", "data:image/png;base64,")) for link in self.links
+        ), "the page fetches something"
         assert {link[1:] for link in self.links if link[0] == "#"} <= set(self.ids)
 
     def handle_starttag(self, tag, attrs):
@@ -194,3 +210,73 @@ def test_unknown_true_class_is_told(model, tmp_path):
             progress=False,
         )
     assert told.value.choices == tuple(model.card.class_names)
+
+
+def test_many_interventions_in_few_passes_answer_as_one_by_one(model):
+    views = ClipReader.from_card(model.card)(RIGHTWARD).clip
+    tried = clip_interventions(model, 8)
+    one_by_one = np.concatenate([logits_of(model, views[None], change) for change in tried])
+    for together in (1, 8):
+        np.testing.assert_allclose(answers_under(model, views, tried, together), one_by_one, atol=1e-4)
+    twice = torch.cat([views, views.flip(1)])  # two views of the clip, averaged
+    alone = logits_of(model, twice[None], tried[1])[0]
+    np.testing.assert_allclose(answers_under(model, twice, tried)[1], alone, atol=1e-4)
+
+
+def test_effects_of_a_study_are_those_of_the_library(model):
+    seen = ClipReader.from_card(model.card)(RIGHTWARD)
+    study = study_clip(model, seen, draws=2)
+    read = [model.card.class_names.index(study.read)]
+    assert np.allclose(study.weights.sum(1), 1) and np.allclose(study.contributions.sum(1), 1)
+    np.testing.assert_allclose(study.effects, ablation_map(model, seen.clip[None], read).values[0], atol=1e-4)
+    assert [e.name for e in study.done[4:]] == ["all weights equal", "reversed", "frame 4 frozen"]
+    assert study.change(study.done[5])[0] < -0.5, "backwards is the other class"
+
+
+def test_the_true_class_is_listed_even_when_it_is_improbable(model):
+    study = study_clip(model, ClipReader.from_card(model.card)(RIGHTWARD), draws=0)
+    names = model.card.class_names
+    study.true = names[int(study.probabilities.argmin())]
+    assert [name for name, _ in best_classes(study, names, 2)][2:] == [study.true]
+
+
+def test_report_of_two_models(model, tmp_path):
+    net = load_model(TSN_FILE)
+    data = open_dataset(CLIPS.parent, "test", "segments", TransformConfig.from_dict(net.card.transform))
+    tested = [
+        ModelScores(name, evaluate(one, data, progress=False)) for name, one in (("<A>", net), ("B", model))
+    ]
+    trace = trace_clips(model, data)
+    groups = read_groups(CLIPS.parent)["need"]
+    shown = choose_clips(tested, groups)
+    right = tested[1].predictions.predicted() == tested[1].predictions.labels
+    assert len({groups[net.card.class_names[k]] for k in tested[1].predictions.labels[shown]}) >= 3
+    assert right[shown[:-1]].all()
+    views = [view_clip(model, data, shown[0], tested, trace)]
+    effects = pd.DataFrame({"all": [0.9]}, index=pd.Index(["without <LT>"], name="selection"))
+    file = tmp_path / "a&b.json"
+    pairs = [tuple(net.card.class_names[:2])]
+    path = write_report(tmp_path, tested, trace, views, effects, groups, pairs, [file], "A <title>")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    page = Page(path, ["a&b.json"])
+    text = path.read_text(encoding="utf-8")
+    assert "http" not in text and text.count("<img") == 4 and "<title>A &lt;title&gt;</title>" in text
+    for words in (
+        "<A>",
+        "without <LT>",
+        "the mean over 1 pair of",
+        "A weight is not an effect",
+        "not recorded",
+    ):
+        assert words in page.text, words
+
+
+def test_a_report_of_different_clips_is_refused(model, tmp_path):
+    data = open_dataset(CLIPS.parent, "test", "segments", TransformConfig.from_dict(model.card.transform))
+    found = evaluate(model, data, progress=False)
+    fewer = Predictions(found.ids[1:], found.logits[1:], found.labels[1:], found.class_names)
+    with pytest.raises(RunError):
+        write_report(tmp_path, [ModelScores("A", found), ModelScores("B", fewer)], trace_clips(model, data))
+    with pytest.raises(RunError):
+        write_report(tmp_path, [], trace_clips(model, data))
+    assert not list(tmp_path.iterdir())

@@ -22,8 +22,6 @@ CHAPTERS = (
     "commands",
     "studies",
 )
-# the inspector's private parents go when it is rebuilt as one view
-PRIVATE_PARENTS = ("inspector/",)
 MOST_LINES = 560
 MOST_NAMES = 350
 MODULES = sorted(p for p in (ROOT / "sda").rglob("*.py") if p.name != "_modidx.py")
@@ -98,11 +96,7 @@ def test_no_private_class_is_the_parent_of_just_one():
                 if node.name.startswith("_"):
                     private[node.name] = room(path)
                 parents.update(ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases)
-    single = {
-        name: where
-        for name, where in private.items()
-        if parents[name] == 1 and not where.startswith(PRIVATE_PARENTS)
-    }
+    single = {name: where for name, where in private.items() if parents[name] == 1}
     assert not single, "compose, or write the child's class"
 
 

@@ -1,26 +1,31 @@
-"""What crosses the notebook of the backbones: every name, number formats, tools of PyTorch, ImageNet weights."""
+"""What crosses the notebook of backbones: every name, number formats, tools of PyTorch, ImageNet weights."""
 
 import copy
 import json
+import subprocess
+import sys
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
+from sda.foundation.errors import SettingError, UnknownNameError
 from sda.methods.shift import TemporalShift
 from sda.networks import backbones
 from sda.networks.backbones import (
     METHODS,
     Site,
     create_model,
+    find_method,
     list_models,
     load_imagenet,
-    profile,
+    model_options,
     register_method,
     sda_blocks,
 )
 from sda.networks.blocks import SDA
+from sda.networks.cost import profile
 
 TINY = list_models("*ts[nm]_tiny")  # every other method: test_methods.py
 
@@ -156,32 +161,51 @@ def test_options_reach_every_block_and_rebuild():
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    "name, options, subject, nearest",
     [
-        (lambda: create_model("sda_tsn_resnet5", 5), "Did you mean 'sda_tsn_resnet50'"),
-        (lambda: create_model("SDA-TSM", 5), "methods tsn, tsm.* backbones resnet50"),
-        (lambda: create_model("tsn_tiny", 5, dependencies=("LT",)), "tsn_tiny has no option 'dependencies'"),
-        (
-            lambda: create_model("sda_tsn_tiny", 5, fold_div=4, tempreature=2),
-            "no option 'fold_div', 'tempreature'",
-        ),
-        (lambda: create_model("sda_tsn_tiny", 5, dependencies=("LT", "XX")), "XX"),
-        (lambda: create_model("sda_tsn_tiny", 0), "at least 1"),
-        (lambda: create_model("tsn_tiny", 5)(torch.rand(1, 8, 3, 31, 64)), "64 pixels wide and 31 high"),
-        (lambda: create_model("tsn_tiny", 5)(torch.rand(8, 3, 64, 64)), r"got 8x3x64x64"),
-        (lambda: create_model("tsn_tiny", 5)(torch.rand(1, 3, 8, 64, 64)), r"\[B, T, 3, H, W\]"),
-        (lambda: create_model("tsn_tiny", 5)(torch.rand(1, 0, 3, 64, 64)), "no frames"),
-        (lambda: create_model("sda_tsn_tiny", 5, split=8)(torch.rand(1, 12, 3, 64, 64)), "12"),
-        (lambda: create_model("sda_tsm_tiny", 5, pretrained=True), "no ImageNet weights for sda_tsm_tiny"),
-        (
-            lambda: create_model("tsn_resnet50", 5, pretrained="nowhere.pth"),
-            "no file of ImageNet weights at nowhere.pth",
-        ),
+        ("sda_tsn_resnet5", {}, "sda_tsn_resnet5", "sda_tsn_resnet50"),
+        ("SDA-TSM", {}, "SDA-TSM", None),
+        ("tsn_tiny", {"dependencies": ("LT",)}, "dependencies", None),
+        ("sda_tsn_tiny", {"fold_div": 4, "tempreature": 2}, "fold_div", None),
+        ("sda_tsn_tiny", {"tempreature": 2}, "tempreature", "temperature"),
     ],
 )
-def test_clear_errors(call, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        call()
+def test_a_wrong_name_or_option_is_told_with_those_that_are(name, options, subject, nearest):
+    kind = SettingError if options else UnknownNameError
+    with pytest.raises(kind) as error:
+        create_model(name, 5, **options)
+    known = model_options(name) if options else list_models()
+    assert error.value.subject == subject and error.value.choices == tuple(known)
+    assert (nearest or "METHOD_BACKBONE" if not options else subject) in str(error.value)
+    assert nearest is None or nearest in known
+
+
+@pytest.mark.parametrize(
+    "shape, told",
+    [
+        ((1, 8, 3, 31, 64), "64 pixels wide and 31 high"),
+        ((8, 3, 64, 64), "8x3x64x64"),
+        ((1, 3, 8, 64, 64), "[B, T, 3, H, W]"),
+        ((1, 0, 3, 64, 64), "no frames"),
+    ],
+)
+def test_a_wrong_shape_is_told(shape, told):
+    with pytest.raises(SettingError) as error:
+        create_model("tsn_tiny", 5)(torch.rand(*shape))
+    assert told in str(error.value)
+
+
+def test_other_arguments_that_cannot_be_used():
+    for call in (
+        lambda: create_model("sda_tsn_tiny", 0),
+        lambda: create_model("sda_tsn_tiny", 5, dependencies=("LT", "XX")),
+        lambda: create_model("sda_tsn_tiny", 5, split=8)(torch.rand(1, 12, 3, 64, 64)),
+        lambda: create_model("sda_tsm_tiny", 5, pretrained=True),
+    ):
+        with pytest.raises(SettingError):
+            call()
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        create_model("tsn_resnet50", 5, pretrained="nowhere.pth")
 
 
 def test_bytes_are_refused():
@@ -315,8 +339,11 @@ def test_imagenet_weights_that_do_not_fit(image_net, tmp_path):
 
 
 @pytest.fixture
-def methods(monkeypatch):
-    monkeypatch.setattr(backbones, "METHODS", dict(METHODS))
+def methods():
+    """What a test registers is gone after it."""
+    yield
+    for name in [name for name, method in METHODS.items() if method.build.__module__ == __name__]:
+        del METHODS[name]
 
 
 class Mix(nn.Module):
@@ -371,8 +398,53 @@ def test_a_method_that_needs_another_bottleneck(methods):
 
 
 def test_a_name_is_registered_once(methods):
-    with pytest.raises(ValueError, match="a method named 'tsm' is registered by sda.networks.backbones"):
-        register_method("tsm")(lambda site: {})
+    for name, owner in (("tsn", "sda.networks.backbones"), ("tam", "sda.methods.tam")):
+        with pytest.raises(SettingError, match=f"registered by {owner}") as error:
+            register_method(name)(lambda site: {})
+        assert error.value.subject == name
+
+
+def in_a_new_process(code):
+    """Run code in which nothing is imported yet."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_method_is_imported_when_it_is_asked_for():
+    print_methods = "print(sorted(m for m in sys.modules if m.startswith('sda.methods.')))"
+    out = in_a_new_process(f"""
+import sys
+from sda.networks.backbones import create_model, list_models
+assert {{"sda_tam_tiny", "rubiks_large", "v4d_resnet50"}} <= set(list_models())
+create_model("sda_tsn_tiny", 5)
+{print_methods}
+create_model("sda_tam_tiny", 5)
+{print_methods}
+""")
+    assert out.splitlines() == ["[]", "['sda.methods.ops', 'sda.methods.tam']"]
+
+
+def test_a_broken_method_is_named_and_hurts_no_other():
+    out = in_a_new_process("""
+import sys
+sys.modules["sda.methods.tam"] = None  # cannot be imported
+from sda.networks.backbones import create_model
+create_model("tsm_tiny", 5)
+try:
+    create_model("tam_tiny", 5)
+except ImportError as err:
+    print(err.name, "sda.methods.tam" in str(err))
+""")
+    assert out.split() == ["sda.methods.tam", "True"]
+
+
+def test_names_say_what_the_methods_are():
+    """What is known of a method before it is imported is what it says itself."""
+    names = list_models()
+    for name in {name.removeprefix("sda_").rsplit("_", 1)[0] for name in names}:
+        method = find_method(name)
+        assert any(n.startswith(f"sda_{name}_") for n in names) == method.gate
+        there = {n.rsplit("_", 1)[1] for n in names if n.startswith(name + "_")}
+        assert method.backbones is None or there == set(method.backbones)
 
 
 def test_methods_that_fill_the_gate_are_told(methods):

@@ -1,4 +1,4 @@
-"""Trust: known curves, masks and maps give known numbers; bad input is explained; the study's record holds together."""
+"""Faithfulness: known curves, masks and maps give known numbers; the record of the study holds together."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sda.explaining.checks import seed_agreement
 from sda.explaining.faithfulness import (
     curve_areas,
     curve_words,
@@ -15,7 +16,6 @@ from sda.explaining.faithfulness import (
     map_agreement,
     norm_maps,
     pointing_game,
-    seed_agreement,
 )
 from sda.explaining.trace import trace_clips
 from sda.figures.effects import fig_curves
