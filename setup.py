@@ -28,6 +28,7 @@ setup(
     packages=find_packages(include=["sda", "sda.*"]),
     package_data={
         "sda.assets": ["**/*"],
+        "sda.testing": ["templates/*"],
         "sda.inspector": ["templates/*"],
         "sda.commands": ["templates/*"],
     },

@@ -10,19 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..foundation.errors import DataError, RunError, SettingError, unknown_name
-from ..networks.backbones import list_models, sda_blocks
+from ..networks.backbones import list_models, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES, SDA, resize
 
-__all__ = ["Where", "stage_of", "block_rows", "select_blocks", "full_norm", "Tracer"]
+__all__ = ["Where", "block_rows", "select_blocks", "full_norm", "Tracer"]
 
 Where = str | Sequence[str]  # "all", a stage ("layer3"), a block ("layer3.0"), or several of these
-
-
-def stage_of(
-    block: str,  # name of a block, perhaps with its frames: "layer2.3[0:8]"
-) -> str:  # "layer2"
-    """The stage of a block."""
-    return block.split(".")[0].split("[")[0]
 
 
 def block_rows(

@@ -7,16 +7,15 @@ from ..foundation.lazy import lazy_exports
 if TYPE_CHECKING:
     from .classes import CLASSES, PAIRS
     from .make import make_moves
-    from .render import render
     from .truth import load_truth
 
+# `render` is found in the room of this name, which would hide it here
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "CLASSES": ".classes",
         "PAIRS": ".classes",
         "make_moves": ".make",
-        "render": ".render",
         "load_truth": ".truth",
     },
 )
