@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.clips import LoadedClip
+from ..data.clips import ClipReader, LoadedClip
 from ..data.datasets import ClipDataset, open_dataset
 from ..data.lists import Record, read_classes, read_pairs
 from ..data.sampling import Sampling
@@ -185,7 +185,8 @@ class Clips:
         while clip_id in self.known or clip_id in self.added:
             clip_id = f"my {clip_id}"
         d = self.data
-        one = ClipDataset([Record(clip_id, str(path), 0)], d.class_names, d.sampling, d.transform_config)
+        seen_through = d.transform_config or d.transform
+        one = ClipDataset([Record(clip_id, str(path), 0)], d.class_names, d.sampling, seen_through)
         _ = one[0]  # decodes it: an unreadable clip is refused now
         self.added[clip_id] = one
         return clip_id
@@ -429,6 +430,15 @@ def rows_of(
     )
 
 
+def _reader(model: VideoNet) -> ClipReader:
+    """How the network sees clips: as its card says; without a card as the tiny networks do."""
+    card: ModelCard | None = getattr(model, "card", None)
+    if card is not None:
+        return ClipReader.from_card(card)
+    log.warning("the network has no card: clips are seen at 64 pixels, %d frames each", model.num_frames)
+    return ClipReader(TransformConfig(size=64, resize=None), Sampling(num_frames=model.num_frames))
+
+
 def open_provider(
     root: str | Path,
     checkpoint: str | Path | VideoNet,
@@ -447,11 +457,8 @@ def open_provider(
 
     model = loaded(checkpoint)
     twin = None if other is None else loaded(other)
-    card: ModelCard | None = getattr(model, "card", None)
-    # a network in memory may have no card: then clips are what the tiny networks take
-    sampling = Sampling.from_dict(card.sampling) if card else Sampling(num_frames=model.num_frames)
-    transform = TransformConfig.from_dict(card.transform) if card else TransformConfig(size=64, resize=None)
-    data = open_dataset(root, split, sampling, transform, train=False)
+    reader = _reader(model)
+    data = open_dataset(root, split, reader.sampling, reader.config, train=False)
     kept = Trace.load(trace) if trace and Path(trace).is_file() else None
     name = model.name if isinstance(checkpoint, VideoNet) else Path(checkpoint).stem
     truth = root if (Path(root) / "truth").is_dir() else None
