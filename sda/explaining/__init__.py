@@ -4,7 +4,7 @@ from ..foundation.lazy import lazy_exports
 
 _HOMES = {
     "trace": ("Trace", "trace_clips", "compare_traces", "responses_of", "stage_weights"),
-    "tracer": ("Tracer", "select_blocks", "stage_of"),
+    "tracer": ("Tracer", "select_blocks"),
     "interventions": (
         *("Intervention", "SelectionChange", "InputChange", "changed"),
         *("drop", "keep", "force", "uniform", "set_weights", "temperature", "from_clip", "from_class"),
@@ -16,7 +16,12 @@ _HOMES = {
         *("Effect", "measure", "attribute", "ablation_map", "ablation_table", "rank_agreement"),
         *("coalitions", "shapley_values"),
     ),
-    "cam": ("ClipCam", "cam_layers", "clip_cam", "clip_cams"),
+    "cam": ("ClipCam", "cam_layers", "clip_cam", "clip_cams", "gate_maps", "shared_top"),
+    "faithfulness": (
+        *("deletion_insertion", "curve_areas", "parameter_randomisation"),
+        *("clip_masks", "pointing_game", "pointing_table"),
+    ),
+    "checks": ("CheckInput", "CheckReport", "CheckResult", "check_steps", "run_checks", "seed_agreement"),
 }
 
 __getattr__, __dir__, __all__ = lazy_exports(

@@ -11,9 +11,9 @@ import pandas as pd
 
 from ..foundation.errors import DataError, unknown_name
 from ..foundation.files import load_arrays, save_arrays
+from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES
 from .trace import Trace
-from .tracer import stage_of
 
 __all__ = ["KINDS", "Attribution", "from_trace"]
 

@@ -19,11 +19,12 @@ from tqdm.auto import tqdm
 
 from ..data.clips import ClipReader
 from ..data.datasets import ClipDataset
-from .tracer import Tracer, block_rows, select_blocks, stage_of
+from .tracer import Tracer, block_rows, select_blocks
 from ..foundation.devices import evaluating, to_model
 from ..foundation.errors import DataError, RunError, SettingError, unknown_name
 from ..foundation.files import fingerprint, load_arrays, save_arrays
 from ..foundation.statistics import bootstrap_interval
+from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES, SDA
 
 # %% ../../nbs/explaining/57_trace.ipynb #a9e85ab2

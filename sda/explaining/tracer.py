@@ -10,19 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..foundation.errors import DataError, RunError, SettingError, unknown_name
-from ..networks.backbones import list_models, sda_blocks
+from ..networks.backbones import list_models, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES, SDA, resize
 
-__all__ = ["Where", "stage_of", "block_rows", "select_blocks", "full_norm", "Tracer"]
+__all__ = ["Where", "block_rows", "select_blocks", "full_norm", "Tracer"]
 
-Where = str | Sequence[str]  # "all", a stage such as "layer3", a block such as "layer3.0", or several of these
-
-
-def stage_of(
-    block: str,  # name of a block, perhaps with its frames: "layer2.3[0:8]"
-) -> str:  # "layer2"
-    """The stage of a block."""
-    return block.split(".")[0].split("[")[0]
+Where = str | Sequence[str]  # "all", a stage ("layer3"), a block ("layer3.0"), or several of these
 
 
 def block_rows(
@@ -120,7 +113,8 @@ class _Listener:
 
     def hooks(self) -> list:
         """Register everything; the handles to remove."""
-        points = {name: getattr(self.block, f"hook_{name}") for name in ("responses", "keys", "weights", "gate")}
+        names = ("responses", "keys", "weights", "gate")
+        points = {name: getattr(self.block, f"hook_{name}") for name in names}
         return [
             self.block.register_forward_pre_hook(self._begin, with_kwargs=True),
             *(point.register_forward_hook(self._keep(name)) for name, point in points.items()),
@@ -171,7 +165,7 @@ def _columns(values: Tensor, names: Sequence[str]) -> np.ndarray:
 
 
 def _scores(attention: nn.Module, keys: Tensor) -> Tensor:
-    """Scores before the softmax [B,M], which the block does not keep; NaN for an attention without a query."""
+    """Scores before the softmax [B,M], which the block does not keep; NaN without a query."""
     query = getattr(attention, "query", None)
     if query is None:
         return torch.full(keys.shape[:2], float("nan"))

@@ -14,6 +14,7 @@ from PIL import Image
 import sda.figures
 from sda.figures.clips import animation, fig_cam_strip, fig_clip, fig_contact_sheet, fig_top_k
 from sda.figures.effects import (
+    fig_attribution,
     fig_checks,
     fig_curves,
     fig_interventions,
@@ -83,6 +84,7 @@ FIGURES = {
         [HeatTable(MEANS, title=LONG), HeatTable(MEANS - 0.3, "effect", "b", "loss")], DEEP[:4], words=LONG
     ),
     "table with notes": lambda: fig_tables([HeatTable(MEANS)], DEEP[:4], notes=["LT, H 0.987"] * 4),
+    "attribution": lambda: fig_attribution(MEANS - 0.2, DEEP[:4], "ablation", "margin, n = 7", title=LONG),
     "curves": lambda: fig_curves(CURVES, LONG),
     "randomisation": lambda: fig_randomisation({LONG: LEFT, "b": LEFT}, LONG),
     "checks": lambda: fig_checks(RESULTS, LONG),
