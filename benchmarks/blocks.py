@@ -1,7 +1,8 @@
 """Time and memory of the SDA block, published form against exported form: `python benchmarks/blocks.py`.
 
-Both forms run the same weights and the same clip in turns, so that a busy machine burdens both; medians are reported.
-Writes data/results/bench_blocks.json. Memory is what autograd saves for backward: unique storages, parameters left out.
+Both forms run the same weights and the same clip in turns, so that a busy machine burdens both; medians are
+reported. Writes data/results/bench_blocks.json. Memory is what autograd saves for backward: unique
+storages, parameters left out.
 """
 
 import argparse
@@ -29,7 +30,8 @@ SIZES = (
 
 
 def saved_bytes(forward: Callable[[], torch.Tensor], block: torch.nn.Module) -> int:
-    """Bytes of the storages that one forward pass saves for backward, each counted once, parameters not at all."""
+    """Bytes of the storages that one forward pass saves for backward, each counted once, parameters not at
+    all."""
     sizes = {}
     own = {p.untyped_storage().data_ptr() for p in block.parameters()}
 

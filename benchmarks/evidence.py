@@ -1,15 +1,17 @@
 """Train and test the networks that the claims of this project rest on, all under one recipe.
 
-    python benchmarks/evidence.py [--only FAMILY ...] [--list] [--data sets/moves] [--runs runs/evidence] [--threads 1]
+    python benchmarks/evidence.py [--only FAMILY ...] [--list] [--data sets/moves] [--threads 1]
+        [--runs runs/evidence]
 
     python benchmarks/evidence.py --explain [--only seeds]
 
-Resumable: what has a record in data/results/evidence is skipped, an interrupted training goes on where it stood, and
-several of these processes share the work. Each run leaves a record (settings, metrics by class, need and pair, history,
-what the selection did over training, seconds, machine, commit) and its logits on the test split. With --explain, the
-trained networks are then questioned clip by clip: where their class-activation maps point, beside controls; and, those
-with four dependencies, weights, contributions, gradient x weight, the answer with every coalition of dependencies, with
-equal weights, and without each dependency in each block.
+Resumable: what has a record in data/results/evidence is skipped, an interrupted training goes on where it
+stood, and several of these processes share the work. Each run leaves a record (settings, metrics by class,
+need and pair, history, what the selection did over training, seconds, machine, commit) and its logits on
+the test split. With --explain, the trained networks are then questioned clip by clip: where their
+class-activation maps point, beside controls; and, those with four dependencies, weights, contributions,
+gradient x weight, the answer with every coalition of dependencies, with equal weights, and without each
+dependency in each block.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from sda.explaining.effects import ablation_map, attribute, coalitions
 from sda.explaining.faithfulness import clip_masks, control_maps, pointing_game
 from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips
-from sda.foundation.runs import new_record, save_record
+from sda.foundation.runs import new_record, save_record, seed_everything
 from sda.moves.classes import CLASSES, PAIRS
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, sda_blocks
@@ -39,18 +41,17 @@ from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model
 from sda.testing.evaluate import evaluate
 from sda.testing.predictions import by_class, pair_accuracy, summary
-from sda.foundation.runs import seed_everything
 from sda.training.callbacks import Callback
 from sda.training.config import recipe
 from sda.training.trainer import train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"
-# The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs of batches
-# half as large, in bfloat16, which CPUs and GPUs of today both have.
+# The recipe `moves`, shortened for all alike so that a laptop can run the whole grid: half as many epochs
+# of batches half as large, in bfloat16, which CPUs and GPUs of today both have.
 RECIPE = dict(epochs=8, batch_size=16, precision="bf16")
-# What carries a claim of its own is trained a little longer, at twice the rate, which it reaches sooner: SDA-TSN gets .80 of
-# the validation clips right after 8 epochs at that rate, .74 at the rate of `moves` (seed 0). The comparison of all
-# methods keeps the latter, at which every one of them but RubiksNet trains.
+# What carries a claim of its own is trained a little longer, at twice the rate, which it reaches sooner:
+# SDA-TSN gets .80 of the validation clips right after 8 epochs at that rate, .74 at the rate of `moves`
+# (seed 0). The comparison of all methods keeps the latter, at which every one of them but RubiksNet trains.
 LONGER = dict(epochs=10, lr=0.008, warmup=0.15)
 
 
@@ -123,7 +124,8 @@ def by_seed(groups: list[list[Run]]) -> list[Run]:
 
 
 class SelectionOverTraining(Callback):
-    """Mean weight of each dependency in each block, and entropy, over some validation clips after each epoch."""
+    """Mean weight of each dependency in each block, and entropy, over some validation clips after each
+    epoch."""
 
     def __init__(self, data: Any, file: Path):
         self.data = data
@@ -208,7 +210,8 @@ def read(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, 
 
 
 def question(net: Any, test: Any) -> dict[str, Any]:
-    """Weight, contribution, gradient x weight and effects of a network with the four dependencies, clip by clip."""
+    """Weight, contribution, gradient x weight and effects of a network with the four dependencies, clip by
+    clip."""
     trace = trace_clips(net, test)
     worth = np.stack(
         [logits_of(net, test, *([] if len(some) == 4 else [keep(*some)])) for some in coalitions()]
@@ -232,7 +235,8 @@ def question(net: Any, test: Any) -> dict[str, Any]:
 
 
 def point(net: Any, test: Any, data: Path) -> dict[str, Any]:
-    """Pointing and energy of LayerCAM at the third stage and of its controls, [maps, masks, clips, 3: point, energy, area]."""
+    """Pointing and energy of LayerCAM at the third stage and of its controls, [maps, masks, clips, 3:
+    point, energy, area]."""
     clips = torch.stack([test[i]["clip"] for i in range(len(test))])
     maps = control_maps(
         net, clips, [r.label for r in test.records], layer="layer3", method="layercam", score="logit"
@@ -265,7 +269,8 @@ def explain(run: Run, data: Path, runs: Path, results: Path) -> None:
 
 
 def shipped(data: Path) -> None:
-    """The networks in sda/assets/checkpoints: the same trainings under the whole recipe, which leave more than a record."""
+    """The networks in sda/assets/checkpoints: the same trainings under the whole recipe, which leave more
+    than a record."""
     for name in shipped_models.SHIPPED:
         if not list(RESULTS.parent.glob(f"{name}-test-*.json")):
             shipped_models.make(name, data, Path("runs/shipped"))

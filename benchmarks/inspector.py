@@ -2,7 +2,8 @@
 
     python benchmarks/inspector.py [--repeats 3] [--threads 2]
 
-Each turn is a process of its own, as a notebook's kernel is; imports are timed apart. Wall seconds and CPU seconds.
+Each turn is a process of its own, as a notebook's kernel is; imports are timed apart. Wall seconds and CPU
+seconds.
 """
 
 import argparse
@@ -27,7 +28,8 @@ import ipywidgets, sda.inspector.view
 from sda.inspector import inspect_folder
 found = {"import": passed()}
 kept = {"trace": sys.argv[1]} if sys.argv[1] else {}
-inspector = inspect_folder("sda/assets/moves_sample", "sda/assets/checkpoints/sda_tsn_moves.safetensors", **kept)
+MODEL = "sda/assets/checkpoints/sda_tsn_moves.safetensors"
+inspector = inspect_folder("sda/assets/moves_sample", MODEL, **kept)
 inspector.png("strip")
 found["strip"] = passed()
 inspector.show()

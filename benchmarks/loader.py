@@ -1,12 +1,13 @@
-"""Clips per second of our loader against a plain one, for JPEG frames and mp4: `python benchmarks/loader.py`.
+"""Clips per second of our loader against a plain one, for JPEG frames and mp4: `python
+benchmarks/loader.py`.
 
-The plain loader does what the published TSN-style code does, written here from its description: every frame is a PIL
-image, cut, resized and mirrored one by one; frames are stacked, turned into floats and normalised channel by channel in
-the worker. Ours reads into one array of bytes, cuts before it resizes, and normalises whole batches where the network
-is. Both take turns in one run on the same files, with the same batches and persistent workers; medians are reported.
-`ready` counts float batches on the device, in the layout that the trainer wants and, on a CPU, in memory that is used
-again; `bytes` counts batches as they leave our loader, before the device's step.
-Writes data/results/bench_loader.json.
+The plain loader does what the published TSN-style code does, written here from its description: every frame
+is a PIL image, cut, resized and mirrored one by one; frames are stacked, turned into floats and normalised
+channel by channel in the worker. Ours reads into one array of bytes, cuts before it resizes, and normalises
+whole batches where the network is. Both take turns in one run on the same files, with the same batches and
+persistent workers; medians are reported. `ready` counts float batches on the device, in the layout that the
+trainer wants and, on a CPU, in memory that is used again; `bytes` counts batches as they leave our loader,
+before the device's step. Writes data/results/bench_loader.json.
 """
 
 import argparse
@@ -43,7 +44,8 @@ NAMES = ["moving left to right", "moving right to left"]
 
 
 def picture_stream(seed: int, count: int) -> Iterator[np.ndarray]:
-    """uint8 [H,W,3] frames of soft shapes that drift, with camera grain: 16 kB, as real frames of this size have."""
+    """uint8 [H,W,3] frames of soft shapes that drift, with camera grain: 16 kB, as real frames of this size
+    have."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (12, 32, 3), dtype=np.uint8))
     field = np.asarray(small.resize((900, HEIGHT), Image.Resampling.BICUBIC)).astype(np.float32)
@@ -215,7 +217,8 @@ def main() -> None:
         records = write_clips(Path(folder), args.clips, args.frames)
         size = statistics.mean(f.stat().st_size for f in Path(folder).glob("*/*.jpg")) / 1000
         print(
-            f"{args.clips} clips of {FRAMES} frames of {WIDTH}x{HEIGHT} ({size:.1f} kB), clips per second on {device}"
+            f"{args.clips} clips of {FRAMES} frames of {WIDTH}x{HEIGHT} ({size:.1f} kB), "
+            f"clips per second on {device}"
         )
         print("kind    workers   plain   ready  times   bytes  times")
         for kind in args.kinds:

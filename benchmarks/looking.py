@@ -2,19 +2,18 @@
 
     python benchmarks/looking.py [--part PART ...] [--again] [--data sets/moves] [--threads 1] [--list]
 
-choice:     which map to show: layer, method and score, chosen on validation clips, so that test clips only test it.
-coalitions: dependencies left out everywhere, or kept alone, against the same at random.
-blocks:     each dependency left out of each block.
-weights:    equal, sharper and flatter weights, those of the class, those of another clip.
-shares:     exact Shapley values, and how well weight, contribution and gradient x weight tell the effect.
-probes:     frames reversed, shuffled, frozen, lost; tiles shuffled; blur.
-maps:       pointing game and energy of the maps inside the masks, beside their controls and two other networks.
-curves:     deletion and insertion over space and over frames.
-scrambled:  what is left of a map when the network is made random from the top.
-occlusion:  the map without gradients, on fewer clips, for it takes 256 passes a clip.
+choice:     which map to show: layer, method and score, chosen on validation clips, so that test clips only
+test it. coalitions: dependencies left out everywhere, or kept alone, against the same at random. blocks:
+each dependency left out of each block. weights:    equal, sharper and flatter weights, those of the class,
+those of another clip. shares:     exact Shapley values, and how well weight, contribution and gradient x
+weight tell the effect. probes:     frames reversed, shuffled, frozen, lost; tiles shuffled; blur. maps:
+pointing game and energy of the maps inside the masks, beside their controls and two other networks. curves:
+deletion and insertion over space and over frames. scrambled:  what is left of a map when the network is
+made random from the top. occlusion:  the map without gradients, on fewer clips, for it takes 256 passes a
+clip.
 
-Resumable: a part that has its results in the record is skipped. Writes data/results/looking.json (tables, seconds of CPU
-by part, machine) and looking.npz (effects, shares and gradient x weight, clip by clip).
+Resumable: a part that has its results in the record is skipped. Writes data/results/looking.json (tables,
+seconds of CPU by part, machine) and looking.npz (effects, shares and gradient x weight, clip by clip).
 """
 
 import argparse
@@ -156,7 +155,8 @@ class Study:
 
     @cached_property
     def worth(self) -> dict[tuple[str, ...], np.ndarray]:
-        """Logits of the test clips under every coalition of dependencies; the full one is the network as it is."""
+        """Logits of the test clips under every coalition of dependencies; the full one is the network as it
+        is."""
         return {c: self.test.answers(*([] if len(c) == 4 else [keep(*c)])) for c in coalitions()}
 
     @cached_property
@@ -476,7 +476,8 @@ def all_maps(
     score: str = "odds",
     batch: int = 20,
 ) -> dict[str, np.ndarray]:
-    """Maps of every layer and method from one backward pass: "layer method score" -> [N,T,h,w]; activations too."""
+    """Maps of every layer and method from one backward pass: "layer method score" -> [N,T,h,w]; activations
+    too."""
     found = {}
     for start in range(0, len(clips), batch):
         with untouched(net):
@@ -504,7 +505,8 @@ def all_maps(
 def _kept(
     net: nn.Module, clips: Tensor, layers: Sequence[str]
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-    """Logits, and each layer's output: with its gradient's history, and as it was before anything worked on it in place."""
+    """Logits, and each layer's output: with its gradient's history, and as it was before anything worked on
+    it in place."""
     kept = {}
 
     def keep_output(name: str) -> Callable:
@@ -548,8 +550,8 @@ def pointing(name: str, maps: np.ndarray, masks: dict[str, np.ndarray], **about:
 
 
 def choice(study: Study) -> tuple[dict, dict]:
-    """The map to show. Among maps of a stage whose deletion and insertion are within chance of the best one's, that which
-    points at the object furthest beyond the same map of a random network."""
+    """The map to show. Among maps of a stage whose deletion and insertion are within chance of the best
+    one's, that which points at the object furthest beyond the same map of a random network."""
     val = study.clips_of("val", 5)
     maps = {
         k: v for s in ("odds", "logit") for k, v in all_maps(val.net, val.clips, val.said, score=s).items()
@@ -638,7 +640,8 @@ def maps(study: Study, chosen: str) -> tuple[dict, dict]:
 
 
 def _chosen_and_controls(some: Some, chosen: str) -> dict[str, np.ndarray]:
-    """The chosen map, the usual one, one inside a block, one without a class, and two that know nothing of this clip."""
+    """The chosen map, the usual one, one inside a block, one without a class, and two that know nothing of
+    this clip."""
     odds = all_maps(some.net, some.clips, some.said)
     usual = all_maps(some.net, some.clips, some.said, ["layer4"], "logit")[USUAL]
     layer, kind, score = chosen.split(" ")
@@ -761,9 +764,8 @@ def main() -> None:
     arrays = dict(np.load(stored)) if stored.exists() else {}
     if options.list:
         for name in PARTS:
-            print(
-                f"{name:10} {'cpu seconds: ' + str(parts[name]['cpu_seconds']) if name in parts else 'missing'}"
-            )
+            said = f"cpu seconds: {parts[name]['cpu_seconds']}" if name in parts else "missing"
+            print(f"{name:10} {said}")
         return
     torch.set_num_threads(options.threads)
     study = Study(options.data, options.thin)

@@ -1,12 +1,14 @@
 """What every way of modelling time costs and does: one row a method, with and without SDA on top.
 
-    python benchmarks/methods.py [--part cost reach order speed] [--repeats 5] [--threads 2] [--runs runs/evidence]
+    python benchmarks/methods.py [--part cost reach order speed] [--repeats 5] [--threads 2]
+        [--runs runs/evidence]
 
-cost:  parameters and multiply-adds of the ResNet-50 form (174 classes, 8 frames of 224 x 224) and of the tiny form.
-reach: frames that feel a change of one frame after the first and after the last stage of the tiny form.
-order: what shuffled and reversed frames do to the trained tiny networks of benchmarks/evidence.py (test split of Moves).
-speed: forward pass of the ResNet-50 form and training step of the tiny form; the networks take turns, medians are kept.
-Rewrites the rows of these parts in data/results/bench_methods.json and leaves the other parts as they are.
+cost:  parameters and multiply-adds of the ResNet-50 form (174 classes, 8 frames of 224 x 224) and of the
+tiny form. reach: frames that feel a change of one frame after the first and after the last stage of the
+tiny form. order: what shuffled and reversed frames do to the trained tiny networks of
+benchmarks/evidence.py (test split of Moves). speed: forward pass of the ResNet-50 form and training step of
+the tiny form; the networks take turns, medians are kept. Rewrites the rows of these parts in
+data/results/bench_methods.json and leaves the other parts as they are.
 """
 
 import argparse
@@ -24,12 +26,12 @@ from sda.data.datasets import open_dataset
 from sda.explaining.answers import logits_of
 from sda.explaining.interventions import reverse, shuffle
 from sda.foundation.runs import new_record, save_record
+from sda.foundation.statistics import softmax
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import SDA
-from sda.networks.cost import profile
 from sda.networks.checkpoints import load_model
-from sda.foundation.statistics import softmax
+from sda.networks.cost import profile
 from sda.training.config import recipe
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "results" / "bench_methods.json"
@@ -55,13 +57,15 @@ def cost(tiny: str) -> dict[str, Any]:
 
 
 def frames_for(tiny: str) -> int:
-    """An odd clip has a middle frame; V4D takes multiples of 4, TIN and TAM are built for the 8 they were made with."""
+    """An odd clip has a middle frame; V4D takes multiples of 4, TIN and TAM are built for the 8 they were
+    made with."""
     return {"v4d": 12, "tin": 8, "tam": 8}.get(tiny.removeprefix("sda_").rsplit("_", 1)[0], 9)
 
 
 @torch.no_grad()
 def reach(tiny: str) -> dict[str, Any]:
-    """Frames that a change of the middle one reaches; parameters are moved off their start, which hides some paths."""
+    """Frames that a change of the middle one reaches; parameters are moved off their start, which hides
+    some paths."""
     frames = frames_for(tiny)
     net = create_model(tiny, 5, frames).eval()
     for p in net.parameters():
@@ -81,7 +85,8 @@ def reach(tiny: str) -> dict[str, Any]:
 
 
 def order(tiny: str, runs: Path, clips: torch.Tensor, labels: list[int]) -> dict[str, Any]:
-    """Accuracy of the trained network on ordered, shuffled (3 draws) and reversed frames, and how far its answer moves."""
+    """Accuracy of the trained network on ordered, shuffled (3 draws) and reversed frames, and how far its
+    answer moves."""
     net = load_model(runs / f"{tiny}-s0" / "model.safetensors")
     y = torch.tensor(labels)
     intact = torch.from_numpy(softmax(logits_of(net, clips)))

@@ -1,7 +1,9 @@
-"""The published form of the block, on the weights of an `SDA`: every response broadcast, then weighted and summed.
+"""The published form of the block, on the weights of an `SDA`: every response broadcast, then weighted and
+summed.
 
-The one reference that tests and benchmarks share. It follows the formulas of the paper literally: the clip is copied to
-[B, C, T, H, W], each response is materialised at full size, and the expansion works on the full mixture.
+The one reference that tests and benchmarks share. It follows the formulas of the paper literally: the clip
+is copied to [B, C, T, H, W], each response is materialised at full size, and the expansion works on the
+full mixture.
 """
 
 import torch

@@ -1,4 +1,5 @@
-"""Write the tables and the pictures of README.md from the records in data/results: python benchmarks/readme.py"""
+"""Write the tables and the pictures of README.md from the records in data/results: python
+benchmarks/readme.py"""
 
 from pathlib import Path
 

@@ -2,10 +2,10 @@
 
     python benchmarks/shipped_models.py [--data sets/moves] [--runs runs/shipped] [--only NAME]
 
-Each network is trained (an interrupted run goes on, a finished one is taken as it is), stored in half precision under
-sda/assets/checkpoints/, loaded again from that file and tested on the untouched test split. data/results/ receives the
-record of the training, the record of the test (accuracy by need, by class and by pair, and for SDA what is left when a
-dependency is removed), and the trace of all test clips.
+Each network is trained (an interrupted run goes on, a finished one is taken as it is), stored in half
+precision under sda/assets/checkpoints/, loaded again from that file and tested on the untouched test split.
+data/results/ receives the record of the training, the record of the test (accuracy by need, by class and by
+pair, and for SDA what is left when a dependency is removed), and the trace of all test clips.
 """
 
 import argparse

@@ -13,7 +13,8 @@ if threading.current_thread() is threading.main_thread():
 
 @pytest.fixture(autouse=True)
 def own_logging():
-    """A command that ran inside a test or a fixture has set the library's logger; every test hears it as it is by default."""
+    """A command that ran inside a test or a fixture has set the library's logger; every test hears it as it
+    is by default."""
     logging.getLogger("sda").setLevel(logging.NOTSET)
 
 

@@ -1,8 +1,8 @@
 """Numbers of the library as they were when recorded, and whether today's code still gives them.
 
-`python tests/golden.py record [NAME...]` computes items and writes them to tests/golden/;
-`python tests/golden.py check [NAME...]` computes them again and compares. A NAME is the beginning of an
-item's name, e.g. `trace` or `networks/tiny`. Every access to the library stands in the first part of this file.
+`python tests/golden.py record [NAME...]` computes items and writes them to tests/golden/; `python
+tests/golden.py check [NAME...]` computes them again and compares. A NAME is the beginning of an item's
+name, e.g. `trace` or `networks/tiny`. Every access to the library stands in the first part of this file.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Run notebooks: ``python tests/notebooks.py [NOTEBOOK...]`` runs them again in place and cleans them.
 
-Each notebook gets its own kernel, its own folder as working directory, one time budget, and no profile of the user.
-Cells flagged ``#| gpu``, ``slow``, ``data``, ``notest`` (`tst_flags` in settings.ini) or ``#| eval: false`` are left
-out and keep the output they have.
+Each notebook gets its own kernel, its own folder as working directory, one time budget, and no profile of
+the user. Cells flagged ``#| gpu``, ``slow``, ``data``, ``notest`` (`tst_flags` in settings.ini) or ``#|
+eval: false`` are left out and keep the output they have.
 """
 
 import argparse
@@ -54,7 +54,8 @@ def skipped(source):
 
 
 def run(path, budget=BUDGET):
-    """The executed notebook; raises nbclient's errors when a cell fails, the kernel dies or the budget is spent."""
+    """The executed notebook; raises nbclient's errors when a cell fails, the kernel dies or the budget is
+    spent."""
     import nbformat
     from nbclient import NotebookClient
 

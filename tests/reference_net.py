@@ -1,7 +1,9 @@
-"""The published SDA-TSN and SDA-TSM, written a second time: literally, slowly, and without anything from `sda`.
+"""The published SDA-TSN and SDA-TSM, written a second time: literally, slowly, and without anything from
+`sda`.
 
-Every response is broadcast to full size and every product is materialised, as the formulas stand in the paper, and the
-parameters carry the names of the released checkpoints. It is what the library's networks are compared with.
+Every response is broadcast to full size and every product is materialised, as the formulas stand in the
+paper, and the parameters carry the names of the released checkpoints. It is what the library's networks are
+compared with.
 """
 
 import torch
@@ -88,7 +90,8 @@ def literal_shift(x, T):
 
 
 class Block(nn.Module):
-    """Bottleneck with SDA between bn2 and ReLU; TSM's shift in front of conv1 only. `segments` frames form a clip."""
+    """Bottleneck with SDA between bn2 and ReLU; TSM's shift in front of conv1 only. `segments` frames form
+    a clip."""
 
     def __init__(self, cin, P, stride, shift, segments):
         super().__init__()
@@ -141,7 +144,8 @@ class Frames(nn.Module):
 
 
 class ReferenceNet(nn.Module):
-    """The whole published network; clips [B, T, 3, H, W] to logits. `segments=8` is its behaviour at 16 frames."""
+    """The whole published network; clips [B, T, 3, H, W] to logits. `segments=8` is its behaviour at 16
+    frames."""
 
     def __init__(self, num_classes, shift=False, segments=None, depths=(3, 4, 6, 3)):
         super().__init__()
@@ -154,7 +158,8 @@ class ReferenceNet(nn.Module):
 
 
 def make_clips(B, T=8, H=64, W=64, seed=0):
-    """Clips that differ as videos do: each its own colour, light that changes in time, large shapes, a little noise."""
+    """Clips that differ as videos do: each its own colour, light that changes in time, large shapes, a
+    little noise."""
     g = torch.Generator().manual_seed(seed)
     parts = [torch.randn(B, 1, 3, 1, 1, generator=g), 0.5 * torch.randn(B, T, 3, 1, 1, generator=g)]
     shapes = torch.randn(B * T, 3, 5, 4, generator=g) + torch.randn(B, 1, 3, 5, 4, generator=g).expand(
@@ -166,10 +171,11 @@ def make_clips(B, T=8, H=64, W=64, seed=0):
 
 @torch.no_grad()
 def randomise(net, seed):
-    """Statistics, scales and queries as after training: nothing at its start value, every gate and selection at work.
+    """Statistics, scales and queries as after training: nothing at its start value, every gate and
+    selection at work.
 
-    Statistics of a batch of clips are taken over, then disturbed: with made-up ones the signal fades or explodes from
-    block to block. The classifier is scaled to logits of a trained network's size.
+    Statistics of a batch of clips are taken over, then disturbed: with made-up ones the signal fades or
+    explodes from block to block. The classifier is scaled to logits of a trained network's size.
     """
     g = torch.Generator().manual_seed(seed)
     clips = make_clips(8, 4, seed=seed)

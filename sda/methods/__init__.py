@@ -1,4 +1,5 @@
-"""Ways of modelling time, one room each: `create_model` finds them by name. Here is what measures any of them."""
+"""Ways of modelling time, one room each: `create_model` finds them by name. Here is what measures any of
+them."""
 
 from ..foundation.lazy import lazy_exports
 

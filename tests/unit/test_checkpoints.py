@@ -1,4 +1,5 @@
-"""Model files from every side, and the released checkpoints against a literal version of the published network."""
+"""Model files from every side, and the released checkpoints against a literal version of the published
+network."""
 
 import copy
 import json
@@ -46,7 +47,8 @@ def file(tmp_path):
     return save_model(tmp_path / "m.safetensors", net, ModelCard.of(net, NAMES, metrics={"top1": 0.5}))
 
 
-# --- model files -----------------------------------------------------------------------------------------------------
+# --- model files
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", list_models("*ts[nm]_tiny"))  # every method: test_methods.py
@@ -237,7 +239,8 @@ def test_what_is_not_saved(tmp_path):
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.safetensors"]
 
 
-# --- checkpoints of the released code --------------------------------------------------------------------------------
+# --- checkpoints of the released code
+# --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +286,8 @@ def test_the_algebra_is_exact(published, monkeypatch):
 
 
 def test_every_parameter_of_sda_matters(published):
-    """A test of the test above: each kind of parameter, disturbed in the literal network, moves the logits."""
+    """A test of the test above: each kind of parameter, disturbed in the literal network, moves the
+    logits."""
     reference = published["sda_tsn_resnet50"]
     x = make_clips(2, 4, 48, 48, seed=9)
     state = {k: v.clone() for k, v in reference.state_dict().items()}

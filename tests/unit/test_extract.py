@@ -1,4 +1,5 @@
-"""Extraction under fire: SIGKILL and Ctrl-C in the middle, damaged files, a full disk, paths out of the root."""
+"""Extraction under fire: SIGKILL and Ctrl-C in the middle, damaged files, a full disk, paths out of the
+root."""
 
 import json
 import os

@@ -161,7 +161,8 @@ def test_rates_reach_the_optimizer(changes, factors):
 
 
 def test_bytes_on_the_way_change_no_bit(tmp_path):
-    """Real clips, augmented: as bytes that are finished beside the network, or as floats, the run is the same."""
+    """Real clips, augmented: as bytes that are finished beside the network, or as floats, the run is the
+    same."""
     from PIL import Image
 
     from sda.data.datasets import ClipDataset
