@@ -1,9 +1,10 @@
 """A training that is killed again and again: `python benchmarks/kills.py`.
 
-Runs `sda train --resume auto` in processes of its own and kills each with SIGKILL at a moment drawn from the seed:
-some way through a step, after some bytes of a state or of the best weights are written, between writing and renaming,
-or while the results are written. The same command is then given again, until a run comes to its end. Its weights,
-history and metrics are compared, bit by bit, with those of a run nobody disturbed. Writes data/results/bench_kills.json.
+Runs `sda train --resume auto` in processes of its own and kills each with SIGKILL at a moment drawn from the
+seed: some way through a step, after some bytes of a state or of the best weights are written, between writing and
+renaming, or while the results are written. The same command is then given again, until a run comes to its end.
+Its weights, history and metrics are compared, bit by bit, with those of a run nobody disturbed. Writes
+data/results/bench_kills.json.
 """
 
 import argparse
@@ -118,7 +119,7 @@ class Cut:
 
 
 def lie_in_wait(moment: dict) -> None:
-    """Arrange in this process that it is killed at the moment; a moment that does not come lets the run end."""
+    """Arrange that this process is killed at the moment; one that does not come lets the run end."""
     counts = Counter()
     real_step = TrainingStep.__call__
     real_replace = os.replace
@@ -288,7 +289,8 @@ def main() -> None:
         args.out,
     )
     print(
-        f"{numbers['kills']} kills in {numbers['runs']} runs, {numbers['identical']} of them identical to the undisturbed ones"
+        f"{numbers['kills']} kills in {numbers['runs']} runs, {numbers['identical']} of them identical to the "
+        "undisturbed ones"
     )
     if numbers["identical"] < numbers["runs"]:
         raise SystemExit(1)

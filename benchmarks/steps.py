@@ -1,8 +1,9 @@
 """Time and memory of a training step in the real shape: `python benchmarks/steps.py`.
 
-Synthetic clips of 8 x 224 x 224 through ResNet-50, with the recipes' own optimisers, in float32 and bfloat16, compiled
-or not, on the CPU and on CUDA when there is one. Every measurement is a process of its own, so that its peak memory is
-its own. Compiled, only the first recipe is measured: compiling takes minutes. Writes data/results/bench_steps.json.
+Synthetic clips of 8 x 224 x 224 through ResNet-50, with the recipes' own optimisers, in float32 and bfloat16,
+compiled or not, on the CPU and on CUDA when there is one. Every measurement is a process of its own, so that its
+peak memory is its own. Compiled, only the first recipe is measured: compiling takes minutes. Writes
+data/results/bench_steps.json.
 """
 
 import argparse

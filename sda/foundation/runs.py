@@ -1,4 +1,4 @@
-"""The record of a run: what was run, when, on which machine, from which commit; and the seed it starts from."""
+"""The record of a run: what was run, when, on which machine, from which commit, from which seed."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def load_records(
     folder: str | Path = "data/results",  # one that does not exist holds none
     kind: str | None = None,  # only these: "train", "test" or "benchmark"
 ) -> list[dict[str, Any]]:  # each with the name of its `file`
-    """The records of a folder, oldest first; a damaged one is an error, other JSON is left out with a warning."""
+    """The records of a folder, oldest first; a damaged one is an error, other JSON is left out."""
     records = []
     for path in sorted(Path(folder).glob("*.json")):
         try:

@@ -77,7 +77,7 @@ def alone(tmp_path_factory):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("start", STARTS)
 def test_two_processes_train_like_one(alone, start, tmp_path):
-    """`sda train` on two processes: both are there, one writes and talks, the weights are those of one process."""
+    """`sda train` on two processes: both are there, one writes and talks, the weights are those of one."""
     words, first = alone
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -11,7 +11,7 @@ from training_runs import Clips, same, small, weights
 
 from sda.foundation.errors import MissingPackageError, RunError, SettingError
 from sda.networks.backbones import create_model
-from sda.training.callbacks import Callback, CancelRun, EMA, LivePlot, TensorBoard, selection_weights
+from sda.training.callbacks import EMA, Callback, CancelRun, LivePlot, TensorBoard, selection_weights
 from sda.training.optimiser import training_mode
 from sda.training.trainer import Trainer, find_lr, train
 

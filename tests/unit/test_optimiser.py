@@ -1,4 +1,4 @@
-"""From the loss to the weights: groups, rates, mixed clips, one update, number formats, shared norms, memory."""
+"""From the loss to the weights: groups, rates, mixed clips, an update, number formats, norms, memory."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ from sda.foundation.errors import DivergedError, RunError, SettingError
 from sda.networks.backbones import create_model
 from sda.training.config import RECIPES, recipe
 from sda.training.optimiser import (
+    CPUSyncBatchNorm,
     TrainingStep,
     activation_bytes,
     lr_factor,
@@ -126,7 +127,7 @@ def test_labels_outside_the_classes_are_named():
 
 @pytest.fixture
 def half(monkeypatch):
-    """float16 with its scaler on the CPU, where accelerate has none: `half.scale` is where the scaler starts."""
+    """float16 with its scaler on the CPU, where accelerate has none; it starts at `half.scale`."""
     real = sda.training.optimiser.make_accelerator
 
     def make(config):
@@ -174,7 +175,7 @@ def test_float16_does_not_skip_for_ever(half, tmp_path):
 
 
 def test_a_compiled_run_computes_the_same(tmp_path, monkeypatch):
-    """The graph is captured and run without a C++ compiler; `benchmarks/steps.py` measures the compiled one."""
+    """The graph is captured and run without a C++ compiler; `benchmarks/steps.py` measures compiled ones."""
     called = []
     real = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self: called.append(1) or real(self, backend="eager"))
@@ -279,7 +280,7 @@ def test_shared_norms_are_ordinary_again_with_what_they_learnt():
     kinds = [type(m) for m in model.modules()]
     names = list(model.state_dict())
     ordinary = share_norms(model, torch.device("cpu"))
-    shared = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm)]
+    shared = [m for m in model.modules() if isinstance(m, CPUSyncBatchNorm)]
     assert len(shared) == len(ordinary) > 20 and list(model.state_dict()) == names
     model.train()(torch.randn(2, 4, 3, 32, 32))
     learnt = weights(model)

@@ -1,5 +1,6 @@
-"""A training from clips to files: what it leaves, repeatability, going on after any stop, what must stop it."""
+"""A training from clips to files: what it leaves, repeatability, going on after a stop, what must stop it."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,9 +21,10 @@ from sda.foundation.errors import DivergedError, FolderError, RunError
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
-from sda.training.callbacks import Callback
+from sda.training.callbacks import Callback, CancelRun, NaNStop
 from sda.training.config import config_from_dict
-from sda.training.optimiser import TrainingStep, restore_norms
+from sda.training.optimiser import TrainingStep, make_optimizer, restore_norms
+from sda.training.resume import RunFolder, RunState, run_identity
 from sda.training.trainer import Trainer, train
 
 
@@ -159,7 +161,7 @@ def test_rates_reach_the_optimizer(changes, factors):
 
 
 def test_bytes_on_the_way_change_no_bit(tmp_path):
-    """Real clips, augmented: read as bytes and finished beside the network, or as floats, the run is the same."""
+    """Real clips, augmented: as bytes that are finished beside the network, or as floats, the run is the same."""
     from PIL import Image
 
     from sda.data.datasets import ClipDataset
@@ -276,7 +278,7 @@ train(small(**LONG), "sda_tsn_tiny", Slow(4), None, {out!r}, progress=False)
 
 @pytest.mark.slow
 def test_signals(tmp_path):
-    """Asked to stop, then killed, each at some moment: the third start ends with the bits of an undisturbed run."""
+    """Asked to stop, then killed, each at some moment: the third start ends with the bits of a whole run."""
     whole = train(small(**LONG), "sda_tsn_tiny", Clips(4), None, tmp_path / "whole", progress=False)
     out = tmp_path / "cut"
     moments = []
@@ -379,8 +381,6 @@ def test_bad_clips_are_named(tmp_path, data, val, error, subject):
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_bad_batch_is_named_before_anything_is_written(tmp_path, every):
     """Its step and clips, also where values are read later than they are made."""
-    from sda.training.callbacks import NaNStop
-
     trainer = Trainer(
         small(epochs=3), "tsn_tiny", Clips(spoil=3), None, [NaNStop()], tmp_path, read_every=every
     )
@@ -476,26 +476,27 @@ def steps_of(update, data, number):
 def all_steps(out):
     """What is compared: plain steps with a validation, shared statistics in float64 and in float32."""
     shared = dict(sync_bn=True, optimizer="sgd", dropout=0)
-    trainer = Trainer(small(), Plain(), Clips(), Clips(7))
-    history = trainer.fit().history
+    trainer = Trainer(small(), Plain(), Clips(), Clips(7), [Ends()])
+    with contextlib.suppress(CancelRun):
+        trainer.fit()
     update = TrainingStep(small(lr=0.05, **shared), create_network().double())
     world = update.accelerator.num_processes
     double = steps_of(update, Double(), 2)[-1]
     restore_norms(update.network, update.ordinary)
     found = evaluate(update.network, Double(7), batch_size=2, progress=False)
     single = steps_of(TrainingStep(small(lr=0.01, **shared), create_network()), Clips(16), 3)
-    try:  # every process its own folder: the first has gone further
-        rank = trainer.run.accelerator.process_index
-        own = Path(out) / f"own{world}-{rank}"
-        if rank == 0:
-            train_alone(own)
-        agreed = bool(Trainer(small(epochs=3), Plain(), Clips(), None, (), own).fit())
-    except RunError:
-        agreed = False
+    rank = trainer.run.accelerator.process_index
+    own = Path(out) / f"own{world}-{rank}"  # every process its own folder, and the first has gone further
+    if rank == 0:
+        leave_a_state(own)
+    try:
+        Trainer(small(epochs=3), Plain(), Clips(), None, [Ends(0)], own).fit()
+    except (RunError, CancelRun) as err:
+        agreed = isinstance(err, CancelRun)
     return dict(
         world=world,
         plain=weights(trainer.run.network),
-        scores=history[["val_loss", "val_top1"]].iloc[-1].tolist(),
+        scores=[trainer.run.state.history[-1][name] for name in ("val_loss", "val_top1")],
         double=double,
         ids=found.ids,
         logits=torch.tensor(found.logits),
@@ -504,15 +505,30 @@ def all_steps(out):
     )
 
 
-def train_alone(out):
-    """A state of some other process in this folder."""
-    from sda.training.resume import RunFolder, RunState, run_identity
+class Ends(Callback):
+    """Ends a run before its results: before the first epoch, or after so many."""
 
-    identity = run_identity(small(epochs=3), Plain(), Clips())
-    update = TrainingStep(small(epochs=3), Plain())
-    state = dict(model=update.network.state_dict(), optimizer=update.optimizer.state_dict(), scaler=None)
-    folder = RunFolder(out, update.network, identity)
-    folder.save(state | dict(progress=dataclasses.asdict(RunState(epoch=1)), average=None))
+    def __init__(self, epochs=2):
+        self.epochs = epochs
+
+    def fit_start(self, run):
+        if self.epochs == 0:
+            raise CancelRun
+
+    def epoch_end(self, run):
+        if run.state.epoch == self.epochs:
+            raise CancelRun
+
+
+def leave_a_state(out):
+    """A state of the run after its first epoch."""
+    network = Plain()
+    folder = RunFolder(out, network, run_identity(small(epochs=3), network, Clips()))
+    optimizer = make_optimizer(network, small(epochs=3)).state_dict()
+    progress = dataclasses.asdict(RunState(epoch=1))
+    folder.save(
+        dict(model=network.state_dict(), optimizer=optimizer, scaler=None, progress=progress, average=None)
+    )
 
 
 @pytest.mark.slow
