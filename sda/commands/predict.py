@@ -2,13 +2,11 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ..assets import DEFAULT_MODEL
 from ..foundation.devices import pick_device
@@ -38,23 +36,15 @@ class Predict(Command):
         self.examine()
         path = self.checkpoint or DEFAULT_MODEL
         net = load_model(path, device=pick_device(self.device))
-        tables: list[pd.DataFrame] = []
-        failed: dict[str, str] = {}
-        step = 1 if self.window else self.batch_size
-        few = len(self.clips) <= 3
-        with tqdm(total=len(self.clips), unit="video", desc="predict", disable=few or self.quiet) as bar:
-            for start in range(0, len(self.clips), step):
-                some = self.clips[start : start + step]
-                tables += self.tables(net, some, failed)
-                bar.update(len(some))
+        problems: dict[str, str] = {}
+        rows = self.rows(net, problems)
         if self.json:
-            self.print_json(path.name, tables, failed)
+            self.print_json(path.name, rows, problems)
         else:
-            for table in tables:
-                self.print_table(table)
-        for why in failed.values():
+            self.print_table(rows)
+        for why in problems.values():
             print(f"sda predict: {why}", file=sys.stderr)
-        if failed:
+        if problems:
             raise SystemExit(1)
 
     def examine(self) -> None:
@@ -67,53 +57,52 @@ class Predict(Command):
         if self.window < 0:
             raise CommandLineError(f"--window {self.window} covers nothing: ask for a number of frames")
 
-    def tables(
+    def rows(
         self,
         net: VideoNet,  # network with its card
-        clips: Sequence[Path],  # that go through the network together
-        failed: dict[str, str],  # clip -> why it could not be predicted; more are entered here
-    ) -> list[pd.DataFrame]:  # video, class, probability; with windows also start and end, in frames
-        """The answers to those clips that can be read: one that cannot does not cost the others theirs."""
-        try:
-            if self.window:
-                return [
-                    slide(
-                        clip,
-                        net,
-                        self.window,
-                        top=self.top,
-                        batch_size=self.batch_size,
-                        progress=not self.quiet,
-                    ).assign(video=str(clip))
-                    for clip in clips
-                ]
-            return [predict(list(clips), net, self.top, batch_size=self.batch_size)]
-        except (OSError, RuntimeError, ValueError) as err:
-            if len(clips) > 1:
-                return [table for clip in clips for table in self.tables(net, [clip], failed)]
-            said = str(err)
-            failed[str(clips[0])] = said if str(clips[0]) in said else f"{clips[0]}: {said}"
-            return []
+        problems: dict[str, str],  # gets the videos that cannot be read, and why
+    ) -> pd.DataFrame:  # video, class, probability; with windows also start and end, in frames
+        """The answers to all videos that can be read."""
+        clips = list(self.clips)
+        if not self.window:
+            bar = len(clips) > 3 and not self.quiet
+            return predict(clips, net, self.top, bar, self.batch_size, problems)
+        columns = ["start", "end", "class", "probability", "video"]
+        tables = []
+        for clip in clips:
+            try:
+                table = slide(
+                    clip,
+                    net,
+                    self.window,
+                    top=self.top,
+                    batch_size=self.batch_size,
+                    progress=not self.quiet,
+                )
+            except (OSError, RuntimeError, ValueError) as err:
+                problems[str(clip)] = str(err) if str(clip) in str(err) else f"{clip}: {err}"
+            else:
+                tables.append(table.assign(video=str(clip)))
+        return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
     def print_json(
         self,
         model: str,  # name of the model file
-        tables: Sequence[pd.DataFrame],  # from `tables`
-        failed: dict[str, str],  # clip -> why it is not in them
+        rows: pd.DataFrame,  # from `rows`
+        problems: dict[str, str],  # video -> why it is not in them
     ) -> None:
         """Everything as one JSON object."""
-        rows = [row for table in tables for row in table.to_dict("records")]
-        found: dict[str, object] = {"model": model, "predictions": rows}
-        if failed:
-            found["failed"] = failed
+        found: dict[str, object] = {"model": model, "predictions": rows.to_dict("records")}
+        if problems:
+            found["failed"] = problems
         print(json.dumps(found, indent=1, ensure_ascii=False))
 
     def print_table(
         self,
-        table: pd.DataFrame,  # from `tables`
+        rows: pd.DataFrame,  # from `rows`
     ) -> None:
         """A line per class below the name of the video."""
-        for video, part in table.groupby("video", sort=False):
+        for video, part in rows.groupby("video", sort=False):
             print(video)
             for row in part.to_dict("records"):
                 when = f"{row['start']:6}-{row['end']:<6}" if self.window else ""

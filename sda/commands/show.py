@@ -8,8 +8,8 @@ from ..assets import DEFAULT_MODEL, PUBLISHED
 from ..foundation.files import write_atomic
 from ..foundation.runs import load_records
 from ..networks.backbones import create_model, list_models
-from ..networks.cost import profile
 from ..networks.checkpoints import read_card
+from ..networks.cost import profile
 from .options import Command, CommandLineError, read_options
 
 __all__ = ["Inspect", "Table", "Models", "Profile"]

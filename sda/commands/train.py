@@ -17,10 +17,9 @@ from ..foundation.runs import seed_everything
 from ..networks.backbones import VideoNet, create_model
 from ..networks.cost import profile
 from ..training.config import TrainConfig, load_config, recipe
-from ..training.optimiser import make_accelerator, scaled_lr
+from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
 from ..training.resume import TrainResult
 from ..training.trainer import build_model, train
-from ..training.optimiser import memory_estimate
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 
 __all__ = ["Train"]

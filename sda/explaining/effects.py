@@ -423,7 +423,7 @@ def rank_agreement(
     draws: int = 1000,  # bootstrap samples
     seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:  # rows (of, over): rho, low, high, n
-    """Rank correlation with the effect: per dependency over clips, pooled, and within clips; and best matches."""
+    """Rank correlation with the effect per dependency, pooled and within clips, and best matches."""
     rows: dict[tuple[str, str], tuple[float, float, float, int]] = {}
     for one in [told] if isinstance(told, Attribution) else told:
         _check_same_clips(one, effect)

@@ -15,7 +15,7 @@ from ..networks.blocks import DEPENDENCIES, SDA, resize
 
 __all__ = ["Where", "block_rows", "select_blocks", "full_norm", "Tracer"]
 
-Where = str | Sequence[str]  # "all", a stage such as "layer3", a block such as "layer3.0", or several of these
+Where = str | Sequence[str]  # "all", a stage ("layer3"), a block ("layer3.0"), or several of these
 
 
 def block_rows(
@@ -113,7 +113,8 @@ class _Listener:
 
     def hooks(self) -> list:
         """Register everything; the handles to remove."""
-        points = {name: getattr(self.block, f"hook_{name}") for name in ("responses", "keys", "weights", "gate")}
+        names = ("responses", "keys", "weights", "gate")
+        points = {name: getattr(self.block, f"hook_{name}") for name in names}
         return [
             self.block.register_forward_pre_hook(self._begin, with_kwargs=True),
             *(point.register_forward_hook(self._keep(name)) for name, point in points.items()),
@@ -164,7 +165,7 @@ def _columns(values: Tensor, names: Sequence[str]) -> np.ndarray:
 
 
 def _scores(attention: nn.Module, keys: Tensor) -> Tensor:
-    """Scores before the softmax [B,M], which the block does not keep; NaN for an attention without a query."""
+    """Scores before the softmax [B,M], which the block does not keep; NaN without a query."""
     query = getattr(attention, "query", None)
     if query is None:
         return torch.full(keys.shape[:2], float("nan"))

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..explaining.cam import ClipCam, shared_top
-from ..explaining.trace import Trace
 from ..explaining.checks import no_blocks
+from ..explaining.trace import Trace
 from ..figures.clips import fig_cam_strip, fig_clip, fig_top_k
 from ..figures.effects import fig_interventions, fig_triptych
 from ..figures.style import FONT, HeatTable, fig_tables, new_figure

@@ -20,10 +20,10 @@ from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..explaining.attribution import Attribution
 from ..explaining.cam import ClipCam, cam_layers, clip_cam
+from ..explaining.checks import CheckInput, CheckReport, check_steps, no_blocks
 from ..explaining.effects import Effect, ablation_map, measure
 from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
-from ..explaining.checks import CheckInput, CheckReport, check_steps, no_blocks
 from ..foundation.devices import pick_device
 from ..foundation.errors import SettingError, UnknownNameError
 from ..foundation.files import fingerprint

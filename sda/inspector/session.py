@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from traitlets import HasTraits, Instance
 
 from .. import __version__
+from ..explaining.checks import CheckReport
 from ..explaining.effects import Effect
 from ..explaining.trace import Trace
-from ..explaining.checks import CheckReport
 from ..figures.effects import fig_checks, fig_curves
 from ..figures.style import to_png
 from ..foundation.errors import SettingError

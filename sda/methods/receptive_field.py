@@ -7,11 +7,13 @@ __all__ = ['toy_features', 'block_reach', 'stage_reach', 'fig_block', 'fig_stage
 
 # %% ../../nbs/methods/22_receptive_field.ipynb #b7858aa8
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from ..foundation.devices import evaluating
 from ..networks.backbones import create_model
 from ..networks.cost import profile
 
@@ -47,12 +49,8 @@ def block_reach(
     x = torch.rand(num_frames, channels, size, size, generator=noise)
     other = x.clone()
     other[frame] = torch.rand(channels, size, size, generator=noise)
-    training = getattr(block, "training", False)
-    if training:
-        block.eval()
-    change = (block(x, num_frames) - block(other, num_frames)).abs().amax((2, 3))
-    if training:
-        block.train()
+    with evaluating(block, gradients=None) if isinstance(block, nn.Module) else nullcontext():
+        change = (block(x, num_frames) - block(other, num_frames)).abs().amax((2, 3))
     return change
 
 # %% ../../nbs/methods/22_receptive_field.ipynb #67d30407
@@ -172,10 +170,9 @@ def fig_flow(
         )
     for start, end in arrows:
         x0, y0, x1, y1 = *boxes[start], *boxes[end]
-        style = dict(
-            arrowstyle="->", color="#48617d", shrinkA=18 if y0 != y1 else 30, shrinkB=18 if y0 != y1 else 30
-        )
-        ax.annotate("", (x1, -y1), (x0, -y0), arrowprops=style, zorder=0)
+        shrink = 18 if y0 != y1 else 30
+        arrow = {"arrowstyle": "->", "color": "#48617d", "shrinkA": shrink, "shrinkB": shrink}
+        ax.annotate("", (x1, -y1), (x0, -y0), arrowprops=arrow, zorder=0)
     ax.set(xlim=(-0.6, across - 0.4), ylim=(-down + 0.45, 0.55))
     ax.axis("off")
     return fig

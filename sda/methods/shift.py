@@ -18,7 +18,7 @@ def temporal_shift(
     num_frames: int,  # T, frames in one clip
     fold_div: int = 8,  # 1/fold_div of the channels sees the next frame, as many see the previous one
 ) -> Tensor:  # the shape of x; zeros enter where the clip ends (TSM, section 3.2: no wrap)
-    """The first C // fold_div channels take the next frame's values, the next C // fold_div the previous's."""
+    """The first C // fold_div channels take the next frame, the next C // fold_div the one before."""
     if fold_div < 2:
         raise SettingError(f"fold_div must be at least 2, or the two folds overlap; got {fold_div}")
     clips = unfold_clips(x, num_frames)

@@ -6,6 +6,8 @@
 __all__ = ['STAGES', 'big_view', 'whole_view', 'SmallBigBottleneck', 'GlobalBranch', 'smallbig_places']
 
 # %% ../../nbs/methods/18_smallbig.ipynb #7e0c43c0
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class SmallBigBottleneck(Bottleneck):
         places: dict[str, nn.Module],  # the usual places, and `big`: the norms of the big views
     ):
         super().__init__(site, {place: block for place, block in places.items() if place != "big"})
-        self.big = places.get("big")
+        self.big: Any = places.get("big")
 
     def forward(
         self,
@@ -65,7 +67,8 @@ class SmallBigBottleneck(Bottleneck):
         """Each convolution sees its input and the largest values around."""
         if self.big is None:
             return super().forward(x, num_frames)
-        T, (big1, big2, big3) = num_frames, self.big
+        T = num_frames
+        big1, big2, big3 = self.big
         shortcut = x if self.downsample is None else self.downsample(x)
         if self.enter is not None:
             x = self.enter(x, T)
@@ -78,7 +81,7 @@ class SmallBigBottleneck(Bottleneck):
 
 # %% ../../nbs/methods/18_smallbig.ipynb #ab9b5919
 class GlobalBranch(nn.Module):
-    """Features gated by their clip's maximum and added, in the same shape [B*T, C, H, W]; starts as identity."""
+    """Features gated by their clip's maximum and added, [B*T, C, H, W]; starts as identity."""
 
     def __init__(
         self,

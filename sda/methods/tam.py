@@ -66,7 +66,8 @@ class TemporalAdaptive(nn.Module):
         )
         self.filter = DynamicFilter()
         if identity:
-            nn.init.zeros_(self.kernel[3].weight), nn.init.zeros_(self.local[3].weight)
+            for layers in (self.kernel, self.local):
+                nn.init.zeros_(layers[3].get_parameter("weight"))
 
     def decide(
         self,

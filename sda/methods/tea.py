@@ -6,6 +6,8 @@
 __all__ = ['GROUPS', 'WIDTH', 'REDUCTION', 'MotionExcitation', 'inner_channels', 'group_taps', 'TEABottleneck', 'tea_places']
 
 # %% ../../nbs/methods/16_tea.ipynb #be0efac9
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,6 +75,7 @@ class TEABottleneck(nn.Module):
 
     expansion = 4
     new_parts = PLACES
+    mix: Any  # the taps of the groups
     gate_channels = staticmethod(inner_channels)
 
     def __init__(
@@ -107,10 +110,10 @@ class TEABottleneck(nn.Module):
         num_frames: int,  # T
     ) -> Tensor:  # [B*T, 4w, H/stride, W/stride]
         """MTA: a chain of groups."""
-        (*groups, last), done = x.chunk(GROUPS, 1), []
-        for x, taps, conv, bn in zip(groups, self.mix, self.convs, self.bns, strict=False):
-            if done and not self.first:
-                x = x + done[-1]
+        *groups, last = x.chunk(GROUPS, 1)
+        done: list[Tensor] = []
+        for group, taps, conv, bn in zip(groups, self.mix, self.convs, self.bns, strict=False):
+            x = group + done[-1] if done and not self.first else group
             done.append(F.relu(bn(conv(taps(x, num_frames)))))
         return torch.cat([*done, self.pool(self.mix[-1](last, num_frames))], 1)
 

@@ -58,10 +58,11 @@ class Interlacing(nn.Module):
         self.squeeze = nn.Conv1d(self.fold, 1, 3, padding=1)
         self.offset = nn.Sequential(nn.Linear(num_frames, num_frames), nn.ReLU(), nn.Linear(num_frames, 2))
         self.weight = nn.Conv1d(self.fold, 2, 3, padding=1)
-        nn.init.constant_(self.offset[2].bias, 0.5108)  # sigmoid(.5108) = .625: half a frame
-        nn.init.zeros_(self.weight.bias)
+        last = self.offset[2].get_parameter("bias")
+        nn.init.constant_(last, 0.5108)  # sigmoid(.5108) = .625: half a frame
+        nn.init.zeros_(self.weight.get_parameter("bias"))
         if identity:
-            for zero in (self.offset[2].weight, self.offset[2].bias, self.weight.weight):
+            for zero in (self.offset[2].get_parameter("weight"), last, self.weight.weight):
                 nn.init.zeros_(zero)
 
     def decide(

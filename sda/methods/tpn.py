@@ -49,7 +49,7 @@ class ShiftedBottleneck(Bottleneck):
 # %% ../../nbs/methods/13_tpn.ipynb #b7bb1277
 def _xavier(conv: nn.Module) -> nn.Module:
     """Xavier-uniform initialisation."""
-    nn.init.xavier_uniform_(conv.weight)
+    nn.init.xavier_uniform_(conv.get_parameter("weight"))
     return conv
 
 

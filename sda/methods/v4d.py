@@ -80,7 +80,7 @@ class TimeConv(nn.Conv3d):
             state[f"{prefix}weight"] = F.pad(weight[:, :, None], (0, 0, 0, 0, 1, 1))
         super()._load_from_state_dict(state, prefix, *args)
 
-    def forward(
+    def forward(  # type: ignore[override]  # T goes with the features
         self,
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T

@@ -65,6 +65,13 @@ class Bottleneck(nn.Module):
     """ResNet bottleneck with four places for time; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."""
 
     expansion = 4
+    conv1: nn.Module
+    conv2: Any  # None where `mix` stands in its place
+    downsample: nn.Module | None
+    enter: Any  # the block of each place, called as block(x, num_frames), or None
+    adapt: Any
+    mix: Any
+    gate: Any
     new_parts: tuple[str, ...] = PLACES  # names of children that ImageNet weights do not know
 
     @staticmethod
@@ -82,12 +89,12 @@ class Bottleneck(nn.Module):
         super().__init__()
         planes = site.planes
         out = site.planes * self.expansion
-        places = {**dict.fromkeys(PLACES), **(places or {})}
-        if wrong := sorted(set(places) - set(PLACES)):
+        filled: dict[str, nn.Module | None] = {**dict.fromkeys(PLACES), **(places or {})}
+        if wrong := sorted(set(filled) - set(PLACES)):
             raise UnknownNameError(f"no place {wrong}: there are {PLACES}", choices=PLACES)
         self.conv1 = he_conv(site.in_channels, planes)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = he_conv(planes, planes, 3, site.stride) if places["mix"] is None else None
+        self.conv2 = he_conv(planes, planes, 3, site.stride) if filled["mix"] is None else None
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = he_conv(planes, out)
         self.bn3 = nn.BatchNorm2d(out)
@@ -96,7 +103,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(
                 he_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out)
             )
-        for place, block in places.items():
+        for place, block in filled.items():
             setattr(self, place, block)
 
     def forward(
@@ -116,7 +123,7 @@ class Bottleneck(nn.Module):
 class Stage(nn.Sequential):
     """Bottlenecks in a row; unlike `nn.Sequential` it hands T on."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # T goes with the features
         self,
         x: Tensor,  # features [B*T, C, H, W]
         num_frames: int,  # T
@@ -213,7 +220,7 @@ class VideoNet(nn.Module):
         num_classes: int,  # K
         num_frames: int = 8,  # T that blocks are built for
         dropout: float = 0.5,  # before the classifier, per frame
-        bottleneck: type[nn.Module] = Bottleneck,  # class called as bottleneck(site, places)
+        bottleneck: Any = Bottleneck,  # class called as bottleneck(site, places), with `expansion`
     ):
         super().__init__()
         self.num_classes = num_classes
@@ -223,7 +230,7 @@ class VideoNet(nn.Module):
         self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
         channels, kernel = backbone.stem
         self.conv1 = he_conv(3, channels, kernel, 2)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1: nn.Module = nn.BatchNorm2d(channels)
         self.stages = [f"layer{i + 1}" for i in range(len(backbone.depths))]
         for name, sites in zip(self.stages, _sites(backbone, num_frames, bottleneck.expansion), strict=True):
             self.add_module(name, Stage(*(bottleneck(site, places(site)) for site in sites)))
@@ -261,7 +268,7 @@ class Method:
     name: str  # as it stands in model names
     build: Callable[..., dict[str, nn.Module]]  # build(site, **options) -> place -> block
     backbones: tuple[str, ...] | None = None  # names it can be put into; None for all
-    bottleneck: type[nn.Module] = Bottleneck  # another block for networks that are built differently
+    bottleneck: Any = Bottleneck  # another class of block for networks that are built differently
     network: type[VideoNet] = VideoNet  # another network, e.g. one with a neck
     gate: bool = True  # False where SDA cannot be put on top
     torchvision: bool = True  # False where torchvision's ImageNet weights of the backbone do not fit
@@ -458,7 +465,7 @@ def sda_blocks(
 
 # %% ../../nbs/networks/03_backbones.ipynb #b9630c7a
 def stage_of(
-    block: str,  # name of a block or of a layer inside it, such as "layer2.3", or "layer2.3[0:8]" under `split`
+    block: str,  # name of a block or a layer in it, as "layer2.3", or "layer2.3[0:8]" under `split`
 ) -> str:  # its stage, "layer2"; the whole name where it has none
     """The stage that a block's name begins with."""
     return block.split(".")[0].split("[")[0] or block
@@ -506,7 +513,7 @@ def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tenso
         )
     if source is True:
         return _download(name)
-    if not Path(source).is_file():
+    if not isinstance(source, (str, Path)) or not Path(source).is_file():
         raise FileNotFoundError(f"no file of ImageNet weights at {source}")
     try:
         return torch.load(source, map_location="cpu", weights_only=True)

@@ -6,10 +6,8 @@
 __all__ = ['class_hash', 'ModelCard', 'save_model', 'read_card', 'load_model', 'reference_key', 'load_reference']
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #fdd336b8
-import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -22,6 +20,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import __version__
+from ..foundation.errors import DataError, listed
+from ..foundation.files import digest, to_plain, write_atomic
 from .backbones import VideoNet, create_model
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #e2747b6f
@@ -33,21 +33,12 @@ def class_hash(
     class_names: Sequence[str],  # in the order of the outputs
 ) -> str:  # 16 hexadecimal digits
     """A short fingerprint of a list of class names."""
-    return hashlib.sha256(json.dumps(list(class_names), ensure_ascii=False).encode()).hexdigest()[:16]
+    return digest(json.dumps(list(class_names), ensure_ascii=False))
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #6e34ff82
 def _library() -> dict[str, str]:
     """The versions that write a card."""
     return {"sda": __version__, "torch": torch.__version__.split("+")[0]}
-
-
-def _plain(value: object) -> object:
-    """Turn numbers of other libraries into Python's, and paths into text."""
-    if isinstance(value, Path):
-        return value.as_posix()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a card holds plain values, not {type(value).__name__}: {value!r}")
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #c751fb9b
 @dataclass
@@ -68,7 +59,7 @@ class ModelCard:
     def __post_init__(self):
         self.class_names = list(self.class_names)
         if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(
+            raise DataError(
                 f"{len(self.class_names)} class names for {self.num_classes} classes: name each output"
             )
 
@@ -85,9 +76,11 @@ class ModelCard:
         )
 
     def to_json(self) -> str:
-        """The card as JSON, the same text for the same card; ValueError for NaN, TypeError for objects."""
+        """The card as JSON, the same text for the same card; ValueError for NaN, DataError for objects."""
         data = {**asdict(self), "class_hash": class_hash(self.class_names)}
-        return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain)
+        return json.dumps(
+            data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False, default=to_plain
+        )
 
     __str__ = to_json
 
@@ -98,11 +91,11 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
     if not out.is_floating_point():
         return out
     if not out.isfinite().all():
-        raise ValueError(f"{name} holds NaN or infinity, the training diverged: not saved")
+        raise DataError(f"{name} holds NaN or infinity, the training diverged: not saved")
     if not half:
         return out
     if not out.half().isfinite().all():
-        raise ValueError(f"{name} is too large for float16: save with half=False")
+        raise DataError(f"{name} is too large for float16: save with half=False")
     return out.half()
 
 
@@ -119,7 +112,7 @@ def _agree(model: nn.Module, card: ModelCard) -> None:
         "options": model.options,
     }.items():
         if (of_card := getattr(card, name)) != of_model:
-            raise ValueError(
+            raise DataError(
                 f"the card says {name}={of_card!r}, the network has {of_model!r}: "
                 "use ModelCard.of(model, ...)"
             )
@@ -135,16 +128,7 @@ def save_model(
     _agree(model, card)
     path = Path(path)
     tensors = {name: _stored(name, t, half) for name, t in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(
-            save(tensors, {_CARD: card.to_json()})
-        )  # save_file would leave it to its owner alone
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_atomic(path, save(tensors, {_CARD: card.to_json()}))
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #5681e07c
 def _header(path: Path) -> dict[str, str]:
@@ -155,7 +139,7 @@ def _header(path: Path) -> dict[str, str]:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as err:
-        raise ValueError(
+        raise DataError(
             f"{path} is not a safetensors file, or it is damaged ({err}). Checkpoints of the paper's code "
             "are read by load_reference(model, path)"
         ) from err
@@ -170,13 +154,13 @@ def _parse_card(text: str) -> ModelCard:
     written = data.pop("class_hash", None)
     for name, kind in _TYPES.items():
         if type(data.get(name)) is not kind:
-            raise ValueError(f"its {name} is not of type {kind.__name__}")
+            raise DataError(f"its {name} is not of type {kind.__name__}")
     if not all(isinstance(c, str) for c in data["class_names"]):
-        raise ValueError("a class name is not text")
+        raise DataError("a class name is not text")
     if extra := set(data) - {f.name for f in fields(ModelCard)}:
-        raise ValueError(f"unknown fields {sorted(extra)}")
+        raise DataError(f"unknown fields {sorted(extra)}")
     if written != class_hash(data["class_names"]):
-        raise ValueError("the class names were changed after it was saved")
+        raise DataError("the class names were changed after it was saved")
     return ModelCard(**data)
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #0111e124
@@ -186,23 +170,18 @@ def read_card(
     """The card of a model file, without its weights."""
     header = _header(Path(path))
     if _CARD not in header:
-        raise ValueError(
+        raise DataError(
             f"{path} holds no model card: it was not written by save_model. For weights with the names of "
             "the paper's code use load_reference(model, path)"
         )
     try:
         return _parse_card(header[_CARD])
     except (ValueError, TypeError, AttributeError) as err:
-        raise ValueError(
+        raise DataError(
             f"the model card in {path} cannot be read ({err}): save it again with save_model"
         ) from err
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #c8ab611f
-def _listed(names: Sequence[str], most: int = 30) -> str:
-    """A readable list."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor], optional: str = "") -> list[str]:
     """What keeps these tensors from being this network's."""
     missing = [k for k in want if k not in have and not (optional and k.endswith(optional))]
@@ -212,13 +191,13 @@ def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor], optiona
         if k in have and have[k].shape != want[k].shape
     ]
     rows = {"missing": missing, "unexpected": [k for k in have if k not in want], "other shapes": shapes}
-    return [f"{title}: {_listed(names)}" for title, names in rows.items() if names]
+    return [f"{title}: {listed(names, most=30)}" for title, names in rows.items() if names]
 
 
 def _rebuild(card: ModelCard) -> VideoNet:
     """The network a card describes, without memory for its numbers and without downloads."""
     if "pretrained" in card.options:
-        raise ValueError("a card cannot ask for a download (option 'pretrained')")
+        raise DataError("a card cannot ask for a download (option 'pretrained')")
     with torch.device("meta"):
         return create_model(card.model, card.num_classes, card.num_frames, **card.options)
 
@@ -230,7 +209,7 @@ def _check_classes(path: str | Path, card: ModelCard, class_names: Sequence[str]
     if class_hash(theirs) == class_hash(ours):
         return
     i, (a, b) = next((i, pair) for i, pair in enumerate(zip_longest(theirs, ours)) if pair[0] != pair[1])
-    raise ValueError(
+    raise DataError(
         f"{path} was trained on other classes: {len(theirs)} there, {len(ours)} here, first difference at "
         f"number {i}: {a!r} there, {b!r} here. Its outputs would be misread; to load it all the same say "
         "allow_other_classes=True"
@@ -250,10 +229,10 @@ def load_model(
     try:
         model = _rebuild(card)
     except (ValueError, TypeError, RuntimeError) as err:
-        raise ValueError(f"{path} holds a {card.model!r} that this version cannot build: {err}") from err
+        raise DataError(f"{path} holds a {card.model!r} that this version cannot build: {err}") from err
     state = load_file(path)
     if wrong := _differences(state, model.state_dict()):
-        raise ValueError(f"the weights in {path} are not those of {card.model}: {'; '.join(wrong)}")
+        raise DataError(f"the weights in {path} are not those of {card.model}: {'; '.join(wrong)}")
     copied = {
         k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in state.items()
     }
@@ -311,7 +290,7 @@ def _read_tensors(path: Path) -> dict:
         )
     except Exception as err:
         reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        raise ValueError(
+        raise DataError(
             f"{path} is damaged, or holds more than tensors, which is not read because it could run code "
             f"({reason}). If you trust it, load it elsewhere and torch.save its state_dict alone"
         ) from err
@@ -322,12 +301,12 @@ def _tensors(content: object) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        raise ValueError(f"a checkpoint is a state dict, not {type(content).__name__}")
+        raise DataError(f"a checkpoint is a state dict, not {type(content).__name__}")
     state = {k: v for k, v in content.items() if str(k).rpartition(".")[2] not in _COUNTERS}
     if other := [str(k) for k, v in state.items() if not isinstance(v, Tensor)]:
-        raise ValueError(f"the checkpoint holds entries that are not tensors: {_listed(other)}")
+        raise DataError(f"the checkpoint holds entries that are not tensors: {listed(other, most=30)}")
     if not state:
-        raise ValueError("the checkpoint holds no tensors")
+        raise DataError("the checkpoint holds no tensors")
     return state
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #7d34e460
@@ -337,7 +316,7 @@ def _translate(state: dict[str, Tensor], want: Mapping[str, Tensor]) -> dict[str
     for name, tensor in state.items():
         key = reference_key(name)
         if key in out:
-            raise ValueError(f"two entries of the checkpoint are {key}, one of them {name}")
+            raise DataError(f"two entries of the checkpoint are {key}, one of them {name}")
         like = want.get(key)
         if like is not None and [n for n in like.shape if n > 1] == [n for n in tensor.shape if n > 1]:
             tensor = tensor.reshape(like.shape)
@@ -350,13 +329,13 @@ def load_reference(
     path_or_state_dict: str | Path | Mapping[str, Tensor],  # a file, or what is in it
 ) -> VideoNet:  # the same network
     """Read a checkpoint of the released code; its 16-frame models need `create_model(..., split=8)`."""
-    from_file = isinstance(path_or_state_dict, (str, Path))
-    state = _tensors(_read_tensors(Path(path_or_state_dict)) if from_file else path_or_state_dict)
+    given = path_or_state_dict
+    what = str(given) if isinstance(given, (str, Path)) else "the state dict"
+    state = _tensors(_read_tensors(Path(given)) if isinstance(given, (str, Path)) else given)
     want = model.state_dict()
     state = _translate(state, want)
     if wrong := _differences(state, want, optional="num_batches_tracked"):
-        what = path_or_state_dict if from_file else "the state dict"
-        raise ValueError(
+        raise DataError(
             f"{what} does not fit {model.name or 'the network'} with {model.num_classes} classes: "
             f"{'; '.join(wrong)}"
         )

@@ -17,7 +17,6 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from controls import drives
 from notebooks import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -39,7 +38,7 @@ def absent(words):
 def folder(tmp_path_factory):
     """What the inspector notebook needs, to write into."""
     target = tmp_path_factory.mktemp("browser") / "project"
-    for name in ("nbs/apps", "sda/assets/moves_sample", "sda/assets/checkpoints", "sda"):
+    for name in ("nbs/apps", "sda"):
         shutil.copytree(
             ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         )
@@ -256,7 +255,6 @@ def look_around(panel, folder, name):
     assert not panel.errors
 
 
-@drives("clip_id", "view", "overlay", "action", "run", "play", "trust", "cancel", "png")
 def test_jupyterlab(chromium, folder):
     options = [
         "-m",
@@ -296,7 +294,6 @@ def restart(page):
     page.locator("img.sda-prediction").first.wait_for(state="detached")
 
 
-@drives("clip_id", "view", "overlay", "action", "run", "play", "trust", "cancel", "png")
 def test_voila(chromium, folder):
     shutil.rmtree(folder / "nbs/apps/inspector", ignore_errors=True)
     options = ["-m", "voila", BOOK, "--no-browser", "--Voila.ip=127.0.0.1", f"--token={TOKEN}"]

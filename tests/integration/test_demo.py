@@ -1,4 +1,4 @@
-"""The demo from end to end on a few clips, and what happens when it is repeated, changed, broken or stopped."""
+"""The demo from end to end on a few clips, and when it is repeated, changed, broken or stopped."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def test_ordered_twins_are_those_of_the_same_frames():
 
 
 def test_between_twins_a_network_of_single_frames_is_at_chance():
-    """The report says that such a network cannot tell the twins apart: then no pair may be averaged that it does."""
+    """The report says that such a network cannot tell twins apart: no pair that it can is averaged."""
     net = load_model(ROOT / "sda/assets/checkpoints/tsn_moves.safetensors")
     data = open_dataset(
         ROOT / "sda/assets/moves_sample", "test", "segments", TransformConfig.from_dict(net.card.transform)

@@ -1,4 +1,4 @@
-"""Damaged bytes in every reader, in a child process with a time limit: frames or an error, no crash, no hang."""
+"""Damaged bytes in every reader, in a child process with a time limit: frames or an error, never a crash."""
 
 import io
 import json

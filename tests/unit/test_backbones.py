@@ -484,3 +484,34 @@ def test_load_imagenet_counts_what_a_mix_ignores(methods, image_net, tmp_path):
     torch.save(image_net.state_dict(), tmp_path / "w.pth")
     net = load_imagenet(create_model("own_resnet50", 5), tmp_path / "w.pth")
     assert torch.equal(net.layer4[2].conv3.weight, image_net.layer4[2].conv3.weight)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["tsm_tiny", "sda_tsm_tiny"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_on_a_gpu(name, dtype):
+    torch.manual_seed(0)
+    net = create_model(name, 7).eval()
+    x = clips(2, 8, 3, 64, 64)
+    with torch.no_grad():
+        truth = net(x)
+        there = copy.deepcopy(net).cuda()
+        with torch.autocast("cuda", dtype):
+            mixed = there(x.cuda())
+        half = there.to(dtype)(x.cuda().to(dtype))
+    assert half.dtype == dtype
+    for rough in (mixed, half):
+        torch.testing.assert_close(rough.float().cpu(), truth, atol=2e-3, rtol=0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["tsm_tiny", "sda_tsm_tiny"])
+def test_channels_last_on_a_gpu(name):
+    torch.manual_seed(0)
+    net = create_model(name, 7).cuda()
+    last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    x = clips(2, 8, 3, 64, 64).cuda()
+    for model in (net, last):
+        model.train()(x).square().sum().backward()
+    torch.testing.assert_close(last.eval()(x), net.eval()(x), atol=1e-3, rtol=1e-2)
+    assert all(p.grad.isfinite().all() for p in last.parameters())

@@ -12,6 +12,7 @@ from reference_net import Aggregate, ReferenceNet, make_clips, randomise
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sda.foundation.errors import DataError
 from sda.networks.backbones import create_model, list_models
 from sda.networks.checkpoints import (
     ModelCard,
@@ -221,7 +222,7 @@ def test_what_is_not_saved(tmp_path):
         save_model(path, tiny(reduction=2), card)
     with pytest.raises(TypeError, match="unwrap it first"):
         save_model(path, torch.nn.DataParallel(net), card)
-    with pytest.raises(TypeError, match="a card holds plain values, not object"):
+    with pytest.raises(DataError, match="of type object"):
         save_model(path, net, ModelCard.of(net, NAMES, recipe={"optimizer": object()}))
     with pytest.raises(ValueError, match="3 classes"):
         ModelCard.of(net, NAMES[:1])
