@@ -15,7 +15,7 @@ from ..moves.make import make_moves
 from ..networks.checkpoints import class_hash
 from .options import Command, CommandLineError
 
-__all__ = ["Moves", "Extract", "Data"]
+__all__ = ["Moves"]
 
 
 @dataclass

@@ -35,7 +35,7 @@ from ..training.trainer import train
 from .options import Command
 from .report import ModelScores, choose_clips, view_clip, write_report
 
-__all__ = ["Demo", "DemoConfig", "run_demo"]
+__all__ = ["DemoConfig", "run_demo"]
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ..foundation.errors import missing_package, nearest
 if TYPE_CHECKING:
     from .options import Command
 
-__all__ = ["COMMANDS", "parse", "main"]
+__all__ = ["COMMANDS", "main"]
 
 
 class Entry(NamedTuple):

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..data.sampling import Sampling
     from ..data.transforms import TransformConfig
 
-__all__ = ["CommandLineError", "Command"]
-
 
 class CommandLineError(SettingError):
     """Words after `sda` that make no sense; exit status 2."""

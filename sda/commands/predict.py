@@ -15,8 +15,6 @@ from ..networks.checkpoints import load_model
 from ..testing.evaluate import predict, slide
 from .options import Command, CommandLineError
 
-__all__ = ["Predict"]
-
 
 @dataclass
 class Predict(Command):

@@ -23,7 +23,7 @@ from ..foundation.statistics import softmax
 from ..inspector.html import render
 from ..testing.predictions import Predictions, by_class, by_group, confusion, pair_accuracy
 
-__all__ = ["ModelScores", "choose_clips", "view_clip", "write_report"]
+__all__ = ["write_report"]
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html"

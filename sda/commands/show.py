@@ -12,8 +12,6 @@ from ..networks.checkpoints import read_card
 from ..networks.cost import profile
 from .options import Command, CommandLineError, read_options
 
-__all__ = ["Inspect", "Table", "Models", "Profile"]
-
 
 @dataclass
 class Inspect(Command):

@@ -23,8 +23,6 @@ from ..training.config import TrainConfig
 from ..training.optimiser import make_accelerator
 from .options import Command, CommandLineError, first_process, open_clips
 
-__all__ = ["Test"]
-
 
 @dataclass
 class Scored:

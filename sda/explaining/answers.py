@@ -15,18 +15,7 @@ from ..foundation.errors import RunError, SettingError, unknown_name
 from ..foundation.statistics import softmax
 from .interventions import Intervention, changed
 
-__all__ = [
-    "READINGS",
-    "Clips",
-    "ReadClips",
-    "check_reading",
-    "twin_index",
-    "readings",
-    "load_clips",
-    "view_logits",
-    "logits_of",
-    "describe_clips",
-]
+__all__ = ["READINGS", "Clips", "twin_index", "readings", "load_clips", "logits_of"]
 
 READINGS = ("probability", "margin", "top-1", "pair probability", "pair margin", "pair top-1")
 

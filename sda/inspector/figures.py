@@ -18,7 +18,7 @@ from ..networks.blocks import DEPENDENCIES
 from .provider import Chosen, ModelProvider
 from .state import InspectorState, known_name, margins
 
-__all__ = ["PANELS", "draw"]
+__all__ = ["draw"]
 
 
 def _title(provider: ModelProvider, clip_id: str) -> str:

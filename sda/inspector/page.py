@@ -40,7 +40,7 @@ from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
 from .html import render
 
-__all__ = ["ClipStudy", "study_clip", "verdict", "Inspection", "inspect_clips"]
+__all__ = ["study_clip", "verdict", "Inspection", "inspect_clips"]
 
 log = logging.getLogger(__name__)
 

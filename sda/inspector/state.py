@@ -17,7 +17,7 @@ from ..foundation.errors import SettingError, unknown_name
 from ..foundation.statistics import softmax
 from ..networks.blocks import DEPENDENCIES
 
-__all__ = ["clip_table", "find_clips", "InspectorState", "make_intervention"]
+__all__ = ["InspectorState"]
 
 
 def clip_table(
