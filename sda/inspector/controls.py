@@ -11,7 +11,6 @@ from .figures import PANELS
 from .session import MEASURED, Session
 from .state import ACTIONS, COMPARE, OUTCOMES, OVERLAYS, SORTS, TARGETS, VIEWS
 
-
 Click = Callable[[str], None]
 
 

@@ -33,7 +33,6 @@ from ..networks.checkpoints import ModelCard, load_model
 from ..testing.evaluate import evaluate
 from .state import MAP_OPTIONS, known_name, make_intervention
 
-
 log = logging.getLogger(__name__)
 
 

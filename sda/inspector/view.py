@@ -17,7 +17,6 @@ from .controls import import_widgets, make_controls
 from .figures import BESIDE, PANELS
 from .session import MEASURED, PRESETS, Session
 
-
 log = logging.getLogger(__name__)
 Steps = Generator[None, None, str]  # of a job; its last words are returned
 
