@@ -245,9 +245,7 @@ class Trace:
     class_names: list[str]  # K names, empty if unknown
     model: str  # model name
     fingerprint: str  # of the model's parameters, see sda.foundation.files
-    responses: dict[str, dict[str, np.ndarray]] = field(
-        default_factory=dict
-    )  # block -> dependency, "gate" -> [N,...]
+    responses: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # block, dependency: [N,...]
     dependencies: tuple[str, ...] = DEPENDENCIES  # the columns, always these four
 
     def __post_init__(self) -> None:

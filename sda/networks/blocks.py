@@ -204,6 +204,20 @@ def _checked_dependencies(names: tuple[str, ...] | str) -> tuple[str, ...]:
         )
     return names
 
+
+def _width(channels: int, reduction: int) -> int:
+    """Reduced channels r; below 16 a key would say too little."""
+    if not reduction >= 1:
+        raise SettingError(f"reduction must be at least 1, got {reduction}")
+    return max(channels // reduction, 16)
+
+
+def _attention(name: str, channels: int, temperature: float) -> nn.Module:
+    """What turns keys into weights."""
+    if name not in _ATTENTIONS:
+        raise unknown_name("attention", name, _ATTENTIONS)
+    return _ATTENTIONS[name](channels, temperature)
+
 # %% ../../nbs/networks/01_blocks.ipynb #416297a9
 def _expand(up: nn.Module, mixture: dict[str, Tensor], frames: int) -> tuple[Tensor, Tensor | None]:
     """The weighted responses in C channels: [B, T, C, h, w] of those of small size, [B, 1, C, H, W] of LT."""
@@ -240,15 +254,11 @@ class SDA(nn.Module):
         self.dependencies = _checked_dependencies(dependencies)
         self.num_frames = num_frames
         self.split = split
-        if not reduction >= 1:
-            raise SettingError(f"reduction must be at least 1, got {reduction}")
-        if attention not in _ATTENTIONS:
-            raise unknown_name("attention", attention, _ATTENTIONS)
-        r = max(channels // reduction, 16)
+        r = _width(channels, reduction)
         self.down = PointConv(channels, r)
         self.down_norm = nn.BatchNorm2d(r)
         self.branches = nn.ModuleDict({name: _BRANCHES[name](r) for name in self.dependencies})
-        self.attention = _ATTENTIONS[attention](r, temperature)
+        self.attention = _attention(attention, r, temperature)
         self.up = PointConv(r, channels)
         self.up_norm = SumNorm(channels)
         self.hook_responses = nn.Identity()  # dependency -> response, [B, r, 1 or T, 1 or h, 1 or w]

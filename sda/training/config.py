@@ -240,6 +240,8 @@ RECIPES: dict[str, TrainConfig] = {
     "paper_diving48": dataclasses.replace(_PAPER, recipe="paper_diving48"),
     "paper_epic55": dataclasses.replace(_PAPER, recipe="paper_epic55"),
 }
+
+# %% ../../nbs/training/47_config.ipynb #5271d583
 _64 = (
     "a rate of 0.01 for 64 clips, scaled with the batch, as its baselines have it; the published code of SDA "
     "took 0.01 for 36 clips on 4 GPUs: --lr-batch 36 --batch-size 36 is that"
@@ -252,7 +254,7 @@ ASSUMED: dict[str, str] = {  # what is taken where the paper's code says nothing
     "verbs and nouns are two runs; kitchens P01 to P25 train, P26 to P31 validate",
 }
 
-
+# %% ../../nbs/training/47_config.ipynb #f3d53443
 def recipe(
     name: str,  # one of `RECIPES`
     **changes: Any,  # fields that differ from the recipe
