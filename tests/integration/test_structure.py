@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+import repo_map
 from notebooks import ROOT
 
 # a chapter imports only chapters before it in this list
@@ -129,3 +130,9 @@ def test_public_names_are_what_somebody_needs():
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
                 names += len(ast.literal_eval(node.value))
     assert names <= MOST_NAMES
+
+
+def test_the_map_shows_every_room():
+    current = repo_map.FILE.read_text(encoding="utf-8")
+    assert repo_map.START in current
+    assert repo_map.text(current, CHAPTERS) == current, "run python tests/repo_map.py"
