@@ -21,7 +21,14 @@ _HOMES = {
         *("deletion_insertion", "curve_areas", "parameter_randomisation"),
         *("clip_masks", "pointing_game", "pointing_table"),
     ),
-    "checks": ("CheckInput", "CheckReport", "CheckResult", "check_steps", "run_checks", "seed_agreement"),
+    "checks": (
+        "CheckInput",
+        "FaithfulnessReport",
+        "CheckResult",
+        "check_steps",
+        "run_checks",
+        "seed_agreement",
+    ),
 }
 
 __getattr__, __dir__, __all__ = lazy_exports(

@@ -20,7 +20,7 @@ from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..explaining.attribution import Attribution
 from ..explaining.cam import ClipCam, cam_layers, clip_cam
-from ..explaining.checks import CheckInput, CheckReport, check_steps, no_blocks
+from ..explaining.checks import CheckInput, FaithfulnessReport, check_steps, no_blocks
 from ..explaining.effects import Effect, ablation_map, measure
 from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
@@ -367,14 +367,14 @@ class ModelProvider:
         most: int = 12,  # at most so many of them, drawn by a fixed seed
         layer: str = MAP_OPTIONS["layer"].default,  # of the map
         method: str = MAP_OPTIONS["method"].default,  # of the map, key of sda.explaining.cam.METHODS
-    ) -> Iterator[tuple[str, CheckReport]]:
-        """CheckReport about the pictures of these clips: what is done next, and what is known so far."""
+    ) -> Iterator[tuple[str, FaithfulnessReport]]:
+        """FaithfulnessReport about the pictures of these clips: what is done next, and what is known so far."""
         ids = [i for i in ids if i not in self.clips.added]
         if len(ids) < 3:
             raise SettingError(f"{len(ids)} clips are too few to measure agreement; loosen the filters")
         if len(ids) > most:
             ids = [ids[k] for k in sorted(np.random.default_rng(0).choice(len(ids), most, replace=False))]
-        yield f"decoding {len(ids)} clips", CheckReport(len(ids))
+        yield f"decoding {len(ids)} clips", FaithfulnessReport(len(ids))
         rows = [self.trace.videos.index(i) for i in ids]
         yield from check_steps(
             CheckInput(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from traitlets import HasTraits, Instance
 
 from .. import __version__
-from ..explaining.checks import CheckReport
+from ..explaining.checks import FaithfulnessReport
 from ..explaining.effects import Effect
 from ..explaining.trace import Trace
 from ..figures.effects import fig_checks, fig_curves
@@ -169,7 +169,7 @@ class Session(HasTraits):
         self.done: list[tuple[str, bool]] = []  # state as JSON, and whether all that fit were changed
         self.effects: list[pd.Series | None] = []
         self.pins: list[bytes] = []
-        self.judged: CheckReport | None = None
+        self.judged: FaithfulnessReport | None = None
         self.asked: tuple[str, int] | None = None  # the question that `judged` answers
         self.drawn = Remembered(128)
         self.provider = provider
@@ -370,7 +370,7 @@ class Session(HasTraits):
         """Choose a clip B worth comparing with."""
         self.state.compare_id = partner(self.provider.trace, self.state.clip_id, kind)
 
-    def trust(self, most: int = 12) -> CheckReport:
+    def trust(self, most: int = 12) -> FaithfulnessReport:
         """How far the pictures of the clips that fit can be trusted."""
         for _ in self.judging(most):
             pass

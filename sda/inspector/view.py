@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..explaining.checks import CheckReport
+from ..explaining.checks import FaithfulnessReport
 from ..foundation.errors import SettingError
 from ..networks.blocks import DEPENDENCIES
 from .controls import import_widgets, make_controls
@@ -64,7 +64,7 @@ def log_html(rows: Sequence[dict]) -> str:
     return f'<div style="overflow-x:auto;max-height:240px">{text}</div>'
 
 
-def verdicts_html(verdicts: CheckReport | None) -> str:
+def verdicts_html(verdicts: FaithfulnessReport | None) -> str:
     """What is known so far about how far the pictures can be trusted."""
     if verdicts is None or not verdicts.lines():
         return _told("Nothing was measured yet.")
@@ -319,7 +319,7 @@ class InspectorView:
         return "" if trust else "the clips can now be put in order of this effect"
 
     def _show_trust(self) -> None:
-        """CheckReport in words and pictures, as far as they are known."""
+        """FaithfulnessReport in words and pictures, as far as they are known."""
         judged = self.inspector.judged
         self.shown["trust"].value = verdicts_html(judged)
         for panel in (p for p in MEASURED if p != "log"):

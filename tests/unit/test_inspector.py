@@ -15,7 +15,7 @@ from notebooks import ROOT
 from traitlets import TraitError
 
 from sda.data.datasets import open_dataset
-from sda.explaining.checks import CheckInput, CheckReport, CheckResult, check_steps
+from sda.explaining.checks import CheckInput, FaithfulnessReport, CheckResult, check_steps
 from sda.explaining.trace import Trace
 from sda.figures.style import to_png
 from sda.foundation.errors import UnknownNameError, VideoError
@@ -483,7 +483,7 @@ def test_code_of_every_panel_makes_its_picture(ins, monkeypatch):
         asked.append(question)
         yield (
             "",
-            CheckReport(
+            FaithfulnessReport(
                 3,
                 (CheckResult("selection", "weight", 0.5, 0.2, 0.7, 3),),
                 curves=tuple(pd.concat(curves[k : k + 6]) for k in (0, 6)),
