@@ -281,7 +281,7 @@ def _points_at(name: str, rows: pd.DataFrame, map_name: str) -> tuple[list[Check
 def _pointing(inputs: CheckInput) -> _Check:
     """The pointing game, where masks are known."""
     if inputs.masks is None:
-        raise SettingError("nobody knows where the evidence lies in these clips; Moves has masks")
+        raise SettingError("nobody knows where the evidence lies in these clips; they need masks in truth/")
     yield f"pointing at {' and at '.join(f'the {name}' for name in inputs.masks)}"
     labels = list(map(int, inputs.labels))
     maps = control_maps(inputs.model, inputs.clips, labels, **inputs.map_options)
@@ -386,7 +386,9 @@ _CHECKS: dict[str, Callable[[CheckInput], _Check]] = {
 
 def check_steps(
     inputs: CheckInput,  # clips and what is known of them
-) -> Iterator[tuple[str, FaithfulnessReport]]:  # what is done next, and the report so far; at last "" and all of it
+) -> Iterator[
+    tuple[str, FaithfulnessReport]
+]:  # what is done next, and the report so far; at last "" and all of it
     """Make every check, a step at a time."""
     report = FaithfulnessReport(len(inputs.clips))
     for name, check in _CHECKS.items():

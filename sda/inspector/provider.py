@@ -368,7 +368,7 @@ class ModelProvider:
         layer: str = MAP_OPTIONS["layer"].default,  # of the map
         method: str = MAP_OPTIONS["method"].default,  # of the map, key of sda.explaining.cam.METHODS
     ) -> Iterator[tuple[str, FaithfulnessReport]]:
-        """FaithfulnessReport about the pictures of these clips: what is done next, and what is known so far."""
+        """How far pictures of these clips can be believed: what is done next, and what is known so far."""
         ids = [i for i in ids if i not in self.clips.added]
         if len(ids) < 3:
             raise SettingError(f"{len(ids)} clips are too few to measure agreement; loosen the filters")

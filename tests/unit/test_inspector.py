@@ -15,7 +15,7 @@ from notebooks import ROOT
 from traitlets import TraitError
 
 from sda.data.datasets import open_dataset
-from sda.explaining.checks import CheckInput, FaithfulnessReport, CheckResult, check_steps
+from sda.explaining.checks import CheckInput, CheckResult, FaithfulnessReport, check_steps
 from sda.explaining.trace import Trace
 from sda.figures.style import to_png
 from sda.foundation.errors import UnknownNameError, VideoError
