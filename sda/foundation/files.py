@@ -115,7 +115,8 @@ def save_arrays(
     text = np.array(json.dumps({"format": form, **names}))
 
     def write(file: BinaryIO) -> None:
-        np.savez_compressed(file, names=text, **arrays)
+        named: dict[str, Any] = {"names": text, **arrays}  # any: the stubs take every keyword for a switch
+        np.savez_compressed(file, **named)
 
     return write_atomic(path, write)
 
