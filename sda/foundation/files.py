@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import itertools
@@ -23,6 +24,7 @@ from .errors import DataError, FolderError, SettingError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from torch import Tensor, nn
 
 __all__ = [
@@ -142,6 +144,41 @@ def load_arrays(
             return names, {key: file[key] for key in file.files if key != "names"}
     except (*damaged, zipfile.BadZipFile, zlib.error) as err:
         raise DataError(f"{path} is not a whole file of the format {form!r}", subject=str(path)) from err
+
+
+_FORMULA = tuple("=+-@＝＋－＠|%")  # how a spreadsheet recognises what it should compute or run
+
+
+def csv_cell(
+    value: Any,  # of a table
+) -> Any:  # the same; texts that a spreadsheet would compute get an apostrophe in front
+    """A cell that stays what it is, whichever program opens the file (CWE-1236)."""
+    if not isinstance(value, str):
+        return value
+    begin = value.lstrip("\0\t\r\n\v\f \"'")
+    if not begin.startswith(_FORMULA) and value[:1] not in ("\t", "\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def csv_text(
+    frame: pd.DataFrame,  # numbers and texts
+    index_label: str = "",  # the rows' names are a column of this name; left out without one
+) -> str:  # for `write_atomic`
+    """A table as CSV: every one that the library writes comes from here. No cell of it starts a formula."""
+    shown = frame.map(csv_cell).rename(columns=csv_cell)
+    if index_label:
+        shown = shown.rename(index=csv_cell)
+    texts = [*shown.columns, *shown.index, *shown.select_dtypes(exclude="number").to_numpy().ravel()]
+    # where ; or tab part the cells of a spreadsheet, as in many languages, only quotes keep them together
+    apart = any(isinstance(text, str) and not {";", "\t", "\r"}.isdisjoint(text) for text in texts)
+    quoting = csv.QUOTE_NONNUMERIC if apart else csv.QUOTE_MINIMAL
+    named = {"index_label": csv_cell(index_label)} if index_label else {"index": False}
+    return shown.to_csv(quoting=quoting, lineterminator="\n", **named)
 
 
 def check_folder(
