@@ -573,7 +573,9 @@ def record(stem, *more):
         name = found.pop("scores").removesuffix(".npz")
         was = "-".join(filter(None, [found["model"], found["split"], found["views"].replace("centre", "")]))
         found["logits"] = [file.replace(name, was) for file in found["logits"]]
-        paths = {f.name.replace(name, was): f for f in Path(folder).iterdir() if f.name != f"{name}-clips.csv"}
+        paths = {
+            f.name.replace(name, was): f for f in Path(folder).iterdir() if f.name != f"{name}-clips.csv"
+        }
         tables = {k: digest(f.read_text(encoding="utf-8")) for k, f in paths.items() if f.suffix == ".csv"}
         files = "\n".join(sorted(".json" if f.suffix == ".json" else k for k, f in paths.items()))
     return flat({k: v for k, v in found.items() if k not in MOVING}, "record") | tables | {"files": files}

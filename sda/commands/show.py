@@ -17,16 +17,18 @@ from .options import Command, CommandLineError, read_options
 class Inspect(Command):
     """Write a page about some clips: answer, selection, and what the network does without each dependency."""
 
-    clips: tuple[Path, ...]  # video files, or folders of frames
+    clips: tuple[Path, ...]  # video files, folders of frames, or folders with any of these below
     checkpoint: Path | None = None  # model file (default: the one that ships)
     out: Path = Path("report.html")  # the page; replaced if it exists
     draws: int = 10  # random controls of every intervention
+    label: str = ""  # true class of the clips, by name or number; effects and maps are of it
+    target: str = ""  # class to ask about, by name or number: why not that one?
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute
 
     def run(self) -> None:
         """Write the page and say where it is."""
         if not self.clips:
-            raise CommandLineError("name at least one video file: sda inspect clip.mp4")
+            raise CommandLineError("name at least one video file, or a folder of them: sda inspect clip.mp4")
         if self.draws < 1:
             raise CommandLineError(f"--draws {self.draws} gives no control: ask for 1 or more")
         from ..inspector.page import inspect_clips
@@ -35,11 +37,13 @@ class Inspect(Command):
             list(self.clips),
             self.checkpoint or DEFAULT_MODEL,
             self.out,
+            label=self.label,
+            target=self.target,
             draws=self.draws,
             progress=not self.quiet,
             device=self.device,
         )
-        print(f"Report: {self.out} ({len(self.clips) - len(done.failed)} of {len(self.clips)} clips)")
+        print(f"Report: {self.out} ({len(done.shown)} of {len(done.shown) + len(done.failed)} clips)")
 
 
 @dataclass

@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -48,6 +49,43 @@ _R = TypeVar("_R")
 # Lower-case endings, to compare with `path.suffix.lower()`: what readers, lists and the extraction accept.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+
+
+def find_clips(
+    path: str | Path,  # a file, a folder of frames, or a folder with any of these below it
+) -> list[Path]:  # one or more, in the order of their names
+    """The clips that a path stands for: itself, or all videos and folders of frames below a folder.
+
+    A folder is one of frames when it holds numbered pictures and no video. Links are followed, hidden files
+    are not taken. DataError for a folder without any clip.
+    """
+    top = Path(path)
+    if not top.is_dir():
+        return [top]
+    found: list[Path] = []
+    seen = set()
+    for folder, below, files in os.walk(top, followlinks=True):
+        real = os.path.realpath(folder)
+        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
+        if real in seen:
+            continue
+        seen.add(real)
+        names = [name for name in files if not name.startswith(".")]
+        videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+        frames = any(
+            re.search(r"\d[^/]*$", Path(n).stem) and n.lower().endswith(IMAGE_SUFFIXES) for n in names
+        )
+        if videos:
+            found += [Path(folder, name) for name in videos]
+        elif frames:
+            found.append(Path(folder))
+            below[:] = []
+    if not found:
+        kinds = f"no videos ({', '.join(VIDEO_SUFFIXES)}) and no numbered pictures"
+        remedy = "name a folder that holds clips"
+        raise DataError(f"{top} holds {kinds}", subject=str(top), remedy=remedy)
+    return sorted(found)
+
 
 _drafts = itertools.count()  # threads of one process write under different names
 
