@@ -1,7 +1,7 @@
 """Kernels that start in a moment: a process that has imported what every notebook imports forks one for each.
 
 A fresh kernel spends six seconds of the processor on importing torch, matplotlib and Jupyter; there are
-seventy notebooks. `WarmKernels` starts the process that forks, and `manager()` gives what nbclient takes. Each
+seventy notebooks. `WarmKernels` starts the process that forks; `manager()` gives what nbclient takes. Each
 notebook still has a process of its own, with its own modules of `sda`. Where a process cannot fork, kernels
 start as everywhere.
 """
