@@ -54,9 +54,9 @@ def skipped(source, slow=False):
     return found.get("eval", "").lower() == "false" or bool(found.keys() & flags)
 
 
-def run(path, budget=BUDGET, manager=None, slow=False):
+def run(path, budget=BUDGET, kernel=None, slow=False):
     """The executed notebook; raises nbclient's errors when a cell fails, the kernel dies or the budget is
-    spent. `manager` starts the kernel in place of Jupyter's own; `slow` runs the cells flagged so as well."""
+    spent. `kernel` names another one than `python3`; `slow` runs the cells flagged so as well."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -79,12 +79,11 @@ def run(path, budget=BUDGET, manager=None, slow=False):
         }
         client = NotebookClient(
             book,
-            kernel_name="python3",
-            km=manager,
             startup_timeout=60,
             shutdown_kernel="immediate",
             timeout_func=lambda cell: max(1, int(end - time.monotonic())),
             resources={"metadata": {"path": str(path.parent)}},
+            **(kernel or {"kernel_name": "python3"}),
         )
         client.store_widget_state = False  # a panel would be stored with all its pictures
         client.execute(env=env)

@@ -1,7 +1,7 @@
 """Kernels that start in a moment: a process that has imported what every notebook imports forks one for each.
 
 A fresh kernel spends six seconds of the processor on importing torch, matplotlib and Jupyter; there are
-seventy notebooks. `WarmKernels` starts the process that forks; `manager()` gives what nbclient takes. Each
+seventy notebooks. `WarmKernels` starts the process that forks; `kernel` is what nbclient is told. Each
 notebook still has a process of its own, with its own modules of `sda`. Where a process cannot fork, kernels
 start as everywhere.
 """
@@ -43,13 +43,21 @@ class WarmKernels:
         )
         assert self.process.stdout.readline(), "the process that forks kernels did not start"
 
-    def manager(self):
-        """A kernel manager whose kernels are forked."""
+    @property
+    def kernel(self) -> dict:
+        """What nbclient's client is told to start its kernels here."""
         from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_client.manager import AsyncKernelManager
+        from traitlets import default
 
         found = KernelSpecManager(kernel_dirs=[str(Path(self.folder.name) / "kernels")])
-        return AsyncKernelManager(kernel_name="warm", kernel_spec_manager=found)
+
+        class Manager(AsyncKernelManager):
+            @default("kernel_spec_manager")
+            def the_folder_here(self):
+                return found
+
+        return {"kernel_name": "warm", "kernel_manager_class": Manager}
 
     def close(self):
         """Ends the process that forks."""

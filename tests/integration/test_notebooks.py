@@ -125,7 +125,7 @@ def copy_tree(target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def kernels():
-    """Something with a `manager` that starts kernels fast, where a process can fork."""
+    """Kernels that start fast, where a process can fork."""
     if not CAN_FORK:
         yield None
         return
@@ -141,6 +141,6 @@ def test_runs(path, copy, kernels):
     from nbclient.exceptions import CellExecutionError
 
     try:
-        run(copy / path.relative_to(ROOT), manager=kernels and kernels.manager())
+        run(copy / path.relative_to(ROOT), kernel=kernels and kernels.kernel)
     except CellExecutionError as err:
         pytest.fail(re.sub(r"\x1b\[[\d;]*m", "", str(err)), pytrace=False)
