@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..assets import DEFAULT_MODEL, PUBLISHED
 from ..foundation.files import write_atomic
@@ -10,11 +10,11 @@ from ..foundation.runs import load_records
 from ..networks.backbones import create_model, list_models
 from ..networks.checkpoints import read_card
 from ..networks.cost import profile
-from .options import Command, CommandLineError, read_options
+from .options import Command, CommandLineError, ComputeCommand, read_options
 
 
 @dataclass
-class Inspect(Command):
+class Inspect(ComputeCommand):
     """Write a page about some clips: answer, selection, and what the network does without each dependency."""
 
     clips: tuple[Path, ...]  # video files, folders of frames, or folders with any of these below
@@ -23,7 +23,6 @@ class Inspect(Command):
     draws: int = 10  # random controls of every intervention
     label: str = ""  # true class of the clips, by name or number; effects and maps are of it
     target: str = ""  # class to ask about, by name or number: why not that one?
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute
 
     def run(self) -> None:
         """Write the page and say where it is."""
@@ -42,6 +41,7 @@ class Inspect(Command):
             draws=self.draws,
             progress=not self.quiet,
             device=self.device,
+            precision=self.precision,
         )
         print(f"Report: {self.out} ({len(done.shown)} of {len(done.shown) + len(done.failed)} clips)")
 

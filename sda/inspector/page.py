@@ -31,7 +31,7 @@ from ..explaining.trace import trace_clips
 from ..explaining.tracer import select_blocks
 from ..figures.clips import fig_cam_strip, fig_clip
 from ..figures.effects import fig_interventions, fig_triptych
-from ..foundation.devices import pick_device
+from ..foundation.devices import place_model
 from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import check_folder, fingerprint, write_atomic
 from ..foundation.statistics import softmax
@@ -400,6 +400,7 @@ def inspect_clips(
     title: str = "",  # plain text
     progress: bool = True,  # show a bar over the clips
     device: str = "auto",  # where to compute with a model file; a network stays where it is
+    precision: str = "auto",  # in which number format, likewise: auto, fp32, bf16 or fp16
 ) -> Inspection:
     """Write one self-contained page about some clips."""
     if isinstance(paths, str | Path):
@@ -407,9 +408,10 @@ def inspect_clips(
     if not paths:
         raise SettingError("There is nothing to inspect: name at least one clip, or a folder of clips.")
     out = _target(out)
-    model = (
-        checkpoint if isinstance(checkpoint, VideoNet) else load_model(checkpoint, device=pick_device(device))
-    )
+    if isinstance(checkpoint, VideoNet):
+        model = checkpoint
+    else:
+        model = place_model(load_model(checkpoint), device, precision)
     reader = ClipReader.from_card(model.card)
     names = model.card.class_names
     known = {file: class_called(name, names) for file, name in (true or {}).items()}

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from test_notebooks import copy_tree
+from tqdm import tqdm
 
 import sda
 import sda.commands.test
@@ -27,6 +28,7 @@ import sda.testing.results
 from sda.commands.demo import DemoConfig
 from sda.commands.main import COMMANDS, command_class, main, parse
 from sda.commands.show import count
+from sda.commands.terminal import safe_streams
 from sda.data.lists import read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
@@ -35,7 +37,7 @@ from sda.foundation.files import lock
 from sda.foundation.runs import load_records, new_record, write_record
 from sda.inspector.page import Inspection
 from sda.networks.backbones import create_model
-from sda.networks.checkpoints import ModelCard, save_model
+from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.testing.compare import ensemble
 from sda.testing.evaluate import predict
 from sda.testing.predictions import Predictions
@@ -274,6 +276,38 @@ def test_predict_takes_folders_and_says_who_answers(capsys, model_file, tmp_path
     assert status == 1 and list(json.loads(out)["failed"]) == [str(tmp_path / "nothing")]
     assert predict(videos, model_file, top=1).video.tolist() == [str(videos / "B.MP4"), str(videos / "a.mp4")]
     assert "video" not in predict(frames, model_file, top=1)
+
+
+def test_no_name_steers_the_terminal(capsys, model_file, tmp_path):
+    """Escapes in the names of files and classes, in answers, errors, warnings and JSON."""
+    wicked = "a\x1b]0;owned\x07\x9b31m\u202e"
+    net = load_model(model_file)
+    names = [f"{wicked}{k}" for k in range(20)]
+    card = dataclasses.replace(net.card, class_names=names)
+    model = save_model(tmp_path / f"{wicked}.safetensors", net, card)
+    clip = tmp_path / f"{wicked}.mp4"
+    shutil.copy(CLIPS[0], clip)
+    broken = tmp_path / f"{wicked} broken.mp4"
+    broken.write_bytes(b"no video")
+    for words in ((), ("--json",)):
+        _, out, err = run(capsys, "predict", clip, broken, "--checkpoint", model, *words)
+        assert not set("\x1b\x07\x9b\u202e") & set(out + err) and "\\u001b" in out and "\\u001b" in err
+    assert json.loads(out)["predictions"][0]["class"] in names, "and JSON still says what it was"
+    _, out, err = run(
+        capsys, "inspect", clip, broken, "--checkpoint", model, "--out", tmp_path / "x.html", "--draws", 1
+    )
+    assert not set("\x1b\x07\x9b\u202e") & set(out + err)
+    _, out, err = run(capsys, wicked)
+    assert not set("\x1b\x07\x9b\u202e") & set(out + err)
+
+
+def test_progress_bars_go_back_to_the_start_of_their_line(capsys):
+    with safe_streams():
+        for _ in tqdm(range(3), desc="outer", mininterval=0):
+            for _ in tqdm(range(2), desc="inner", mininterval=0, leave=False):
+                tqdm.write("said\x1b[2J", file=sys.stderr)
+    _, err = capsys.readouterr()
+    assert "\router" in err and "said\\u001b[2J\n" in err and "\\u000d" not in err
 
 
 def test_predict_json(capsys, model_file):
