@@ -397,7 +397,7 @@ def save_tables(
     stem = Path(stem)
     worst = most_confused(predictions, 50)
     figure = fig_reliability(calibration(predictions), calibration_error(predictions))
-    contents = {
+    contents: dict[str, str | bytes] = {
         "clips.csv": csv_text(by_clip(predictions)),
         "classes.csv": csv_text(by_class(predictions)),
         "confusion.csv": csv_text(confusion(predictions), "true class"),

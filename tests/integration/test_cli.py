@@ -721,6 +721,7 @@ def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file
         target="",
         progress=False,
         device="auto",
+        precision="auto",
     )
 
 
