@@ -13,7 +13,7 @@ import torch
 from ..data.annotations import read_diving48_vocabulary
 from ..data.sampling import Sampling
 from ..foundation.devices import device_of, precision_of
-from ..foundation.errors import DataError, SdaError
+from ..foundation.errors import SdaError
 from ..foundation.files import lock
 from ..foundation.runs import new_record, record_name, save_record
 from ..networks.backbones import VideoNet
@@ -169,12 +169,6 @@ def score_model(
     """Test one model file as the options say; with a folder it goes on where it was stopped."""
     net = options.load(path, device)
     first = first_process()
-    if not net.card.transform or not net.card.sampling:
-        raise DataError(
-            f"{path} does not say how its clips were sampled and cropped",
-            subject=str(path),
-            remedy="use a file that sda train wrote",
-        )
     sampling, crops, name = protocol(net.card, options.views, options.clips)
     data = open_clips(
         options.data, options.split, sampling, crops, options.cache, first and not options.quiet

@@ -308,7 +308,7 @@ class ModelProvider:
         if not other:
             return self.model
         if self.other_model is None:
-            raise SettingError("there is no checkpoint B; open the inspector with other=")
+            raise SettingError("there is no checkpoint B: open one in the first line of the panel")
         return self.other_model
 
     def chosen(self, clip_id: str, other: bool = False) -> Chosen:
