@@ -81,10 +81,7 @@ class Train(Command):
         """Print what came out."""
         name = f"{self.model} on {source}" if source else self.model
         before = " (trained before)" if result.reused else ""
-        print(
-            f"{name}: validation accuracy {result.history.iloc[-1].val_top1:.3f} after {len(result.history)} "
-            f"epochs, {result.seconds:.0f} s{before}; {out / 'model.safetensors'}"
-        )
+        print(f"{name}: {result.summary()}; {result.seconds:.0f} s{before}; {out / 'model.safetensors'}")
 
     def network(
         self,

@@ -53,6 +53,9 @@ class Callback:
     def step_end(self, run: Run) -> None:
         """After an update of the weights, described by `run.last`."""
 
+    def validation_step(self, run: Run) -> None:
+        """After a batch of validation clips."""
+
     def epoch_end(self, run: Run) -> None:
         """After the validation of an epoch, whose row is `run.state.history[-1]`."""
 
@@ -223,8 +226,15 @@ class StopOnSignal(Callback):
         if several and not run.reads:
             return
         asked = torch.tensor([float(self.asked is not None)], device=run.accelerator.device)
-        if not (run.accelerator.reduce(asked).item() if several else self.asked):
-            return
+        if run.accelerator.reduce(asked).item() if several else self.asked:
+            self._leave(run)
+
+    def validation_step(self, run: Run) -> None:
+        """The same during a validation, which is then done again; several processes see it to its end."""
+        if self.asked is not None and run.accelerator.num_processes == 1:
+            self._leave(run)
+
+    def _leave(self, run: Run) -> None:
         run.save()
         if run.out is not None:
             _log.warning("asked to end: the state is in %s, and the same command goes on from there", run.out)

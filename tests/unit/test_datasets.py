@@ -30,7 +30,7 @@ from sda.data.lists import Record, read_classes, read_list, safe_join
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig, crop_shapes, denormalise
 from sda.data.video import PyAVVideo, open_video
-from sda.foundation.errors import DataError, RunError, UnknownNameError, VideoError
+from sda.foundation.errors import DataError, FolderError, RunError, UnknownNameError, VideoError
 
 av = pytest.importorskip("av")
 NAMES = ["moving left to right", "moving right to left"]
@@ -255,8 +255,59 @@ def test_a_failed_cache_leaves_nothing(toy, tmp_path):
     with pytest.raises(VideoError, match="gone.mp4 does not exist"):
         build_cache([Record("gone", str(tmp_path / "gone.mp4"), 0)], folder, progress=False)
     (tmp_path / "file").touch()
-    with pytest.raises(VideoError, match="set cache=PATH"):
+    with pytest.raises(FolderError) as caught:
         build_cache(records, tmp_path / "file", progress=False)
+    assert caught.value.subject == str(tmp_path / "file") and "--cache no" in caught.value.remedy
+
+
+def _zero(data, index):
+    pixels = bytearray(data.read_bytes())
+    pixels[len(pixels) // 2 :] = bytes(len(pixels) - len(pixels) // 2)
+    data.write_bytes(pixels)
+
+
+def _cut(data, index):
+    data.write_bytes(data.read_bytes()[:-1000])
+
+
+def _shift(data, index):
+    found = json.loads(index.read_text())
+    found["shapes"] = found["shapes"][1:] + found["shapes"][:1]
+    index.write_text(json.dumps(found))
+
+
+def _from_before(data, index):
+    found = json.loads(index.read_text())
+    index.write_text(json.dumps({name: found[name] for name in ("ids", "shapes", "times")}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _zero,
+        _cut,
+        _shift,
+        _from_before,
+        lambda data, index: index.unlink(),
+        lambda data, index: index.write_text("{"),
+        lambda data, index: index.write_text("[]"),
+    ],
+)
+def test_a_cache_that_does_not_hold_is_made_again_and_said(toy, tmp_path, caplog, damage):
+    """Nobody trains on black frames, or on the frames of another clip."""
+    records = open_dataset(toy, "val").records
+    data = build_cache(records, tmp_path, progress=False)
+    right = data.read_bytes()
+    times = data.stat()
+    assert not caplog.records
+    damage(data, data.with_suffix(".json"))
+    os.utime(data, ns=(times.st_atime_ns, times.st_mtime_ns))  # the time stamp is no proof
+    assert build_cache(records, tmp_path, progress=False) == data
+    assert data.read_bytes() == right and str(data) in caplog.text
+    cache = FrameCache(data)
+    assert all(np.array_equal(cache[i], read_clip(r)) for i, r in enumerate(records))
+    caplog.clear()
+    assert build_cache(records, tmp_path, progress=False) == data and not caplog.records
 
 
 def test_a_killed_cache_is_built_again(toy, tmp_path):
@@ -267,7 +318,7 @@ def test_a_killed_cache_is_built_again(toy, tmp_path):
         d.build_cache(records, {str(tmp_path)!r}, progress=False)
     """
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -9
-    assert not list(tmp_path.glob("*.npy"))
+    assert not list(tmp_path.glob("[!.]*.npy"))
     records = open_dataset(toy, "train").records
     assert len(FrameCache(build_cache(records, tmp_path, progress=False))) == 7
 
