@@ -138,9 +138,10 @@ def test_empty_missing_and_binary_files(tmp_path):
         ("latin.txt", "not UTF-8"),
         ("none.txt", "does not exist"),
     ):
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError) as caught:
             read_classes(tmp_path / name)
-    with pytest.raises(DataError, match="at least one clip"):
+        assert name in str(caught.value) and words in str(caught.value)
+    with pytest.raises(DataError):
         ClipDataset([], NAMES)
 
 
@@ -185,20 +186,25 @@ def test_no_path_leaves_the_root(tmp_path, name):
 
 
 def test_layout_errors(toy, tmp_path):
-    with pytest.raises(UnknownNameError, match="did you mean 'train'"):
+    with pytest.raises(UnknownNameError) as caught:
         open_dataset(toy, "training")
-    with pytest.raises(DataError, match="lacks category.txt, img, trainValTest"):
+    assert caught.value.subject == "training" and "'train'" in caught.value.remedy
+    assert set(caught.value.choices) == {"train", "val"}
+    with pytest.raises(DataError) as caught:
         open_dataset(tmp_path)
+    assert all(name in str(caught.value) for name in (str(tmp_path), "category.txt", "img", "trainValTest"))
 
 
 def test_a_clip_shorter_than_its_list_is_told(toy):
     record = Record("x", str(toy / "img" / "clip 0.mp4"), 0, 11)
-    with pytest.raises(VideoError, match="has 10 frames, the list announces 11"):
-        read_clip(record)
-    with pytest.raises(VideoError, match="has 10 frames"):
-        ClipDataset([record], NAMES, transform=SMALL)[0]
-    with pytest.raises(VideoError, match="has 10 frames"):
-        read_clip(Record("x", record.path, 0, None, offset=10))
+    for read in (
+        lambda: read_clip(record),
+        lambda: ClipDataset([record], NAMES, transform=SMALL)[0],
+        lambda: read_clip(Record("x", record.path, 0, None, offset=10)),
+    ):
+        with pytest.raises(VideoError) as caught:
+            read()
+        assert record.path in str(caught.value) and "10" in str(caught.value)  # how many there are
 
 
 def test_cached_and_decoded_items_agree(toy):
