@@ -26,7 +26,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ..foundation.devices import evaluating
-from ..foundation.errors import DivergedError, SettingError, missing_package
+from ..foundation.errors import DivergedError, FolderError, SettingError, missing_package
+from ..foundation.files import write_atomic
 from ..networks.backbones import sda_blocks
 from .resume import Run
 
@@ -147,7 +148,8 @@ def diverged(
 ) -> DivergedError:  # to be raised
     """The error for numbers that are not finite; the clips are written down, for there may be many."""
     if out is not None:
-        (out / "bad_batch.json").write_text(json.dumps({"what": what, "ids": ids, "step": step}))
+        with contextlib.suppress(FolderError):  # the clips are in the message too
+            write_atomic(out / "bad_batch.json", json.dumps({"what": what, "ids": ids, "step": step}))
     when = "" if step is None else f" at step {step}"
     remedy = "Lower the learning rate, set clip_grad, use precision fp32 or bf16, or look at these clips."
     text = f"The {what} is {value:g}{when} on the clips {', '.join(ids)}. {remedy}"
