@@ -124,7 +124,7 @@ def _flaw(data: Path, ids: list[str]) -> str:
         index = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
         check = index.pop("check", None)
         size, content = _content(data)
-    except (OSError, ValueError, AttributeError) as err:
+    except (OSError, ValueError, AttributeError, TypeError) as err:
         return f"it or its index cannot be read: {err}"
     if check is None:
         return "an earlier version wrote it without a digest"

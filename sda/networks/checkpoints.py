@@ -173,7 +173,8 @@ def _parse_card(text: str) -> ModelCard:
         raise DataError(f"unknown fields {sorted(extra)}")
     if written != class_hash(data["class_names"]):
         raise DataError("the class names were changed after it was saved")
-    for part in (data, data["options"], data.get("transform", {}), data.get("sampling", {})):
+    options = {name: data["options"][name] for name in ("split", "dropout") if name in data["options"]}
+    for part in (data, options, data.get("transform", {}), data.get("sampling", {})):
         _check_numbers(part)
     return ModelCard(**data)
 

@@ -377,12 +377,10 @@ def test_other_clips_are_another_run(tmp_path, changed):
 
     run(with_records(tmp_path), None)
     assert run(with_records(tmp_path), None).reused
-    for data, val in (
-        (with_records(tmp_path, **changed), None),
-        (with_records(tmp_path), with_records(tmp_path)),
-    ):
+    for given in (changed, {}):
+        data = with_records(tmp_path, **given)
         with pytest.raises(RunError) as caught:
-            run(data, val)
+            run(data, None if given else with_records(tmp_path))
         assert caught.value.subject == str(tmp_path / "run")
 
 
