@@ -28,7 +28,7 @@ from ..foundation.errors import FolderError, RunError
 from ..foundation.files import check_folder, disk_remedy, system_error, write_atomic
 from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
-from .config import TrainConfig
+from .config import TrainConfig, plain_settings
 from .optimiser import StepResult, TrainingStep, lr_factor, wide_type
 
 # %% ../../nbs/training/49_resume.ipynb #95c93db9
@@ -125,7 +125,7 @@ def run_identity(
 ) -> dict[str, Any]:  # as JSON would give it back
     """What must be equal for two runs to be the same run."""
     identity = dict(
-        config={k: v for k, v in dataclasses.asdict(config).items() if k not in _HARMLESS},
+        config={k: v for k, v in plain_settings(config).items() if k not in _HARMLESS},
         model=model.name,
         options={k: repr(v) for k, v in getattr(model, "options", {}).items()},
         clips=len(data),
@@ -133,6 +133,8 @@ def run_identity(
         validation_clips=_clips_digest(val_data),
         class_names=list(data.class_names),
     )
+    if (start := getattr(model, "start", None)) is not None:
+        identity["start"] = start.digest
     return json.loads(json.dumps(identity))
 
 # %% ../../nbs/training/49_resume.ipynb #d75cce79
@@ -168,7 +170,7 @@ def _check_same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None
         text = f"{out} holds another run ({'; '.join(found)}). Choose another folder, or {_AGAIN}."
         raise RunError(text, subject=str(out), remedy=f"Choose another folder, or {_AGAIN}.")
 
-# %% ../../nbs/training/49_resume.ipynb #7781104d
+# %% ../../nbs/training/49_resume.ipynb #4818e573
 def open_ended(
     config: dict[str, Any],  # settings of a run, by name
 ) -> bool:
