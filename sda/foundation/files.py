@@ -193,12 +193,13 @@ def check_folder(
     need: int = 0,  # bytes that must be free, for work whose size is known before
 ) -> Path:  # the folder
     """Make a folder and write a probe into it: FolderError now rather than after the work."""
+    import tempfile
+
     folder = Path(path)
-    probe = folder / f".probe-{os.getpid()}-{next(_drafts)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder, prefix=".probe-") as probe:  # leaves nothing, however we end
+            probe.write(b"x")
     except OSError as err:
         raise FolderError(
             f"nothing can be written into {folder} ({err.strerror or err})",

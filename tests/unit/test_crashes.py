@@ -69,7 +69,7 @@ def test_a_crash_at_every_call_changes_no_bit(tmp_path, monkeypatch):
 
 def test_a_lock_of_a_dead_process_is_taken_over(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(PowerCut):
-        Planted(patch, 2)  # the probe of the folder goes first, then the lock file would
+        Planted(patch, 1)  # before the lock file would go
         with lock(tmp_path, "testing"):
             pass
     assert (tmp_path / ".lock").exists()
