@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data.datasets import ClipDataset
+from ..data.transforms import mirror_notes
 from ..foundation.files import check_folder
 from ..foundation.runs import seed_everything
 from ..networks.backbones import VideoNet, create_model
@@ -63,7 +64,7 @@ class Train(Command):
             print(dry_run(c, model, data, val))
             return
         if first_process():
-            print(settings_text(c))
+            print(settings_text(c), *(mirror_notes(data.class_names) if c.flip else []), sep="\n")
         result = train(
             c, self.network(data.class_names), data, val, out, resume=self.resume == "auto", progress=progress
         )
