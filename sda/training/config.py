@@ -21,6 +21,7 @@ from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..foundation.errors import RunError, SettingError, UnknownNameError, nearest
 from ..foundation.files import write_atomic
+from ..foundation.reading import parse_yaml
 
 _log = logging.getLogger(__name__)
 
@@ -302,9 +303,9 @@ def load_config(
 ) -> TrainConfig:
     """Read a description; missing fields are those of the recipe that it names, or of `moves`."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as err:
-        raise SettingError(f"{path} is not YAML: {' '.join(str(err).split())}", subject=str(path)) from err
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    except ValueError as err:
+        raise SettingError(str(err), subject=str(path)) from err
     if not isinstance(values, dict):
         raise SettingError(f"{path}: expected lines of the form `setting: value`", subject=str(path))
     try:
