@@ -45,7 +45,8 @@ def _stamp(path: str) -> str:
     try:
         stats = [e.stat() for e in entries]
     except FileNotFoundError as err:
-        raise VideoError(f"{path} does not exist; check the list file and the root folder") from err
+        remedy = "give the path of a clip that is there, or make the lists again from those that are"
+        raise VideoError(f"{path} does not exist; {remedy}", subject=path, remedy=remedy) from err
     return f"{len(stats)} {sum(s.st_size for s in stats)} {max((s.st_mtime_ns for s in stats), default=0)}"
 
 # %% ../../nbs/data/41_datasets.ipynb #3579d957
