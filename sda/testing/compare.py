@@ -118,7 +118,7 @@ def actions(
     verbs: Predictions,  # of the verb run
     nouns: Predictions,  # of the noun run, on the same segments
 ) -> pd.DataFrame:  # a row for verb, noun and action: what, n, top1, top5
-    """Accuracy of EPIC-KITCHENS actions, from two runs; DataError where the kinds are exchanged or the same."""
+    """Accuracy of EPIC-KITCHENS actions, from two runs; DataError where these are not verbs and nouns."""
     check_kinds(verbs.class_names, nouns.class_names)
     order = _order(verbs, nouns)
     nouns = replace(nouns, ids=verbs.ids, logits=nouns.logits[order], labels=nouns.labels[order])

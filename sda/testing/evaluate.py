@@ -221,10 +221,14 @@ def who_answers(
     model: Any,  # network with a card
     file: str = "",  # name of its file, where it has one
 ) -> str:  # one sentence for people
-    """Which network answers, and what it knows: a clip of anything else gets one of its classes all the same."""
+    """Which network answers, and what it knows."""
     names = model.card.class_names
     kind = TRAINED_ON.get(class_hash(names), "")
-    known = f"{model.card.num_classes} classes" + (f" of {kind}" if kind else f" ({listed(names)})" * bool(names))
+    known = f"{model.card.num_classes} classes"
+    if kind:
+        known += f" of {kind}"
+    elif names:
+        known += f" ({listed(names)})"
     told = f"{model.name}{f' from {file}' if file else ''} knows {known} and no others"
     if not kind:
         return told

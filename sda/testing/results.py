@@ -53,7 +53,7 @@ def _apart(namesakes: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, An
     """Records with the same keys by what tells them apart, in words; only settings that all wrote count."""
     configs = [set(r["config"]) for r in namesakes if r.get("config")]
     compared = set.intersection(*configs) if configs else set()
-    hashes = [r["metrics"].get("class_hash") for r in namesakes]  # verbs and nouns of one folder are two tests
+    hashes = [r["metrics"].get("class_hash") for r in namesakes]  # verbs and nouns of a folder are two tests
     groups: dict[str, list[dict[str, Any]]] = {}
     for r, classes in zip(namesakes, hashes, strict=True):
         words = _settings(r, compared) | ({"classes": classes[:6]} if all(hashes) else {})
