@@ -85,7 +85,8 @@ def user_text(figure: Figure) -> None:
         if text not in numbers:
             text.set_parse_math(False)
             lacking = _lacking(text.get_text())
-            if lacking and (found := _font_with(lacking)):
+            found = _font_with(lacking) if lacking else None
+            if found and found not in text.get_fontfamily():
                 text.set_fontfamily([*text.get_fontfamily(), found])
 
 

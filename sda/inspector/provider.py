@@ -483,7 +483,11 @@ def _is_plain(root: Path) -> bool:
 
 def _unlabelled(root: Path, model: VideoNet, reader: ClipReader, left_out: dict[str, str]) -> ClipDataset:
     """The videos and folders of frames below a folder; those that cannot be read are left out, and named."""
-    names = model.card.class_names if getattr(model, "card", None) else [f"class {k}" for k in range(1000)]
+    names = (
+        model.card.class_names
+        if getattr(model, "card", None)
+        else [f"class {k}" for k in range(model.num_classes)]
+    )
     records = []
     for path in find_clips(root):
         name = path.relative_to(root).as_posix() if path != root else root.name

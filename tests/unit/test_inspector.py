@@ -472,7 +472,9 @@ def test_visitors_choose_among_offers_and_reach_no_path(monkeypatch, tmp_path):
     ]
     assert str(ROOT) not in payload.decode() and not any(str(ROOT) in value for value in values)
     view.say(f"there is no file {FOLDER}/img/x.mp4", error=True)
-    assert "x.mp4" in view.shown["status"].value and "/img" not in view.shown["status"].value
+    assert "x.mp4" in view.shown["status"].value and str(ROOT) not in view.shown["status"].value
+    view.say("/srv/secret/x.mp4 cannot be read", error=True)
+    assert ">x.mp4 cannot" in view.shown["status"].value
     content = FILE.read_bytes()
     monkeypatch.setattr("sda.inspector.provider.MAX_UPLOADS", 2 * len(content) - 1)
     for name, refused in (("1.mp4", False), ("2.mp4", True)):
