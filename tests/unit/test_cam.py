@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sda.explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, shared_top
+from sda.foundation.errors import MissingPackageError, SettingError, UnknownNameError
 from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model
 
@@ -256,16 +257,19 @@ def test_layers_of_a_large_network():
 
 def test_wrong_names_are_explained(clip):
     model = make()
-    with pytest.raises(ValueError, match="'layer4'"):
+    with pytest.raises(UnknownNameError) as error:
         clip_cam(model, clip, layer="layer_4")
-    with pytest.raises(ValueError, match="no single map per frame"):
+    assert error.value.subject == "layer_4" and "'layer4'" in error.value.remedy
+    with pytest.raises(SettingError) as error:
         clip_cam(model, clip, layer="fc")
+    assert error.value.subject == "fc"
     with pytest.raises(ValueError, match="no class names"):
         clip_cam(model, clip, "jumping")
     names = ["walking"] + ["x"] * 19
-    with pytest.raises(ValueError, match="'walking'"):
+    with pytest.raises(UnknownNameError) as error:
         clip_cam(model, clip, "walkin", class_names=names)
-    with pytest.raises(ValueError, match="clip_cams"):
+    assert error.value.choices == tuple(names) and "'walking'" in error.value.remedy
+    with pytest.raises(SettingError, match="clip_cams"):
         clip_cam(model, clip[None])
     with pytest.raises(ValueError, match="not finite"):
         clip_cam(model, clip * float("nan"))
@@ -273,5 +277,6 @@ def test_wrong_names_are_explained(clip):
 
 def test_missing_package_names_the_install_line(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    with pytest.raises(ImportError, match="pip install grad-cam"):
+    with pytest.raises(MissingPackageError) as error:
         clip_cam(make(), clip)
+    assert error.value.subject == "grad-cam" and "pip install grad-cam" in error.value.remedy

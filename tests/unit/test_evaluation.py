@@ -152,12 +152,13 @@ def test_a_file_of_other_scores_or_none_at_all_is_named(tmp_path):
     }.items():
         (tmp_path / name).write_bytes(data)
     for name in ("cut.npz", "hole.npz", "none.npz", "array.npz"):
-        with pytest.raises(DataError, match="holds no predictions") as error:
+        with pytest.raises(DataError) as error:
             Predictions.load(tmp_path / name)
         assert error.value.subject == str(tmp_path / name) and "sda test --out" in error.value.remedy
-    for name, words in (("twice.npz", "occurs twice"), ("words.npz", "invalid literal")):
-        with pytest.raises(DataError, match=f"{name}: .*{words}"):
+    for name in ("twice.npz", "words.npz"):
+        with pytest.raises(DataError) as error:
             Predictions.load(tmp_path / name)
+        assert error.value.subject == str(tmp_path / name)
 
 
 def test_the_interval_of_an_accuracy_is_wilsons():

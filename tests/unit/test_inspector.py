@@ -20,7 +20,7 @@ from sda.data.datasets import open_dataset
 from sda.explaining.checks import CheckInput, CheckResult, FaithfulnessReport, check_steps
 from sda.explaining.trace import Trace
 from sda.figures.style import to_png
-from sda.foundation.errors import SettingError, UnknownNameError, VideoError
+from sda.foundation.errors import FolderError, SettingError, UnknownNameError, VideoError
 from sda.inspector import Inspector, InspectorState, clip_table, find_clips, inspect_folder
 from sda.inspector.figures import PANELS, draw
 from sda.inspector.provider import MAX_UPLOAD, ModelProvider
@@ -335,8 +335,9 @@ def test_a_map_judged_in_place_of_another_says_so(opened, monkeypatch):
         assert ("maps of layercam: those of occlusion" in words) == of_maps, question
     named = judged.table().query("check in ('space', 'frames')").what
     assert set(named) == {"map of layercam", "the centre"}
-    with pytest.raises(ValueError, match="unknown method 'layercan': did you mean 'layercam'"):
+    with pytest.raises(UnknownNameError) as error:
         list(opened.provider.trust(inspector.table.video, 3, "layer2", "layercan"))
+    assert error.value.subject == "layercan" and "'layercam'" in error.value.remedy
     clips = torch.stack([opened.provider.seen(i).clip for i in inspector.table.video[:3]])
     _, report = next(check_steps(CheckInput(opened.provider.model, clips, [0, 1, 2])))
     assert "give trace=" in report.missing["selection"]
@@ -632,8 +633,11 @@ def test_a_bad_upload_is_refused_in_words(light, name, content, words):
 
 
 def test_errors_are_words_in_the_panel_and_raised_when_strict(ins):
-    with pytest.raises(ValueError, match="nearest"):
+    with pytest.raises(UnknownNameError) as error:
         ins.view.controls["clip_id"].value = "test_0000_swings.mp4"
+    assert error.value.subject == "test_0000_swings.mp4" and set(error.value.choices) == set(
+        ins.provider.ids()
+    )
     assert "nearest: test_0000_swing.mp4" in ins.view.shown["status"].value
     ins.strict = False
     ins.view.controls["overlay"].value = "Grad-CAM"
@@ -649,16 +653,19 @@ def test_words_are_never_markup(light):
 
 
 def test_bad_settings(ins, tmp_path):
-    with pytest.raises(UnknownNameError, match="'layer4'"):
+    with pytest.raises(UnknownNameError) as error:
         Inspector(ins.provider, InspectorState(overlay="Grad-CAM", layer="layer9")).figure("strip")
+    assert error.value.subject == "layer9" and "layer4" in error.value.choices
     with pytest.raises(TraitError):
         ins.state.weights = [0, 0, 0, 0]
-    with pytest.raises(ValueError, match="did you mean .layer3"):
+    with pytest.raises(UnknownNameError) as error:
         ins.provider.intervene([ins.state.clip_id], "layr3", "uniform", [1] * 4, "")
+    assert error.value.subject == "layr3" and "layer3" in error.value.remedy
     file = tmp_path / "a file"
     file.write_text("")
-    with pytest.raises(Exception, match="another folder"):
+    with pytest.raises(FolderError) as error:
         ins.save(file / "below")
+    assert error.value.subject == str(file / "below") and error.value.remedy
 
 
 def test_a_clip_that_cannot_be_decoded_is_words_in_the_panel(opened, tmp_path):
