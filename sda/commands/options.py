@@ -64,7 +64,7 @@ _ELSEWHERE = {
     "num_classes": "the dataset's category.txt says how many classes there are",
     "num_frames": "use --num-frames",
     "dropout": "use --dropout",
-    "pretrained": "use --pretrained or --no-pretrained",
+    "pretrained": "use --pretrained, --pretrained FILE or --no-pretrained",
 }
 
 

@@ -22,6 +22,7 @@ BY_HAND = {"__init__.py", "__main__.py", *(f"{c}/__init__.py" for c in CHAPTERS)
 PLAIN = (
     "foundation/",
     "networks/fast.py",
+    "networks/weights.py",
     "methods/ops.py",
     "figures/style.py",
     "figures/training.py",
