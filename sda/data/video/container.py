@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-_TAIL = 4096  # bytes of nothing but zeros at the end: a download had reserved the space and stopped
+_TAIL = 512  # bytes of nothing but zeros at the end: a download had reserved the space and stopped
 
 
 def cut_short(
