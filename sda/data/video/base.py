@@ -335,7 +335,7 @@ def shown_frames(box: Any, stream: Any, front: tuple[int, int] | None = None) ->
         try:
             found = packet.decode()
         except av.FFmpegError:
-            if begun:
+            if begun and packet.size > _PLACEHOLDER:
                 raise
         for frame in found:
             begun = True
