@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .annotations.base import outside
 from .lists import Record, fault, has_offsets, numbered_lines, parse_line, read_classes
+from .transforms import mirror_notes
 from .video import open_video
 from ..foundation.errors import DataError, VideoError, listed
 from ..foundation.files import write_atomic
@@ -204,9 +205,10 @@ def check_dataset(
     img = root / "img"
     names = read_classes(root / "category.txt")
     report = CheckReport(str(root), len(names))
+    report.notes += [*_recount(root, len(names), report), *mirror_notes(names)]
     files = {split: root / "trainValTest" / f"{split}.txt" for split in ("train", "val", "test")}
     if not any(path.exists() for path in files.values()):
-        raise fault(root, "has no trainValTest/*.txt", "Write them with `write_dataset`.")
+        raise fault(root, "has no trainValTest/*.txt", "Write them with `sda data make`.")
     there = {split: path for split, path in files.items() if path.exists() and path.read_bytes().strip()}
     lists = {split: numbered_lines(path) for split, path in there.items()}
     offsets = {split: has_offsets([line for _, line in lines], img) for split, lines in lists.items()}
@@ -231,6 +233,26 @@ def _paths(lines: Iterable[tuple[str, bool]]) -> list[str]:
         with suppress(DataError):
             found.append(parse_line(line, offsets).path)
     return found
+
+
+def _recount(root: Path, classes: int, report: CheckReport) -> list[str]:
+    """Compare the number of classes with the one written: one line more shifts the labels behind it."""
+    file = root / "lists.json"
+    if not file.exists():
+        return []
+    try:
+        wrote = int(json.loads(file.read_text(encoding="utf-8"))["classes"])
+    except (ValueError, TypeError, KeyError) as err:
+        raise fault(
+            file, f"does not say how many classes there are ({err})", "Make the lists again."
+        ) from err
+    if wrote == classes:
+        return []
+    detail = f"category.txt has {classes} classes, the lists were written for {wrote}: make them again"
+    report.problems.append(
+        {"split": "category", "line": "1", "reason": "class count wrong", "detail": detail}
+    )
+    return [detail]
 
 
 def _absent(split: str, names: Sequence[str], labels: set[int]) -> list[str]:
