@@ -1,4 +1,4 @@
-"""A clip has one length through every door, the frames that decode and are shown; truncation is still told."""
+"""A clip has one length through every door: the frames that decode and are shown. Truncation is told."""
 
 import contextlib
 import os

@@ -475,7 +475,10 @@ def facts_of(box: Any, path: Path) -> Facts:
 @cached_by_file(4096)  # a file that had to be decoded is not decoded again in every epoch
 def _scan(path: Path) -> Facts:
     """Facts of a file as of its last change."""
+    from sda.data.video.mp4 import check_index  # that room needs this one
+
     av = import_av()
+    check_index(path)
     try:
         with open_container(path) as box:
             return facts_of(box, path)
