@@ -50,7 +50,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".3g2",
     ".mts", ".m2ts", ".m2t", ".ts", ".mod", ".tod", ".vob", ".asf", ".ogv", ".divx", ".qt", ".dv", ".mxf",
-    ".m2v", ".mpv", ".f4v", ".gif", ".h264", ".264", ".hevc", ".265", ".mjpeg", ".mjpg", ".ivf", ".obu", ".nut",
+    ".m2v", ".mpv", ".f4v", ".gif", ".h264", ".264", ".hevc", ".265", ".mjpeg", ".mjpg", ".ivf", ".nut",
 )  # fmt: skip
 
 _drafts = itertools.count()  # threads of one process write under different names

@@ -49,7 +49,7 @@ class DecordVideo(Video):
         try:
             import decord
         except ImportError as err:
-            raise missing_package("decord", "backend='decord'", "pip install decord") from err
+            raise missing_package("decord", "backend='decord'", "decord") from err
         height, width = (-1, -1) if self.size == self.full_size else self.size  # as shown, not as stored
         try:
             return decord.VideoReader(os.path.abspath(self.path), width=width, height=height, num_threads=1)
