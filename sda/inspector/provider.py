@@ -115,6 +115,9 @@ _STARTS = (
     (0, b"\0\0\1\xba", ".mpg"),
     (0, b"\0\0\1\xb3", ".mpg"),
     (8, b"AVI ", ".avi"),
+    (0, b"FLV\x01", ".flv"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", ".wmv"),
+    (0, b"OggS", ".ogv"),
     *((4, word, ".mp4") for word in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")),
 )
 
@@ -122,7 +125,7 @@ _STARTS = (
 def video_suffix(
     name: str,  # as the person calls the file; for messages only
     content: bytes,  # the file
-) -> str:  # ".mp4", ".mkv", ".avi" or ".mpg"; ValueError for anything else
+) -> str:  # e.g. ".mp4", ".mkv" or ".ts"; SettingError for anything else
     """What kind of video these bytes are."""
     if len(content) > MAX_UPLOAD:
         raise SettingError(
@@ -132,7 +135,15 @@ def video_suffix(
     for offset, start, suffix in _STARTS:
         if content[offset : offset + len(start)] == start:
             return suffix
-    raise SettingError(f"{name} is not a video (mp4, mov, mkv, webm, avi or mpg), whatever its name says")
+    for before, suffix in (
+        (0, ".ts"),
+        (4, ".m2ts"),
+    ):  # packets of 188 bytes; camcorders put a clock before each
+        if content[before : before + 1] == content[188 + 2 * before :][:1] == b"\x47":
+            return suffix
+    raise SettingError(
+        f"{name} is not a video (mp4, mov, mkv, webm, avi, mpg, mts ...), whatever its name says"
+    )
 
 
 class Remembered:
@@ -183,15 +194,13 @@ class Clips:
         """A file, a folder of frames, or all clips below a folder, no true class known; id of the first."""
         found = find_clips(Path(path).expanduser())
         ids = []
-        problems = []
         for one in found:
             try:
                 ids.append(self._add(one))
             except (VideoError, OSError, ValueError) as err:
-                problems.append(err)
+                if one == found[-1] and not ids:
+                    raise
                 log.warning("%s is left out: %s", one, err)
-        if not ids:
-            raise problems[0]
         return ids[0]
 
     def _add(self, path: Path) -> str:
