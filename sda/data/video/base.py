@@ -248,7 +248,7 @@ def check_complete(
     """A file cut short keeps its header: compare what it announces with what is there.
 
     Headers count wrongly, and what was trimmed away stays counted; so where the outermost parts of the file
-    tell where it ends (`cut` is not None), they decide.
+    tell whether it is whole (`cut` is not None), they decide.
     """
     if cut is False or (cut and announced and packets >= announced):
         return
