@@ -238,6 +238,19 @@ def _fit(run: Run) -> Iterator[None]:
         yield
 
 # %% ../../nbs/training/51_trainer.ipynb #c9bc2f32
+def _told(run: Run) -> dict[str, Any]:
+    """What a card says about the clips of a run."""
+    data, val = run.train_data, run.val_data
+    told = dict(
+        dataset=getattr(data, "source", "") or getattr(data, "name", ""),
+        split=getattr(data, "split", ""),
+        train_clips=len(data),
+        validated_on=getattr(val, "split", ""),
+        val_clips=0 if val is None else len(val),
+    )
+    return {name: value for name, value in told.items() if value}
+
+
 def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
     """What a model file says about itself: enough to predict a video with it."""
     data = run.train_data if run.val_data is None else run.val_data
@@ -247,6 +260,7 @@ def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
         data.class_names,
         recipe=plain_settings(run.config),
         metrics=metrics,
+        data=_told(run),
         transform=run.config.transform().to_dict() if from_files else {},
         sampling=run.config.sampling().to_dict() if from_files else {},
     )
