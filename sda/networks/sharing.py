@@ -26,6 +26,8 @@ def _hub() -> Any:
     """The package that speaks with the hub."""
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors  # neither is there by itself
     except ImportError as err:
         what = "networks on the Hugging Face Hub"
         raise missing_package("huggingface_hub", what, "pip install huggingface_hub") from err

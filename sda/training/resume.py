@@ -99,7 +99,13 @@ class RunState:
         return found | dict(epoch=row["epoch"], best_epoch=self.best_epoch, best_val_top1=max(self.best, 0.0))
 
 # %% ../../nbs/training/49_resume.ipynb #06be6dc1
-_HARMLESS = ("num_workers", "save_every", "keep_states", "tensorboard")  # settings that change no result
+_HARMLESS = (
+    "num_workers",
+    "save_every",
+    "keep_states",
+    "tensorboard",
+    "track",
+)  # settings that change no result
 
 
 def _clips_digest(data: Any) -> str:
