@@ -97,6 +97,8 @@ class Hub:
 
 def hub(monkeypatch, **options):
     import huggingface_hub
+    import huggingface_hub.constants
+    import huggingface_hub.errors
 
     fake = Hub(huggingface_hub, **options)
     monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
