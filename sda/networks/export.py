@@ -97,7 +97,7 @@ def _need(to: str) -> None:
         try:
             __import__(package)
         except ImportError as err:
-            raise missing_package(package, "files for ONNX", 'pip install "sda-workbench[export]"') from err
+            raise missing_package(package, "files for ONNX", "export") from err
 
 
 def difference(

@@ -155,7 +155,7 @@ def evaluate(
 ) -> Predictions:
     """Logits of every view of every clip; several processes share the clips and all get all scores."""
     if not len(dataset):
-        raise RunError("There are no clips to test: check the list file.")
+        raise RunError("There are no clips to test.", remedy="Name a split that has clips, or give clips.")
     names = list(dataset.class_names)
     if not allow_other_classes:
         _check_classes(model, names)
