@@ -305,7 +305,7 @@ class _Screen:
             import ipywidgets
             from IPython.display import display
         except ImportError as err:
-            raise missing_package("ipywidgets", "the live plot", "pip install ipywidgets") from err
+            raise missing_package("ipywidgets", "the live plot", "notebook") from err
         self.image = ipywidgets.Image(value=png, format="png")
         self.place = display(self.image, display_id=True)
 
@@ -427,7 +427,7 @@ class TensorBoard(Callback):
         try:
             import torch.utils.tensorboard  # noqa: F401
         except ImportError as err:
-            raise missing_package("tensorboard", "TensorBoard files", "pip install tensorboard") from err
+            raise missing_package("tensorboard", "TensorBoard files", "track") from err
         self.folder = Path(folder)
         self.clips = clips
         self._tracker: Any = None
