@@ -16,7 +16,7 @@ from sda.data.extract import extract
 from sda.data.lists import Record, read_list
 from sda.data.make import make_dataset
 from sda.data.video import FolderVideo, open_video, scan
-from sda.foundation.errors import VideoError
+from sda.foundation.errors import UnknownNameError, VideoError
 
 av = pytest.importorskip("av")
 pytest.importorskip("decord")
@@ -286,3 +286,47 @@ def test_offsets_need_frames_numbered_from_the_beginning(tmp_path):
     assert error.value.subject == record.path and error.value.remedy
     assert open_record(record, start=100)[1] == 8
     assert open_record(Record("f", record.path, 0))[1] == 40
+
+
+@pytest.fixture(scope="module")
+def one_damaged(tmp_path_factory):
+    """A dataset of seven clips; one has a hole in its middle."""
+    root = tmp_path_factory.mktemp("damaged")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
+    whole = save(root / "whole.mp4", noise).read_bytes()
+    hole = bytearray(whole)
+    hole[len(hole) // 2 : len(hole) // 2 + 20_000] = bytes(20_000)
+    for n in range(7):
+        path = root / "clips" / "ab"[n % 2] / f"{n}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(hole if n == 3 else whole)
+    names = [f"{'ab'[n % 2]}/{n}.mp4" for n in range(7)]
+    set_ = root / "set"
+    (set_ / "trainValTest").mkdir(parents=True)
+    (set_ / "img").symlink_to(root / "clips", True)
+    (set_ / "category.txt").write_text("a\nb\n")
+    lines = [f"{name} 40 {n % 2}\n" for n, name in enumerate(names)]
+    (set_ / "trainValTest" / "train.txt").write_text("".join(lines[:5]))
+    (set_ / "trainValTest" / "val.txt").write_text("".join(lines[5:]))
+    return set_
+
+
+def test_a_damaged_clip_stops_a_training_by_name_or_is_left_out_and_listed(one_damaged, tmp_path):
+    from sda.data.datasets import open_dataset
+    from sda.data.sampling import Sampling
+    from sda.training.config import recipe
+    from sda.training.trainer import train
+
+    few = Sampling(num_frames=8)
+    config = recipe("moves", epochs=1, batch_size=4, size=32, resize=32, num_frames=8, device="cpu")
+    val = open_dataset(one_damaged, "val", few, progress=False)
+    data = open_dataset(one_damaged, "train", few, progress=False)
+    with pytest.raises(VideoError, match=re.escape("3.mp4")):
+        train(config, "sda_tsn_tiny", data, val, tmp_path / "stops", progress=False)
+    data = open_dataset(one_damaged, "train", few, progress=False, on_bad_clip="skip")
+    assert [r.id for r in data.records] == ["a/0.mp4", "b/1.mp4", "a/2.mp4", "a/4.mp4"]
+    assert list(data.left_out) == ["b/3.mp4"] and "3.mp4" in data.left_out["b/3.mp4"]
+    found = train(config, "sda_tsn_tiny", data, val, tmp_path / "skips", progress=False)
+    assert found.record["clips"] == 4
+    with pytest.raises(UnknownNameError):
+        open_dataset(one_damaged, "train", on_bad_clip="replace")
