@@ -271,7 +271,7 @@ def load_state(
         reason = str(err).partition("\n")[0].partition(". ")[0]  # the rest of torch's words is of no help
         text = f"{path} is not a readable training state ({reason}). {remedy}."
         raise RunError(text, subject=str(path), choices=older, remedy=remedy) from err
-    if not _goes_on(state["identity"], identity, state["progress"]["epoch"]):
+    if not _goes_on(state["identity"], identity, state["progress"].get("epoch", 0)):
         _check_same_run(state["identity"], identity, path.parent)
     return state
 
