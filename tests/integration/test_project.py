@@ -23,6 +23,8 @@ PLAIN = (
     "foundation/",
     "networks/fast.py",
     "networks/weights.py",
+    "networks/sharing.py",
+    "networks/export.py",
     "methods/ops.py",
     "data/video/container.py",
     "data/video/mp4.py",

@@ -11,15 +11,15 @@ from sda.data.datasets import open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.explaining.answers import logits_of
-from sda.explaining.cam import cam_layers, clip_cams, gate_maps
+from sda.explaining.cam import clip_cams, gate_maps
 from sda.explaining.effects import attribute
-from sda.explaining.faithfulness import norm_maps, reinitialised
+from sda.explaining.faithfulness import reinitialised
 from sda.explaining.interventions import drop, force, from_clip, keep, set_weights, temperature, uniform
 from sda.explaining.trace import trace_clips
 from sda.foundation.devices import device_of, dtype_of, place_model
 from sda.networks.backbones import list_models
 from sda.networks.checkpoints import load_model
-from sda.testing.evaluate import evaluate, predict, slide
+from sda.testing.evaluate import evaluate, predict
 
 CUDA = torch.device("cuda")
 VIDEO = SAMPLE_CLIPS / "img/test_0000_rightward.mp4"
@@ -34,7 +34,7 @@ def cuda(monkeypatch):
 @pytest.fixture
 def net(monkeypatch):
     """The network that ships, moved to the device in half precision: what forgets either is found."""
-    model = load_model(DEFAULT_MODEL)
+    model = place_model(load_model(DEFAULT_MODEL), "cpu", "bf16")
     with fake_cuda(monkeypatch):
         yield place_model(model, CUDA, "bf16")
 
@@ -85,13 +85,12 @@ def test_a_forward_pass_of_training_with_clips_of_another_length(monkeypatch):
 
 def test_a_test_and_a_prediction(net, data):
     assert evaluate(net, data, batch_size=2, progress=False).logits.shape == (2, 1, 20)
-    assert len(predict([VIDEO, VIDEO], net, top=3)) == 6
-    assert set(slide(VIDEO, net, length=24)["class"]) <= set(net.card.class_names)
+    assert len(predict(VIDEO, net, top=3)) == 3
 
 
-def test_a_trace_and_interventions(net, data, clips):
-    trace = trace_clips(net, data, responses=True)
-    assert trace.weights.shape == (2, 4, 4) and trace.responses
+def test_a_trace_and_interventions(net, clips):
+    trace = trace_clips(net, clips[:1], responses=True)
+    assert trace.weights.shape == (1, 4, 4) and trace.responses
     changes = [
         drop("LT"),
         keep("S122", "LS"),
@@ -101,8 +100,7 @@ def test_a_trace_and_interventions(net, data, clips):
         temperature(2.0),
         from_clip(trace, trace.videos[0]),
     ]
-    for these in (changes, [change.random(0) for change in changes]):
-        assert logits_of(net, clips, *these).shape == (2, 20)
+    assert logits_of(net, clips, *changes, drop("S122").random(0)).shape == (2, 20)
 
 
 def test_effects(net, clips):
@@ -112,9 +110,7 @@ def test_effects(net, clips):
 
 def test_maps(net, clips):
     assert len(clip_cams(net, clips[:1, :1], method="occlusion")) == 1
-    assert norm_maps(net, clips).shape[:2] == (2, 8)
     assert len(gate_maps(net, clips[0])) == 4
-    assert len(cam_layers(net))
 
 
 def test_a_copy_with_other_weights_stands_beside_the_network(net):
