@@ -17,6 +17,7 @@ import numpy as np
 
 from ..foundation.errors import DataError
 from ..foundation.files import write_atomic
+from ..foundation.reading import read_arrays, read_json
 
 # %% ../../nbs/data/33_lists.ipynb #7deb359c
 def fault(where: object, what: str, remedy: str) -> DataError:
@@ -190,10 +191,7 @@ def read_groups(
     file = Path(folder) / "groups.json"
     if not file.exists():
         return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise DataError(f"{file} is not readable JSON ({err})", subject=str(file), remedy=_GROUPS) from err
+    found = read_json(file, _GROUPS)
     names = read_classes(Path(folder) / "category.txt")
     for attribute, groups in found.items() if isinstance(found, dict) else [("", found)]:
         if not isinstance(groups, dict) or not all(isinstance(group, str) for group in groups.values()):
@@ -249,15 +247,15 @@ def read_masks(
     wanted = {Path(i).with_suffix("").as_posix(): i for i in ids}
     found: dict[str, dict[str, np.ndarray]] = {}
     for file in files:
-        with np.load(file, allow_pickle=False) as stored:
-            kinds = {name: stored[name] for name in stored.files if stored[name].dtype == np.uint8}
-            for row, name in enumerate(map(str, stored["ids"])):
-                if name not in wanted:
-                    continue
-                for kind, packed in kinds.items():
-                    bits = np.unpackbits(packed[row], axis=-1).astype(bool)
-                    side = math.isqrt(bits.shape[-1])
-                    found.setdefault(kind, {})[wanted[name]] = bits.reshape(-1, side, side)
+        stored = read_arrays(file)
+        kinds = {name: array for name, array in stored.items() if array.dtype == np.uint8}
+        for row, name in enumerate(map(str, stored["ids"])):
+            if name not in wanted:
+                continue
+            for kind, packed in kinds.items():
+                bits = np.unpackbits(packed[row], axis=-1).astype(bool)
+                side = math.isqrt(bits.shape[-1])
+                found.setdefault(kind, {})[wanted[name]] = bits.reshape(-1, side, side)
     known = next(iter(found.values()), {})
     if missing := [i for i in wanted.values() if i not in known]:
         raise DataError(
