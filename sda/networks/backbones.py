@@ -223,7 +223,7 @@ class VideoNet(nn.Module):
             self.add_module(name, Stage(*(bottleneck(site, places(site)) for site in sites)))
         channels = backbone.widths[-1] * bottleneck.expansion
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc: Any = nn.Linear(channels, num_classes)
         nn.init.normal_(self.fc.weight, std=0.001)
         nn.init.zeros_(self.fc.bias)
 

@@ -198,7 +198,7 @@ class FrameNet(VideoNet):
     ):
         nn.Module.__init__(self)
         self.identify(num_classes, num_frames)
-        self.fc: nn.Module = nn.Identity()
+        self.fc = nn.Identity()
         if classifier is not None:
             self.fc = model.get_submodule(classifier)
             _exchange(model, classifier, nn.Identity())
@@ -469,7 +469,8 @@ def insert_sda(
         raise SettingError(f"num_frames must be at least 1, got {num_frames}")
     if _is_resnet(model):
         _check_resnet(model)
-        classes = model.get_submodule("fc").out_features
+        fc: Any = model.get_submodule("fc")
+        classes: int = fc.out_features
     else:
         classes = _look(model)[1].shape[1]
     name = f"sda_{'tsm' if shift else 'tsn'}_{backbone_name(model, classes)}"
