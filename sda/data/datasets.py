@@ -12,23 +12,27 @@ import json
 import logging
 import math
 import os
-import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .check import Look, look_at
 from .clips import ClipReader, LoadedClip, open_record
 from .lists import Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
+from .video import open_video
+from ..foundation.errors import DataError, FolderError, RunError, SettingError, VideoError, unknown_name
+from ..foundation.files import cached_by_file, digest, write_atomic
+from ..foundation.processes import follow_parent, lost_worker
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
@@ -54,10 +58,10 @@ def cache_key(
 ) -> str:  # 16 hexadecimal digits
     """A name for the decoded form of exactly these clips: any change of list or files is another."""
     told = sorted((option, value) for option, value in options.items() if value is not None)
-    digest = hashlib.sha256(f"2 {told}\n".encode())
+    found = hashlib.sha256(f"2 {told}\n".encode())
     for r in records:
-        digest.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
-    return digest.hexdigest()[:16]
+        found.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
+    return found.hexdigest()[:16]
 
 # %% ../../nbs/data/41_datasets.ipynb #c52514b9
 _HEADER = 128  # bytes of a .npy header, whatever the number of bytes that follow
@@ -101,6 +105,40 @@ def _write_frames(file, records: list[Record], options: dict, progress: bool) ->
                 bar.update()
     return {"shapes": shapes, "times": seconds}
 
+# %% ../../nbs/data/41_datasets.ipynb #2aa401ae
+@cached_by_file(64)
+def _content(path: Path) -> tuple[int, str]:
+    """Bytes and digest of a file, read once until it changes: over checksums of blocks, which are quick."""
+    sums = []
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            sums.append(zlib.crc32(block))
+        return file.tell(), digest(json.dumps(sums), digits=64)
+
+
+def _sealed(index: dict) -> str:
+    """An index with a digest of itself."""
+    return json.dumps(index | {"check": digest(json.dumps(index, sort_keys=True))})
+
+
+def _flaw(data: Path, ids: list[str]) -> str:
+    """What is wrong with a cache and its index; empty where nothing is."""
+    try:
+        index = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
+        check = index.pop("check", None)
+        size, content = _content(data)
+    except (OSError, ValueError, AttributeError, TypeError) as err:
+        return f"it or its index cannot be read: {err}"
+    if check is None:
+        return "an earlier version wrote it without a digest"
+    if check != digest(json.dumps(index, sort_keys=True)):
+        return "its index was changed"
+    if index["ids"] != ids:
+        return "its index names other clips"
+    if size != index["size"]:
+        return f"it has {size} bytes instead of {index['size']}"
+    return "" if content == index["digest"] else "its bytes were changed"
+
 # %% ../../nbs/data/41_datasets.ipynb #aebdbdca
 def build_cache(
     records: list[Record],  # Clips to decode whole
@@ -108,35 +146,27 @@ def build_cache(
     progress: bool = True,  # Show a progress bar
     **options,  # Of `open_video`
 ) -> Path:  # The .npy of all bytes; its index lies beside it as .json
-    """Decode every clip once; a cache is there complete or not at all, and an existing one is reused."""
-    folder = Path(folder)
-    key = cache_key(records, options)
-    data = folder / f"{key}.npy"
-    index = folder / f"{key}.json"
-    if data.is_file() and index.is_file():
-        return data
+    """Decode every clip once; a cache is there complete or not at all, and one that holds is reused."""
+    data = Path(folder) / f"{cache_key(records, options)}.npy"
+    index: dict[str, Any] = {"ids": [r.id for r in records]}
+    if data.exists():
+        flaw = _flaw(data, index["ids"])
+        if not flaw:
+            return data
+        _log.warning("the cache %s is not used (%s): its clips are decoded again", data, flaw)
+
+    def write(file: BinaryIO) -> None:
+        file.write(bytes(_HEADER))
+        index.update(_write_frames(file, records, options, progress))
+        _write_header(file)
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise VideoError(f"{folder} cannot be made ({err.strerror}); set cache=PATH") from err
-    part, index_part = (folder / f"{key}.{os.getpid()}.{kind}" for kind in ("part", "index"))
-    try:
-        with part.open("wb") as file:
-            file.write(bytes(_HEADER))
-            index_of = _write_frames(file, records, options, progress)
-            _write_header(file)
-        index_part.write_text(json.dumps({"ids": [r.id for r in records]} | index_of))
-        os.replace(part, data)
-        os.replace(index_part, index)
-    except OSError as err:
-        free = shutil.disk_usage(folder).free / 1e9
-        raise VideoError(
-            f"the cache in {folder} could not be written ({err.strerror}, {free:.1f} GB free); "
-            "make room, set cache=PATH or cache=False"
-        ) from err
-    finally:
-        for half in (part, index_part):
-            half.unlink(missing_ok=True)
+        write_atomic(data, write)
+        index["size"], index["digest"] = _content(data)
+        write_atomic(data.with_suffix(".json"), _sealed(index))
+    except FolderError as err:
+        remedy = f"{err.remedy}, or do without a cache (cache=False, --cache no)"
+        raise FolderError(f"no cache can be made: {err}", subject=str(data.parent), remedy=remedy) from err
     _log.info("decoded %d clips into the cache", len(records))
     return data
 
@@ -229,6 +259,7 @@ class ClipDataset(Dataset):
         split: str = "",  # List in trainValTest/ that the records come from; empty for records of your own
         groups: dict[str, dict[str, str]]
         | None = None,  # Attribute -> class name -> group, see `read_groups`
+        left_out: dict[str, str] | None = None,  # Clips of the list that are not here, and why
         **options,  # Of `open_video`; `short_side=None` reads frames as large as they are
     ):
         self.records = _some(records)
@@ -239,6 +270,7 @@ class ClipDataset(Dataset):
         self.source = source
         self.split = split
         self.groups = groups or {}
+        self.left_out = left_out or {}
         self.reader = ClipReader(transform, sampling, class_names, train, **options)
         self.train = train
         self.sampling = self.reader.sampling
@@ -258,7 +290,8 @@ class ClipDataset(Dataset):
         kind = _kind(self.split, self.train)
         source = f" ({self.source})" if self.source else ""
         of = f"{len(self)} {kind} clips of {len(self.class_names)} classes{source}"
-        return f"{of}, {self.sampling.num_frames} frames each"
+        lost = f" ({len(self.left_out)} more are left out)" if self.left_out else ""
+        return f"{of}, {self.sampling.num_frames} frames each{lost}"
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next random choices those of this epoch; `clip_loader` does so in every worker."""
@@ -301,6 +334,37 @@ def decoded_size(
     height, width = open_record(data.records[0], **data.reader.options)[0].size
     return sum(counts) * height * width * 3
 
+# %% ../../nbs/data/41_datasets.ipynb #75b13fd5
+def readable(
+    records: list[Record],  # Clips of a list
+    options: dict[str, Any],  # Of `open_video`
+    progress: bool = True,  # Show a bar
+    workers: int = 0,  # Clips decoded at a time (0: one per core)
+) -> tuple[list[Record], dict[str, str]]:  # Those that decode; id of each other -> why it does not
+    """Decode every clip, and leave out those that are damaged or shorter than their line says."""
+    from tqdm.auto import tqdm
+
+    def look(path: str) -> Look:
+        return look_at(Path(path), partial(open_video, **options), True)
+
+    paths = list(dict.fromkeys(r.path for r in records))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            told = tqdm(pool.map(look, paths), "decoding", len(paths), unit="clip", disable=not progress)
+            looks = dict(zip(paths, told, strict=True))
+        except BaseException:  # Ctrl-C: what has not begun is not begun
+            pool.shutdown(cancel_futures=True)
+            raise
+    left_out = {}
+    for r in records:
+        there, why, _ = looks[r.path]
+        last = r.offset + (r.num_frames or 1)
+        if why or last > there:
+            left_out[r.id] = why or f"{r.path} has {there} frames, the list announces {last}"
+    for name, why in left_out.items():
+        _log.warning("%s is left out: %s", name, why)
+    return [r for r in records if r.id not in left_out], left_out
+
 # %% ../../nbs/data/41_datasets.ipynb #75cb91fd
 AUTO_CACHE = 2_000_000_000  # bytes that all decoded frames of a split may take where nobody said yes or no
 
@@ -315,6 +379,7 @@ def open_dataset(
     | str
     | Path = False,  # True decodes each clip once into root/cache; "auto" does if they are small
     progress: bool = True,  # Show a bar while the cache is made
+    on_bad_clip: str = "stop",  # "skip": decode all clips first, and leave those out that are damaged
     **options,  # `seed`, `as_bytes` and options of `open_video`
 ) -> ClipDataset:  # Clips of one split
     """Open a dataset from its folder: category.txt, img/, trainValTest/{train,val,test}.txt."""
@@ -330,6 +395,12 @@ def open_dataset(
     names = read_classes(root / "category.txt")
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
+    left_out: dict[str, str] = {}
+    if on_bad_clip not in ("stop", "skip"):
+        raise unknown_name("on_bad_clip", on_bad_clip, ("stop", "skip"))
+    if on_bad_clip == "skip":
+        clip_options = {name: value for name, value in options.items() if name not in ("seed", "as_bytes")}
+        records, left_out = readable(records, clip_options, progress)
     make = partial(
         ClipDataset,
         records,
@@ -341,6 +412,7 @@ def open_dataset(
         source=source_of(root, split),
         split=split,
         groups=read_groups(root),
+        left_out=left_out,
         **options,
     )
     if cache == "auto":
@@ -413,6 +485,16 @@ class _ByEpoch(Dataset):
         return self.data[index]
 
 
+def _reading(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; an error about a reading process that was lost says why."""
+    try:
+        yield from batches
+    except RuntimeError as err:
+        if lost := lost_worker(err):
+            raise lost from err
+        raise
+
+
 class ClipLoader:
     """Batches of a dataset, epoch after epoch; processes that read live as long. Made by `clip_loader`."""
 
@@ -432,6 +514,7 @@ class ClipLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
+            worker_init_fn=follow_parent,
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -443,7 +526,7 @@ class ClipLoader:
         """The batches of an epoch from a step on."""
         pieces = [piece for step in self.plan(epoch)[start:] for piece in step.pieces if piece]
         self._batches[:] = [[(epoch, index) for index in piece] for piece in pieces]
-        return iter(self._loader)
+        return _reading(iter(self._loader))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.epoch()

@@ -24,6 +24,8 @@ PLAIN = (
     "networks/fast.py",
     "networks/weights.py",
     "methods/ops.py",
+    "data/video/container.py",
+    "data/video/mp4.py",
     "figures/style.py",
     "figures/training.py",
     "explaining/answers.py",
