@@ -238,7 +238,8 @@ def test_number_formats_and_layouts(dtype, layout, size):
     given = x.to(dtype).contiguous(memory_format=layout)
     y, found = gradients(block.to(dtype), lambda v: torch.relu_(block(v)), given)
     z = torch.relu(exact(x))
-    assert y.dtype == dtype and torch.allclose(y.float(), z, atol=0.02, rtol=0.1)
+    off = (y.float() - z).abs()
+    assert y.dtype == dtype and off.max() < 0.2 and off.mean() < 0.01
     assert all(g is None or g.isfinite().all() for g in found) and found[0].abs().sum() > 0
 
 
