@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __doc__ as _PURPOSE
 from .. import __version__
-from ..foundation.errors import missing_package, nearest
+from ..foundation.errors import lacks_memory, missing_package, nearest
 
 if TYPE_CHECKING:
     from .options import Command
@@ -39,6 +39,9 @@ COMMANDS = {
     "table": Entry("show", "Table", "Print measured accuracies from a folder of records, and published ones"),
     "models": Entry("show", "Models", "List the networks that can be trained, or what a model file holds"),
     "profile": Entry("show", "Profile", "Count a network's parameters and multiply-adds, block by block"),
+    "export": Entry(
+        "export", "Export", "Write a network for ONNX Runtime or torch alone, compared with the original"
+    ),
     "demo": Entry(
         "demo", "Demo", "Make clips, train a network without and with SDA, test both, and write report.html"
     ),
@@ -89,9 +92,10 @@ def parse(
         ]
     more: dict[str, Any] = {}
     if name == "train":  # its defaults depend on the words
-        from .train import defaults
+        from .train import defaults, spelled
 
         more["default"] = defaults(words)
+        words = spelled(words)
     cls = command_class(name)
     return tyro.cli(
         cls,
@@ -144,6 +148,10 @@ def explain(
 ) -> str:  # without a traceback
     """An error in words for the user."""
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args else str(err)
+    if lacks_memory(err) and not getattr(err, "remedy", None):
+        first = said.strip().partition("\n")[0] or type(err).__name__
+        less = "close other programs, or ask for less at once: smaller batches, fewer workers"
+        return f"memory ran out ({first}); {less}"
     if isinstance(err, OSError | ValueError | RuntimeError | ImportError | LookupError) and said.strip():
         return said
     return f"{type(err).__name__}: {said or 'no message'}. This should not happen; --debug shows where it did"

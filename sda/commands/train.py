@@ -4,7 +4,7 @@ import os
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +12,9 @@ import torch
 from accelerate import Accelerator
 
 from ..data.datasets import ClipDataset
+from ..data.transforms import mirror_notes
 from ..foundation.files import check_folder
-from ..foundation.runs import seed_everything
-from ..networks.backbones import VideoNet, create_model
+from ..networks.backbones import VideoNet
 from ..networks.cost import profile
 from ..training.config import TrainConfig, load_config, recipe
 from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
@@ -37,6 +37,8 @@ class Train(Command):
     out: Path | None = None  # folder of the run (default: runs/MODEL-RECIPE-seedSEED)
     # decode each clip once into DATA/cache; auto: when they are small
     cache: Literal["auto", "yes", "no"] = "auto"
+    # stop: a damaged clip ends the run and is named; skip: all clips are decoded first, damaged ones left out
+    on_bad_clip: Literal["stop", "skip"] = "stop"
     # auto: go on with the run in the folder; no: forget it and start again
     resume: Literal["auto", "no"] = "auto"
     # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
@@ -54,19 +56,23 @@ class Train(Command):
         if not self.dry_run:
             check_folder(out)
         data, val = (
-            open_clips(self.data, split, c.sampling(), c.transform(), cache, progress)
+            open_clips(self.data, split, c.sampling(), c.transform(), cache, progress, self.on_bad_clip)
             for split in ("train", self.val)
         )
+        if first_process():
+            print(*left_out(data), *left_out(val), sep="\n", end="")
         if self.dry_run:
-            model = build_model(c, self.network(data.class_names), data.class_names)
-            assert isinstance(model, VideoNet)  # it comes from `create_model`
+            model = self.network(data.class_names)
             print(dry_run(c, model, data, val))
+            if model.start:
+                print(textwrap.indent(model.start.lines, "init     ", lambda line: True))
             return
         if first_process():
-            print(settings_text(c))
-        result = train(
-            c, self.network(data.class_names), data, val, out, resume=self.resume == "auto", progress=progress
-        )
+            print(settings_text(c), *(mirror_notes(data.class_names) if c.flip else []), sep="\n")
+        model = self.network(data.class_names)
+        if first_process() and model.start:
+            print(f"starts from {c.init}", model.start.lines, sep="\n")
+        result = train(c, model, data, val, out, resume=self.resume == "auto", progress=progress)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         if first_process():
@@ -81,32 +87,33 @@ class Train(Command):
         """Print what came out."""
         name = f"{self.model} on {source}" if source else self.model
         before = " (trained before)" if result.reused else ""
-        print(
-            f"{name}: validation accuracy {result.history.iloc[-1].val_top1:.3f} after {len(result.history)} "
-            f"epochs, {result.seconds:.0f} s{before}; {out / 'model.safetensors'}"
-        )
+        print(f"{name}: {result.summary()}; {result.seconds:.0f} s{before}; {out / 'model.safetensors'}")
 
     def network(
         self,
         class_names: list[str],  # of the dataset
-    ) -> str | VideoNet:
-        """The network's name, or the network when it has options of its own."""
-        if not self.options:
-            return self.model
-        seed_everything(self.config.seed)
+    ) -> VideoNet:
+        """The network as it will be trained; a dry run downloads nothing."""
+        c = self.config
+        if self.dry_run and c.pretrained is True:
+            c = replace(c, pretrained=False, freeze=())
         try:
-            return create_model(
-                self.model,
-                len(class_names),
-                self.config.num_frames,
-                self.config.pretrained,
-                dropout=self.config.dropout,
-                **read_options(self.options),
-            )
+            return build_model(c, self.model, class_names, **read_options(self.options))
         except TypeError as err:
             raise CommandLineError(
                 f"{self.model} cannot be made with {' '.join(self.options)}: {err}"
             ) from err
+
+
+def left_out(
+    data: ClipDataset,  # clips of one split
+) -> list[str]:  # lines
+    """How many clips of a list are left out, and each of them with the reason."""
+    if not data.left_out:
+        return []
+    total = len(data) + len(data.left_out)
+    head = f"{data.split}.txt: {len(data.left_out)} of {total} clips are left out"
+    return [head, *(f"  {why}" for why in data.left_out.values()), ""]
 
 
 def _word_after(args: Sequence[str], name: str) -> str | None:
@@ -117,6 +124,21 @@ def _word_after(args: Sequence[str], name: str) -> str | None:
         if word.startswith(name + "="):
             return word.partition("=")[2]
     return None
+
+
+def spelled(
+    args: Sequence[str],  # words after `sda train`
+) -> list[str]:
+    """`--pretrained` alone, `--no-pretrained` and `--pretrained FILE` as the one option that they are."""
+    words = []
+    for word, after in zip(args, [*args[1:], "--"], strict=True):
+        if word == "--no-pretrained":
+            words += ["--pretrained", "False"]
+        elif word == "--pretrained" and after.startswith("--"):
+            words += ["--pretrained", "True"]
+        else:
+            words.append(word)
+    return words
 
 
 def defaults(

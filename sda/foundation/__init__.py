@@ -4,7 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .devices import device_of, dtype_of, evaluating, pick_device, set_layout, to_model
+    from .devices import (
+        device_of,
+        dtype_of,
+        evaluating,
+        pick_device,
+        pick_dtype,
+        place_model,
+        set_layout,
+        to_model,
+        to_numpy,
+    )
     from .errors import (
         DataError,
         DivergedError,
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
         to_plain,
         write_atomic,
     )
+    from .reading import parse_yaml, read_arrays, read_json
     from .runs import (
         check_record,
         commit,
@@ -90,8 +101,13 @@ __all__ = [
     "nearest",
     "new_record",
     "now",
+    "parse_yaml",
     "pick_device",
+    "pick_dtype",
+    "place_model",
     "rank_rows",
+    "read_arrays",
+    "read_json",
     "record_name",
     "save_record",
     "seed_everything",
@@ -100,6 +116,7 @@ __all__ = [
     "spearman",
     "t_interval",
     "to_model",
+    "to_numpy",
     "to_plain",
     "unknown_name",
     "wilson_interval",
@@ -110,6 +127,7 @@ __all__ = [
 _ROOMS = (
     "errors",
     "files",
+    "reading",
     "runs",
     "statistics",
     "devices",

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import DataError, RunError, SettingError, UnknownNameError, nearest
 from .blocks import SDA
+from .weights import our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
 PLACES = ("enter", "adapt", "mix", "gate")
@@ -227,6 +228,7 @@ class VideoNet(nn.Module):
         self.name = ""  # set by create_model, as `options` are
         self.options: dict[str, Any] = {}
         self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
+        self.start: Any = None  # what it took from a file when it was made to train, set by start_from
         channels, kernel = backbone.stem
         self.conv1 = he_conv(3, channels, kernel, 2)
         self.bn1: nn.Module = nn.BatchNorm2d(channels)
@@ -258,6 +260,36 @@ class VideoNet(nn.Module):
         """Classify clips."""
         x = self.fc(self.dropout(self.features(clips).mean((2, 3))))  # [B*T, K]
         return x.unflatten(0, clips.shape[:2]).mean(1)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,  # folder of `save_pretrained`, model file, or USER/NAME on the Hugging Face Hub
+        **options: Any,  # device, revision, token
+    ) -> "VideoNet":  # in evaluation mode, with its card
+        """Load a shared network."""
+        return _sharing().load_folder(source, **options)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,  # made when missing
+        card: Any = None,  # a `ModelCard`; None: the network's own
+    ) -> Path:  # the folder, with model.safetensors and README.md
+        """Write the network, and a page about it."""
+        return _sharing().save_folder(self, folder, card)
+
+    def push_to_hub(
+        self,
+        name: str,  # USER/NAME, made when missing
+        **options: Any,  # card, private, token, message
+    ) -> str:  # address of the commit
+        """Upload the network, and a page about it, to the Hugging Face Hub."""
+        return _sharing().push(self, name, **options)
+
+
+def _sharing() -> Any:
+    """The room that shares networks, which needs this one."""
+    return importlib.import_module("sda.networks.sharing")
 
 # %% ../../nbs/networks/03_backbones.ipynb #ffa20909
 @dataclass(frozen=True)
@@ -514,13 +546,7 @@ def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tenso
         return _download(name)
     if not isinstance(source, (str, Path)) or not Path(source).is_file():
         raise FileNotFoundError(f"no file of ImageNet weights at {source}")
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as err:
-        raise DataError(
-            f"{source} is not a state dict saved by torch.save: {str(err).splitlines()[0]}",
-            subject=str(source),
-        ) from err
+    return {our_name(name): tensor for name, tensor in read_weights(source).items()}
 
 # %% ../../nbs/networks/03_backbones.ipynb #99247136
 def new_parts(
