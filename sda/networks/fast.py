@@ -1,14 +1,14 @@
 """Cheaper forms of the steps of an SDA block, gradients written by hand; equal to the plain ones to rounding.
 
 `resize`, `relu` and `PointConv` are taken always, except where `by_hand` says no: under `torch.compile` and
-`torch.export`, which fuse plain operations themselves, and under transforms (`torch.func`, forward mode, a jit
-trace), which know plain operations only.
+`torch.export`, which fuse plain operations themselves, and under transforms (`torch.func`, forward mode, a
+jit trace), which know plain operations only.
 
 `SumNorm` normalises a sum without making it, and `SumNorm.gate` goes on to the gated input, so that of all
 tensors of full size only the input is kept for the gradient. SDA takes them where `fuses` says so: `up_norm`
 is a `SumNorm` (as built; a synchronised norm put in its place is not) with weights and running statistics,
-and gradients are made by hand. A hook on `up_norm` or on `hook_gate` waits for a tensor that `gate` never shows;
-then `up_norm` is called as a module and the rest is plain. The same operations in the same order: the same
+and gradients are made by hand. A hook on `up_norm` or on `hook_gate` waits for a tensor that `gate` never
+shows; then `up_norm` is called as a module and the rest is plain. The same operations in the same order: the same
 bits, for more memory.
 """
 
