@@ -8,8 +8,8 @@ jit trace), which know plain operations only.
 tensors of full size only the input is kept for the gradient. SDA takes them where `fuses` says so: `up_norm`
 is a `SumNorm` (as built; a synchronised norm put in its place is not) with weights and running statistics,
 and gradients are made by hand. A hook on `up_norm` or on `hook_gate` waits for a tensor that `gate` never
-shows; then `up_norm` is called as a module and the rest is plain. The same operations in the same order: the same
-bits, for more memory.
+shows; then `up_norm` is called as a module and the rest is plain. The same operations in the same order:
+the same bits, for more memory.
 """
 
 from collections.abc import Sequence
