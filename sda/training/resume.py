@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..foundation.errors import FolderError, RunError
-from ..foundation.files import check_folder, disk_remedy, system_error, write_atomic
+from ..foundation.files import check_folder, csv_text, disk_remedy, system_error, write_atomic
 from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
 from .config import TrainConfig, plain_settings
@@ -102,7 +102,13 @@ class RunState:
         return found | dict(epoch=row["epoch"], best_epoch=self.best_epoch, best_val_top1=max(self.best, 0.0))
 
 # %% ../../nbs/training/49_resume.ipynb #06be6dc1
-_HARMLESS = ("num_workers", "save_every", "keep_states", "tensorboard")  # settings that change no result
+_HARMLESS = (
+    "num_workers",
+    "save_every",
+    "keep_states",
+    "tensorboard",
+    "track",
+)  # settings that change no result
 
 
 def _clips_digest(data: Any) -> str:
@@ -265,7 +271,7 @@ def load_state(
         reason = str(err).partition("\n")[0].partition(". ")[0]  # the rest of torch's words is of no help
         text = f"{path} is not a readable training state ({reason}). {remedy}."
         raise RunError(text, subject=str(path), choices=older, remedy=remedy) from err
-    if not _goes_on(state["identity"], identity, state["progress"]["epoch"]):
+    if not _goes_on(state["identity"], identity, state["progress"].get("epoch", 0)):
         _check_same_run(state["identity"], identity, path.parent)
     return state
 
@@ -325,7 +331,7 @@ class RunFolder:
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the epochs so far as history.csv."""
-        write_atomic(self.path / "history.csv", pd.DataFrame(rows).to_csv(index=False))
+        write_atomic(self.path / "history.csv", csv_text(pd.DataFrame(rows)))
 
     def clear(self, results: bool = False, keep: Sequence[str] = ()) -> None:
         """Delete the states, and what a killed process left of them; the results of a finished run too."""

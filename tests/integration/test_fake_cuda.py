@@ -80,7 +80,7 @@ def test_a_forward_pass_of_training_with_clips_of_another_length(monkeypatch):
     model = sda.create_model("sda_tsm_tiny", num_classes=5).train()
     with fake_cuda(monkeypatch):
         model.to(CUDA)
-        assert model(torch.zeros(2, 12, 3, 64, 64, device=CUDA)).requires_grad
+        assert model(torch.zeros(2, 12, 3, 32, 32, device=CUDA)).requires_grad
 
 
 def test_a_test_and_a_prediction(net, data):
@@ -113,6 +113,7 @@ def test_maps(net, clips):
     assert len(gate_maps(net, clips[0])) == 4
 
 
-def test_a_copy_with_other_weights_stands_beside_the_network(net):
+def test_a_copy_with_other_weights_has_the_precision_of_the_network():
+    net = place_model(load_model(DEFAULT_MODEL), "cpu", "bf16")
     fresh = reinitialised(net)
     assert device_of(fresh) == device_of(net) and dtype_of(fresh) == dtype_of(net)
