@@ -56,7 +56,14 @@ class ComputeCommand(Command):
         from ..foundation.devices import place_model
         from ..networks.checkpoints import load_model
 
-        return place_model(load_model(path), device or self.device, self.precision)
+        net = load_model(path)
+        if not net.card.transform or not net.card.sampling:
+            raise DataError(
+                f"{path} does not say how its clips were sampled and cropped",
+                subject=str(path),
+                remedy="use a file that sda train wrote",
+            )
+        return place_model(net, device or self.device, self.precision)
 
 
 _ELSEWHERE = {
@@ -100,9 +107,12 @@ def open_clips(
     transform: TransformConfig | MultiCrop,  # what happens to them
     cache: str = "auto",  # "yes", "no", or "auto": when they are small
     progress: bool = True,  # show a bar while decoding
+    on_bad_clip: str = "stop",  # "skip": clips that do not decode are left out
 ) -> ClipDataset:
     """One split of a dataset, decoded into a cache when asked or when small."""
     from ..data.datasets import open_dataset
 
     chosen: bool | str = {"yes": True, "no": False}.get(cache, "auto")
-    return open_dataset(root, split, sampling, transform, cache=chosen, progress=progress)
+    return open_dataset(
+        root, split, sampling, transform, cache=chosen, progress=progress, on_bad_clip=on_bad_clip
+    )

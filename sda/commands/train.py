@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data.datasets import ClipDataset
+from ..data.transforms import mirror_notes
 from ..foundation.files import check_folder
 from ..networks.backbones import VideoNet
 from ..networks.cost import profile
@@ -36,6 +37,8 @@ class Train(Command):
     out: Path | None = None  # folder of the run (default: runs/MODEL-RECIPE-seedSEED)
     # decode each clip once into DATA/cache; auto: when they are small
     cache: Literal["auto", "yes", "no"] = "auto"
+    # stop: a damaged clip ends the run and is named; skip: all clips are decoded first, damaged ones left out
+    on_bad_clip: Literal["stop", "skip"] = "stop"
     # auto: go on with the run in the folder; no: forget it and start again
     resume: Literal["auto", "no"] = "auto"
     # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
@@ -53,9 +56,11 @@ class Train(Command):
         if not self.dry_run:
             check_folder(out)
         data, val = (
-            open_clips(self.data, split, c.sampling(), c.transform(), cache, progress)
+            open_clips(self.data, split, c.sampling(), c.transform(), cache, progress, self.on_bad_clip)
             for split in ("train", self.val)
         )
+        if first_process():
+            print(*left_out(data), *left_out(val), sep="\n", end="")
         if self.dry_run:
             model = self.network(data.class_names)
             print(dry_run(c, model, data, val))
@@ -63,7 +68,7 @@ class Train(Command):
                 print(textwrap.indent(model.start.lines, "init     ", lambda line: True))
             return
         if first_process():
-            print(settings_text(c))
+            print(settings_text(c), *(mirror_notes(data.class_names) if c.flip else []), sep="\n")
         model = self.network(data.class_names)
         if first_process() and model.start:
             print(f"starts from {c.init}", model.start.lines, sep="\n")
@@ -82,10 +87,7 @@ class Train(Command):
         """Print what came out."""
         name = f"{self.model} on {source}" if source else self.model
         before = " (trained before)" if result.reused else ""
-        print(
-            f"{name}: validation accuracy {result.history.iloc[-1].val_top1:.3f} after {len(result.history)} "
-            f"epochs, {result.seconds:.0f} s{before}; {out / 'model.safetensors'}"
-        )
+        print(f"{name}: {result.summary()}; {result.seconds:.0f} s{before}; {out / 'model.safetensors'}")
 
     def network(
         self,
@@ -101,6 +103,17 @@ class Train(Command):
             raise CommandLineError(
                 f"{self.model} cannot be made with {' '.join(self.options)}: {err}"
             ) from err
+
+
+def left_out(
+    data: ClipDataset,  # clips of one split
+) -> list[str]:  # lines
+    """How many clips of a list are left out, and each of them with the reason."""
+    if not data.left_out:
+        return []
+    total = len(data) + len(data.left_out)
+    head = f"{data.split}.txt: {len(data.left_out)} of {total} clips are left out"
+    return [head, *(f"  {why}" for why in data.left_out.values()), ""]
 
 
 def _word_after(args: Sequence[str], name: str) -> str | None:

@@ -12,23 +12,26 @@ import json
 import logging
 import math
 import os
-import shutil
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .check import readable
 from .clips import ClipReader, LoadedClip, open_record
 from .lists import Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
+from ..foundation.errors import DataError, FolderError, RunError, SettingError, VideoError, unknown_name
+from ..foundation.files import cached_by_file, digest, write_atomic
+from ..foundation.processes import follow_parent, lost_worker
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
@@ -43,7 +46,8 @@ def _stamp(path: str) -> str:
     try:
         stats = [e.stat() for e in entries]
     except FileNotFoundError as err:
-        raise VideoError(f"{path} does not exist; check the list file and the root folder") from err
+        remedy = "give the path of a clip that is there, or make the lists again from those that are"
+        raise VideoError(f"{path} does not exist; {remedy}", subject=path, remedy=remedy) from err
     return f"{len(stats)} {sum(s.st_size for s in stats)} {max((s.st_mtime_ns for s in stats), default=0)}"
 
 # %% ../../nbs/data/41_datasets.ipynb #3579d957
@@ -53,10 +57,10 @@ def cache_key(
 ) -> str:  # 16 hexadecimal digits
     """A name for the decoded form of exactly these clips: any change of list or files is another."""
     told = sorted((option, value) for option, value in options.items() if value is not None)
-    digest = hashlib.sha256(f"2 {told}\n".encode())
+    found = hashlib.sha256(f"2 {told}\n".encode())
     for r in records:
-        digest.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
-    return digest.hexdigest()[:16]
+        found.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
+    return found.hexdigest()[:16]
 
 # %% ../../nbs/data/41_datasets.ipynb #c52514b9
 _HEADER = 128  # bytes of a .npy header, whatever the number of bytes that follow
@@ -100,6 +104,40 @@ def _write_frames(file, records: list[Record], options: dict, progress: bool) ->
                 bar.update()
     return {"shapes": shapes, "times": seconds}
 
+# %% ../../nbs/data/41_datasets.ipynb #2aa401ae
+@cached_by_file(64)
+def _content(path: Path) -> tuple[int, str]:
+    """Bytes and digest of a file, read once until it changes: over checksums of blocks, which are quick."""
+    sums = []
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            sums.append(zlib.crc32(block))
+        return file.tell(), digest(json.dumps(sums), digits=64)
+
+
+def _sealed(index: dict) -> str:
+    """An index with a digest of itself."""
+    return json.dumps(index | {"check": digest(json.dumps(index, sort_keys=True))})
+
+
+def _flaw(data: Path, ids: list[str]) -> str:
+    """What is wrong with a cache and its index; empty where nothing is."""
+    try:
+        index = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
+        check = index.pop("check", None)
+        size, content = _content(data)
+    except (OSError, ValueError, AttributeError, TypeError) as err:
+        return f"it or its index cannot be read: {err}"
+    if check is None:
+        return "an earlier version wrote it without a digest"
+    if check != digest(json.dumps(index, sort_keys=True)):
+        return "its index was changed"
+    if index["ids"] != ids:
+        return "its index names other clips"
+    if size != index["size"]:
+        return f"it has {size} bytes instead of {index['size']}"
+    return "" if content == index["digest"] else "its bytes were changed"
+
 # %% ../../nbs/data/41_datasets.ipynb #aebdbdca
 def build_cache(
     records: list[Record],  # Clips to decode whole
@@ -107,35 +145,27 @@ def build_cache(
     progress: bool = True,  # Show a progress bar
     **options,  # Of `open_video`
 ) -> Path:  # The .npy of all bytes; its index lies beside it as .json
-    """Decode every clip once; a cache is there complete or not at all, and an existing one is reused."""
-    folder = Path(folder)
-    key = cache_key(records, options)
-    data = folder / f"{key}.npy"
-    index = folder / f"{key}.json"
-    if data.is_file() and index.is_file():
-        return data
+    """Decode every clip once; a cache is there complete or not at all, and one that holds is reused."""
+    data = Path(folder) / f"{cache_key(records, options)}.npy"
+    index: dict[str, Any] = {"ids": [r.id for r in records]}
+    if data.exists():
+        flaw = _flaw(data, index["ids"])
+        if not flaw:
+            return data
+        _log.warning("the cache %s is not used (%s): its clips are decoded again", data, flaw)
+
+    def write(file: BinaryIO) -> None:
+        file.write(bytes(_HEADER))
+        index.update(_write_frames(file, records, options, progress))
+        _write_header(file)
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise VideoError(f"{folder} cannot be made ({err.strerror}); set cache=PATH") from err
-    part, index_part = (folder / f"{key}.{os.getpid()}.{kind}" for kind in ("part", "index"))
-    try:
-        with part.open("wb") as file:
-            file.write(bytes(_HEADER))
-            index_of = _write_frames(file, records, options, progress)
-            _write_header(file)
-        index_part.write_text(json.dumps({"ids": [r.id for r in records]} | index_of))
-        os.replace(part, data)
-        os.replace(index_part, index)
-    except OSError as err:
-        free = shutil.disk_usage(folder).free / 1e9
-        raise VideoError(
-            f"the cache in {folder} could not be written ({err.strerror}, {free:.1f} GB free); "
-            "make room, set cache=PATH or cache=False"
-        ) from err
-    finally:
-        for half in (part, index_part):
-            half.unlink(missing_ok=True)
+        write_atomic(data, write)
+        index["size"], index["digest"] = _content(data)
+        write_atomic(data.with_suffix(".json"), _sealed(index))
+    except FolderError as err:
+        remedy = f"{err.remedy}, or do without a cache (cache=False, --cache no)"
+        raise FolderError(f"no cache can be made: {err}", subject=str(data.parent), remedy=remedy) from err
     _log.info("decoded %d clips into the cache", len(records))
     return data
 
@@ -228,6 +258,7 @@ class ClipDataset(Dataset):
         split: str = "",  # List in trainValTest/ that the records come from; empty for records of your own
         groups: dict[str, dict[str, str]]
         | None = None,  # Attribute -> class name -> group, see `read_groups`
+        left_out: dict[str, str] | None = None,  # Clips of the list that are not here, and why
         **options,  # Of `open_video`; `short_side=None` reads frames as large as they are
     ):
         self.records = _some(records)
@@ -238,6 +269,7 @@ class ClipDataset(Dataset):
         self.source = source
         self.split = split
         self.groups = groups or {}
+        self.left_out = left_out or {}
         self.reader = ClipReader(transform, sampling, class_names, train, **options)
         self.train = train
         self.sampling = self.reader.sampling
@@ -257,7 +289,8 @@ class ClipDataset(Dataset):
         kind = _kind(self.split, self.train)
         source = f" ({self.source})" if self.source else ""
         of = f"{len(self)} {kind} clips of {len(self.class_names)} classes{source}"
-        return f"{of}, {self.sampling.num_frames} frames each"
+        lost = f" ({len(self.left_out)} more are left out)" if self.left_out else ""
+        return f"{of}, {self.sampling.num_frames} frames each{lost}"
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next random choices those of this epoch; `clip_loader` does so in every worker."""
@@ -314,6 +347,7 @@ def open_dataset(
     | str
     | Path = False,  # True decodes each clip once into root/cache; "auto" does if they are small
     progress: bool = True,  # Show a bar while the cache is made
+    on_bad_clip: str = "stop",  # "skip": decode all clips first, and leave those out that are damaged
     **options,  # `seed`, `as_bytes` and options of `open_video`
 ) -> ClipDataset:  # Clips of one split
     """Open a dataset from its folder: category.txt, img/, trainValTest/{train,val,test}.txt."""
@@ -329,6 +363,12 @@ def open_dataset(
     names = read_classes(root / "category.txt")
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
+    left_out: dict[str, str] = {}
+    if on_bad_clip not in ("stop", "skip"):
+        raise unknown_name("on_bad_clip", on_bad_clip, ("stop", "skip"))
+    if on_bad_clip == "skip":
+        clip_options = {name: value for name, value in options.items() if name not in ("seed", "as_bytes")}
+        records, left_out = readable(records, clip_options, progress)
     make = partial(
         ClipDataset,
         records,
@@ -340,6 +380,7 @@ def open_dataset(
         source=source_of(root, split),
         split=split,
         groups=read_groups(root),
+        left_out=left_out,
         **options,
     )
     if cache == "auto":
@@ -367,6 +408,40 @@ class Step:
     size: int  # Clips over all processes and pieces
     pieces: list[list[int]]  # For each piece, the clip numbers of this process
 
+# %% ../../nbs/data/41_datasets.ipynb #aa3ce938
+def labels_of(
+    data: Clips,  # Any clips
+) -> list[int] | None:  # Label of each; None where only decoding the clips would tell
+    """The labels of clips, from their records or an attribute `labels`."""
+    records = getattr(data, "records", None)
+    if records:
+        return [int(record.label) for record in records]
+    labels = getattr(data, "labels", None)
+    return None if labels is None else [int(label) for label in labels]
+
+# %% ../../nbs/data/41_datasets.ipynb #1d83e9e9
+def clip_shares(
+    labels: Sequence[int],  # Of the clips, in order
+    how: str,  # "none", "balanced" (all classes alike) or "sqrt" (the root of their share)
+) -> np.ndarray | None:  # How often each clip is drawn in an epoch, on average; None: each once
+    """Balanced sampling: clips of rare classes are drawn more often, an epoch stays as long as it was."""
+    if how == "none":
+        return None
+    counts = np.bincount(labels)
+    each = np.zeros(len(counts))
+    each[counts > 0] = counts[counts > 0] ** (-1.0 if how == "balanced" else -0.5)
+    shares = each[np.asarray(labels)]
+    return shares * len(shares) / shares.sum()
+
+
+def _drawn(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Clips in a random order, each as often as its share says, rounded up or down at random."""
+    ends = np.concatenate([[0.0], np.cumsum(shares)])
+    ends[-1] = len(shares)  # as many as there are, whatever was rounded
+    often = np.diff(np.floor(ends - rng.random()))  # a comb: no clip is left to luck by more than one
+    order = np.repeat(np.arange(len(shares)), often.astype(int))
+    return rng.permutation(order)
+
 # %% ../../nbs/data/41_datasets.ipynb #3f6a657b
 def epoch_plan(
     num_clips: int,  # Clips in the dataset
@@ -377,10 +452,13 @@ def epoch_plan(
     rank: int = 0,  # Number of this process
     world: int = 1,  # Number of processes
     shuffle: bool = True,  # A new order every epoch; False takes every clip in the order of the list
+    shares: Sequence[float] | None = None,  # How often each clip is drawn, see `clip_shares`; None: each once
 ) -> list[Step]:
     """The steps of an epoch. A last batch too small to share out is left for another epoch's order."""
     order = list(range(num_clips))
-    if shuffle:
+    if shuffle and shares is not None:
+        order = _drawn(np.asarray(shares), np.random.default_rng([seed, epoch])).tolist()
+    elif shuffle:
         order = np.random.default_rng([seed, epoch]).permutation(num_clips).tolist()
     steps = []
     for start in range(0, num_clips, batch_size):
@@ -412,6 +490,16 @@ class _ByEpoch(Dataset):
         return self.data[index]
 
 
+def _reading(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; an error about a reading process that was lost says why."""
+    try:
+        yield from batches
+    except RuntimeError as err:
+        if lost := lost_worker(err):
+            raise lost from err
+        raise
+
+
 class ClipLoader:
     """Batches of a dataset, epoch after epoch; processes that read live as long. Made by `clip_loader`."""
 
@@ -431,6 +519,7 @@ class ClipLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
+            worker_init_fn=follow_parent,
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -442,7 +531,7 @@ class ClipLoader:
         """The batches of an epoch from a step on."""
         pieces = [piece for step in self.plan(epoch)[start:] for piece in step.pieces if piece]
         self._batches[:] = [[(epoch, index) for index in piece] for piece in pieces]
-        return iter(self._loader)
+        return _reading(iter(self._loader))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.epoch()
@@ -462,11 +551,13 @@ def clip_loader(
     rank: int = 0,  # Number of this training process
     world: int = 1,  # Number of training processes
     pin_memory: bool | None = None,  # For quick copies to a GPU; None: where there is one
+    shares: Sequence[float] | None = None,  # How often each clip is drawn, see `clip_shares`; None: each once
 ) -> ClipLoader:  # `loader.epoch(n)` gives batches dict(clip [B,T,3,h,w], label [B], id list)
     """The loader: the same batches for the same seed and epoch, whatever the number of workers."""
 
     def plan(epoch: int) -> list[Step]:
-        return epoch_plan(len(dataset), batch_size, seed, epoch, accumulate, rank, world, shuffle)
+        share = (accumulate, rank, world, shuffle, shares)
+        return epoch_plan(len(dataset), batch_size, seed, epoch, *share)
 
     pin = torch.cuda.is_available() if pin_memory is None else pin_memory
     return ClipLoader(dataset, plan, num_workers, pin, seed)

@@ -9,6 +9,7 @@ __all__ = ['Record', 'read_classes', 'read_list', 'read_groups', 'read_pairs']
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -50,6 +51,22 @@ def read_text(path: str | Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def one_line(
+    text: str,  # A class name, or a path of a list
+    where: object,  # File and line, or record, for the error
+    kind: str,  # "class" or "path"
+) -> str:  # Without outer blanks
+    """A text as it stands in one line of a file; what some program takes for a line end is refused."""
+    name = text.strip()
+    odd = [c for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    if odd:
+        what = f"{kind} {name!r} holds U+{ord(odd[0]):04X}, which is no letter"
+        raise fault(where, what, "Rename the file." if kind == "path" else "Write a blank instead of it.")
+    if not name:
+        raise fault(where, f"the {kind} is empty", "Give it a name.")
+    return name
+
+
 def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
     """The lines of a text file with their numbers, without blank ones."""
     return [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
@@ -71,7 +88,8 @@ def read_classes(
 ) -> list[str]:  # Class names in label order
     """The classes of a dataset; their order is their label."""
     names: dict[str, int] = {}
-    for number, name in numbered_lines(file):
+    for number, line in numbered_lines(file):
+        name = one_line(line, f"{file}:{number}", "class")
         if name in names:
             text = f"{file}:{number}: class {name!r} is on line {names[name]} too; remove one"
             raise DataError(text, subject=str(file))
@@ -82,8 +100,12 @@ def read_classes(
 def safe_join(
     root: str | Path,  # The folder that must not be left
     name: str,  # Relative path from a list or an archive
+    links: bool | None = None,  # Follow links that lead elsewhere; None: where the root itself is a link
 ) -> Path:  # root/name
-    """Join a path to a root; `DataError` when it is absolute, climbs out or follows a link out."""
+    """Join a path to a root; `DataError` when it is absolute, climbs out or follows a link out.
+
+    A root that is a link was made by `sda data make --media`: who points at a folder means its links too.
+    """
     pure = PurePosixPath(name.replace("\\", "/"))
     windows = len(name) > 1 and name[1] == ":"
     if pure.is_absolute() or windows or ".." in pure.parts or "\0" in name or not pure.parts:
@@ -93,9 +115,11 @@ def safe_join(
             remedy="write it relative to the root, without '..'",
         )
     path = Path(root, *pure.parts)
-    if not path.resolve().is_relative_to(Path(root).resolve()):
+    follow = Path(root).is_symlink() if links is None else links
+    if not follow and not path.resolve().is_relative_to(Path(root).resolve()):
         text = f"path {name!r} is a link that leaves the root"
-        raise DataError(text, subject=name, remedy="copy the clip into the root")
+        remedy = "copy the clip into the root, or make the lists with `sda data make NAME --media FOLDER`"
+        raise DataError(text, subject=name, remedy=remedy)
     return path
 
 # %% ../../nbs/data/33_lists.ipynb #166bc6a9

@@ -8,7 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from sda.foundation.errors import DataError
+from sda.data.video.mp4 import check_index
+from sda.foundation.errors import DataError, VideoError
 from sda.foundation.reading import parse_yaml, read_arrays, read_json
 from sda.testing.predictions import Predictions
 from sda.training.config import load_config
@@ -110,3 +111,48 @@ def test_json_as_it_is_written(tmp_path):
     assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, None]}
     with pytest.raises(DataError):
         read_json(tmp_path / "a.json", most=4)
+
+
+def box(kind, *inside):
+    """A box of an mp4."""
+    data = b"".join(inside)
+    return (len(data) + 8).to_bytes(4, "big") + kind + data
+
+
+def indexed(**tables):
+    """An mp4 of 64 bytes of pictures, with these tables in its index."""
+    index = box(b"stbl", *(box(kind.encode(), *map(word, words)) for kind, words in tables.items()))
+    for kind in (b"minf", b"mdia", b"trak", b"moov"):
+        index = box(kind, index)
+    return box(b"ftyp", b"isom", word(0)) + box(b"mdat", bytes(64)) + index
+
+
+def word(number):
+    return number.to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"stsz": (0, 1, 40_000_000)},  # forty million samples of one byte
+        {"stts": (0, 1, 40_000_000, 1024)},
+        {"stsz": (0, 0, 2, 20, 20), "ctts": (0, 2, 1, 0, 1 << 31, 0)},
+    ],
+)
+def test_an_index_that_claims_more_than_the_file_holds(tmp_path, tables):
+    path = tmp_path / "bomb.mp4"
+    path.write_bytes(indexed(**tables))
+    with pytest.raises(VideoError) as caught:
+        check_index(path)
+    assert caught.value.subject == str(path) and "claims" in str(caught.value)
+
+
+def test_an_honest_index_and_other_files_pass(tmp_path):
+    for name, data in {
+        "mp4": indexed(stsz=(0, 0, 2, 20, 20), stts=(0, 1, 2, 1024)),
+        "short": b"ab",
+        "text": b"no video at all",
+        "nested": box(b"moov", b"\0\0\0\0moov" * 5000),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        check_index(tmp_path / name)
