@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Site', 'Bottleneck', 'VideoNet', 'register_method', 'list_models', 'model_options', 'create_model',
-           'assemble', 'sda_blocks', 'stage_of', 'load_imagenet']
+           'assemble', 'sda_blocks', 'load_imagenet']
 
 # %% ../../nbs/networks/03_backbones.ipynb #88e2c8e9
 import fnmatch
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
-from .blocks import SDA
+from .blocks import SDA, check_clips, stage_of
 from .weights import image_weights, our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
@@ -176,29 +176,6 @@ def _sites(backbone: Backbone, num_frames: int, expansion: int) -> Iterator[list
             for i in range(depth)
         ]
         channels = out
-
-
-def check_clips(
-    clips: Tensor,  # what a network was given
-) -> None:
-    """Raise an error that names the shape unless `clips` is float [B, T, 3, H, W] with H, W >= 32."""
-
-    def shape() -> str:
-        return "x".join(map(str, clips.shape))  # only when needed: a compiled graph cannot write text
-
-    if clips.ndim != 5 or clips.shape[2] != 3:
-        raise SettingError(
-            f"clips must be [B, T, 3, H, W], got {shape()}: stack frames first (one clip: clip[None])"
-        )
-    if min(clips.shape[3:]) < 32:
-        raise SettingError(
-            f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
-            "least 32: resize the clip"
-        )
-    if not clips.shape[1]:
-        raise SettingError(f"the clips have no frames (shape {shape()})")
-    if not clips.is_floating_point():
-        raise TypeError(f"clips must be floats, got {clips.dtype}: apply the transform, or .float() / 255")
 
 # %% ../../nbs/networks/03_backbones.ipynb #0a91413a
 class VideoNet(nn.Module):
@@ -532,13 +509,6 @@ def sda_blocks(
     """The SDA blocks of a network."""
     blocks = {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, SDA)}
     return {name.removeprefix("backbone."): m for name, m in blocks.items()}
-
-# %% ../../nbs/networks/03_backbones.ipynb #b9630c7a
-def stage_of(
-    block: str,  # name of a block or a layer in it, as "layer2.3", or "layer2.3[0:8]" under `split`
-) -> str:  # its stage, "layer2"; the whole name where it has none
-    """The stage that a block's name begins with."""
-    return block.split(".")[0].split("[")[0] or block
 
 # %% ../../nbs/networks/03_backbones.ipynb #26cbfb36
 def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tensor]:
