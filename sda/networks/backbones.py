@@ -363,7 +363,7 @@ def _offers() -> dict[str, tuple[str, str, bool]]:
         for name in ("tsn", "tsm")
         for gate in (False, True)
     }
-    return basic | {
+    return {
         f"{'sda_' if gate else ''}{name}_{backbone}": (name, backbone, gate)
         for backbone in BACKBONES
         for name, method in known.items()
@@ -371,7 +371,7 @@ def _offers() -> dict[str, tuple[str, str, bool]]:
         if (method.gate or not gate)
         and (method.backbones is None or backbone in method.backbones)
         and BACKBONES[backbone].method in (None, name)
-    }
+    } | basic
 
 
 def _offer(name: str) -> tuple[str, str, bool]:
