@@ -1,12 +1,12 @@
 # make demo | test | lab | notebooks | evidence | clean.   Needs only make and Python >= 3.10; the first call sets up .venv.
-# Options: PYTHON=/path/to/python3.12   JOBS=4 (test processes)   LAB_ARGS=--no-browser   NB=nbs/networks/01_blocks.ipynb
+# Options: PYTHON=/path/to/python3.12   JOBS=8 (test processes; 3 keep two cores busy)   LAB_ARGS=--no-browser   NB=nbs/networks/01_blocks.ipynb
 #          DEMO_ARGS="--out runs/other"   EVIDENCE_ARGS="--only seeds"   PYTEST_ARGS="-k sampling"   PIP_ARGS=...
 
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
 STAMP := .venv/.installed
-JOBS ?= 2
+JOBS ?= 3
 export PYTHONUTF8 := 1
 
 # CI=true: no progress bars, neither pip's nor ours.
@@ -66,8 +66,9 @@ test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	@$(PY) -m ruff check nbs tests benchmarks $(PLAIN)
 	@$(PY) -m ruff format --check --quiet nbs tests benchmarks $(PLAIN)
-	@$(PY) -m mypy sda
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	@$(PY) -m mypy sda & types=$$!; \
+	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS); tests=$$?; \
+	wait $$types && exit $$tests
 
 lab: $(STAMP)
 	@$(PY) -m jupyter lab nbs/00_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)

@@ -561,6 +561,8 @@ MOVING = (
     "machine",
     "library",
     "seconds",
+    "device",
+    "precision",
 )  # of a record: what, when and where, not how much
 
 

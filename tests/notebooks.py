@@ -1,8 +1,8 @@
 """Run notebooks: ``python tests/notebooks.py [NOTEBOOK...]`` runs them again in place and cleans them.
 
 Each notebook gets its own kernel, its own folder as working directory, one time budget, and no profile of
-the user. Cells flagged ``#| gpu``, ``slow``, ``data``, ``notest`` (`tst_flags` in settings.ini) or ``#|
-eval: false`` are left out and keep the output they have.
+the user. Cells flagged ``#| gpu``, ``data``, ``notest`` (`tst_flags` in settings.ini) or ``#| eval: false``
+are left out and keep the output they have; a test leaves out those flagged ``slow`` as well.
 """
 
 import argparse
@@ -47,15 +47,16 @@ def directives(source):
     return found
 
 
-def skipped(source):
-    """Whether a test run leaves this cell out."""
+def skipped(source, slow=False):
+    """Whether a run leaves this cell out."""
     found = directives(source)
-    return found.get("eval", "").lower() == "false" or bool(found.keys() & set(setting("tst_flags").split()))
+    flags = set(setting("tst_flags").split()) - ({"slow"} if slow else set())
+    return found.get("eval", "").lower() == "false" or bool(found.keys() & flags)
 
 
-def run(path, budget=BUDGET):
+def run(path, budget=BUDGET, kernel=None, slow=False):
     """The executed notebook; raises nbclient's errors when a cell fails, the kernel dies or the budget is
-    spent."""
+    spent. `kernel` names another one than `python3`; `slow` runs the cells flagged so as well."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -65,7 +66,7 @@ def run(path, budget=BUDGET):
     kept = {}
     end = time.monotonic() + budget
     for cell in book.cells:  # a raw cell is not run
-        if cell.cell_type == "code" and skipped(cell.source):
+        if cell.cell_type == "code" and skipped(cell.source, slow):
             kept[cell.id] = cell.outputs
             cell.cell_type = "raw"
     with tempfile.TemporaryDirectory() as home:
@@ -78,11 +79,11 @@ def run(path, budget=BUDGET):
         }
         client = NotebookClient(
             book,
-            kernel_name="python3",
             startup_timeout=60,
             shutdown_kernel="immediate",
             timeout_func=lambda cell: max(1, int(end - time.monotonic())),
             resources={"metadata": {"path": str(path.parent)}},
+            **(kernel or {"kernel_name": "python3"}),
         )
         client.store_widget_state = False  # a panel would be stored with all its pictures
         client.execute(env=env)
@@ -108,7 +109,7 @@ def main():
     for path in parser.parse_args().notebook or notebooks():
         start = time.monotonic()
         try:
-            nbformat.write(run(path, budget=1800), path)
+            nbformat.write(run(path, budget=1800, slow=True), path)
         except Exception as err:  # the other notebooks are run all the same; the exit status tells
             failed.append(path.name)
             print(f"{path.name}: {err}", file=sys.stderr)

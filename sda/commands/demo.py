@@ -21,12 +21,13 @@ import sda
 from ..data.datasets import ClipDataset, open_dataset
 from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
-from ..foundation.devices import pick_device
+from ..foundation.devices import place_model
 from ..foundation.errors import RunError
 from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import load_records, new_record, save_record
 from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
+from ..networks.backbones import VideoNet
 from ..networks.checkpoints import load_model
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, summary
@@ -150,6 +151,8 @@ class DemoConfig:
     test: int = 25  # test clips per class
     seed: int = 0  # every random choice follows from this number
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute
+    # number format of tests and explanations; training has that of its recipe
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     fresh: bool = False  # do every step again
 
     def data_folder(self) -> Path:
@@ -208,6 +211,15 @@ def train_model(
     train(training, model, data, val, config.out / model, resume=resume, progress=progress)
 
 
+def open_model(
+    config: DemoConfig,  # device, precision and folder
+    model: str,  # name of a trained network
+) -> VideoNet:
+    """A network of the demo, as it is tested and explained."""
+    net = load_model(config.out / model / "model.safetensors")
+    return place_model(net, config.device, config.precision)
+
+
 def ordered_twins() -> list[tuple[str, str]]:  # pairs of class names
     """The twins of Moves that consist of the same frames in another order."""
     made_of = {c.name: (c.source, c.variant) for c in CLASSES}
@@ -220,7 +232,7 @@ def test_model(
     progress: bool,  # show a bar
 ) -> None:
     """Test one network and write predictions and record."""
-    net = load_model(config.out / model / "model.safetensors", device=pick_device(config.device))
+    net = open_model(config, model)
     data = open_split(config, "test")
     found = evaluate(net, data, batch_size=50, progress=progress)
     trained = json.loads((config.out / model / "record.json").read_text(encoding="utf-8"))
@@ -245,7 +257,7 @@ def trace_model(
     progress: bool,  # show bars
 ) -> None:
     """Record the selections on all test clips, and what the network can do without."""
-    net = load_model(config.out / config.model / "model.safetensors", device=pick_device(config.device))
+    net = open_model(config, config.model)
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
     effects = ablation_table(net, data, GROUPS["need"], ordered_twins(), progress=progress)
@@ -262,7 +274,7 @@ def report(
     tested = [ModelScores(label(n), Predictions.load(out / n / "test.npz"), records[n]) for n in names]
     needs = GROUPS["need"]
     trace = Trace.load(out / "trace.npz")
-    net = load_model(out / config.model / "model.safetensors", device=pick_device(config.device))
+    net = open_model(config, config.model)
     data = open_split(config, "test")
     views = [view_clip(net, data, i, tested, trace) for i in choose_clips(tested, needs)]
     effects = pd.read_csv(out / "knock_outs.csv", index_col="selection")
@@ -314,7 +326,7 @@ def demo_steps(
         for name in both:
             test_model(config, name, progress)
 
-    models = training | dict(models=both)
+    models = training | dict(models=both, precision=config.precision)
     seen = models | dict(pairs=ordered_twins())
     return [
         Step(

@@ -89,9 +89,10 @@ def parse(
         ]
     more: dict[str, Any] = {}
     if name == "train":  # its defaults depend on the words
-        from .train import defaults
+        from .train import defaults, spelled
 
         more["default"] = defaults(words)
+        words = spelled(words)
     cls = command_class(name)
     return tyro.cli(
         cls,

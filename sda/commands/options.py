@@ -6,17 +6,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from ..foundation.errors import SettingError
 
 if TYPE_CHECKING:
+    import torch
+
     from ..data.crops import MultiCrop
     from ..data.datasets import ClipDataset
     from ..data.sampling import Sampling
     from ..data.transforms import TransformConfig
+    from ..networks.backbones import VideoNet
 
 
 class CommandLineError(SettingError):
@@ -36,11 +39,32 @@ class Command:
         raise NotImplementedError
 
 
+@dataclass
+class ComputeCommand(Command):
+    """What every subcommand understands that asks trained networks."""
+
+    # where to compute; auto: a GPU where there is one
+    device: Literal["auto", "cpu", "cuda", "mps"] = field(default="auto", kw_only=True)
+    # number format; auto: bf16 on NVIDIA GPUs that are fast at it, else fp32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(default="auto", kw_only=True)
+
+    def load(
+        self,
+        path: Path,  # model file
+        device: torch.device | None = None,  # where one has been chosen already
+    ) -> VideoNet:  # where and in the format the options say
+        """A network from its file."""
+        from ..foundation.devices import place_model
+        from ..networks.checkpoints import load_model
+
+        return place_model(load_model(path), device or self.device, self.precision)
+
+
 _ELSEWHERE = {
     "num_classes": "the dataset's category.txt says how many classes there are",
     "num_frames": "use --num-frames",
     "dropout": "use --dropout",
-    "pretrained": "use --pretrained or --no-pretrained",
+    "pretrained": "use --pretrained, --pretrained FILE or --no-pretrained",
 }
 
 

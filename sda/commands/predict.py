@@ -4,20 +4,17 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from ..assets import DEFAULT_MODEL
-from ..foundation.devices import pick_device
 from ..networks.backbones import VideoNet
-from ..networks.checkpoints import load_model
 from ..testing.evaluate import predict, slide
-from .options import Command, CommandLineError
+from .options import CommandLineError, ComputeCommand
 
 
 @dataclass
-class Predict(Command):
+class Predict(ComputeCommand):
     """Say what happens in video files: the most probable classes of each."""
 
     clips: tuple[Path, ...]  # video files, or folders of frames
@@ -27,13 +24,12 @@ class Predict(Command):
     window: int = 0
     batch_size: int = 8  # videos or windows at a time
     json: bool = False  # print JSON instead of a table
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute
 
     def run(self) -> None:
         """Predict the videos; those that cannot be read are named at the end, and the status says so."""
         self.examine()
         path = self.checkpoint or DEFAULT_MODEL
-        net = load_model(path, device=pick_device(self.device))
+        net = self.load(path)
         problems: dict[str, str] = {}
         rows = self.rows(net, problems)
         if self.json:

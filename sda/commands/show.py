@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..assets import DEFAULT_MODEL, PUBLISHED
 from ..foundation.files import write_atomic
@@ -10,18 +10,17 @@ from ..foundation.runs import load_records
 from ..networks.backbones import create_model, list_models
 from ..networks.checkpoints import read_card
 from ..networks.cost import profile
-from .options import Command, CommandLineError, read_options
+from .options import Command, CommandLineError, ComputeCommand, read_options
 
 
 @dataclass
-class Inspect(Command):
+class Inspect(ComputeCommand):
     """Write a page about some clips: answer, selection, and what the network does without each dependency."""
 
     clips: tuple[Path, ...]  # video files, or folders of frames
     checkpoint: Path | None = None  # model file (default: the one that ships)
     out: Path = Path("report.html")  # the page; replaced if it exists
     draws: int = 10  # random controls of every intervention
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute
 
     def run(self) -> None:
         """Write the page and say where it is."""
@@ -38,6 +37,7 @@ class Inspect(Command):
             draws=self.draws,
             progress=not self.quiet,
             device=self.device,
+            precision=self.precision,
         )
         print(f"Report: {self.out} ({len(self.clips) - len(done.failed)} of {len(self.clips)} clips)")
 

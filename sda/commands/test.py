@@ -11,17 +11,17 @@ import torch
 
 from ..data.annotations import read_diving48_vocabulary
 from ..data.sampling import Sampling
+from ..foundation.devices import device_of, precision_of
 from ..foundation.errors import DataError
 from ..foundation.files import check_folder
 from ..foundation.runs import new_record, write_record
 from ..networks.backbones import VideoNet
-from ..networks.checkpoints import load_model
 from ..testing.compare import actions, compare, ensemble
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, by_attribute, describe, save_tables, summary
 from ..training.config import TrainConfig
 from ..training.optimiser import make_accelerator
-from .options import Command, CommandLineError, first_process, open_clips
+from .options import CommandLineError, ComputeCommand, first_process, open_clips
 
 
 @dataclass
@@ -38,8 +38,11 @@ class Scored:
 
 
 @dataclass
-class Test(Command):
-    """Test a trained network on a split of a dataset; several networks are tested each and as an ensemble."""
+class Test(ComputeCommand):
+    """Test a trained network on a split of a dataset; several networks are tested each and as an ensemble.
+
+    Started by torchrun, several processes share the clips.
+    """
 
     models: tuple[Path, ...]  # model files, e.g. runs/demo/sda_tsn_tiny/model.safetensors
     data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
@@ -61,8 +64,6 @@ class Test(Command):
     num_workers: int = 0  # processes that read clips (0: this process)
     # decode each clip once into DATA/cache; auto: when they are small
     cache: Literal["auto", "yes", "no"] = "no"
-    # where to compute; torchrun shares the clips among processes
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     def run(self) -> None:
         """Load, test, tell, and write what was asked for."""
@@ -137,7 +138,7 @@ def score_model(
     taken: Sequence[str] = (),  # stems of files that networks before this one have
 ) -> Scored:
     """Test one model file as the options say; its logits are kept if there is a folder for them."""
-    net = load_model(path, device=device)
+    net = options.load(path, device)
     first = first_process()
     if not net.card.transform or not net.card.sampling:
         raise DataError(
@@ -207,6 +208,8 @@ def record_of(
         split=options.split,
         protocol=name,
         views=options.views or "centre",
+        device=device_of(several[0].net).type,
+        precision=common([precision_of(one.net) for one in several]),
         metrics=summary(found[average]) | {"averages": both},
         sampling=[asdict(one.sampling) for one in several],
         logits=[f"{one.stem}.npz" for one in several],

@@ -4,7 +4,7 @@ import os
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,7 @@ from accelerate import Accelerator
 
 from ..data.datasets import ClipDataset
 from ..foundation.files import check_folder
-from ..foundation.runs import seed_everything
-from ..networks.backbones import VideoNet, create_model
+from ..networks.backbones import VideoNet
 from ..networks.cost import profile
 from ..training.config import TrainConfig, load_config, recipe
 from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
@@ -58,15 +57,17 @@ class Train(Command):
             for split in ("train", self.val)
         )
         if self.dry_run:
-            model = build_model(c, self.network(data.class_names), data.class_names)
-            assert isinstance(model, VideoNet)  # it comes from `create_model`
+            model = self.network(data.class_names)
             print(dry_run(c, model, data, val))
+            if model.start:
+                print(textwrap.indent(model.start.lines, "init     ", lambda line: True))
             return
         if first_process():
             print(settings_text(c))
-        result = train(
-            c, self.network(data.class_names), data, val, out, resume=self.resume == "auto", progress=progress
-        )
+        model = self.network(data.class_names)
+        if first_process() and model.start:
+            print(f"starts from {c.init}", model.start.lines, sep="\n")
+        result = train(c, model, data, val, out, resume=self.resume == "auto", progress=progress)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         if first_process():
@@ -89,20 +90,13 @@ class Train(Command):
     def network(
         self,
         class_names: list[str],  # of the dataset
-    ) -> str | VideoNet:
-        """The network's name, or the network when it has options of its own."""
-        if not self.options:
-            return self.model
-        seed_everything(self.config.seed)
+    ) -> VideoNet:
+        """The network as it will be trained; a dry run downloads nothing."""
+        c = self.config
+        if self.dry_run and c.pretrained is True:
+            c = replace(c, pretrained=False, freeze=())
         try:
-            return create_model(
-                self.model,
-                len(class_names),
-                self.config.num_frames,
-                self.config.pretrained,
-                dropout=self.config.dropout,
-                **read_options(self.options),
-            )
+            return build_model(c, self.model, class_names, **read_options(self.options))
         except TypeError as err:
             raise CommandLineError(
                 f"{self.model} cannot be made with {' '.join(self.options)}: {err}"
@@ -117,6 +111,21 @@ def _word_after(args: Sequence[str], name: str) -> str | None:
         if word.startswith(name + "="):
             return word.partition("=")[2]
     return None
+
+
+def spelled(
+    args: Sequence[str],  # words after `sda train`
+) -> list[str]:
+    """`--pretrained` alone, `--no-pretrained` and `--pretrained FILE` as the one option that they are."""
+    words = []
+    for word, after in zip(args, [*args[1:], "--"], strict=True):
+        if word == "--no-pretrained":
+            words += ["--pretrained", "False"]
+        elif word == "--pretrained" and after.startswith("--"):
+            words += ["--pretrained", "True"]
+        else:
+            words.append(word)
+    return words
 
 
 def defaults(

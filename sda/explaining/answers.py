@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.datasets import ClipDataset, clip_loader
-from ..foundation.devices import evaluating, to_model
+from ..foundation.devices import evaluating, to_model, to_numpy
 from ..foundation.errors import RunError, SettingError, unknown_name
 from ..foundation.statistics import softmax
 from .interventions import Intervention, changed
@@ -114,7 +114,7 @@ def logits_of(
 ) -> np.ndarray:  # [N,K]
     """The answers to clips, perhaps under interventions; several views of a clip are averaged."""
     with evaluating(model), changed(model, *interventions):
-        logits = torch.cat(list(view_logits(model, clips, batch_size))).mean(1).cpu().numpy()
+        logits = to_numpy(torch.cat(list(view_logits(model, clips, batch_size))).mean(1))
     if not np.isfinite(logits).all():
         raise RunError("the model's logits are not finite", remedy="check its file and the clips")
     return logits

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .interventions import blur
 from .trace import trace_clips
-from ..foundation.devices import device_of, evaluating
+from ..foundation.devices import evaluating, to_model, to_numpy, widened
 from ..foundation.errors import SettingError, missing_package, unknown_name
 from ..networks.backbones import sda_blocks
 
@@ -257,7 +257,7 @@ def _gradient_maps(
     )
     store = explainer.activations_and_grads
     try:
-        logits = store(clips.detach().flatten(0, 1).clone().requires_grad_())
+        logits = widened(store(clips.detach().flatten(0, 1).clone().requires_grad_()))
         _check_finite(logits)
         scores = [target(one) for target, one in zip(targets, logits, strict=True)]
         torch.stack(scores).sum().backward()
@@ -266,10 +266,10 @@ def _gradient_maps(
                 f"layer {layer!r} has no single map per frame; cam_layers(model) lists those that do",
                 subject=layer,
             )
-        features = store.activations[0].numpy()
-        gradients = store.gradients[0].numpy()
+        features = to_numpy(store.activations[0])
+        gradients = to_numpy(store.gradients[0])
         maps = explainer.get_cam_image(None, module, targets, features, gradients, False)
-        return maps.reshape(*clips.shape[:2], *maps.shape[1:]), logits.detach().cpu().numpy()
+        return maps.reshape(*clips.shape[:2], *maps.shape[1:]), to_numpy(logits)
     finally:
         store.release()
 
@@ -301,7 +301,7 @@ def _occlusion_map(
     boxes = list(itertools.product(times, rows, columns))
     scores: list[float] = []
     with torch.no_grad():
-        logits = model(clip[None])[0]
+        logits = widened(model(clip[None]))[0]
         _check_finite(logits)
         plus, minus = target.choose(logits)  # fixed now: the answer may change under a blur
         fixed = ClipTarget(plus if minus is None else (plus, minus), score=target.score)
@@ -311,10 +311,10 @@ def _occlusion_map(
             copies = clip.repeat(len(some), 1, 1, 1, 1)
             for copy, (t, y, x) in zip(copies, some, strict=True):
                 copy[t, :, y, x] = soft[t, :, y, x]
-            scores += [float(fixed(one)) for one in model(copies)]
+            scores += [float(fixed(one)) for one in widened(model(copies))]
     fall = float(fixed(logits)) - np.array(scores).reshape(len(times), len(rows), len(columns))
     frames = [part.stop - part.start for part in times]
-    return np.repeat(fall, frames, axis=0).astype(np.float32), logits.cpu().numpy()
+    return np.repeat(fall, frames, axis=0).astype(np.float32), to_numpy(logits)
 
 # %% ../../nbs/explaining/60_cam.ipynb #46a536d0
 def clip_cams(
@@ -339,7 +339,7 @@ def clip_cams(
     if names is None:
         names = getattr(getattr(model, "card", None), "class_names", None)
     targets = [ClipTarget(one, names, score) for one in asked]
-    clips = clips.to(device_of(model))
+    clips = to_model(clips, model)
     found: list[tuple[np.ndarray, np.ndarray]] = []  # maps and logits of every clip
     with untouched(model):
         for start in range(0, len(clips), batch_size):

@@ -34,7 +34,7 @@ from .attribution import KINDS, Attribution, from_trace
 from .interventions import Intervention, changed, drop, keep, uniform
 from .trace import trace_clips
 from .tracer import block_rows, select_blocks
-from ..foundation.devices import evaluating
+from ..foundation.devices import evaluating, to_numpy
 from ..foundation.errors import SettingError, unknown_name
 from ..foundation.statistics import mean_interval, rank_correlation, spearman
 from ..networks.blocks import DEPENDENCIES
@@ -347,7 +347,7 @@ def _gradient_times_weight(
         for (name, block), part in zip(blocks.items(), parts, strict=True)
         for row in block_rows(name, block.split, part.shape[1])
     ]
-    values = torch.cat(found).numpy()
+    values = to_numpy(torch.cat(found))
     return _explained("gradient x weight", values, places, "log-probability", about, logits)
 
 # %% ../../nbs/explaining/59_effects.ipynb #33a8506e

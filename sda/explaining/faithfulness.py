@@ -24,7 +24,7 @@ from ..data.transforms import denormalise
 from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, enlarge, find_layer
 from .interventions import blur
-from ..foundation.devices import device_of
+from ..foundation.devices import device_of, dtype_of, to_numpy
 from ..foundation.errors import SettingError
 from ..foundation.statistics import mean_interval, softmax, spearman
 from ..networks.backbones import VideoNet, create_model
@@ -310,12 +310,12 @@ def curve_words(
 def reinitialised(
     model: VideoNet,  # from `create_model` or `load_model`
     seed: int = 0,  # of the weights
-) -> VideoNet:  # on the same device, in evaluation mode
+) -> VideoNet:  # on the same device, in the same precision, in evaluation mode
     """The same network as it was before training, with other random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = create_model(model.name, model.num_classes, model.num_frames, **model.options)
-    return fresh.to(device_of(model)).eval()
+    return fresh.to(device_of(model), dtype_of(model)).eval()
 
 
 def _part_of(name: str, stages: Sequence[str]) -> str:
@@ -437,7 +437,7 @@ def norm_maps(
         logits_of(model, clips, batch_size=batch_size)
     finally:
         handle.remove()
-    return torch.cat(found).numpy()
+    return to_numpy(torch.cat(found))
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #23b7cb46
 def control_maps(

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..data.clips import ClipReader
 from ..data.datasets import ClipDataset
 from .tracer import Tracer, block_rows, select_blocks
-from ..foundation.devices import evaluating, to_model
+from ..foundation.devices import evaluating, to_model, to_numpy
 from ..foundation.errors import DataError, RunError, SettingError, unknown_name
 from ..foundation.files import fingerprint, load_arrays, save_arrays
 from ..foundation.statistics import bootstrap_interval
@@ -472,7 +472,7 @@ def trace_clips(
     logits = _put_back(items, torch.cat(answers))
     card = getattr(model, "card", None)
     return Trace(
-        logits=logits.numpy(),
+        logits=to_numpy(logits),
         videos=[video for video, *_ in rows],
         views=[view for _, view, _ in rows],
         labels=_known_labels([label for *_, label in rows], logits.shape[1]),

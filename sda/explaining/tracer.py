@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..foundation.devices import to_numpy
 from ..foundation.errors import DataError, RunError, SettingError, unknown_name
 from ..networks.backbones import list_models, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES, SDA, resize
@@ -147,12 +148,12 @@ def _rows(block: SDA, seen: dict[str, Any], responses: bool) -> dict[str, np.nda
         "weights": _columns(seen["weights"], block.dependencies),
         "scores": _columns(_scores(block.attention, seen["keys"]), block.dependencies),
         "response_norm": _columns(norms, block.dependencies),
-        "gate_mean": each.mean(1).cpu().numpy(),
-        "gate_std": each.std(1, correction=0).cpu().numpy(),
+        "gate_mean": to_numpy(each.mean(1)),
+        "gate_std": to_numpy(each.std(1, correction=0)),
     }
     if responses:
         flat |= {f"response/{name}": _shown(y, name) for name, y in seen["responses"].items()}
-        flat["response/gate"] = gate.mean(1).unflatten(0, (n, -1)).cpu().numpy()
+        flat["response/gate"] = to_numpy(gate.mean(1).unflatten(0, (n, -1)))
     clips = seen["clips"]
     return {key: value.reshape(clips, n // clips, *value.shape[1:]) for key, value in flat.items()}
 
@@ -160,7 +161,7 @@ def _rows(block: SDA, seen: dict[str, Any], responses: bool) -> dict[str, np.nda
 def _columns(values: Tensor, names: Sequence[str]) -> np.ndarray:
     """Values [B,M] of a block's own dependencies in the fixed four columns, NaN where one is absent."""
     table = np.full((len(values), len(DEPENDENCIES)), np.nan, np.float32)
-    table[:, [DEPENDENCIES.index(name) for name in names]] = values.float().cpu().numpy()
+    table[:, [DEPENDENCIES.index(name) for name in names]] = to_numpy(values)
     return table
 
 
@@ -174,13 +175,13 @@ def _scores(attention: nn.Module, keys: Tensor) -> Tensor:
 
 def _shown(response: Tensor, name: str) -> np.ndarray:
     """What can be looked at: LST [B,r], LT [B,H,W], LS [B,T], S122 [B,T,h,w]."""
-    y = response.float().cpu()
+    y = response.float()
     if name == "LST":
-        return y.flatten(1).numpy()
+        return to_numpy(y.flatten(1))
     mean = y.mean(1)  # over channels
     if name == "LT":
-        return mean.squeeze(1).numpy()
-    return (mean.flatten(1) if name == "LS" else mean).numpy()
+        return to_numpy(mean.squeeze(1))
+    return to_numpy(mean.flatten(1) if name == "LS" else mean)
 
 
 def _joined(block: str, batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -4,7 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .devices import device_of, dtype_of, evaluating, pick_device, set_layout, to_model
+    from .devices import (
+        device_of,
+        dtype_of,
+        evaluating,
+        pick_device,
+        pick_dtype,
+        place_model,
+        set_layout,
+        to_model,
+        to_numpy,
+    )
     from .errors import (
         DataError,
         DivergedError,
@@ -91,6 +101,8 @@ __all__ = [
     "new_record",
     "now",
     "pick_device",
+    "pick_dtype",
+    "place_model",
     "rank_rows",
     "record_name",
     "save_record",
@@ -100,6 +112,7 @@ __all__ = [
     "spearman",
     "t_interval",
     "to_model",
+    "to_numpy",
     "to_plain",
     "unknown_name",
     "wilson_interval",

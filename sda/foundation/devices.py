@@ -7,14 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import SettingError, listed
+from .errors import SettingError, listed, unknown_name
+from .files import cast_from, fingerprint
 
-__all__ = ["pick_device", "device_of", "dtype_of", "to_model", "set_layout", "evaluating"]
+__all__ = [
+    "pick_device",
+    "pick_dtype",
+    "place_model",
+    "device_of",
+    "dtype_of",
+    "to_model",
+    "to_numpy",
+    "set_layout",
+    "evaluating",
+]
 
 _M = TypeVar("_M", bound=nn.Module)
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _available() -> list[str]:
@@ -41,6 +55,35 @@ def pick_device(
     return torch.device(name)
 
 
+def pick_dtype(
+    precision: str = "auto",  # auto, fp32, bf16, fp16
+    device: str | torch.device = "cpu",  # where it will compute
+) -> torch.dtype:
+    """The number format of this name; `auto` is bfloat16 on NVIDIA GPUs with units for it, else float32."""
+    if precision == "auto":
+        native = torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native else torch.float32
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, ["auto", *PRECISIONS])
+    return PRECISIONS[precision]
+
+
+def place_model(
+    model: _M,  # changed in place
+    device: str | torch.device = "auto",  # see `pick_device`
+    precision: str = "auto",  # see `pick_dtype`
+) -> _M:  # the same network; `fingerprint` still gives that of the weights before
+    """Put a network where it shall compute, in the number format it shall compute in."""
+    place = pick_device(device) if isinstance(device, str) else device
+    dtype = pick_dtype(precision, place)
+    if dtype == dtype_of(model):
+        return model.to(place)
+    known = fingerprint(model)
+    model.to(place, dtype)
+    cast_from(known, model)
+    return model
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where a network is; the processor for one without any tensor."""
     for tensor in itertools.chain(model.parameters(), model.buffers()):
@@ -56,6 +99,12 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return torch.float32
 
 
+def precision_of(model: nn.Module) -> str:
+    """The precision of a network as `pick_dtype` names it; others by torch's name, e.g. float64."""
+    dtype = dtype_of(model)
+    return next((name for name, one in PRECISIONS.items() if one == dtype), str(dtype).partition(".")[2])
+
+
 def to_model(
     clips: Tensor,  # any shape; whole numbers (bytes, labels) keep their type
     model: nn.Module,  # network on any device, in any precision
@@ -64,6 +113,18 @@ def to_model(
     if clips.is_floating_point():
         return clips.to(device_of(model), dtype_of(model))
     return clips.to(device_of(model))
+
+
+def widened(values: Tensor) -> Tensor:
+    """The same values in float32 where their format is shorter: sums and small differences are safe there."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def to_numpy(
+    values: Tensor,  # on any device, in any precision, with or without gradients
+) -> np.ndarray:  # of the same shape; formats shorter than float32 become float32
+    """What a network computed, as an array."""
+    return widened(values.detach()).cpu().numpy()
 
 
 def set_layout(

@@ -262,14 +262,33 @@ else:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
+_CAST: dict[str, str] = {}  # fingerprint of weights in a shorter format -> that of what they were made from
+
+
+def cast_from(
+    known: str,  # fingerprint before
+    weights: nn.Module,  # the same weights in another format
+) -> None:
+    """Let these weights keep their fingerprint: what is known of a network holds in every precision."""
+    _CAST[_weights_hash(weights.state_dict(), "")] = known
+
+
 def fingerprint(
     weights: nn.Module | Mapping[str, Tensor],  # a network, or its state dict
     begin: str = "",  # hashed before the weights: what else the result depends on, e.g. the clips
 ) -> str:  # sixteen hexadecimal digits
-    """A short hash of all parameters and buffers with their names."""
+    """A short hash of all parameters and buffers with their names; `place_model` does not change it."""
     import torch
 
     tensors = weights.state_dict() if isinstance(weights, torch.nn.Module) else weights
+    found = _weights_hash(tensors, begin)
+    return found if begin else _CAST.get(found, found)
+
+
+def _weights_hash(tensors: Mapping[str, Tensor], begin: str) -> str:
+    """The hash of these very bytes."""
+    import torch
+
     found = hashlib.sha256(begin.encode())
     for name, value in tensors.items():
         found.update(name.encode())

@@ -49,8 +49,9 @@ def inspect_folder(
     trace: str | Path | None = None,  # .npz: read when it is there, else written
     strict: bool = False,  # raise errors as well as showing them
     device: str = "auto",  # where model files compute; a network in memory stays where it is
+    precision: str = "auto",  # in which number format, likewise: auto, fp32, bf16 or fp16
     **state: object,  # fields of InspectorState to start with
 ) -> Inspector:  # show() makes the panel
     """Open the inspector on a dataset."""
-    provider, source = open_provider(root, checkpoint, split, other, trace, device)
+    provider, source = open_provider(root, checkpoint, split, other, trace, device, precision)
     return Inspector(provider, InspectorState(**state), strict, source)

@@ -31,7 +31,7 @@ from ..explaining.trace import trace_clips
 from ..explaining.tracer import select_blocks
 from ..figures.clips import fig_cam_strip, fig_clip
 from ..figures.effects import fig_interventions, fig_triptych
-from ..foundation.devices import pick_device
+from ..foundation.devices import place_model
 from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import check_folder, fingerprint, write_atomic
 from ..foundation.statistics import softmax
@@ -339,6 +339,7 @@ def inspect_clips(
     title: str = "",  # plain text
     progress: bool = True,  # show a bar over the clips
     device: str = "auto",  # where to compute with a model file; a network stays where it is
+    precision: str = "auto",  # in which number format, likewise: auto, fp32, bf16 or fp16
 ) -> Inspection:
     """Write one self-contained page about some clips."""
     if isinstance(paths, str | Path):
@@ -347,9 +348,10 @@ def inspect_clips(
         raise SettingError("There is nothing to inspect: name at least one clip.")
     out = _target(out)
     source = "" if isinstance(checkpoint, VideoNet) else f" from {Path(checkpoint).name}"
-    model = (
-        checkpoint if isinstance(checkpoint, VideoNet) else load_model(checkpoint, device=pick_device(device))
-    )
+    if isinstance(checkpoint, VideoNet):
+        model = checkpoint
+    else:
+        model = place_model(load_model(checkpoint), device, precision)
     reader = ClipReader.from_card(model.card)
     known = dict(true or {})
     for name in known.values():

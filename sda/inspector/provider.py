@@ -24,7 +24,7 @@ from ..explaining.checks import CheckInput, FaithfulnessReport, check_steps, no_
 from ..explaining.effects import Effect, ablation_map, measure
 from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
-from ..foundation.devices import pick_device
+from ..foundation.devices import place_model
 from ..foundation.errors import SettingError, UnknownNameError
 from ..foundation.files import fingerprint
 from ..foundation.statistics import softmax
@@ -444,6 +444,7 @@ def open_provider(
     other: str | Path | VideoNet | None = None,
     trace: str | Path | None = None,
     device: str = "auto",
+    precision: str = "auto",
 ) -> tuple[ModelProvider, str]:
     """A provider for a dataset folder, and the call of `inspect_folder` that opens it again."""
     names = read_classes(Path(root) / "category.txt")
@@ -451,7 +452,7 @@ def open_provider(
     def loaded(file: str | Path | VideoNet) -> VideoNet:
         if isinstance(file, VideoNet):
             return file
-        return load_model(file, device=pick_device(device), class_names=names)
+        return place_model(load_model(file, class_names=names), device, precision)
 
     model = loaded(checkpoint)
     twin = None if other is None else loaded(other)

@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "ModelCard": ".checkpoints",
         "load_model": ".checkpoints",
         "load_reference": ".checkpoints",
+        "load_weights": ".checkpoints",
         "read_card": ".checkpoints",
         "save_model": ".checkpoints",
     },

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import DataError, RunError, SettingError, UnknownNameError, nearest
 from .blocks import SDA
+from .weights import our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
 PLACES = ("enter", "adapt", "mix", "gate")
@@ -227,6 +228,7 @@ class VideoNet(nn.Module):
         self.name = ""  # set by create_model, as `options` are
         self.options: dict[str, Any] = {}
         self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
+        self.start: Any = None  # what it took from a file when it was made to train, set by start_from
         channels, kernel = backbone.stem
         self.conv1 = he_conv(3, channels, kernel, 2)
         self.bn1: nn.Module = nn.BatchNorm2d(channels)
@@ -514,13 +516,7 @@ def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tenso
         return _download(name)
     if not isinstance(source, (str, Path)) or not Path(source).is_file():
         raise FileNotFoundError(f"no file of ImageNet weights at {source}")
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as err:
-        raise DataError(
-            f"{source} is not a state dict saved by torch.save: {str(err).splitlines()[0]}",
-            subject=str(source),
-        ) from err
+    return {our_name(name): tensor for name, tensor in read_weights(source).items()}
 
 # %% ../../nbs/networks/03_backbones.ipynb #99247136
 def new_parts(

@@ -26,7 +26,7 @@ from ..data.crops import MultiCrop
 from ..data.datasets import as_bytes, cache_key, clip_loader, model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
-from ..foundation.devices import device_of, evaluating, to_model
+from ..foundation.devices import device_of, evaluating, to_model, to_numpy
 from ..foundation.errors import RunError, SettingError
 from ..foundation.files import fingerprint, write_atomic
 from ..networks.checkpoints import ModelCard, load_model
@@ -172,7 +172,7 @@ def evaluate(
             places = todo[number * videos :][: len(batch["id"])]
             logits = _view_logits(model, model_input(batch, device_of(model)), batch_size)
             logits = reader.put_back(logits) if reader else logits
-            store.add(places, list(batch["id"]), logits.numpy(), batch["label"].numpy())
+            store.add(places, list(batch["id"]), to_numpy(logits), to_numpy(batch["label"]))
             bar.update(len(places))
     rows = store.gather(world)
     ids, scores, labels = zip(*(rows[i] for i in range(len(dataset))), strict=True)

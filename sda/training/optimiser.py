@@ -9,6 +9,7 @@ __all__ = ['Batch', 'scaled_lr', 'training_mode', 'TrainingStep', 'memory_estima
 import contextlib
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from ..data.datasets import model_input
 from ..data.transforms import cut_clips
 from ..foundation.devices import device_of, dtype_of, set_layout
-from ..foundation.errors import RunError, SettingError
+from ..foundation.errors import RunError, SettingError, unknown_name
 from ..networks.backbones import VideoNet, new_parts
 from ..networks.blocks import SDA, QueryAttention
 from .config import TrainConfig
@@ -210,22 +211,49 @@ def check_labels(batch: Batch, num_classes: int) -> None:
         text = f"Clip {name!r} has label {label}, but the model has classes 0 to {num_classes - 1}"
         raise RunError(f"{text}: check the list file and the number of classes.", subject=name)
 
+# %% ../../nbs/training/48_optimiser.ipynb #572afce1
+def freeze(
+    model: VideoNet,  # changed in place
+    parts: Sequence[str],  # "backbone", or stages of it: "stem", "layer1", ...
+) -> list[nn.Parameter]:  # those that no longer learn, to be released after the run
+    """Keep the image network, or stages of it, as it is; blocks of a method and the classifier learn."""
+    if not parts:
+        return []
+    stages = ["stem", *model.stages]
+    for name in parts:
+        if name not in ("backbone", *stages):
+            raise unknown_name("part to freeze", name, ["backbone", *stages])
+    chosen = stages if "backbone" in parts else list(parts)
+    new = new_parts(model)
+    frozen = []
+    for name, parameter in model.named_parameters():
+        path = name.split(".")
+        stage = path[0] if path[0] in model.stages else "stem"
+        if stage in chosen and not new & set(path) and parameter.requires_grad:
+            parameter.requires_grad = False
+            frozen.append(parameter)
+    return frozen
+
 # %% ../../nbs/training/48_optimiser.ipynb #47943d35
 def training_mode(
     model: nn.Module,  # changed in place
     partial_bn: bool = False,  # BatchNorm of the image network keeps its stored statistics, all but the first
 ) -> nn.Module:  # the same network
-    """Switch to training."""
+    """Switch to training; a norm whose parameters are frozen keeps its statistics too."""
     model.train()
+    norms = {name: m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    for norm in norms.values():
+        if norm.weight is not None and not norm.weight.requires_grad:
+            norm.eval()
     if not partial_bn:
         return model
     new = new_parts(model)  # a norm that ImageNet does not know has nothing stored yet
-    norms = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)) and not new & set(name.split("."))
+    flat = [
+        norm
+        for name, norm in norms.items()
+        if isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)) and not new & set(name.split("."))
     ]
-    for norm in norms[1:]:
+    for norm in flat[1:]:
         norm.eval()
     return model
 
@@ -354,6 +382,7 @@ class TrainingStep:
         if config.compile:
             network.compile()
         self.network = network
+        self.frozen = freeze(network, config.freeze)
         self.model, self.optimizer = self.accelerator.prepare(network, make_optimizer(network, config))
         self._clips: Tensor | None = None  # input of the last step, for its memory
 

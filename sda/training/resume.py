@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..foundation.errors import FolderError, RunError
 from ..foundation.files import check_folder, write_atomic
 from ..networks.checkpoints import load_model
-from .config import TrainConfig
+from .config import TrainConfig, plain_settings
 from .optimiser import StepResult, TrainingStep, wide_type
 
 # %% ../../nbs/training/49_resume.ipynb #95c93db9
@@ -122,7 +122,7 @@ def run_identity(
 ) -> dict[str, Any]:  # as JSON would give it back
     """What must be equal for two runs to be the same run."""
     identity = dict(
-        config={k: v for k, v in dataclasses.asdict(config).items() if k not in _HARMLESS},
+        config={k: v for k, v in plain_settings(config).items() if k not in _HARMLESS},
         model=model.name,
         options={k: repr(v) for k, v in getattr(model, "options", {}).items()},
         clips=len(data),
@@ -130,6 +130,8 @@ def run_identity(
         validation_clips=_clips_digest(val_data),
         class_names=list(data.class_names),
     )
+    if (start := getattr(model, "start", None)) is not None:
+        identity["start"] = start.digest
     return json.loads(json.dumps(identity))
 
 # %% ../../nbs/training/49_resume.ipynb #d75cce79

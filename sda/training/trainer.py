@@ -30,7 +30,8 @@ from ..foundation.devices import set_layout
 from ..foundation.errors import RunError, SettingError
 from ..foundation.runs import new_record, save_record, seed_everything
 from ..networks.backbones import VideoNet, create_model
-from ..networks.checkpoints import ModelCard, save_model
+from ..networks.checkpoints import ModelCard, load_weights, save_model
+from ..networks.weights import Start
 from sda.training.callbacks import (
     EMA,
     Callback,
@@ -42,7 +43,7 @@ from sda.training.callbacks import (
     TensorBoard,
     diverged,
 )
-from .config import ASSUMED, TrainConfig, check_config, check_data
+from .config import ASSUMED, TrainConfig, check_config, check_data, plain_settings
 from sda.training.optimiser import (
     Batch,
     TrainingStep,
@@ -204,19 +205,23 @@ def build_model(
     config: TrainConfig,  # checked first
     model: VideoNet | str,  # a network, or the name of one
     class_names: Sequence[str],  # of the clips
+    **options: Any,  # of a network made by name
 ) -> VideoNet:
-    """The network itself, or a new one of this name whose weights follow from the seed."""
+    """The network itself or a new one from the seed, started from `config.init` where that names a file."""
     check_config(config)
-    if not isinstance(model, str):
-        return model
-    seed_everything(config.seed)
-    return create_model(
-        model,
-        len(class_names),
-        num_frames=config.num_frames,
-        pretrained=config.pretrained,
-        dropout=config.dropout,
-    )
+    if isinstance(model, str):
+        if config.freeze and not (config.pretrained or config.init):
+            text = "freeze would keep random weights: name what to start from, init or pretrained"
+            raise SettingError(text, subject="freeze", choices=("init", "pretrained"))
+        seed_everything(config.seed)
+        known: dict[str, Any] = dict(
+            num_frames=config.num_frames, pretrained=config.pretrained, dropout=config.dropout
+        )
+        model = create_model(model, len(class_names), **known, **options)
+    if config.init:
+        found = load_weights(model, config.init, class_names)
+        model.start = Start.of(config.init, found)
+    return model
 
 
 @contextlib.contextmanager
@@ -240,7 +245,7 @@ def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
     return ModelCard.of(
         network,
         data.class_names,
-        recipe=dataclasses.asdict(run.config),
+        recipe=plain_settings(run.config),
         metrics=metrics,
         transform=run.config.transform().to_dict() if from_files else {},
         sampling=run.config.sampling().to_dict() if from_files else {},
@@ -256,9 +261,10 @@ def _record(run: Run, network: VideoNet, folder: RunFolder, seconds: float) -> d
         options=network.options,
         recipe=config.recipe,
         seed=config.seed,
-        config=dataclasses.asdict(config),
+        config=plain_settings(config),
         learning_rate=scaled_lr(config)[1],
         metrics=run.state.metrics(config.keep == "best"),
+        start=None if network.start is None else network.start.counts,
         dataset=getattr(data, "name", None),
         source=getattr(data, "source", None),
         split=getattr(data, "split", None),
@@ -285,6 +291,8 @@ def _finish(run: Run) -> TrainResult:
     network = run.accelerator.unwrap_model(run.update.model, keep_fp32_wrapper=False)
     restore_norms(network, run.update.ordinary)
     set_layout(network, False).eval()
+    for parameter in run.update.frozen:
+        parameter.requires_grad_(True)
     first = run.accelerator.is_main_process
     if folder is not None and first and config.keep == "last" and state.best_epoch:
         network.load_state_dict(best)

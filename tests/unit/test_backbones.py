@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sda.foundation.errors import SettingError, UnknownNameError
+from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.methods.shift import TemporalShift
 from sda.networks import backbones
 from sda.networks.backbones import (
@@ -334,8 +334,9 @@ def test_imagenet_weights_that_do_not_fit(image_net, tmp_path):
     with pytest.raises(ValueError, match=r"missing \['layer2.0.bn1.weight'\]"):
         create_model("sda_tsn_resnet50", 5, pretrained=tmp_path / "a.pth")
     (tmp_path / "b.pth").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="is not a state dict saved by torch.save"):
+    with pytest.raises(DataError) as caught:
         create_model("tsn_resnet50", 5, pretrained=tmp_path / "b.pth")
+    assert caught.value.subject == str(tmp_path / "b.pth")
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from sda.networks.checkpoints import (
     load_model,
     load_reference,
     read_card,
-    reference_key,
     save_model,
 )
+from sda.networks.weights import our_name
 
 NAMES = [
     "Pushing [something] from left to right",
@@ -328,7 +328,7 @@ def small(published):
     for m in net.modules():
         if hasattr(m, "running_var"):
             m.running_var.uniform_(0.5, 1.5), m.running_mean.normal_(0, 0.1)
-    theirs = {reference_key(k): k for k in published["sda_tsm_resnet50"].state_dict()}
+    theirs = {our_name(k): k for k in published["sda_tsm_resnet50"].state_dict()}
     shapes = published["sda_tsm_resnet50"].state_dict()
     state = {}
     for k, v in net.state_dict().items():  # names and number of axes as published
