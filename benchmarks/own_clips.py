@@ -17,7 +17,7 @@ import copy
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -32,12 +32,11 @@ from sda.data.crops import MultiCrop
 from sda.data.datasets import ClipDataset
 from sda.data.extract import extract
 from sda.data.lists import Record
-from sda.foundation.runs import new_record, save_record, seed_everything
-from sda.networks.backbones import VideoNet, create_model
+from sda.foundation.runs import new_record, save_record
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
 from sda.testing.predictions import Predictions, summary
-from sda.training.config import TrainConfig, recipe
+from sda.training.config import TrainConfig, plain_settings, recipe
 from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,18 +138,6 @@ class Clips:
         return some
 
 
-def started(model: str, clips: Clips, config: TrainConfig, start: bool = True) -> VideoNet:
-    """A network with new weights, or with those that ship and a new classifier."""
-    seed_everything(config.seed)
-    net = create_model(model, len(clips.names), num_frames=config.num_frames, dropout=config.dropout)
-    if start:
-        state = load_model(SHIPPED / f"{STARTS[model]}.safetensors").state_dict()
-        known = {name: value for name, value in state.items() if not name.startswith("fc.")}
-        found = net.load_state_dict(known, strict=False)
-        assert set(found.missing_keys) == {"fc.weight", "fc.bias"} and not found.unexpected_keys
-    return net
-
-
 def answers(net: Any, clips: Clips, takes: list[str], config: TrainConfig) -> Predictions:
     """Scores of three crops side by side, for the clips are wider than high; the last is the centre."""
     crops = MultiCrop(f"3x{config.size}", resize=config.resize, size=config.size)
@@ -167,11 +154,12 @@ def search(name: str, clips: Clips, runs: Path) -> dict[str, Any]:
     """One trial: trained on the takes of the folds 2, 3 and 4, judged by those of fold 0 or 1."""
     trial = TRIALS[name]
     config = recipe("moves", **(BASE | trial.changes), seed=trial.seed)
+    if trial.start:
+        config.init = str(SHIPPED / f"{STARTS[trial.model]}.safetensors")
     folds = clips.folds()
     rest = [take for fold in folds[2:] for take in fold]
     data = clips.of(rest, config, True), clips.of(folds[trial.part], config)
-    net = started(trial.model, clips, config, trial.start)
-    done = train(config, net, *data, runs / f"search-{name}", progress=False)
+    done = train(config, trial.model, *data, runs / f"search-{name}", progress=False)
     found = answers(load_model(done.out / "model.safetensors"), clips, folds[trial.part], config)
     return new_record(
         "benchmark",
@@ -181,7 +169,7 @@ def search(name: str, clips: Clips, runs: Path) -> dict[str, Any]:
         start=STARTS[trial.model] if trial.start else None,
         looked_at=folds[trial.part],
         trained_on=rest,
-        config=asdict(config),
+        config=plain_settings(config),
         metrics=accuracies(found),
         history=rows(done.history),
         train_seconds=round(done.seconds, 1),
@@ -190,13 +178,13 @@ def search(name: str, clips: Clips, runs: Path) -> dict[str, Any]:
 
 def fold(model: str, number: int, clips: Clips, runs: Path, results: Path) -> dict[str, Any]:
     """Train on four folds to the last epoch, test the fifth once."""
-    config = recipe("own_clips")
+    config = recipe("own_clips", init=str(SHIPPED / f"{STARTS[model]}.safetensors"))
     folds = clips.folds()
     rest = [take for k, some in enumerate(folds) for take in some if k != number]
     name = f"{model}-fold{number}"
-    net = started(model, clips, config)
+    data = clips.of(rest, config, True)
     begun = time.process_time()
-    done = train(config, net, clips.of(rest, config, True), None, runs / name, progress=False)
+    done = train(config, model, data, None, runs / name, progress=False)
     spent = time.process_time() - begun
     found = answers(load_model(done.out / "model.safetensors"), clips, folds[number], config)
     found.save(results / f"{name}.npz")
@@ -212,7 +200,7 @@ def fold(model: str, number: int, clips: Clips, runs: Path, results: Path) -> di
         protocol="1 clip, 3 crops",
         held_out=folds[number],
         clips=len(clips.records) - len(found),
-        config=asdict(config),
+        config=plain_settings(config),
         metrics=summary(found) | accuracies(found),
         history=rows(done.history),
         train_seconds=round(done.seconds, 1),
@@ -230,11 +218,7 @@ def once(name: str, perform: Callable[[], dict[str, Any]], runs: Path, results: 
                 record = perform()
                 save_record(record, results / f"{name}.json")
                 told = {k: round(v, 3) for k, v in record["metrics"].items() if k.startswith("top1")}
-                print(
-                    name,
-                    {k: round(v, 3) for k, v in record["metrics"].items() if k.startswith("top1")},
-                    flush=True,
-                )
+                print(name, told, flush=True)
     except Timeout:
         pass
 

@@ -74,7 +74,13 @@ class ClipConfig:
     erase: float = 0.0  # chance that a rectangle of a training clip is painted over
     flip: bool = False  # mirror training clips at random; labels that name a side are exchanged
     dropout: float = 0.0  # dropout before the classifier
-    pretrained: bool = False  # start from ImageNet weights (needs network once)
+    # start the image network from ImageNet: through torchvision (needs network once), or a file of weights
+    pretrained: bool | str = False
+    # file to start from: of ours, of the paper, TSM, mmaction2, torchvision or timm; what does not fit
+    # starts anew and is said
+    init: str = ""
+    # what keeps its weights: "backbone", the image network, or some of its stages: stem, layer1, layer2, ...
+    freeze: tuple[str, ...] = ()
     partial_bn: bool = False  # freeze all BatchNorm of the backbone but the first; only for small sets
 
     def transform(self) -> TransformConfig:
@@ -153,6 +159,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     """`value` as field type `kind`; by hand, for tyro prints what is wrong and exits."""
     args = typing.get_args(kind)
     try:
+        if kind == bool | str:
+            return value if isinstance(value, bool) else str(value)
         if typing.get_origin(kind) is Literal:
             if value not in args:
                 raise ValueError(f"choose one of {', '.join(map(str, args))}")
@@ -282,6 +290,17 @@ def recipe(
             f"There is no recipe {name!r}; {hint}", subject=name, choices=RECIPES, remedy=hint
         )
     return config_from_dict(dataclasses.asdict(RECIPES[name]) | changes)
+
+# %% ../../nbs/training/47_config.ipynb #8b4ba52d
+def plain_settings(
+    config: TrainConfig,
+) -> dict[str, Any]:  # by field name
+    """Every setting as records and model files carry it: files by their last names, folders stay private."""
+    values = dataclasses.asdict(config)
+    for name in ("init", "pretrained"):
+        if isinstance(values[name], str):
+            values[name] = Path(values[name]).name
+    return values
 
 # %% ../../nbs/training/47_config.ipynb #52b0b1c1
 def save_config(
