@@ -4,7 +4,9 @@ Runs `sda train --resume auto` in processes of its own and kills each with SIGKI
 the seed: some way through a step, after some bytes of a state or of the best weights are written, between
 writing and renaming, or while the results are written. The same command is then given again, until a run
 comes to its end. Its weights, history and metrics are compared, bit by bit, with those of a run nobody
-disturbed. Writes data/results/bench_kills.json.
+disturbed. Then a short run is killed before every single rename, link, unlink and fsync that it makes, which
+are found by counting them, and given again once; and pairs of runs are started together in one folder.
+Writes data/results/bench_kills.json.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from sda.training.optimiser import TrainingStep  # noqa: E402
 MOST = 6  # kills of one run
 KINDS = ("in a step", "writing a state", "writing the best weights", "before a rename", "writing the results")
 OFTEN = (10, 4, 2, 2, 2)  # shares of the kinds
+CALLS = ("rename", "replace", "link", "unlink", "fsync")  # of `os`: what changes the disk under its names
 RUNS = {  # each run uses other parts of the trainer; all save after every step
     "plain": ["--model", "sda_tsn_tiny", "--keep-states", "2"],
     "tricks": [
@@ -118,6 +121,24 @@ class Cut:
         self.file.flush()
 
 
+def plant(moment: dict, seen: list[str]) -> None:
+    """Note the calls that change the disk, and die before one of them."""
+
+    def around(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*args: object, **options: object) -> object:
+            seen.append(name)
+            if len(seen) == moment["number"]:
+                die()
+            return real(*args, **options)
+
+        setattr(os, name, call)
+
+    for name in CALLS:
+        around(name)
+
+
 def lie_in_wait(moment: dict) -> None:
     """Arrange that this process is killed at the moment; one that does not come lets the run end."""
     counts = Counter()
@@ -158,10 +179,15 @@ def lie_in_wait(moment: dict) -> None:
 
 def command(words: list[str], moment: dict | None) -> None:
     """The command in this process, perhaps to be killed; what it prints is of no interest."""
-    if moment:
+    calls: list[str] = []
+    if moment and moment["kind"] == "at a call":
+        plant(moment, calls)
+    elif moment:
         lie_in_wait(moment)
     with contextlib.redirect_stdout(io.StringIO()):
         status = sda.commands.main.main(words)
+    if moment and moment.get("count"):
+        Path(moment["count"]).write_text("\n".join(calls))
     sys.exit(status)
 
 
@@ -229,10 +255,54 @@ def disturbed(
         )
 
 
+def planted(words: list[str], whole: Path, work: Path, every: int) -> list[dict]:
+    """Kill a run before each call that changes the disk, or before every so many; and give it again."""
+    count = work / "calls.txt"
+    moment = {"kind": "at a call", "number": 0}
+    if start([*words, "--out", str(whole)], moment | {"count": str(count)}):
+        raise SystemExit("the short run does not work")
+    names = count.read_text().split()
+    rows = []
+    for number in range(1, len(names) + 1, every):
+        out = work / f"{whole.name}-call-{number}"
+        command_out = [*words, "--out", str(out)]
+        killed = start(command_out, moment | {"number": number})
+        again = start(command_out, None)
+        same = killed == -signal.SIGKILL and again == 0 and identical(whole, out)
+        rows.append({"call": number, "name": names[number - 1], "identical": same})
+        if not same:
+            print(f"  DIFFERENT: call {number}, {names[number - 1]}: {killed}, {again}", flush=True)
+    print(f"{whole.name}: killed before {len(rows)} of {len(names)} calls", flush=True)
+    return rows
+
+
+def together(words: list[str], wholes: list[Path], out: Path) -> dict:
+    """Two runs of different seeds started at once in one folder: one ends whole, the other is refused."""
+    context = multiprocessing.get_context("forkserver")
+    processes = [
+        context.Process(target=command, args=([*words, "--seed", str(seed), "--out", str(out)], None))
+        for seed in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    codes = [process.exitcode for process in processes]
+    winner = codes.index(0) if 0 in codes else None
+    return {
+        "exit": codes,
+        "identical": sorted(codes) == [0, 1] and identical(wholes[winner], out),
+    }
+
+
 def main() -> None:
     """Kill until there were enough kills, print and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="about so many")
+    parser.add_argument(
+        "--every", type=int, default=1, help="of the calls that change the disk, each so many"
+    )
+    parser.add_argument("--pairs", type=int, default=6, help="pairs of runs started in one folder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "data/results/bench_kills.json")
     args = parser.parse_args()
@@ -267,12 +337,31 @@ def main() -> None:
                 f"{name}: {len(kills)} kills, {'identical' if rows[-1]['identical'] else 'DIFFERENT'}",
                 flush=True,
             )
+        calls = {}
+        for name in RUNS:
+            short = [*words[name], "--epochs", "1"]
+            calls[name] = planted(short, work / f"short-{name}", work, args.every)
+        short = [*words["plain"], "--epochs", "1"]
+        wholes = [work / f"seed{seed}" for seed in range(2)]
+        for seed, whole in enumerate(wholes):
+            if start([*short, "--seed", str(seed), "--out", str(whole)], None):
+                raise SystemExit("the short run does not work")
+        pairs = [together(short, wholes, work / f"pair{k}") for k in range(args.pairs)]
+        print(f"pairs: {[pair['exit'] for pair in pairs]}", flush=True)
     kills = [kill for row in rows for kill in row["kills"]]
     numbers = {
         "kills": len(kills),
         "runs": len(rows),
         "identical": sum(row["identical"] for row in rows),
         **{kind: sum(k["kind"] == kind for k in kills) for kind in KINDS},
+        "calls": sum(len(found) for found in calls.values()),
+        "calls identical": sum(row["identical"] for found in calls.values() for row in found),
+        **{
+            f"before {name}": sum(row["name"] == name for found in calls.values() for row in found)
+            for name in CALLS
+        },
+        "pairs": len(pairs),
+        "pairs identical": sum(pair["identical"] for pair in pairs),
     }
     save_record(
         new_record(
@@ -281,6 +370,8 @@ def main() -> None:
             name="kills",
             metrics=numbers,
             rows=rows,
+            pairs=pairs,
+            failed_calls=[row for found in calls.values() for row in found if not row["identical"]],
             seed=args.seed,
             protocol="SIGKILL at moments drawn from the seed; weights, history and metrics bit by bit",
             seconds=round(time.perf_counter() - started, 1),
@@ -293,7 +384,12 @@ def main() -> None:
         f"{numbers['identical']} of them identical to the "
         "undisturbed ones"
     )
-    if numbers["identical"] < numbers["runs"]:
+    print(
+        f"{numbers['calls']} kills before a rename, link, unlink or fsync, {numbers['calls identical']} "
+        f"identical; {numbers['pairs']} pairs in one folder, {numbers['pairs identical']} as they should"
+    )
+    whole = ("identical", "runs"), ("calls identical", "calls"), ("pairs identical", "pairs")
+    if any(numbers[right] < numbers[of] for right, of in whole):
         raise SystemExit(1)
 
 

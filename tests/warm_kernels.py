@@ -19,8 +19,10 @@ import threading
 from pathlib import Path
 
 HEAVY = (
-    "torch torchvision.transforms.v2 torch.utils.data matplotlib.pyplot matplotlib_inline.backend_inline "
-    "ipykernel.kernelapp IPython.display ipywidgets numpy scipy.stats pandas PIL.Image av yaml"
+    "torch torchvision.transforms.v2 torch.utils.data torch.utils.flop_counter torch._dynamo torch._refs "
+    "torch._decomp accelerate matplotlib.pyplot matplotlib.figure matplotlib_inline.backend_inline "
+    "ipykernel.kernelapp IPython.display ipywidgets numpy scipy.stats pandas PIL.Image av yaml tyro "
+    "pytorch_grad_cam fastcore.test pytest"
 ).split()
 CAN_FORK = sys.platform == "linux"
 

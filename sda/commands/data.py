@@ -10,6 +10,8 @@ from ..data.datasets import source_of
 from ..data.extract import extract
 from ..data.lists import read_classes
 from ..data.make import DATASETS, make_dataset
+from ..data.transforms import mirror_notes
+from ..foundation.errors import listed
 from ..moves.classes import CLASSES
 from ..moves.make import make_moves
 from ..networks.checkpoints import class_hash
@@ -76,17 +78,28 @@ class Data(Command):
     ]  # check: count what is wrong, status 1 if anything is; make: write the lists
     name: Path  # dataset folder, or its name in sets/
     num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
-    # make: whose files they are; folder: your clips, one sub-folder per class
-    source: Literal[DATASETS] = "folder"  # type: ignore[valid-type]  # the names stand in `make`, once
-    # make: folder of the official annotation files; with --source csv the table itself
+    # make: whose files they are; auto: seen from the files; folder: your clips, one sub-folder per class
+    source: Literal[DATASETS] = "auto"  # type: ignore[valid-type]  # the names stand in `make`, once
+    # make: folder of the official annotation files, or a table of clips; without: a table in --media
     annotations: Path | None = None
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it
     target: Literal["verb", "noun"] = "verb"  # make: classes of EPIC-KITCHENS
     frames: bool = False  # make: the clips are folders of frames, not videos
-    # make: column of the table whose equal values stay in one split, e.g. the source video
+    # make: column of the table whose equal values stay in one split, e.g. the take or the person;
+    # without: seen from columns, folders and file names; none: every clip for itself
     group: str | None = None
-    # make: share of train that becomes val where there is no val (Diving48), whole sources
+    # make: shares of train and val, or of train, val and test, of your own clips (.8 .2)
+    share: tuple[float, ...] = ()
+    hold_out_group: tuple[str, ...] = ()  # make: takes or persons that become test, e.g. seq17 seq18
+    # make: share of train that becomes val where there is no val (Diving48, UCF101), whole sources
     hold_out: float = 0.0
+    # make: column that says train, val or test; without: the one called split; none: the split is drawn
+    split_column: str | None = None
+    # make: columns of a table without header in order, e.g. path label take (- for others);
+    # or what they are called, e.g. path=Filename label=Gesture
+    columns: tuple[str, ...] = ()
+    delimiter: str | None = None  # make: between columns: a character, comma, semicolon, tab, space or bar
+    fold: int = 1  # make: official split of UCF101 and HMDB51: 1, 2 or 3
     seed: int = 0  # make: of the split of your own clips
     overwrite: bool = False  # make: replace lists that say something else
 
@@ -121,19 +134,28 @@ class Data(Command):
             self.source,
             self.annotations,
             self.media,
-            self.target,
-            self.frames,
-            self.seed,
-            self.overwrite,
-            not self.quiet,
-            self.group,
-            self.hold_out,
+            target=self.target,
+            frames=self.frames,
+            seed=self.seed,
+            overwrite=self.overwrite,
+            progress=not self.quiet,
+            group=self.group,
+            hold_out=self.hold_out,
+            share=self.share,
+            hold_out_group=self.hold_out_group,
+            split_column=self.split_column,
+            columns=self.columns,
+            delimiter=self.delimiter,
+            fold=self.fold,
         )
         for split, parts in reports.items():
             print(f"{split}.txt", *parts, "", sep="\n")
+        names = read_classes(self.name / "category.txt")
         print(
             *released(self.name),
-            f"lists in {self.name}, class names {class_hash(read_classes(self.name / 'category.txt'))}",
+            *mirror_notes(names),
+            f"lists in {self.name}, class names {class_hash(names)}",
+            f"{len(names)} classes: {listed(names, 8)}",
             sep="\n",
         )
 

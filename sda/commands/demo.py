@@ -22,8 +22,8 @@ from ..data.datasets import ClipDataset, open_dataset
 from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.devices import place_model
-from ..foundation.errors import RunError
-from ..foundation.files import check_folder, write_atomic
+from ..foundation.errors import RunError, lacks_memory
+from ..foundation.files import check_folder, disk_remedy, lock, system_error, write_atomic
 from ..foundation.runs import load_records, new_record, save_record
 from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
@@ -101,13 +101,19 @@ def failed(
     step: Step,  # that failed
     err: object,  # exception, or the reason in words
 ) -> RunError:  # to be raised
-    """The error of a step in words."""
+    """The error of a step in words; what to do about it follows from the error where that says so."""
     said = str(err).strip() or type(err).__name__
+    remedy = getattr(err, "remedy", None)
+    if isinstance(err, OSError) and system_error(err) and not remedy:
+        remedy = disk_remedy(err)
+    if isinstance(err, BaseException) and lacks_memory(err):
+        remedy = "close other programs, or take a machine with more memory"
+    remedy = remedy or step.remedy
     return RunError(
-        f"The step '{step.title}' failed: {said}\nWhat to do: {step.remedy}\nFinished steps are kept; the "
+        f"The step '{step.title}' failed: {said}\nWhat to do: {remedy}\nFinished steps are kept; the "
         "same command goes on from here.",
         subject=step.name,
-        remedy=step.remedy,
+        remedy=remedy,
     )
 
 
@@ -335,7 +341,6 @@ def demo_steps(
             clips,
             [config.data_folder() / "category.txt"],
             lambda: make_clips(config, progress),
-            "check that the folder can be written and has 3 GB free",
         ),
         *map(training_of, both),
         Step(
@@ -364,10 +369,11 @@ def run_demo(
     """Make clips, train, test, trace and report; what is there already is reused."""
     for folder in (config.out, config.data_folder().parent):
         check_folder(folder)
-    if config.fresh:
-        shutil.rmtree(config.out / "steps", ignore_errors=True)
-    signatures = Signatures(config.out)
-    run_steps(demo_steps(config, signatures, progress), signatures, say)
+    with lock(config.out, "running the demo"):
+        if config.fresh:
+            shutil.rmtree(config.out / "steps", ignore_errors=True)
+        signatures = Signatures(config.out)
+        run_steps(demo_steps(config, signatures, progress), signatures, say)
     return config.out / "report.html"
 
 

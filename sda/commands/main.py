@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __doc__ as _PURPOSE
 from .. import __version__
-from ..foundation.errors import missing_package, nearest
+from ..foundation.errors import lacks_memory, missing_package, nearest
 
 if TYPE_CHECKING:
     from .options import Command
@@ -145,6 +145,10 @@ def explain(
 ) -> str:  # without a traceback
     """An error in words for the user."""
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args else str(err)
+    if lacks_memory(err) and not getattr(err, "remedy", None):
+        first = said.strip().partition("\n")[0] or type(err).__name__
+        less = "close other programs, or ask for less at once: smaller batches, fewer workers"
+        return f"memory ran out ({first}); {less}"
     if isinstance(err, OSError | ValueError | RuntimeError | ImportError | LookupError) and said.strip():
         return said
     return f"{type(err).__name__}: {said or 'no message'}. This should not happen; --debug shows where it did"

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from ..foundation.errors import SettingError
+from ..foundation.errors import DataError, SettingError
+from ..foundation.reading import parse_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -83,8 +82,8 @@ def read_options(
                 f"the option {word!r} should look like name=value, e.g. reduction=8", subject=word
             )
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError as err:
+            options[name] = parse_yaml(value, word)
+        except DataError as err:
             raise CommandLineError(f"the value in {word!r} is not plain: quote it", subject=word) from err
     return options
 

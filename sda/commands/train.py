@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data.datasets import ClipDataset
+from ..data.transforms import mirror_notes
 from ..foundation.files import check_folder
 from ..networks.backbones import VideoNet
 from ..networks.cost import profile
@@ -63,7 +64,7 @@ class Train(Command):
                 print(textwrap.indent(model.start.lines, "init     ", lambda line: True))
             return
         if first_process():
-            print(settings_text(c))
+            print(settings_text(c), *(mirror_notes(data.class_names) if c.flip else []), sep="\n")
         model = self.network(data.class_names)
         if first_process() and model.start:
             print(f"starts from {c.init}", model.start.lines, sep="\n")
@@ -82,10 +83,7 @@ class Train(Command):
         """Print what came out."""
         name = f"{self.model} on {source}" if source else self.model
         before = " (trained before)" if result.reused else ""
-        print(
-            f"{name}: validation accuracy {result.history.iloc[-1].val_top1:.3f} after {len(result.history)} "
-            f"epochs, {result.seconds:.0f} s{before}; {out / 'model.safetensors'}"
-        )
+        print(f"{name}: {result.summary()}; {result.seconds:.0f} s{before}; {out / 'model.safetensors'}")
 
     def network(
         self,

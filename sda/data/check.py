@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from .annotations.base import outside
 from .lists import Record, fault, has_offsets, numbered_lines, parse_line, read_classes
 from .make import clip_length
+from .transforms import mirror_notes
 from .video import open_video
 from ..foundation.errors import DataError
 from ..foundation.files import write_atomic
@@ -156,10 +157,11 @@ def check_dataset(
     root = Path(root)
     names = read_classes(root / "category.txt")
     report = CheckReport(str(root), len(names))
+    report.notes += [*_recount(root, len(names), report), *mirror_notes(names)]
     checker = _Checker(root / "img", len(names), num_frames, opener)
     lists = {split: root / "trainValTest" / f"{split}.txt" for split in ("train", "val", "test")}
     if not any(path.exists() for path in lists.values()):
-        raise fault(root, "has no trainValTest/*.txt", "Write them with `write_dataset`.")
+        raise fault(root, "has no trainValTest/*.txt", "Write them with `sda data make`.")
     for split, path in lists.items():
         if not path.exists() or not path.read_bytes().strip():
             report.notes.append(f"{split}.txt is {'empty' if path.exists() else 'missing'}")
@@ -170,6 +172,26 @@ def check_dataset(
             report.add(split, number, *checker.examine(split, line, offsets))
         report.notes += _absent(split, names, checker.labels.get(split, set()))
     return report
+
+
+def _recount(root: Path, classes: int, report: CheckReport) -> list[str]:
+    """Compare the number of classes with the one written: one line more shifts the labels behind it."""
+    file = root / "lists.json"
+    if not file.exists():
+        return []
+    try:
+        wrote = int(json.loads(file.read_text(encoding="utf-8"))["classes"])
+    except (ValueError, TypeError, KeyError) as err:
+        raise fault(
+            file, f"does not say how many classes there are ({err})", "Make the lists again."
+        ) from err
+    if wrote == classes:
+        return []
+    detail = f"category.txt has {classes} classes, the lists were written for {wrote}: make them again"
+    report.problems.append(
+        {"split": "category", "line": "1", "reason": "class count wrong", "detail": detail}
+    )
+    return [detail]
 
 
 def _absent(split: str, names: Sequence[str], labels: set[int]) -> list[str]:

@@ -12,13 +12,13 @@ import json
 import logging
 import math
 import os
-import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ from .clips import ClipReader, LoadedClip, open_record
 from .lists import Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
+from ..foundation.errors import DataError, FolderError, RunError, SettingError, VideoError, unknown_name
+from ..foundation.files import cached_by_file, digest, write_atomic
+from ..foundation.processes import follow_parent, lost_worker
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
@@ -43,7 +45,8 @@ def _stamp(path: str) -> str:
     try:
         stats = [e.stat() for e in entries]
     except FileNotFoundError as err:
-        raise VideoError(f"{path} does not exist; check the list file and the root folder") from err
+        remedy = "give the path of a clip that is there, or make the lists again from those that are"
+        raise VideoError(f"{path} does not exist; {remedy}", subject=path, remedy=remedy) from err
     return f"{len(stats)} {sum(s.st_size for s in stats)} {max((s.st_mtime_ns for s in stats), default=0)}"
 
 # %% ../../nbs/data/41_datasets.ipynb #3579d957
@@ -53,10 +56,10 @@ def cache_key(
 ) -> str:  # 16 hexadecimal digits
     """A name for the decoded form of exactly these clips: any change of list or files is another."""
     told = sorted((option, value) for option, value in options.items() if value is not None)
-    digest = hashlib.sha256(f"2 {told}\n".encode())
+    found = hashlib.sha256(f"2 {told}\n".encode())
     for r in records:
-        digest.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
-    return digest.hexdigest()[:16]
+        found.update(f"{r.id}\n{r.offset} {r.num_frames} {_stamp(r.path)}\n".encode())
+    return found.hexdigest()[:16]
 
 # %% ../../nbs/data/41_datasets.ipynb #c52514b9
 _HEADER = 128  # bytes of a .npy header, whatever the number of bytes that follow
@@ -100,6 +103,40 @@ def _write_frames(file, records: list[Record], options: dict, progress: bool) ->
                 bar.update()
     return {"shapes": shapes, "times": seconds}
 
+# %% ../../nbs/data/41_datasets.ipynb #2aa401ae
+@cached_by_file(64)
+def _content(path: Path) -> tuple[int, str]:
+    """Bytes and digest of a file, read once until it changes: over checksums of blocks, which are quick."""
+    sums = []
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            sums.append(zlib.crc32(block))
+        return file.tell(), digest(json.dumps(sums), digits=64)
+
+
+def _sealed(index: dict) -> str:
+    """An index with a digest of itself."""
+    return json.dumps(index | {"check": digest(json.dumps(index, sort_keys=True))})
+
+
+def _flaw(data: Path, ids: list[str]) -> str:
+    """What is wrong with a cache and its index; empty where nothing is."""
+    try:
+        index = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
+        check = index.pop("check", None)
+        size, content = _content(data)
+    except (OSError, ValueError, AttributeError, TypeError) as err:
+        return f"it or its index cannot be read: {err}"
+    if check is None:
+        return "an earlier version wrote it without a digest"
+    if check != digest(json.dumps(index, sort_keys=True)):
+        return "its index was changed"
+    if index["ids"] != ids:
+        return "its index names other clips"
+    if size != index["size"]:
+        return f"it has {size} bytes instead of {index['size']}"
+    return "" if content == index["digest"] else "its bytes were changed"
+
 # %% ../../nbs/data/41_datasets.ipynb #aebdbdca
 def build_cache(
     records: list[Record],  # Clips to decode whole
@@ -107,35 +144,27 @@ def build_cache(
     progress: bool = True,  # Show a progress bar
     **options,  # Of `open_video`
 ) -> Path:  # The .npy of all bytes; its index lies beside it as .json
-    """Decode every clip once; a cache is there complete or not at all, and an existing one is reused."""
-    folder = Path(folder)
-    key = cache_key(records, options)
-    data = folder / f"{key}.npy"
-    index = folder / f"{key}.json"
-    if data.is_file() and index.is_file():
-        return data
+    """Decode every clip once; a cache is there complete or not at all, and one that holds is reused."""
+    data = Path(folder) / f"{cache_key(records, options)}.npy"
+    index: dict[str, Any] = {"ids": [r.id for r in records]}
+    if data.exists():
+        flaw = _flaw(data, index["ids"])
+        if not flaw:
+            return data
+        _log.warning("the cache %s is not used (%s): its clips are decoded again", data, flaw)
+
+    def write(file: BinaryIO) -> None:
+        file.write(bytes(_HEADER))
+        index.update(_write_frames(file, records, options, progress))
+        _write_header(file)
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise VideoError(f"{folder} cannot be made ({err.strerror}); set cache=PATH") from err
-    part, index_part = (folder / f"{key}.{os.getpid()}.{kind}" for kind in ("part", "index"))
-    try:
-        with part.open("wb") as file:
-            file.write(bytes(_HEADER))
-            index_of = _write_frames(file, records, options, progress)
-            _write_header(file)
-        index_part.write_text(json.dumps({"ids": [r.id for r in records]} | index_of))
-        os.replace(part, data)
-        os.replace(index_part, index)
-    except OSError as err:
-        free = shutil.disk_usage(folder).free / 1e9
-        raise VideoError(
-            f"the cache in {folder} could not be written ({err.strerror}, {free:.1f} GB free); "
-            "make room, set cache=PATH or cache=False"
-        ) from err
-    finally:
-        for half in (part, index_part):
-            half.unlink(missing_ok=True)
+        write_atomic(data, write)
+        index["size"], index["digest"] = _content(data)
+        write_atomic(data.with_suffix(".json"), _sealed(index))
+    except FolderError as err:
+        remedy = f"{err.remedy}, or do without a cache (cache=False, --cache no)"
+        raise FolderError(f"no cache can be made: {err}", subject=str(data.parent), remedy=remedy) from err
     _log.info("decoded %d clips into the cache", len(records))
     return data
 
@@ -412,6 +441,16 @@ class _ByEpoch(Dataset):
         return self.data[index]
 
 
+def _reading(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; an error about a reading process that was lost says why."""
+    try:
+        yield from batches
+    except RuntimeError as err:
+        if lost := lost_worker(err):
+            raise lost from err
+        raise
+
+
 class ClipLoader:
     """Batches of a dataset, epoch after epoch; processes that read live as long. Made by `clip_loader`."""
 
@@ -431,6 +470,7 @@ class ClipLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
+            worker_init_fn=follow_parent,
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -442,7 +482,7 @@ class ClipLoader:
         """The batches of an epoch from a step on."""
         pieces = [piece for step in self.plan(epoch)[start:] for piece in step.pieces if piece]
         self._batches[:] = [[(epoch, index) for index in piece] for piece in pieces]
-        return iter(self._loader)
+        return _reading(iter(self._loader))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.epoch()

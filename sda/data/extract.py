@@ -24,7 +24,7 @@ from .lists import safe_join
 from .video import scan
 from .video.base import video_stream
 from ..foundation.errors import DataError, FolderError, SettingError, VideoError
-from ..foundation.files import VIDEO_SUFFIXES, lock, write_atomic
+from ..foundation.files import VIDEO_SUFFIXES, disk_remedy, lock, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,9 +233,9 @@ def _note(report: ExtractReport, name: str, job: Future) -> None:
         report.failed[name] = str(err)
     except OSError as err:
         raise FolderError(
-            f"{report.target} could not be written ({err.strerror}) after {len(report.lengths)} videos; "
-            "make room and run again: it goes on where it was",
+            f"{report.target} could not be written ({err.strerror}) after {len(report.lengths)} videos",
             subject=report.target,
+            remedy=f"{disk_remedy(err)}; run again, it goes on where it was",
         ) from err
     else:
         (report.done if new else report.already).append(name)

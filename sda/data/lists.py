@@ -9,6 +9,7 @@ __all__ = ['Record', 'read_classes', 'read_list', 'read_groups', 'read_pairs']
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..foundation.errors import DataError
 from ..foundation.files import write_atomic
+from ..foundation.reading import read_arrays, read_json
 
 # %% ../../nbs/data/33_lists.ipynb #7deb359c
 def fault(where: object, what: str, remedy: str) -> DataError:
@@ -49,6 +51,22 @@ def read_text(path: str | Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def one_line(
+    text: str,  # A class name, or a path of a list
+    where: object,  # File and line, or record, for the error
+    kind: str,  # "class" or "path"
+) -> str:  # Without outer blanks
+    """A text as it stands in one line of a file; what some program takes for a line end is refused."""
+    name = text.strip()
+    odd = [c for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    if odd:
+        what = f"{kind} {name!r} holds U+{ord(odd[0]):04X}, which is no letter"
+        raise fault(where, what, "Rename the file." if kind == "path" else "Write a blank instead of it.")
+    if not name:
+        raise fault(where, f"the {kind} is empty", "Give it a name.")
+    return name
+
+
 def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
     """The lines of a text file with their numbers, without blank ones."""
     return [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
@@ -70,7 +88,8 @@ def read_classes(
 ) -> list[str]:  # Class names in label order
     """The classes of a dataset; their order is their label."""
     names: dict[str, int] = {}
-    for number, name in numbered_lines(file):
+    for number, line in numbered_lines(file):
+        name = one_line(line, f"{file}:{number}", "class")
         if name in names:
             text = f"{file}:{number}: class {name!r} is on line {names[name]} too; remove one"
             raise DataError(text, subject=str(file))
@@ -81,8 +100,12 @@ def read_classes(
 def safe_join(
     root: str | Path,  # The folder that must not be left
     name: str,  # Relative path from a list or an archive
+    links: bool | None = None,  # Follow links that lead elsewhere; None: where the root itself is a link
 ) -> Path:  # root/name
-    """Join a path to a root; `DataError` when it is absolute, climbs out or follows a link out."""
+    """Join a path to a root; `DataError` when it is absolute, climbs out or follows a link out.
+
+    A root that is a link was made by `sda data make --media`: who points at a folder means its links too.
+    """
     pure = PurePosixPath(name.replace("\\", "/"))
     windows = len(name) > 1 and name[1] == ":"
     if pure.is_absolute() or windows or ".." in pure.parts or "\0" in name or not pure.parts:
@@ -92,9 +115,11 @@ def safe_join(
             remedy="write it relative to the root, without '..'",
         )
     path = Path(root, *pure.parts)
-    if not path.resolve().is_relative_to(Path(root).resolve()):
+    follow = Path(root).is_symlink() if links is None else links
+    if not follow and not path.resolve().is_relative_to(Path(root).resolve()):
         text = f"path {name!r} is a link that leaves the root"
-        raise DataError(text, subject=name, remedy="copy the clip into the root")
+        remedy = "copy the clip into the root, or make the lists with `sda data make NAME --media FOLDER`"
+        raise DataError(text, subject=name, remedy=remedy)
     return path
 
 # %% ../../nbs/data/33_lists.ipynb #166bc6a9
@@ -190,10 +215,7 @@ def read_groups(
     file = Path(folder) / "groups.json"
     if not file.exists():
         return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise DataError(f"{file} is not readable JSON ({err})", subject=str(file), remedy=_GROUPS) from err
+    found = read_json(file, _GROUPS)
     names = read_classes(Path(folder) / "category.txt")
     for attribute, groups in found.items() if isinstance(found, dict) else [("", found)]:
         if not isinstance(groups, dict) or not all(isinstance(group, str) for group in groups.values()):
@@ -249,15 +271,15 @@ def read_masks(
     wanted = {Path(i).with_suffix("").as_posix(): i for i in ids}
     found: dict[str, dict[str, np.ndarray]] = {}
     for file in files:
-        with np.load(file, allow_pickle=False) as stored:
-            kinds = {name: stored[name] for name in stored.files if stored[name].dtype == np.uint8}
-            for row, name in enumerate(map(str, stored["ids"])):
-                if name not in wanted:
-                    continue
-                for kind, packed in kinds.items():
-                    bits = np.unpackbits(packed[row], axis=-1).astype(bool)
-                    side = math.isqrt(bits.shape[-1])
-                    found.setdefault(kind, {})[wanted[name]] = bits.reshape(-1, side, side)
+        stored = read_arrays(file)
+        kinds = {name: array for name, array in stored.items() if array.dtype == np.uint8}
+        for row, name in enumerate(map(str, stored["ids"])):
+            if name not in wanted:
+                continue
+            for kind, packed in kinds.items():
+                bits = np.unpackbits(packed[row], axis=-1).astype(bool)
+                side = math.isqrt(bits.shape[-1])
+                found.setdefault(kind, {})[wanted[name]] = bits.reshape(-1, side, side)
     known = next(iter(found.values()), {})
     if missing := [i for i in wanted.values() if i not in known]:
         raise DataError(

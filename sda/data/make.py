@@ -27,20 +27,23 @@ from sda.data.annotations import (
     records_something_v2,
     split_records,
 )
-from .annotations.base import join, outside
-from .lists import Record, fault
+from .annotations.base import SPLITS, join, outside
+from .annotations.own import table_root
+from .annotations.tables import NONE, looks_like_clips, read_clip_table
+from .annotations.textlists import PARTS, records_hmdb51, records_ucf101
+from .lists import Record, fault, one_line
 from .video import open_video
 from ..foundation.errors import DataError, FolderError, SettingError, VideoError, unknown_name
-from ..foundation.files import write_atomic
+from ..foundation.files import VIDEO_SUFFIXES, write_atomic
 
 # %% ../../nbs/data/38_make.ipynb #7d07031e
 def _list_line(record: Record, path: str, with_offset: bool) -> str:
     """`path num_frames label` or `path offset num_frames label`; `path` is relative to `img/`."""
     where = f"record {record.id}"
-    if leaves := outside("img", path):
+    if leaves := outside("img", path, links=True):
         raise fault(where, leaves, "Or name the folder that holds the clips with media=.")
-    if path.strip() != path or len(path.splitlines()) != 1:
-        raise fault(where, f"path {path!r} has outer blanks or line ends", "Rename the file.")
+    if one_line(path, where, "path") != path:
+        raise fault(where, f"path {path!r} has outer blanks", "Rename the file.")
     if record.num_frames is None or record.num_frames < 1:
         raise fault(where, f"number of frames is {record.num_frames}", "Fill it in with `count_frames`.")
     numbers = [record.offset] if with_offset else []
@@ -72,9 +75,9 @@ def _texts(
     records_by_split: Mapping[str, Sequence[Record]], names: Sequence[str], folders: Sequence[Path]
 ) -> dict:
     """File -> text of a dataset's lists; a split, label or class name that cannot be written is refused."""
-    for name in names:
-        if not name.strip() or re.search(r"[\r\n]", name):
-            raise fault(f"class {name!r}", "not one line of text", "Rename it.")
+    names = [one_line(name, f"class {k}", "class") for k, name in enumerate(names)]
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise fault(f"class {twice[0]!r}", "stands twice", "Rename one of them.")
     texts = {"category.txt": "".join(f"{name}\n" for name in names)}
     for split, records in records_by_split.items():
         if split not in ("train", "val", "test"):
@@ -182,7 +185,49 @@ _OFFICIAL = {
         records_diving48, "*vocab*.json", {"train": "*train.json", "test": "*test.json"}, ".mp4"
     ),
 }
-DATASETS = (*_OFFICIAL, "epic55", "folder", "csv")  # what `make_dataset` understands
+_TEXT_LISTS = {"ucf101": records_ucf101, "hmdb51": records_hmdb51}
+OWN = ("folder", "csv")
+AUTO = "auto"
+DATASETS = (AUTO, *_OFFICIAL, "epic55", *_TEXT_LISTS, *OWN)  # what `make_dataset` understands
+_TOLD_BY = {  # dataset -> files that no other has
+    "ucf101": ("classInd.txt",),
+    "hmdb51": ("*_test_split*.txt",),
+    "epic55": ("EPIC_*_classes.csv",),
+    "diving48": ("*vocab*.json",),
+    "something_v2": ("*labels.json",),
+    "something_v1": ("*labels.csv",),
+}
+
+
+def _found_source(
+    annotations: Path | None, media: Path | None, columns: Sequence[str], delimiter: str | None
+) -> tuple[str, Path | None, list[str]]:
+    """The dataset that files and folders show, its annotations, and what a reader must know."""
+    if annotations is not None and annotations.is_dir():
+        fits = [n for n, patterns in _TOLD_BY.items() if any(_fits(annotations, p) for p in patterns)]
+        if fits:
+            return fits[0], annotations, []
+        text = f"{annotations} holds no annotation files that are known here."
+        raise DataError(
+            text, subject=str(annotations), choices=DATASETS, remedy="Say whose they are: --source."
+        )
+    if annotations is not None:
+        return "csv", annotations, []
+    if media is None:
+        raise SettingError("name the folder of your clips (media=, --media).")
+    tables = [p for suffix in (".csv", ".tsv") for p in sorted(media.glob(f"*{suffix}")) if p.is_file()]
+    found = [p for p in tables if looks_like_clips(p, columns, delimiter)]
+    if len(found) > 1:
+        names = [p.name for p in found]
+        text = f"{media} holds several tables of clips: {', '.join(names)}."
+        raise DataError(text, subject=str(media), choices=names, remedy="Name one: --annotations TABLE.")
+    notes = [f"{p.name} is no table of clips (no columns path and label) and was not used" for p in tables]
+    return ("csv", found[0], []) if found else ("folder", None, notes)
+
+
+def _fits(folder: Path, pattern: str) -> bool:
+    """Whether a folder has a file of that pattern."""
+    return any(folder.glob(pattern))
 
 
 def _find_file(folder: Path, pattern: str) -> Path | None:
@@ -222,6 +267,16 @@ def _read_official(dataset: str, folder: Path, frames: bool) -> tuple[_Splits, l
     return found, names
 
 
+def _read_text_lists(dataset: str, folder: Path, fold: int, frames: bool) -> tuple[_Splits, list[str]]:
+    """Records by split, and class names, of UCF101 or HMDB51: train and test of one official split."""
+    found: _Splits = {}
+    names: list[str] = []
+    for split in PARTS:
+        records, names, report = _TEXT_LISTS[dataset](folder, split, fold, frames=frames)
+        found[split] = records, report
+    return found, names
+
+
 def _read_epic(folder: Path, target: str, frames: bool) -> tuple[_Splits, list[str]]:
     """Records by split, and class names, of EPIC-KITCHENS-55."""
     found: _Splits = {}
@@ -250,13 +305,93 @@ def _parts(
     return found
 
 
-def _read_own(media: Path, table: Path | None, group: str | None, seed: int) -> tuple[_Splits, list[str]]:
-    """Records of `media/CLASS/clip` or of a table, split by seed; what a group joins stays together."""
+@dataclass(frozen=True)
+class _Own:
+    """How clips of one's own are read and split, as the options say."""
+
+    group: str | None = None
+    share: Sequence[float] = ()
+    hold_out_group: Sequence[str] = ()
+    hold_out: float = 0.0
+    split: str | None = None
+    columns: Sequence[str] = ()
+    delimiter: str | None = None
+    seed: int = 0
+
+    def shares(self) -> dict[str, float]:
+        """Split -> share."""
+        if self.share and self.hold_out:
+            raise SettingError("share and hold_out both say how large val is: give one.", subject="share")
+        share = tuple(self.share) or ((1 - self.hold_out, self.hold_out) if self.hold_out else (0.8, 0.2))
+        if not 2 <= len(share) <= 3 or not all(0 < s < 1 for s in share) or abs(sum(share) - 1) > 1e-6:
+            text = f"share {' '.join(f'{s:g}' for s in share)}: two or three shares of train, val and test"
+            raise SettingError(f"{text} that add up to 1, as in .7 .15 .15.", subject="share")
+        return dict(zip(SPLITS, share, strict=False))
+
+
+def _read_own(media: Path, table: Path | None, own: _Own) -> tuple[_Splits, list[str]]:
+    """Records of a folder or a table, split as they say or by seed; what a group joins stays together."""
     if table is None:
-        records, names, report = records_folder(media)
+        records, names, report = records_folder(media, own.group)
     else:
-        records, names, report = records_csv(table, group=group, root=media)
-    return _parts(records, report, {"train": 0.8, "val": 0.2}, seed, "clips"), names
+        records, names, report = records_csv(
+            table,
+            group=own.group,
+            root=media,
+            split=own.split,
+            columns=own.columns,
+            delimiter=own.delimiter,
+        )
+    asked = own.share or own.hold_out_group
+    if report.splits and asked:
+        remedy = "Leave --share and --hold-out-group away"
+        remedy += (
+            ", or pass --split-column none." if table else ": its folders train, val and test are the split."
+        )
+        raise SettingError(f"{table or media} states a split.", subject=str(table or media), remedy=remedy)
+    if report.splits:
+        found = _stated(records, report)
+        return (_held_out(found, own.hold_out, own.seed) if own.hold_out else found), names
+    if own.hold_out_group:
+        return _without_groups(records, report, own), names
+    return _parts(records, report, own.shares(), own.seed, "clips"), names
+
+
+def _stated(records: list[Record], report: ListReport) -> _Splits:
+    """The split that the files state; a source on two sides and a missing part are told."""
+    parts = {s: [r for r in records if report.splits[r.id] == s] for s in SPLITS}
+    sides: dict[str, set[str]] = {}
+    for r in records:
+        sides.setdefault(report.sources[r.id], set()).add(report.splits[r.id])
+    notes = []
+    if torn := [source for source, where in sides.items() if len(where) > 1]:
+        notes.append(f"{len(torn)} source(s) on both sides of the stated split, e.g. {torn[0]}")
+    if not parts["val"]:
+        notes.append("no val: hold some of train out (--hold-out .1), or train with --val test")
+    told = f"of the {len(records):,} clips, as stated"
+    return {
+        s: (part, replace(report, notes=[*report.notes, f"{len(part):,} {told}", *notes]))
+        for s, part in parts.items()
+        if part
+    }
+
+
+def _without_groups(records: list[Record], report: ListReport, own: _Own) -> _Splits:
+    """The named sources become test, the others are split into train and val."""
+    known = sorted(set(report.sources.values()))
+    for group in own.hold_out_group:
+        if group not in known:
+            raise unknown_name("group", group, known, 10)
+    shares = own.shares()
+    if len(shares) > 2:
+        text = "share: two numbers, of train and val; the groups of --hold-out-group are test."
+        raise SettingError(text, subject="share")
+    out = [r for r in records if report.sources[r.id] in own.hold_out_group]
+    rest = [r for r in records if report.sources[r.id] not in own.hold_out_group]
+    sources = {r.id: report.sources[r.id] for r in rest}
+    found = _parts(rest, replace(report, sources=sources), shares, own.seed, "other clips")
+    note = f"{len(out):,} of the {len(records):,} clips, held out: {', '.join(own.hold_out_group)}"
+    return found | {"test": (out, replace(report, notes=[*report.notes, note]))}
 
 
 def _held_out(found: _Splits, share: float, seed: int) -> _Splits:
@@ -289,7 +424,7 @@ def _measured(
     return found, [report, ledger]
 
 # %% ../../nbs/data/38_make.ipynb #65f3445b
-def _check_request(dataset: str, annotations: object, media: object, group: str | None) -> None:
+def _check_request(dataset: str, annotations: object, media: object, own: _Own) -> None:
     """Refuse what does not fit together, before anything is read."""
     if dataset not in DATASETS:
         raise unknown_name("dataset", dataset, DATASETS)
@@ -298,52 +433,91 @@ def _check_request(dataset: str, annotations: object, media: object, group: str 
             "folder: takes no annotations. A table of clips is source csv, official files have their names."
         )
         raise SettingError(text)
-    if group and dataset != "csv":
-        raise SettingError(f"{dataset}: a group is a column of a table; name one (csv).")
+    if own.group not in (None, NONE) and dataset != "csv":
+        text = f"{dataset}: a group is a column of a table; name the table (csv), or pass group {NONE}."
+        raise SettingError(text, subject="group")
+    given: dict[str, object] = {"columns": own.columns, "delimiter": own.delimiter, "split_column": own.split}
+    for name, said in given.items():
+        if said and dataset != "csv" and said != NONE:
+            raise SettingError(f"{dataset}: {name} is for tables (csv).", subject=name)
+    for name, said in {"share": own.share, "hold_out_group": own.hold_out_group}.items():
+        if said and dataset not in OWN:
+            raise SettingError(f"{dataset}: {name} is for clips of your own.", subject=name)
     needed, value = ("media", media) if dataset == "folder" else ("annotations", annotations)
     if value is None:
         what = "table" if dataset == "csv" else "folder"
         raise SettingError(f"{dataset}: name the {what} ({needed}=, --{needed}).")
 
-
+# %% ../../nbs/data/38_make.ipynb #52216fb4
 def make_dataset(
     root: str | Path,  # Dataset folder to write
-    dataset: str,  # One of `DATASETS`; "folder": one sub-folder per class, "csv": a table with path and label
-    annotations: str
-    | Path
-    | None = None,  # Folder of the official files; the table of "csv"; not of "folder"
+    dataset: str = AUTO,  # One of `DATASETS`; "auto": found out from the files
+    # Folder of the official files, or a table with path and label; None: the table in `media`, if any
+    annotations: str | Path | None = None,
     media: str | Path | None = None,  # Folder of the clips; `root/img` becomes a link to it
     target: str = "verb",  # Of EPIC-KITCHENS: "verb" or "noun"
     frames: bool = False,  # Clips are folders of frames, not videos
     seed: int = 0,  # Of the split of your own clips
     overwrite: bool = False,  # Replace lists that say something else
     progress: bool = False,  # Show a bar while clips are opened
-    group: str | None = None,  # Column of the table with the source of a clip; takes of one stay in one split
+    group: str | None = None,  # Column with the source of a clip, which stays in one split; "none": none
     hold_out: float = 0.0,  # Share of train that becomes val, where there is no val (Diving48)
+    share: Sequence[float] = (),  # Of train, val and perhaps test among your own clips (.8 .2)
+    hold_out_group: Sequence[str] = (),  # Sources of your own clips that become test
+    split_column: str | None = None,  # Column that says train, val or test; "none": none
+    columns: Sequence[str] = (),  # Of a table without header, in order; or role=column
+    delimiter: str | None = None,  # Of the table; None: seen from its first line
+    fold: int = 1,  # Official split of UCF101 and HMDB51: 1, 2 or 3
 ) -> dict[str, list[ListReport]]:  # Split -> ledgers of the annotation file and of the clips
     """Write category.txt and the lists of a dataset; `lists.txt` keeps what was left out, and why."""
-    _check_request(dataset, annotations, media, group)
-    table = Path(annotations or "")
-    folder = Path(media) if media is not None else table.parent if dataset == "csv" else None
-    if dataset in ("folder", "csv"):
-        found, names = _read_own(folder or table, None if dataset == "folder" else table, group, seed)
-    elif dataset == "epic55":
-        found, names = _read_epic(table, target, frames)
-    else:
-        found, names = _read_official(dataset, table, frames)
-    if hold_out:
-        found = _held_out(found, hold_out, seed)
+    own = _Own(group, share, hold_out_group, hold_out, split_column, columns, delimiter, seed)
+    source = None if annotations is None else Path(annotations)
+    folder = None if media is None else Path(media)
+    notes: list[str] = []
+    if dataset == AUTO:
+        dataset, source, notes = _found_source(source, folder, columns, delimiter)
+    _check_request(dataset, source, folder, own)
+    if dataset == "csv" and folder is None:
+        folder = table_root(read_clip_table(Path(source or ""), columns, delimiter))
+    found, names = _read(dataset, source, folder, own, target, frames, fold)
+    if dataset == "csv" and annotations is None and folder is not None:
+        notes = _unlisted(folder, found)
     reports = {}
     lists = {}
     for split, (records, report) in found.items():
+        report = replace(report, notes=[*report.notes, *notes])
         records, reports[split] = _measured(records, report, folder, progress) if records else ([], [report])
         if records:
             lists[split] = records
     if not lists:
         raise DataError(f"{root}: no clip can be used.\n{_ledgers_text(reports)}", subject=str(root))
     write_dataset(root, lists, names, folder, overwrite)
-    _write_ledgers(Path(root), reports)
+    _write_ledgers(Path(root), reports, len(names), lists)
     return reports
+
+
+def _unlisted(media: Path, found: _Splits) -> list[str]:
+    """A note on the videos in a folder that the table found there does not name."""
+    named = {Path(r.path) for records, _ in found.values() for r in records}
+    videos = (p for p in media.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    left = sorted(p.relative_to(media).as_posix() for p in videos if p not in named)
+    return [f"{len(left)} video(s) in {media} that the table does not name, e.g. {left[0]}"] if left else []
+
+
+def _read(
+    dataset: str, source: Path | None, folder: Path | None, own: _Own, target: str, frames: bool, fold: int
+) -> tuple[_Splits, list[str]]:
+    """Records by split, and class names, of any dataset."""
+    if dataset in OWN:
+        return _read_own(folder or Path(), source, own)
+    files = source or Path()
+    if dataset == "epic55":
+        found, names = _read_epic(files, target, frames)
+    elif dataset in _TEXT_LISTS:
+        found, names = _read_text_lists(dataset, files, fold, frames)
+    else:
+        found, names = _read_official(dataset, files, frames)
+    return (_held_out(found, own.hold_out, own.seed) if own.hold_out else found), names
 
 # %% ../../nbs/data/38_make.ipynb #a94b9781
 def _ledgers_text(reports: Mapping[str, list[ListReport]]) -> str:
@@ -351,13 +525,21 @@ def _ledgers_text(reports: Mapping[str, list[ListReport]]) -> str:
     return "\n\n".join(f"{split}.txt\n" + "\n".join(map(str, parts)) for split, parts in reports.items())
 
 
-def _write_ledgers(root: Path, reports: Mapping[str, list[ListReport]]) -> None:
-    """`lists.txt`, and for official files `source.json`: dataset, and release of each split."""
+def _write_ledgers(
+    root: Path,
+    reports: Mapping[str, list[ListReport]],
+    classes: int,
+    lists: Mapping[str, Sequence[Record]],
+) -> None:
+    """`lists.txt`; for official files `source.json`, dataset and release of each split; else `lists.json`."""
     dataset = next(iter(reports.values()))[0].dataset
     write_atomic(root / "lists.txt", _ledgers_text(reports) + "\n")
     if dataset in ("folder", "table"):
         (root / "source.json").unlink(missing_ok=True)  # of what was here before
+        counts = {"classes": classes, "lines": {split: len(records) for split, records in lists.items()}}
+        write_atomic(root / "lists.json", json.dumps(counts) + "\n")
         return
+    (root / "lists.json").unlink(missing_ok=True)
     variants = {split: parts[0].variant for split, parts in reports.items()}
     text = json.dumps({"dataset": dataset, "variants": variants}, indent=1) + "\n"
     write_atomic(root / "source.json", text)

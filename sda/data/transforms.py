@@ -145,14 +145,73 @@ def flip_clip(
     """Mirror a clip and exchange its label with it."""
     return clip.flip(2), pairs.get(label, label)
 
-# %% ../../nbs/data/31_transforms.ipynb #3ca5a9b1
+# %% ../../nbs/data/31_transforms.ipynb #b25b3d22
+_SIDES = {"left": "right", "links": "rechts", "gauche": "droite", "izquierda": "derecha", "左": "右"}
+_SIDES |= {other: word for word, other in _SIDES.items()}
+_TURNS = {"clockwise": "anticlockwise", "anticlockwise": "clockwise"}
+_SIDE = f"(?:{'|'.join(_SIDES)})"
+_SIDE_WORD = rf"(?<!\w)(?:{_SIDE}(?=(?:wards?|most|hand(?:ed)?)?\b)|(?:anti)?clockwise\b)|[左右]"
+
+
+def _words(name: str) -> str:
+    """The words of a class name in small letters, split at blanks, `_`, `-`, digits and capitals."""
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+", name)
+    text = " ".join(parts).lower()
+    text = re.sub(r"\bccw\b", "anticlockwise", re.sub(r"\bcw\b", "clockwise", text))
+    return re.sub(r"\b(anti|counter) ?clockwise\b", "anticlockwise", text)
+
+
+def _mirror_words(words: str) -> list[str]:
+    """What a mirror makes of the words of a class: sides exchanged as words, and wherever they stand."""
+    turned = re.sub(r"\b(anti)?clockwise\b", lambda m: _TURNS[m[0]], words)
+    whole = re.sub(_SIDE_WORD, lambda m: _SIDES.get(m[0], m[0]), turned)
+    return [whole, re.sub(_SIDE, lambda m: _SIDES[m[0]], turned)]  # the second finds swipeleft
+
+
+def _class_words(class_names: list[str]) -> list[str]:
+    """The words of every class; numbers in front that only number the classes are left out."""
+    words = [_words(name) for name in class_names]
+    first = [re.match(r"\d+ (?=.)", text) for text in words]
+    if all(first) and len({m[0] for m in first if m}) == len(words) > 1:
+        return [re.sub(r"^\d+ ", "", text) for text in words]
+    return words
+
+
 def flip_map(
     class_names: list[str],  # All classes, in label order
 ) -> dict[int, int]:  # label -> label of its mirror image, for directional classes only
     """A class is directional exactly if exchanging left and right in its name gives another class."""
     place = {name: label for label, name in enumerate(class_names)}
-    pairs = ((label, place.get(mirror_name(name), label)) for label, name in enumerate(class_names))
-    return {label: other for label, other in pairs if label != other}
+    words = _class_words(list(class_names))
+    known = {text: label for label, text in enumerate(words) if words.count(text) == 1}
+    pairs: dict[int, int] = {}
+    for label, name in enumerate(class_names):
+        others = [place.get(mirror_name(name)), *map(known.get, _mirror_words(words[label]))]
+        found = [other for other in others if other not in (None, label)]
+        if found and found[0] is not None:
+            pairs[label] = found[0]
+    return {label: other for label, other in pairs.items() if pairs.get(other) == label}
+
+# %% ../../nbs/data/31_transforms.ipynb #2c253a98
+def sides_without_pair(
+    class_names: list[str],  # All classes, in label order
+) -> list[int]:  # Labels
+    """Classes that name a side while no class is their mirror image; their clips are not mirrored."""
+    pairs = flip_map(class_names)
+    words = _class_words(list(class_names))
+    return [k for k, text in enumerate(words) if k not in pairs and re.search(_SIDE_WORD, text)]
+
+
+def mirror_notes(
+    class_names: list[str],  # All classes, in label order
+) -> list[str]:  # Lines; none where no class names a side
+    """What mirroring does to the labels, for people: the pairs found, and the classes left alone."""
+    pairs = [f"{class_names[a]!r} and {class_names[b]!r}" for a, b in flip_map(class_names).items() if a < b]
+    alone = [repr(class_names[k]) for k in sides_without_pair(class_names)]
+    notes = [f"mirroring exchanges {'; '.join(pairs)}"] if pairs else []
+    if alone:
+        notes.append(f"never mirrored, for no class is the mirror image: {', '.join(alone)}")
+    return notes
 
 # %% ../../nbs/data/31_transforms.ipynb #090ae52c
 def affine(
@@ -327,7 +386,7 @@ class TransformConfig:
 
     def train(self, class_names: list[str]) -> "TrainTransform":
         """What training does to a clip; the names tell which labels a flip exchanges."""
-        return TrainTransform(self, flip_map(class_names))
+        return TrainTransform(self, list(class_names))
 
     def test(self) -> "EvalTransform":
         """What testing does to a clip."""
@@ -376,8 +435,10 @@ class PixelTransform:
 class TrainTransform(PixelTransform):
     """Random crop, flip, augmentation and colour, then normalisation."""
 
-    def __init__(self, config: TransformConfig, pairs: dict[int, int]):
-        self.config, self.pairs = config, pairs
+    def __init__(self, config: TransformConfig, class_names: list[str]):
+        self.config = config
+        self.pairs = flip_map(class_names)
+        self.alone = set(sides_without_pair(class_names))  # never mirrored
 
     @property
     def short_side(self) -> int | None:
@@ -406,7 +467,7 @@ class TrainTransform(PixelTransform):
             clip = centre_crop(clip, c.size)
         else:
             clip = draw_once(_borrowed("resized", c), clip, generator)
-        if c.flip and _pick(2, generator):
+        if c.flip and _pick(2, generator) and label not in self.alone:
             clip, label = flip_clip(clip, label, self.pairs)
         if c.rand_augment:
             clip = draw_once(_borrowed("rand_augment", c), clip, generator)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         to_plain,
         write_atomic,
     )
+    from .reading import parse_yaml, read_arrays, read_json
     from .runs import (
         check_record,
         commit,
@@ -100,10 +101,13 @@ __all__ = [
     "nearest",
     "new_record",
     "now",
+    "parse_yaml",
     "pick_device",
     "pick_dtype",
     "place_model",
     "rank_rows",
+    "read_arrays",
+    "read_json",
     "record_name",
     "save_record",
     "seed_everything",
@@ -123,6 +127,7 @@ __all__ = [
 _ROOMS = (
     "errors",
     "files",
+    "reading",
     "runs",
     "statistics",
     "devices",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import re
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -131,6 +134,23 @@ def missing_package(
     purpose: str,  # what it is needed for, e.g. "class-activation maps"
     install: str,  # what installs it, e.g. "pip install grad-cam"
 ) -> MissingPackageError:  # to be raised, from the ImportError
-    """The error for an optional package that is not installed."""
-    text = f"the package {package} is needed for {purpose} and is not installed: {install}"
-    return MissingPackageError(text, subject=package, remedy=install)
+    """The error for an optional package that cannot be imported: not there, or there and not to be loaded."""
+    err = sys.exc_info()[1]
+    if err is None or isinstance(err, ModuleNotFoundError) or not str(err):
+        text = f"the package {package} is needed for {purpose} and is not installed: {install}"
+        return MissingPackageError(text, subject=package, remedy=install)
+    remedy = "free some memory" if lacks_memory(err) else f"install it again: {install}"
+    text = f"the package {package} is needed for {purpose}; it is there and cannot be loaded ({err})"
+    return MissingPackageError(text, subject=package, remedy=remedy)
+
+
+_NO_MEMORY = re.compile(r"cannot allocate memory|can't allocate memory|out of memory|bad_alloc", re.I)
+
+
+def lacks_memory(
+    err: BaseException,  # any error, of Python, NumPy, torch, the system or a driver
+) -> bool:
+    """Whether memory ran out, of the machine or of a GPU: torch and shared libraries have no type for it."""
+    if isinstance(err, MemoryError) or getattr(err, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(err, RuntimeError | ImportError | OSError) and bool(_NO_MEMORY.search(str(err)))

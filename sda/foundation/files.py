@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
 import logging
 import os
+import platform
 import shlex
 import shutil
 import stat
@@ -19,7 +21,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
-from .errors import DataError, FolderError, SettingError
+from .errors import DataError, FolderError, SettingError, lacks_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,11 +86,53 @@ def write_atomic(
         if err.filename and Path(err.filename) != draft:  # `content` may read files of its own
             reason = f"{reason}: {err.filename}"
         raise FolderError(
-            f"{path} cannot be written ({reason})",
-            subject=str(path),
-            remedy="free some space or choose another folder",
+            f"{path} cannot be written ({reason})", subject=str(path), remedy=disk_remedy(err)
         ) from err
     return path
+
+
+_REMEDIES = {
+    "ENOSPC": "free some space or choose another folder",
+    "EDQUOT": "free some space or choose another folder: the quota is used up",
+    "EFBIG": "choose another disk: files of this size are not allowed there",
+    "ENOENT": "the folder is gone, deleted or unmounted meanwhile: bring it back or choose another one",
+    "ESTALE": "the folder is gone, deleted or unmounted meanwhile: bring it back or choose another one",
+    "EACCES": "choose a folder that you may write into, or change its permissions",
+    "EPERM": "choose a folder that you may write into, or change its permissions",
+    "EROFS": "choose another disk: this one can only be read",
+    "ENOTDIR": "choose another name: a file lies where a folder should be",
+    "EEXIST": "choose another name: a file lies where a folder should be",
+    "EISDIR": "choose another name: a folder of this name is in the way",
+    "EMFILE": "let fewer files be open at once: fewer workers, or a higher limit (ulimit -n)",
+    "ENFILE": "let fewer files be open at once: fewer workers, or a higher limit (ulimit -n)",
+    "ENAMETOOLONG": "choose a shorter name",
+    "ENOMEM": "free some memory: fewer workers, smaller batches",
+    "EIO": "the disk reports errors: look after it, or choose another one",
+}
+
+
+def disk_remedy(
+    err: BaseException,  # of writing; the error of the system may be one that led to it
+) -> str:
+    """What to do about a failed write, from the cause that the system gave, not from a guess."""
+    if lacks_memory(err):
+        return _REMEDIES["ENOMEM"]
+    cause = system_error(err)
+    name = errno.errorcode.get(cause.errno or 0, "") if cause else ""
+    return _REMEDIES.get(name, "choose another folder")
+
+
+def system_error(
+    err: BaseException | None,  # of writing or reading
+) -> OSError | None:
+    """The error of the system with its number, in a chain of errors that followed from it."""
+    seen: set[int] = set()
+    while err is not None and id(err) not in seen:
+        if isinstance(err, OSError) and err.errno:
+            return err
+        seen.add(id(err))
+        err = err.__cause__ or err.__context__
+    return None
 
 
 def _write_into(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -> None:
@@ -126,21 +170,17 @@ def load_arrays(
     form: str,  # the format that it must have
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # names and arrays
     """What `save_arrays` wrote, nothing unpickled; DataError for a damaged file, or one of another kind."""
-    import zipfile
-    import zlib
-
-    import numpy as np
+    from .reading import read_arrays
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path} (wanted: {form})")
-    damaged = (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, AttributeError)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = json.loads(str(file["names"]))
-            if names.pop("format") != form:
-                raise KeyError("format")
-            return names, {key: file[key] for key in file.files if key != "names"}
-    except (*damaged, zipfile.BadZipFile, zlib.error) as err:
+        arrays = read_arrays(path)
+        names = json.loads(str(arrays.pop("names")))
+        if names.pop("format") != form:
+            raise KeyError("format")
+        return names, arrays
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise DataError(f"{path} is not a whole file of the format {form!r}", subject=str(path)) from err
 
 
@@ -149,17 +189,18 @@ def check_folder(
     need: int = 0,  # bytes that must be free, for work whose size is known before
 ) -> Path:  # the folder
     """Make a folder and write a probe into it: FolderError now rather than after the work."""
+    import tempfile
+
     folder = Path(path)
-    probe = folder / f".probe-{os.getpid()}-{next(_drafts)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder, prefix=".probe-") as probe:  # leaves nothing, however we end
+            probe.write(b"x")
     except OSError as err:
         raise FolderError(
             f"nothing can be written into {folder} ({err.strerror or err})",
             subject=str(folder),
-            remedy="choose another folder",
+            remedy=disk_remedy(err),
         ) from err
     free = shutil.disk_usage(folder).free
     if free < need:
@@ -176,13 +217,23 @@ def lock(
     folder: str | Path,  # made when missing; holds a file `.lock` meanwhile
     purpose: str,  # what is done there, for the message to the other process, e.g. "extracting frames"
 ) -> Iterator[Path]:  # the folder
-    """Hold a folder until the end of the block or the process; FolderError names who else holds it."""
+    """Hold a folder until the end of the block or the process; FolderError names who else holds it.
+
+    The system lets go of what a dead process held, so its folder is simply taken. Where a file system has no
+    locks, the file itself tells who is at work, and whether a process of this machine still lives.
+    """
     place = check_folder(folder) / ".lock"
     file = _hold(place)
     try:
         file.truncate(0)
-        command = shlex.join(sys.orig_argv)[:200]
-        file.write(json.dumps({"pid": os.getpid(), "command": command, "purpose": purpose}).encode())
+        about = {
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+            "purpose": purpose,
+            "command": shlex.join(sys.orig_argv)[:200],
+        }
+        file.write(json.dumps(about).encode())
         file.flush()
         yield place.parent
     finally:
@@ -197,7 +248,7 @@ def _hold(place: Path) -> IO[bytes]:
         except PermissionError as err:  # made by another user
             raise _taken(place) from err
         try:
-            _lock_file(file)
+            _lock_file(file, place)
             # The holder before us removes its file: what we have locked may have lost its name meanwhile.
             if os.path.samestat(os.fstat(file.fileno()), place.stat()):
                 return file
@@ -209,16 +260,26 @@ def _hold(place: Path) -> IO[bytes]:
             raise _taken(place) from err
 
 
+def _holder(place: Path) -> dict[str, Any]:
+    """What the lock file says about who holds it; empty where it says nothing yet."""
+    try:
+        found = json.loads(place.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _taken(place: Path) -> FolderError:
     """The error that names the other process, as far as it has written who it is."""
-    try:
-        other = json.loads(place.read_bytes())
-        who = f"process {other['pid']} is {other['purpose']} there ({other['command']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    other = _holder(place)
+    remedy = "wait until it is done, or choose another folder"
+    if other.keys() >= {"pid", "host", "since", "purpose", "command"}:
+        who = "process {pid} on {host} is {purpose} there since {since} ({command})".format_map(other)
+        if other["host"] != platform.node():
+            remedy += f"; if that process is gone, delete {place}"
+    else:
         who = "another process is at work there"
-    return FolderError(
-        f"{place.parent} is taken: {who}", subject=str(place.parent), remedy="wait until it is done"
-    )
+    return FolderError(f"{place.parent} is taken: {who}", subject=str(place.parent), remedy=remedy)
 
 
 if sys.platform == "win32":
@@ -226,7 +287,7 @@ if sys.platform == "win32":
 
     _BEYOND = 1 << 30  # Windows forbids reading what is locked, so a byte behind the text is
 
-    def _lock_file(file: IO[bytes]) -> None:
+    def _lock_file(file: IO[bytes], place: Path) -> None:
         """Lock the file, or PermissionError."""
         file.seek(_BEYOND)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -240,19 +301,33 @@ if sys.platform == "win32":
             place.unlink(missing_ok=True)
 
 else:
-    import errno
     import fcntl
 
-    def _lock_file(file: IO[bytes]) -> None:
-        """Lock the file, or BlockingIOError; file systems without locks are only warned of."""
+    def _lock_file(file: IO[bytes], place: Path) -> None:
+        """Lock the file, or BlockingIOError; without locks, what the file says decides."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
             if err.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
+            if _lives(_holder(place)):
+                raise BlockingIOError from err
             _log.warning(
-                "%s: no file locks on this file system; let one process work there at a time", file.name
+                "%s: no file locks on this file system; two processes that start at once are not told apart",
+                place,
             )
+
+    def _lives(other: dict[str, Any]) -> bool:
+        """Whether the process that a lock file names is still there; one of another machine counts."""
+        if other.get("host") != platform.node() or not isinstance(other.get("pid"), int):
+            return bool(other)
+        try:
+            os.kill(other["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # another user's
+        return True
 
     def _let_go(file: IO[bytes], place: Path) -> None:
         """Remove the file, then unlock it: closing alone would not, while a forked child has it open too."""

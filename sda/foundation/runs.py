@@ -203,13 +203,11 @@ def load_records(
     kind: str | None = None,  # only these: "train", "test" or "benchmark"
 ) -> list[dict[str, Any]]:  # each with the name of its `file`
     """The records of a folder, oldest first; a damaged one is an error, other JSON is left out."""
+    from .reading import read_json
+
     records = []
     for path in sorted(Path(folder).glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as err:
-            text = f"{path} is not readable JSON ({err}): restore it or delete it."
-            raise DataError(text, subject=str(path), remedy="restore it or delete it") from err
+        record = read_json(path)
         if isinstance(record, dict) and "schema" not in record:
             _log.warning("%s is no record of a run and is left out", path.name)
             continue

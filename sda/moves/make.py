@@ -14,9 +14,7 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from fractions import Fraction
@@ -29,7 +27,8 @@ import numpy as np
 
 from ..data.lists import write_groups
 from ..foundation.errors import DataError, FolderError, SettingError, missing_package
-from ..foundation.files import check_folder, lock, write_atomic
+from ..foundation.files import disk_remedy, lock, system_error, write_atomic
+from ..foundation.processes import follow_parent
 from .classes import CLASSES, FRAMES, GROUPS, PAIRS, SIZE, MoveClass
 from .render import render_all
 
@@ -100,19 +99,6 @@ def _save(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes **kwds for allow_pickle
 
 # %% ../../nbs/moves/45_make.ipynb #f8e174ff
-def _follow_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of the parent, however it ends."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-    os._exit(1)
-
-
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
     """A worker that starts in this block does not import the caller's script, which would run it again."""
@@ -141,7 +127,7 @@ def _make(root: Path, seed: int, jobs: list[_Job], workers: int) -> Generator[_J
                 _make_index(root, seed, *job)
             yield job
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), follow_parent) as pool:
 
         def start(job: _Job) -> Future[None]:
             with _without_main():
@@ -168,7 +154,9 @@ def _naming(root: Path, job: _Job) -> Iterator[None]:
         raise FolderError(
             f"making Moves in {root} stopped at {job[0]} {job[1]}: {type(err).__name__}: {err}",
             subject=str(root),
-            remedy="free what it lacks and call make_moves again: it goes on where it stopped",
+            remedy=f"{disk_remedy(err)}; made again, it goes on"
+            if system_error(err)
+            else "make it again: it goes on",
         ) from err
 
 # %% ../../nbs/moves/45_make.ipynb #f00d1f1c
@@ -176,13 +164,12 @@ def _open_root(root: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     """The manifest of root, begun if root is new or empty."""
     manifest = root / "moves.json"
     if not manifest.exists():
-        if root.is_dir() and any(root.iterdir()):
+        if root.is_dir() and any(path.name != ".lock" for path in root.iterdir()):
             raise FolderError(
                 f"{root} holds other files and no moves.json",
                 subject=str(root),
                 remedy="name a new or an empty folder",
             )
-        check_folder(root)
         _write_manifest(root, {"parameters": parameters, "complete": False})
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
@@ -288,12 +275,14 @@ def make_moves(
             f"seed and counts must be 0 or more, and some clips asked for: got seed={seed}, {counts}"
         )
     made = {"format": 3, "seed": seed, **counts, "frames": FRAMES, "size": SIZE, "fps": _FPS, **_CODEC}
-    manifest = _open_root(root, made)
-    if manifest["complete"]:
+    if (root / "moves.json").exists() and (manifest := _open_root(root, made))["complete"]:
         return _reuse(root, manifest)
     _av()
     jobs = [(split, index) for split, count in counts.items() for index in range(count)]
-    with lock(root / ".parts", "making Moves"):
+    with lock(root, "making Moves"):
+        manifest = _open_root(root, made)
+        if manifest["complete"]:  # by the process that held the folder before us
+            return _reuse(root, manifest)
         for left in root.rglob(".*.tmp"):
             left.unlink()  # by a process that was killed
         (root / "img").mkdir(exist_ok=True)
@@ -304,6 +293,6 @@ def make_moves(
             for _ in steps:
                 bar.update(len(CLASSES))
         _finish(root, manifest, counts)
-    shutil.rmtree(root / ".parts")
+        shutil.rmtree(root / ".parts")
     _log.info("made Moves in %s: %d clips", root, len(jobs) * len(CLASSES))
     return root

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..foundation.errors import DataError
+from ..foundation.reading import read_arrays
 from .classes import CLASSES, SIZE, MoveClass
 
 # %% ../../nbs/moves/46_truth.ipynb #011e1481
@@ -66,7 +67,7 @@ def load_truth(
 def _read_truth(file: Path) -> Iterator[ClipTruth]:
     """All truths of one split."""
     moves = {c.key: c for c in CLASSES}
-    with np.load(file, allow_pickle=False) as stored:
-        arrays = [stored[name] for name in ("ids", "track", "object", "evidence")]
+    stored = read_arrays(file)
+    arrays = [stored[name] for name in ("ids", "track", "object", "evidence")]
     for clip, track, *masks in zip(*arrays, strict=True):
         yield ClipTruth(str(clip), moves[str(clip).split("_", 2)[2]], track, np.stack(masks))

@@ -9,9 +9,10 @@ __all__ = ['class_hash', 'ModelCard', 'save_model', 'read_card', 'load_model', '
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..foundation.errors import DataError, listed
-from ..foundation.files import digest, to_plain, write_atomic
+from ..foundation.files import digest, fingerprint, to_plain, write_atomic
 from .backbones import VideoNet, create_model, new_parts
 from .weights import Fit, check_fit, fit, read_weights, renamed, state_in
 
@@ -55,6 +56,8 @@ class ModelCard:
     recipe: dict = field(default_factory=dict)  # how it was trained
     metrics: dict = field(default_factory=dict)  # what it reached, and on which split
     library: dict = field(default_factory=_library)  # versions that wrote it
+    # fingerprint of the tensors beside it in the file; empty outside a file, and in files of before
+    weights: str = field(default="", compare=False)
 
     def __post_init__(self):
         self.class_names = list(self.class_names)
@@ -68,7 +71,7 @@ class ModelCard:
         cls,
         model: VideoNet,  # network made by `create_model`
         class_names: Sequence[str] = (),  # in the order of the outputs
-        **parts: dict,  # transform, sampling, recipe, metrics
+        **parts: Any,  # dictionaries: transform, sampling, recipe, metrics
     ) -> "ModelCard":  # the card of this network
         """Write the card of a network."""
         return cls(
@@ -117,6 +120,11 @@ def _agree(model: nn.Module, card: ModelCard) -> None:
                 "use ModelCard.of(model, ...)"
             )
 
+# %% ../../nbs/networks/05_checkpoints.ipynb #da31bfe1
+def _weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A fingerprint of the tensors of a file, which come back in another order."""
+    return fingerprint(dict(sorted(tensors.items())))
+
 # %% ../../nbs/networks/05_checkpoints.ipynb #947150de
 def save_model(
     path: str | Path,  # file to write, by custom NAME.safetensors; its folder is made
@@ -128,6 +136,7 @@ def save_model(
     _agree(model, card)
     path = Path(path)
     tensors = {name: _stored(name, t, half) for name, t in model.state_dict().items()}
+    card = replace(card, weights=_weights_digest(tensors))
     return write_atomic(path, save(tensors, {_CARD: card.to_json()}))
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #5681e07c
@@ -146,13 +155,16 @@ def _header(path: Path) -> dict[str, str]:
 
 
 _TYPES = {"model": str, "options": dict, "num_classes": int, "num_frames": int, "class_names": list}
+_LATER = dict.fromkeys(("transform", "sampling", "recipe", "metrics", "library"), dict) | {"weights": str}
 
 
 def _parse_card(text: str) -> ModelCard:
     """Read a card and trust nothing."""
-    data = json.loads(text)
+    if len(text) > _MOST_TEXT:
+        raise DataError(f"it has {len(text)} letters, at most {_MOST_TEXT} are read")
+    data = json.loads(text, parse_constant=_no_number)
     written = data.pop("class_hash", None)
-    for name, kind in _TYPES.items():
+    for name, kind in (_TYPES | {k: v for k, v in _LATER.items() if k in data}).items():
         if type(data.get(name)) is not kind:
             raise DataError(f"its {name} is not of type {kind.__name__}")
     if not all(isinstance(c, str) for c in data["class_names"]):
@@ -161,7 +173,55 @@ def _parse_card(text: str) -> ModelCard:
         raise DataError(f"unknown fields {sorted(extra)}")
     if written != class_hash(data["class_names"]):
         raise DataError("the class names were changed after it was saved")
+    options = {name: data["options"][name] for name in ("split", "dropout") if name in data["options"]}
+    for part in (data, options, data.get("transform", {}), data.get("sampling", {})):
+        _check_numbers(part)
     return ModelCard(**data)
+
+# %% ../../nbs/networks/05_checkpoints.ipynb #868c5867
+_MOST_TEXT = 16_000_000  # letters of a card: a hundred thousand class names and their recipe need fewer
+_LIMITS: dict[
+    str, tuple[float, float]
+] = {  # lowest and highest, so that no card asks for all memory there is
+    "num_classes": (1, 1_000_000),
+    "num_frames": (1, 1024),
+    "views": (1, 1024),
+    "split": (1, 1024),
+    "size": (32, 4096),
+    "resize": (32, 8192),
+    "step": (1e-6, 1e6),
+    "fps": (1e-6, 1e6),
+    "strength": (0, 100),
+    "rand_augment": (0, 30),
+    "erase": (0, 1),
+    "dropout": (0, 1),
+}
+_WHOLE = ("num_classes", "num_frames", "views", "split", "size", "resize", "rand_augment")
+_ROWS = {"mean": 3, "std": 3, "scales": 100, "area": 2}  # of numbers, at most so many
+_WORDS = ("strategy", "crop", "colour")
+
+
+def _check_numbers(part: dict) -> None:
+    """Refuse what a transform, a sampling or a network cannot mean; names of later versions pass."""
+    for name, value in part.items():
+        if name in _LIMITS and not (value is None and name in ("resize", "split")):
+            low, high = _LIMITS[name]
+            kinds = int if name in _WHOLE else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                raise DataError(
+                    f"its {name} is {value!r:.60}: a number of at least {low:g}, at most {high:g}"
+                )
+        if name in _ROWS:
+            numbers = isinstance(value, list) and all(type(v) in (int, float) for v in value)
+            if not numbers or len(value) > _ROWS[name] or (name == "std" and min(value, default=0) <= 0):
+                raise DataError(f"its {name} is {value!r:.60}: at most {_ROWS[name]} numbers")
+        if name in _WORDS and not isinstance(value, str):
+            raise DataError(f"its {name} is {value!r:.60}: a word")
+
+
+def _no_number(word: str) -> None:
+    """NaN and infinity are no JSON, and no setting of a network."""
+    raise DataError(f"it holds {word}")
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #0111e124
 def read_card(
@@ -172,13 +232,15 @@ def read_card(
     if _CARD not in header:
         raise DataError(
             f"{path} holds no model card: it was not written by save_model. For weights with the names of "
-            "the paper's code use load_reference(model, path)"
+            "the paper's code use load_reference(model, path)",
+            subject=str(path),
         )
     try:
         return _parse_card(header[_CARD])
-    except (ValueError, TypeError, AttributeError) as err:
+    except (ValueError, TypeError, AttributeError, RecursionError) as err:
         raise DataError(
-            f"the model card in {path} cannot be read ({err}): save it again with save_model"
+            f"the model card in {path} cannot be read ({err}): save it again with save_model",
+            subject=str(path),
         ) from err
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #c8ab611f
@@ -233,6 +295,12 @@ def load_model(
     state = load_file(path)
     if wrong := _differences(state, model.state_dict()):
         raise DataError(f"the weights in {path} are not those of {card.model}: {'; '.join(wrong)}")
+    if card.weights and card.weights != _weights_digest(state):
+        raise DataError(
+            f"the card in {path} was written for other weights: the file was changed, or two runs were mixed",
+            subject=str(path),
+            remedy="copy or train it again",
+        )
     copied = {
         k: t.to(torch.float32 if t.is_floating_point() else t.dtype, copy=True) for k, t in state.items()
     }

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..foundation.errors import FolderError
+from ..foundation.reading import read_arrays
 from ..foundation.runs import load_records
 from ..foundation.statistics import t_interval
 from ..moves.classes import CLASSES, NEEDS
@@ -49,8 +50,7 @@ class SeedRun:
             raise FolderError(
                 f"{self.name} was not explained yet: {remedy}", subject=str(path), remedy=remedy
             )
-        with np.load(path) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return read_arrays(path)
 
     @property
     def classes(self) -> np.ndarray:

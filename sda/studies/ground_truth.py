@@ -94,6 +94,13 @@ def attributions(
     }
 
 
+def _auc_within(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each row, [N]; all rows at once."""
+    above = np.sign(scores[:, :, None] - scores[:, None, :]) / 2 + 0.5
+    asked = truth[:, :, None] & ~truth[:, None, :]
+    return (above * asked).sum((1, 2)) / asked.sum((1, 2))
+
+
 def evaluate_attribution(
     scores: np.ndarray,  # [N,4] of an attribution
     truth: np.ndarray,  # bool [N,4], see `can_carry`
@@ -105,7 +112,7 @@ def evaluate_attribution(
     ]  # what no clip needs, or every one, ranks none
     return {
         "hit": float(truth[np.arange(len(truth)), scores.argmax(1)].mean()),
-        "within clips": float(np.mean([auc(s, t) for s, t in zip(scores, truth, strict=True)])),
+        "within clips": float(_auc_within(scores, truth).mean()),
         "between clips": float(np.mean(ranked)),
         **each,
     }

@@ -29,8 +29,9 @@ from ..data.transforms import TransformConfig
 from ..foundation.devices import device_of, evaluating, to_model, to_numpy
 from ..foundation.errors import RunError, SettingError
 from ..foundation.files import fingerprint, write_atomic
+from ..foundation.reading import read_arrays
 from ..networks.checkpoints import ModelCard, load_model
-from .predictions import DAMAGED, Predictions
+from .predictions import Predictions
 
 _log = logging.getLogger(__name__)
 
@@ -99,9 +100,9 @@ class _Parts:
         self.rows: dict[int, tuple[str, np.ndarray, int]] = {}
         for path in sorted(folder.glob("[0-9]*.npz")) if folder else []:
             try:
-                with np.load(path, allow_pickle=False) as file:
-                    self._take(*(file[name] for name in _COLUMNS))
-            except DAMAGED as err:
+                file = read_arrays(path)
+                self._take(*(file[name] for name in _COLUMNS))
+            except (OSError, ValueError, KeyError) as err:
                 _log.warning("%s is damaged, its clips are tested again (%s)", path, err)
 
     def _take(self, places: Any, ids: Any, logits: np.ndarray, labels: np.ndarray) -> None:
@@ -154,7 +155,7 @@ def evaluate(
 ) -> Predictions:
     """Logits of every view of every clip; several processes share the clips and all get all scores."""
     if not len(dataset):
-        raise RunError("There are no clips to test: check the list file.")
+        raise RunError("There are no clips to test.", remedy="Name a split that has clips, or give clips.")
     names = list(dataset.class_names)
     if not allow_other_classes:
         _check_classes(model, names)

@@ -7,8 +7,6 @@ __all__ = ['Predictions', 'by_class', 'confusion', 'pair_accuracy', 'summary', '
 
 # %% ../../nbs/testing/53_predictions.ipynb #8ac6a4c8
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +18,7 @@ import pandas as pd
 
 from ..foundation.errors import DataError, RunError, SettingError, listed, unknown_name
 from ..foundation.files import write_atomic
+from ..foundation.reading import read_arrays
 from ..foundation.statistics import softmax, wilson_interval
 from ..networks.checkpoints import class_hash
 
@@ -269,10 +268,6 @@ def by_attribute(
     return pd.concat(tables, ignore_index=True)[columns]
 
 # %% ../../nbs/testing/53_predictions.ipynb #20da79a8
-# what numpy raises for a file that is missing, cut off, damaged or something else
-DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
 def _write(p: Predictions, file: BinaryIO) -> None:
     """The arrays of an `.npz`; groups as JSON, if there are any."""
     arrays: dict[str, Any] = {
@@ -289,10 +284,10 @@ def _write(p: Predictions, file: BinaryIO) -> None:
 def _read(path: str | Path) -> Predictions:
     """What `_write` wrote; nothing is unpickled, and whatever is wrong is one error."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            ids, logits, labels, names = (file[k] for k in ("ids", "logits", "labels", "class_names"))
-            groups = json.loads(str(file["groups"])) if "groups" in file.files else {}
-    except DAMAGED as err:
+        file = read_arrays(path)
+        ids, logits, labels, names = (file[k] for k in ("ids", "logits", "labels", "class_names"))
+        groups = json.loads(str(file["groups"])) if "groups" in file else {}
+    except (OSError, ValueError, KeyError, RecursionError) as err:
         raise DataError(
             f"{path} holds no predictions ({err or type(err).__name__}): make it again, with `sda test "
             "--out FOLDER` or Predictions.save.",

@@ -26,7 +26,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ..foundation.devices import evaluating
-from ..foundation.errors import DivergedError, SettingError, missing_package
+from ..foundation.errors import DivergedError, FolderError, SettingError, missing_package
+from ..foundation.files import write_atomic
 from ..networks.backbones import sda_blocks
 from .resume import Run
 
@@ -52,6 +53,9 @@ class Callback:
 
     def step_end(self, run: Run) -> None:
         """After an update of the weights, described by `run.last`."""
+
+    def validation_step(self, run: Run) -> None:
+        """After a batch of validation clips."""
 
     def epoch_end(self, run: Run) -> None:
         """After the validation of an epoch, whose row is `run.state.history[-1]`."""
@@ -144,7 +148,8 @@ def diverged(
 ) -> DivergedError:  # to be raised
     """The error for numbers that are not finite; the clips are written down, for there may be many."""
     if out is not None:
-        (out / "bad_batch.json").write_text(json.dumps({"what": what, "ids": ids, "step": step}))
+        with contextlib.suppress(FolderError):  # the clips are in the message too
+            write_atomic(out / "bad_batch.json", json.dumps({"what": what, "ids": ids, "step": step}))
     when = "" if step is None else f" at step {step}"
     remedy = "Lower the learning rate, set clip_grad, use precision fp32 or bf16, or look at these clips."
     text = f"The {what} is {value:g}{when} on the clips {', '.join(ids)}. {remedy}"
@@ -223,8 +228,15 @@ class StopOnSignal(Callback):
         if several and not run.reads:
             return
         asked = torch.tensor([float(self.asked is not None)], device=run.accelerator.device)
-        if not (run.accelerator.reduce(asked).item() if several else self.asked):
-            return
+        if run.accelerator.reduce(asked).item() if several else self.asked:
+            self._leave(run)
+
+    def validation_step(self, run: Run) -> None:
+        """The same during a validation, which is then done again; several processes see it to its end."""
+        if self.asked is not None and run.accelerator.num_processes == 1:
+            self._leave(run)
+
+    def _leave(self, run: Run) -> None:
         run.save()
         if run.out is not None:
             _log.warning("asked to end: the state is in %s, and the same command goes on from there", run.out)

@@ -209,7 +209,10 @@ def check_labels(batch: Batch, num_classes: int) -> None:
         name = batch["id"][first]
         label = int(batch["label"][first])
         text = f"Clip {name!r} has label {label}, but the model has classes 0 to {num_classes - 1}"
-        raise RunError(f"{text}: check the list file and the number of classes.", subject=name)
+        remedy = (
+            "Labels are the lines of category.txt, from 0: make the model with as many classes as it has."
+        )
+        raise RunError(f"{text}.", subject=name, remedy=remedy)
 
 # %% ../../nbs/training/48_optimiser.ipynb #572afce1
 def freeze(

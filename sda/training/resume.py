@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from ..foundation.errors import FolderError, RunError
-from ..foundation.files import check_folder, write_atomic
+from ..foundation.files import check_folder, disk_remedy, system_error, write_atomic
+from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
 from .config import TrainConfig, plain_settings
-from .optimiser import StepResult, TrainingStep, wide_type
+from .optimiser import StepResult, TrainingStep, lr_factor, wide_type
 
 # %% ../../nbs/training/49_resume.ipynb #95c93db9
 _log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class RunState:
     seconds: float = 0.0  # seconds spent in it so far
     best: float = -1.0  # best validation accuracy
     best_epoch: int = 0  # epoch that reached it, from 1
+    val_clips: int = 0  # clips of the validation
+    chance: float = 0.0  # its accuracy for who always names its most frequent class
     history: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
 
     def close_epoch(
@@ -161,9 +164,61 @@ def _flat(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _check_same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     """Refuse to go on with another run's folder."""
+    if _more_epochs(old, new):
+        raise _other_course(old, new, out)
     if found := differences(old, new):
         text = f"{out} holds another run ({'; '.join(found)}). Choose another folder, or {_AGAIN}."
         raise RunError(text, subject=str(out), remedy=f"Choose another folder, or {_AGAIN}.")
+
+# %% ../../nbs/training/49_resume.ipynb #4818e573
+def open_ended(
+    config: dict[str, Any],  # settings of a run, by name
+) -> bool:
+    """Whether further epochs change nothing about those that were trained."""
+    return config["schedule"] in ("constant", "step") and not config["warmup"]
+
+
+def kept_states(config: TrainConfig) -> tuple[str, ...]:
+    """The files of a finished run from which it can go on to more epochs."""
+    return ("state.pt", "best.pt") if open_ended(dataclasses.asdict(config)) else ()
+
+
+def _more_epochs(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a run differs from another in nothing but the number of epochs."""
+    epochs = {"epochs": new["config"]["epochs"]}
+    if old.get("config", {}).get("epochs") == epochs["epochs"]:
+        return False
+    return not differences(old | {"config": old.get("config", {}) | epochs}, new)
+
+
+def _goes_on(old: dict[str, Any], new: dict[str, Any], done: int) -> bool:
+    """Whether a run that has done so many epochs may go on to the epochs of the new one."""
+    return _more_epochs(old, new) and open_ended(new["config"]) and done <= new["config"]["epochs"]
+
+
+def _other_course(old: dict[str, Any], new: dict[str, Any], out: Path) -> RunError:
+    """The error for epochs that would change those before, with what would change."""
+    config = TrainConfig(**new["config"])
+    now = config.epochs
+    then = old["config"]["epochs"]
+    remedy = f"Give {then} epochs, or choose another folder"
+    if (out / "model.safetensors").exists():
+        file = out / "model.safetensors"
+        remedy += f", there perhaps with these weights to start from (init={str(file)!r}, --init {file})"
+    if open_ended(new["config"]):
+        text = (
+            f"{out} holds this run with {then} epochs, and no state to go on from, or one beyond epoch {now}"
+        )
+    else:
+        steps = 1000  # of an epoch: enough to tell shares
+        at = min(then, now) * steps - steps // 2
+        was, is_now = (lr_factor(dataclasses.replace(config, epochs=n), at, steps) for n in (then, now))
+        text = (
+            f"{out} holds this run with {then} epochs; with {now} it is another one from the first step on, "
+            f"for its rate ({config.schedule}, warm-up {config.warmup:g}) follows the number of epochs: in "
+            f"the middle of epoch {min(then, now)} it was {was:.0%} of the highest, and would be {is_now:.0%}"
+        )
+    return RunError(f"{text}. {remedy}.", subject=str(out), remedy=remedy)
 
 # %% ../../nbs/training/49_resume.ipynb #f12ed1ed
 def _shift_states(folder: Path, keep: int) -> None:
@@ -189,10 +244,9 @@ def save_state(
     """Write a state into a file that is there whole or not at all."""
     try:
         write_atomic(path, lambda file: torch.save(state, file), lambda: _shift_states(path.parent, keep))
-    except (OSError, RuntimeError) as err:  # torch has a RuntimeError for a full disk
-        remedy = "Free some space; the run goes on from the last state when started again."
-        reason = err.__cause__ if isinstance(err, FolderError) else err
-        text = f"The state of the run cannot be written to {path}: {reason}. {remedy}"
+    except (OSError, RuntimeError) as err:  # torch may hide the error of a disk behind one of its own
+        remedy = f"{disk_remedy(err)}; the run goes on from the last state when started again"
+        text = f"The state of the run cannot be written to {path}: {system_error(err) or err}"
         raise FolderError(text, subject=str(path), remedy=remedy) from err
 
 
@@ -211,7 +265,8 @@ def load_state(
         reason = str(err).partition("\n")[0].partition(". ")[0]  # the rest of torch's words is of no help
         text = f"{path} is not a readable training state ({reason}). {remedy}."
         raise RunError(text, subject=str(path), choices=older, remedy=remedy) from err
-    _check_same_run(state["identity"], identity, path.parent)
+    if not _goes_on(state["identity"], identity, state["progress"]["epoch"]):
+        _check_same_run(state["identity"], identity, path.parent)
     return state
 
 # %% ../../nbs/training/49_resume.ipynb #48a43c37
@@ -233,27 +288,52 @@ class RunFolder:
         self.keep_states = keep_states
 
     def load(self) -> dict[str, Any] | None:
-        """The state of this run, if it was interrupted."""
-        return load_state(self.path / "state.pt", self.identity)
+        """The state of this run, if it was interrupted; its best weights must be there too."""
+        state = load_state(self.path / "state.pt", self.identity)
+        if state and state["progress"]["best_epoch"]:
+            self.load_best()
+        return state
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state."""
         save_state(state | {"identity": self.identity}, self.path / "state.pt", self.keep_states)
 
-    def save_best(self, weights: dict[str, Any]) -> None:
-        """Write the weights that validated best so far."""
-        save_state(weights, self.path / "best.pt")
+    def save_best(self, weights: dict[str, Any], epoch: int) -> None:
+        """Write the weights that validated best so far, and whose they are."""
+        save_state({"weights": weights, "epoch": epoch, "identity": self.identity}, self.path / "best.pt")
+
+    def load_best(
+        self,
+        epoch: int | None = None,  # that they must be of; None: of any
+    ) -> dict[str, Tensor]:
+        """The weights that validated best; RunError for those of another run or epoch."""
+        path = self.path / "best.pt"
+        try:
+            best = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as err:  # torch has many for files that are none
+            reason = "is gone" if isinstance(err, FileNotFoundError) else "cannot be read"
+            text = f"{path}, the best weights of this run, {reason}"
+            raise RunError(text, subject=str(path), remedy=_AGAIN) from err
+        if "identity" not in best:  # an earlier version began this run
+            return best
+        if not _goes_on(best["identity"], self.identity, best["epoch"]):
+            _check_same_run(best["identity"], self.identity, self.path)
+        if epoch not in (None, best["epoch"]):
+            text = f"{path} holds the weights of epoch {best['epoch']}, the best of this run was {epoch}"
+            raise RunError(text, subject=str(path), remedy=_AGAIN)
+        return best["weights"]
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the epochs so far as history.csv."""
         write_atomic(self.path / "history.csv", pd.DataFrame(rows).to_csv(index=False))
 
-    def clear(self, results: bool = False) -> None:
+    def clear(self, results: bool = False, keep: Sequence[str] = ()) -> None:
         """Delete the states, and what a killed process left of them; the results of a finished run too."""
         names = ("record.json", "history.csv", "model.safetensors", "best.safetensors") if results else ()
         states = (*self.path.glob("state*"), *self.path.glob("best.[pt]*"), *self.path.glob(".*.tmp"))
-        for path in (*states, *(self.path / name for name in names)):
-            path.unlink(missing_ok=True)
+        for path in (*(self.path / name for name in names), *states):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
 
 # %% ../../nbs/training/49_resume.ipynb #712c317b
 @dataclass
@@ -266,6 +346,37 @@ class TrainResult:
     out: Path | None  # folder with model.safetensors, history.csv and record.json
     record: dict[str, Any]  # the stored record
     reused: bool = False  # True when a finished run was found and nothing was trained
+
+    def summary(self) -> str:
+        """The validation accuracy of the model file itself, and what should be known beside it."""
+        card: Any = self.model.card  # what a network of ours has, and other modules have not
+        metrics = card.metrics
+        asked = card.recipe.get("epochs", 0)
+        done = len(self.history)
+        said = []
+        if "val_top1" in metrics:
+            at = (
+                f"of epoch {metrics['epoch']} of {done}"
+                if metrics["epoch"] < done
+                else f"after {done} epochs"
+            )
+            said.append(f"validation accuracy {metrics['val_top1']:.3f} {at}")
+        if self.record.get("val_clips") and "val_top1" in metrics:
+            said += _at_chance(metrics["val_top1"], self.record["val_clips"], self.record["chance"])
+        if done < asked:
+            said.append(f"stopped early: {done} of {asked} epochs")
+        return "; ".join(said) or f"{done} epochs, not validated"
+
+
+def _at_chance(top1: float, clips: int, chance: float) -> list[str]:
+    """A warning where an accuracy is not above that of who always names the most frequent class."""
+    low, high = wilson_interval(round(top1 * clips), clips)
+    if low > chance:
+        return []
+    return [
+        f"at chance: its 95 % interval on {clips} clips is {low:.3f} to {high:.3f}, and to name always the "
+        f"most frequent class gives {chance:.3f}"
+    ]
 
 # %% ../../nbs/training/49_resume.ipynb #847a63dc
 def finished_run(
@@ -282,12 +393,19 @@ def finished_run(
         fault = f"holds a finished run with a missing or damaged file, record.json or history.csv ({err})"
         remedy = f"Choose another folder, or {_AGAIN}."
         raise RunError(f"{out} {fault}. {remedy}", subject=str(out), remedy=remedy) from err
-    before = {k: v for k, v in record["config"].items() if k not in _HARMLESS}
-    _check_same_run(record["identity"] | dict(config=before), identity, out)
+    before = record["identity"] | {
+        "config": {k: v for k, v in record["config"].items() if k not in _HARMLESS}
+    }
+    if (out / "state.pt").exists() and _goes_on(before, identity, len(history)):
+        _log.info("%s holds this run, finished with fewer epochs: it goes on", out)
+        return None
+    _check_same_run(before, identity, out)
+    model = load_model(out / "model.safetensors")
+    if record.get("weights", model.card.weights) != model.card.weights:
+        text = f"{out} holds a model file and a record of two runs"
+        raise RunError(text, subject=str(out), remedy=f"Choose another folder, or {_AGAIN}.")
     _log.info("%s holds this finished run: nothing to train", out)
-    return TrainResult(
-        load_model(out / "model.safetensors"), history, record["seconds"], out, record, reused=True
-    )
+    return TrainResult(model, history, record["seconds"], out, record, reused=True)
 
 # %% ../../nbs/training/49_resume.ipynb #70808dba
 class Meter:
@@ -410,6 +528,11 @@ def load_run(
             callback.load_state_dict(state)
         run.state.load(state["progress"])
     _check_agreement(run, done is not None)
+    if run.accelerator.is_main_process:
+        if done:
+            run.folder.clear(keep=kept_states(run.config))  # what a process left that died while it tidied up
+        else:
+            (run.folder.path / "record.json").unlink(missing_ok=True)  # a run that goes on is not finished
     return done
 
 

@@ -27,10 +27,12 @@ from torch import Tensor, nn
 
 from ..data.datasets import ClipLoader, as_bytes, clip_loader
 from ..foundation.devices import set_layout
-from ..foundation.errors import RunError, SettingError
+from ..foundation.errors import RunError, SettingError, lacks_memory
+from ..foundation.files import lock
+from ..foundation.processes import lost_worker
 from ..foundation.runs import new_record, save_record, seed_everything
 from ..networks.backbones import VideoNet, create_model
-from ..networks.checkpoints import ModelCard, load_weights, save_model
+from ..networks.checkpoints import ModelCard, load_weights, read_card, save_model
 from ..networks.weights import Start
 from sda.training.callbacks import (
     EMA,
@@ -54,7 +56,7 @@ from sda.training.optimiser import (
     scaled_lr,
     training_mode,
 )
-from .resume import Meter, Run, RunFolder, TrainResult, load_run, run_identity
+from .resume import Meter, Run, RunFolder, TrainResult, kept_states, load_run, run_identity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,6 +111,8 @@ def validate(
         logits = network(clips).float()
         part = F.cross_entropy(logits, labels, reduction="sum")
         parts.append((part, batch["id"]))
+        for callback in run.callbacks:
+            callback.validation_step(run)
         loss += part
         counts += torch.bincount(labels * classes + logits.argmax(1), minlength=len(counts))
     if not math.isfinite(loss.item()):
@@ -125,6 +129,8 @@ def _close_epoch(run: Run, loader: ClipLoader | None) -> None:
     loss, top1 = math.nan, math.nan
     if loader is not None:
         loss, run.confusion = validate(run, loader)
+        state.val_clips = int(run.confusion.sum().item())
+        state.chance = run.confusion.sum(1).max().item() / state.val_clips
         top1 = run.confusion.trace().item() / run.confusion.sum().item()
     last = (state.epoch + 1) * run.steps_per_epoch - 1
     lr = scaled_lr(config)[0] * lr_factor(config, last, run.steps_per_epoch)
@@ -137,7 +143,7 @@ def _close_epoch(run: Run, loader: ClipLoader | None) -> None:
         return
     run.folder.write_history(state.history)
     if better:
-        run.folder.save_best(run.evaluated.state_dict())
+        run.folder.save_best(run.evaluated.state_dict(), state.epoch)
 
 # %% ../../nbs/training/51_trainer.ipynb #d05fdd59
 class Trainer:
@@ -167,14 +173,15 @@ class Trainer:
     def fit(self, resume: bool = True) -> TrainResult:
         """Train to the last epoch, or until a callback stops the run; a finished run is returned."""
         run = self.run
-        if run.folder is not None and not resume:
-            run.folder.clear(results=True)
-        if done := load_run(run):
-            return done
-        with _fit(run):
-            while run.state.epoch < run.config.epochs and not run.stopped:
-                self.epoch()
-        return _finish(run)
+        with _held(run):
+            if run.folder is not None and not resume:
+                run.folder.clear(results=True)
+            if done := load_run(run):
+                return done
+            with _fit(run):
+                while run.state.epoch < run.config.epochs and not run.stopped:
+                    self.epoch()
+            return _finish(run)
 
     def epoch(self) -> None:
         """The steps that are still to do, a validation, a row of the history, a state."""
@@ -224,6 +231,13 @@ def build_model(
     return model
 
 
+def _held(run: Run) -> contextlib.AbstractContextManager[Any]:
+    """The folder of the run, held against other runs by the first of its processes."""
+    if run.folder is None or not run.accelerator.is_main_process:
+        return contextlib.nullcontext()
+    return lock(run.folder.path, f"training {run.network.name}")
+
+
 @contextlib.contextmanager
 def _fit(run: Run) -> Iterator[None]:
     """Say what is run, and have the callbacks look on; whoever was started is also ended."""
@@ -235,7 +249,19 @@ def _fit(run: Run) -> Iterator[None]:
         for callback in run.callbacks:
             stack.callback(callback.fit_end, run)
             callback.fit_start(run)
-        yield
+        try:
+            yield
+        except (RuntimeError, MemoryError) as err:
+            if lost := lost_worker(err):
+                raise lost from err
+            if isinstance(err, RunError) or not lacks_memory(err):
+                raise
+            more = 2 * config.accumulate
+            remedy = (
+                f"compute a batch in pieces (accumulate={more}, --accumulate {more}), or take smaller ones"
+            )
+            text = f"memory ran out on {run.accelerator.device} ({str(err).partition(chr(10))[0]})"
+            raise RunError(text, remedy=remedy) from err
 
 # %% ../../nbs/training/51_trainer.ipynb #c9bc2f32
 def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
@@ -276,6 +302,8 @@ def _record(run: Run, network: VideoNet, folder: RunFolder, seconds: float) -> d
         device=run.accelerator.device.type,
         threads=torch.get_num_threads(),
         identity={k: v for k, v in folder.identity.items() if k != "config"},
+        val_clips=run.state.val_clips,
+        chance=run.state.chance,
     )
 
 # %% ../../nbs/training/51_trainer.ipynb #dbe7e58a
@@ -287,7 +315,7 @@ def _finish(run: Run) -> TrainResult:
     last = {name: value.clone() for name, value in run.evaluated.state_dict().items()}
     best = last
     if folder is not None and state.best_epoch:
-        best = torch.load(folder.path / "best.pt", map_location="cpu", weights_only=True)
+        best = folder.load_best(state.best_epoch)
     network = run.accelerator.unwrap_model(run.update.model, keep_fp32_wrapper=False)
     restore_norms(network, run.update.ordinary)
     set_layout(network, False).eval()
@@ -302,9 +330,10 @@ def _finish(run: Run) -> TrainResult:
     seconds = sum(row["seconds"] for row in state.history)
     record = {} if folder is None else _record(run, network, folder, seconds)
     if folder is not None and first:
-        save_model(folder.path / "model.safetensors", network, network.card)
+        file = save_model(folder.path / "model.safetensors", network, network.card)
+        record["weights"] = read_card(file).weights
         save_record(record, folder.path / "record.json")
-        folder.clear()
+        folder.clear(keep=kept_states(config))
     run.accelerator.wait_for_everyone()
     return TrainResult(network, pd.DataFrame(state.history), seconds, run.out, record)
 

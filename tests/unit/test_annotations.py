@@ -391,7 +391,7 @@ def test_native_windows_hold_what_is_shown(gaps, start, length):
 # ---------------------------------------------------------------- own clips, splits, lists
 
 
-def test_folder_lists_what_is_no_clip_and_refuses_links_out(tmp_path):
+def test_folder_lists_what_is_no_clip_and_follows_links(tmp_path):
     for p in (
         "clips/b/1.mp4",
         "clips/b/-2 x.webm",
@@ -405,13 +405,12 @@ def test_folder_lists_what_is_no_clip_and_refuses_links_out(tmp_path):
     (tmp_path / "clips/nothing").mkdir()
     (tmp_path / "clips/b/link.mp4").symlink_to(tmp_path / "secret/s.mp4")
     records, names, report = records_folder(tmp_path / "clips")
-    assert names == ["a", "b"] and [r.id for r in records] == ["a/f", "b/-2 x.webm", "b/1.mp4"]
+    assert names == ["a", "b"] and [r.id for r in records] == ["a/f", "b/-2 x.webm", "b/1.mp4", "b/link.mp4"]
     assert report.counts == {
-        "kept": 3,
+        "kept": 4,
         "hidden file": 1,
         "not a video": 1,
         "empty file": 1,
-        "link out of the folder": 1,
     }
     assert "nothing" in report.notes[0]
 

@@ -386,7 +386,7 @@ def test_two_at_once_are_told_apart(tmp_path):
     process = start_making(root)
     try:
         wait_for_parts(root, 1, process)
-        with pytest.raises(FolderError, match=f"process {process.pid} is making Moves"):
+        with pytest.raises(FolderError, match=f"process {process.pid} on .* is making Moves"):
             make_moves(root, **SIX, progress=False)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -401,7 +401,7 @@ def test_a_failing_worker_is_named_with_the_remedy(tmp_path, monkeypatch):
     (tmp_path / "img/train_0000_up.mp4").mkdir()  # cannot be written as a file
     with pytest.raises(FolderError, match="stopped at train 0: ") as error:
         make_moves(tmp_path, **two, workers=2)
-    assert "call make_moves again" in error.value.remedy
+    assert "again" in error.value.remedy
     (tmp_path / "img/train_0000_up.mp4").rmdir()
     assert len(load_truth(make_moves(tmp_path, **two))) == 40
 

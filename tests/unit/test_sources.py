@@ -304,10 +304,10 @@ def test_groups_by_command_and_words_that_do_not_fit(tmp_path, monkeypatch, caps
     assert main(words) == 0 and not (tmp_path / "mine/source.json").exists()  # own clips have no release
     for words, said in (
         (["--media", "shots", "--group", "take"], "a group is a column of a table"),
+        (["--annotations", "clips.csv", "--group", "scene"], "no column scene"),
         (["--source", "csv", "--annotations", "one.csv", "--group", "take"], "2 clip(s) of 1 source(s)"),
-        (["--annotations", "clips.csv"], "A table of clips is source csv"),
-        (["--source", "csv", "--annotations", "clips.csv", "--hold-out", ".1"], "without val"),
-        (["--source", "csv", "--annotations", "clips.csv", "--group", "scene"], "no column scene"),
+        (["--source", "folder", "--annotations", "clips.csv"], "A table of clips is source csv"),
+        (["--annotations", "clips.csv", "--hold-out", ".1", "--share", ".8", ".2"], "give one"),
     ):
         assert main(["data", "make", "other", *words, "--quiet"]) == 1
         err = capsys.readouterr().err

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class ListReport:
     notes: list[str] = field(default_factory=list)  # what a reader of the results must know
     groups: dict[str, dict[str, str]] = field(default_factory=dict)  # attribute -> class name -> value
     sources: dict[str, str] = field(default_factory=dict)  # record id -> source it was cut from
+    splits: dict[str, str] = field(default_factory=dict)  # record id -> split, where the files say it
     times: dict[str, tuple[float, float]] = field(default_factory=dict)  # record id -> start, stop in seconds
 
     @property
@@ -211,15 +212,37 @@ def split_of(path: str | Path) -> str:
     return {"val": "validation"}.get(found[-1], found[-1]) if found else "unknown"
 
 
+SPLITS = {
+    "train": ("train", "training", "tr"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+
+
+def split_named(word: str) -> str | None:
+    """The split that a word of a table or the name of a folder means: train, val, test, or none."""
+    wanted = word.strip().casefold()
+    return next((split for split, words in SPLITS.items() if wanted in words), None)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names sorted; where all begin with a number, by that number: 2 comes before 10."""
+    found = sorted(set(names))
+    numbers = {name: re.match(r"-?[0-9]+", name) for name in found}
+    if not all(numbers.values()):
+        return found
+    return sorted(found, key=lambda name: (int(numbers[name][0]), name))  # type: ignore[index]  # all matched
+
+
 def join(root: str | Path, path: str) -> str:
     """`root/path` with forward slashes; the bare path when there is no root."""
     return path if root == "" else (Path(root) / path).as_posix()
 
 
-def outside(root: str | Path, path: str) -> str:
-    """Why a path would leave the root; "" when it stays inside."""
+def outside(root: str | Path, path: str, links: bool | None = None) -> str:
+    """Why a path would leave the root; "" when it stays inside. `links`: follow those that lead elsewhere."""
     try:
-        safe_join(root or ".", path)
+        safe_join(root or ".", path, links)
     except DataError as err:
         return str(err)
     return ""

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .base import Gather, ListReport, integer, join, read_table
 from ..lists import Record, fault
 from ..video import open_video
-from ...foundation.errors import unknown_name
+from ...foundation.errors import VideoError, unknown_name
 
 # %% ../../../nbs/data/36_epic.ipynb #9a06ff4b
 _COLUMNS = ("uid", "participant_id", "video_id", "start_timestamp", "stop_timestamp",
@@ -139,13 +139,20 @@ def at_native_rate(
     opener: Callable[[str], Any] = open_video,  # opens a path, gives `.timestamps`
     progress: bool = False,  # show a progress bar
 ) -> tuple[list[Record], ListReport]:  # records with native offset and num_frames; ledger
-    """Give each record the native frames of its time stretch; every video is opened once."""
+    """Give each record the native frames of its time stretch; each video is opened once."""
     report = ListReport("native frames", "by time stamps")
     found = []
     stamps: dict[str, np.ndarray] = {}
+    unreadable: dict[str, str] = {}
     for record in tqdm(records, disable=not progress, desc="time stamps"):
-        if record.path not in stamps:
-            stamps[record.path] = np.asarray(opener(record.path).timestamps, dtype=float)
+        if record.path not in stamps and record.path not in unreadable:
+            try:
+                stamps[record.path] = np.asarray(opener(record.path).timestamps, dtype=float)
+            except VideoError as err:
+                unreadable[record.path] = str(err)
+        if record.path in unreadable:
+            report.add("unreadable", unreadable[record.path])
+            continue
         offset, length = native_window(stamps[record.path], *times[record.id])
         report.add("kept" if length else "starts after the video ends", record.id)
         if length:

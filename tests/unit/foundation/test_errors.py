@@ -14,6 +14,7 @@ from sda.foundation.errors import (
     SettingError,
     UnknownNameError,
     VideoError,
+    lacks_memory,
     listed,
     missing_package,
     nearest,
@@ -116,3 +117,33 @@ def test_a_missing_package_is_named_with_what_installs_it():
     assert (error.subject, error.remedy) == ("grad-cam", "pip install grad-cam")
     assert str(error).count("pip install grad-cam") == 1
     assert "class-activation maps" in str(error)
+
+
+@pytest.mark.parametrize(
+    "said, remedy",
+    [
+        ("libx264.so: failed to map segment from shared object: Cannot allocate memory", "memory"),
+        ("libav.so.60: undefined symbol: av_frame_get", "pip install av"),
+    ],
+)
+def test_a_package_that_is_there_is_not_called_missing(said, remedy):
+    try:
+        raise ImportError(said)
+    except ImportError:
+        error = missing_package("av", "reading video files", "pip install av")
+    assert remedy in error.remedy and said in str(error) and "not installed" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "error, lacks",
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("shapes differ"), False),
+        (FileNotFoundError(2, "No such file"), False),
+    ],
+)
+def test_lack_of_memory_has_many_types(error, lacks):
+    assert lacks_memory(error) == lacks

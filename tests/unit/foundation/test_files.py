@@ -1,13 +1,16 @@
 """Files: whole or not at all, held by one process, read once, named by their content."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
+import platform
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +163,9 @@ def test_a_folder_is_held_by_one_process_which_is_named(tmp_path):
     assert str(other.pid) in str(caught.value)
     assert "making clips" in str(caught.value)
     assert "-c" in str(caught.value)
+    assert platform.node() in str(caught.value)
+    assert time.strftime("%Y-%m-%d %H:", time.gmtime()) in str(caught.value)  # since when
+    assert caught.value.remedy
     assert os.listdir(tmp_path) == []
     with lock(tmp_path, "testing") as folder:
         assert folder == tmp_path
@@ -180,6 +186,46 @@ def test_a_lock_ends_with_an_error_and_is_not_taken_twice(tmp_path):
         raise KeyError
     with lock(tmp_path / "a", "testing"):
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has its locks everywhere")
+def test_without_locks_the_file_tells_who_is_at_work(tmp_path, monkeypatch):
+    """As on some network disks: a living process is respected, a dead one of this machine is not."""
+    import fcntl
+
+    def none(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with _holder(tmp_path) as other:
+        about = (tmp_path / ".lock").read_text()
+        with pytest.raises(FolderError) as caught, lock(tmp_path, "testing"):
+            pass
+        assert str(other.pid) in str(caught.value)
+        other.kill()
+    with lock(tmp_path, "testing"):
+        pass
+    (tmp_path / ".lock").write_text(about.replace(platform.node(), "elsewhere"))
+    with pytest.raises(FolderError) as caught, lock(tmp_path, "testing"):
+        pass
+    assert "elsewhere" in str(caught.value) and str(tmp_path / ".lock") in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "number, word",
+    [(errno.ENOSPC, "space"), (errno.ENOENT, "gone"), (errno.EACCES, "may write"), (errno.ENOMEM, "memory")],
+)
+def test_the_remedy_follows_from_the_cause(tmp_path, monkeypatch, number, word):
+    """A deleted folder is not a full disk."""
+
+    def fails(*paths):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(FolderError) as caught:
+        write_atomic(tmp_path / "a.txt", "text")
+    assert word in caught.value.remedy and os.strerror(number) in str(caught.value)
+    assert os.listdir(tmp_path) == []
 
 
 def test_only_one_of_many_threads_is_inside(tmp_path):
