@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ..networks.backbones import VideoNet
     from .config import TrainConfig
 
+__all__ = ["Advice", "advise"]
+
 # what to try, in the order in which it is said
 STEPS = ("validate", "more_epochs", "start", "rate", "labels", "more_clips", "larger_network")
 KNOWS = 0.9  # a network that names so many of its training clips has learned them
@@ -140,4 +142,4 @@ def sentences(
         "larger_network": f"a larger network: --model {LARGER} --recipe finetune_small takes about "
         f"{_time(here)} an epoch here, about {_time(gpu)} on a small GPU (estimated from multiply-adds)",
     }
-    return said + [words[step] for step in found.steps if tiny or step != "larger_network"]
+    return said + [f"next: {words[step]}" for step in found.steps if tiny or step != "larger_network"]

@@ -18,9 +18,10 @@ import yaml
 from torch import nn
 
 from ..data.sampling import Sampling
-from ..data.transforms import TransformConfig
-from ..foundation.errors import RunError, SettingError, UnknownNameError, nearest
+from ..data.transforms import TransformConfig, sides_without_pair
+from ..foundation.errors import RunError, SettingError, UnknownNameError, listed, nearest
 from ..foundation.files import write_atomic
+from ..foundation.reading import parse_yaml
 
 _log = logging.getLogger(__name__)
 
@@ -317,9 +318,9 @@ def load_config(
 ) -> TrainConfig:
     """Read a description; missing fields are those of the recipe that it names, or of `moves`."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as err:
-        raise SettingError(f"{path} is not YAML: {' '.join(str(err).split())}", subject=str(path)) from err
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    except ValueError as err:
+        raise SettingError(str(err), subject=str(path)) from err
     if not isinstance(values, dict):
         raise SettingError(f"{path}: expected lines of the form `setting: value`", subject=str(path))
     try:
@@ -339,7 +340,8 @@ def check_data(
     given = [("training", train_data), ("validation", val_data)]
     for name, data in given:
         if data is not None and len(data) == 0:
-            raise RunError(f"There are no {name} clips: check the list file.", subject=name)
+            remedy = f"Make the lists again with more clips, or name another list for {name}."
+            raise RunError(f"There are no {name} clips.", subject=name, remedy=remedy)
         if data is not None and list(data.class_names) != list(train_data.class_names):
             raise RunError("Training and validation clips have other class names: use one category.txt.")
         if data is not None:
@@ -352,6 +354,10 @@ def check_data(
     if config.partial_bn and len(train_data) > 5000:
         text = "partial_bn is on with %d clips: it helps small sets and costs accuracy on large ones"
         _log.warning(text, len(train_data))
+    alone = sides_without_pair(list(train_data.class_names)) if config.flip else []
+    if alone:
+        text = "clips of %s are not mirrored: no class is the mirror image"
+        _log.warning(text, listed([train_data.class_names[k] for k in alone]))
     if config.patience and val_data is None:
         text = "patience looks at validation clips and there are none: all %d epochs are trained"
         _log.warning(text, config.epochs)

@@ -23,6 +23,7 @@ PLAIN = (
     "foundation/",
     "networks/fast.py",
     "networks/weights.py",
+    "training/advice.py",
     "methods/ops.py",
     "figures/style.py",
     "figures/training.py",

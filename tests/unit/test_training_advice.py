@@ -1,13 +1,16 @@
 """What a finished training says about itself, from its history alone."""
 
 import json
+from dataclasses import fields
 
 import pytest
+from training_runs import Clips
 
 from sda.networks.backbones import create_model
 from sda.networks.cost import profile
-from sda.training.advice import LARGER, LARGER_MACS, STEPS, advise, larger_seconds, sentences
-from sda.training.config import RECIPES, recipe
+from sda.training.advice import LARGER, LARGER_MACS, STEPS, Advice, advise, larger_seconds, sentences
+from sda.training.config import recipe
+from sda.training.trainer import train
 
 
 def history(train, val, loss=None, seconds=2.0):
@@ -75,3 +78,13 @@ def test_every_step_has_its_option_and_times_grow_with_the_clips():
 
 def test_the_cost_of_the_larger_network_is_the_counted_one():
     assert profile(create_model(LARGER, 6), 224, 8).macs == pytest.approx(LARGER_MACS, rel=0.01)
+
+
+def test_own_clips_trains_and_its_record_carries_the_advice(tmp_path):
+    config = recipe("own_clips", epochs=2, num_frames=4, size=32, resize=32, device="cpu")
+    done = train(config, "tsn_tiny", Clips(6), Clips(4), tmp_path, progress=False)
+    found = json.loads((tmp_path / "record.json").read_text())["advice"]
+    assert found == done.record["advice"] and set(found) == {f.name for f in fields(Advice)}
+    assert found["val_top1"] == pytest.approx(done.history.val_top1.iloc[-1])
+    assert found["seconds_per_epoch"] > 0 and set(found["steps"]) <= set(STEPS)
+    assert recipe("own_clips").flip and recipe("own_clips").size == 64 and not recipe("own_clips").pretrained
