@@ -78,6 +78,8 @@ class Data(Command):
     ]  # check: count what is wrong, status 1 if anything is; make: write the lists
     name: Path  # dataset folder, or its name in sets/
     num_frames: int = 8  # check: frames a network takes; clips with fewer are called short
+    decode: bool = False  # check: decode every frame of every clip; else what opening a clip tells
+    workers: int = 0  # check: clips opened at a time (0: one per core)
     # make: whose files they are; auto: seen from the files; folder: your clips, one sub-folder per class
     source: Literal[DATASETS] = "auto"  # type: ignore[valid-type]  # the names stand in `make`, once
     # make: folder of the official annotation files, or a table of clips; without: a table in --media
@@ -115,7 +117,9 @@ class Data(Command):
         root = self.name if self.name.exists() else Path("sets") / self.name
         if not root.is_dir():
             raise CommandLineError(f"there is no dataset folder {self.name}, nor {root}")
-        report = check_dataset(root, self.num_frames, progress=not self.quiet)
+        report = check_dataset(
+            root, self.num_frames, progress=not self.quiet, decode=self.decode, workers=self.workers
+        )
         print(
             report,
             *released(root),

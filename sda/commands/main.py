@@ -39,6 +39,9 @@ COMMANDS = {
     "table": Entry("show", "Table", "Print measured accuracies from a folder of records, and published ones"),
     "models": Entry("show", "Models", "List the networks that can be trained, or what a model file holds"),
     "profile": Entry("show", "Profile", "Count a network's parameters and multiply-adds, block by block"),
+    "export": Entry(
+        "export", "Export", "Write a network for ONNX Runtime or torch alone, compared with the original"
+    ),
     "demo": Entry(
         "demo", "Demo", "Make clips, train a network without and with SDA, test both, and write report.html"
     ),

@@ -100,9 +100,12 @@ def open_clips(
     transform: TransformConfig | MultiCrop,  # what happens to them
     cache: str = "auto",  # "yes", "no", or "auto": when they are small
     progress: bool = True,  # show a bar while decoding
+    on_bad_clip: str = "stop",  # "skip": clips that do not decode are left out
 ) -> ClipDataset:
     """One split of a dataset, decoded into a cache when asked or when small."""
     from ..data.datasets import open_dataset
 
     chosen: bool | str = {"yes": True, "no": False}.get(cache, "auto")
-    return open_dataset(root, split, sampling, transform, cache=chosen, progress=progress)
+    return open_dataset(
+        root, split, sampling, transform, cache=chosen, progress=progress, on_bad_clip=on_bad_clip
+    )

@@ -38,6 +38,8 @@ class Train(Command):
     out: Path | None = None  # folder of the run (default: runs/MODEL-RECIPE-seedSEED)
     # decode each clip once into DATA/cache; auto: when they are small
     cache: Literal["auto", "yes", "no"] = "auto"
+    # stop: a damaged clip ends the run and is named; skip: all clips are decoded first, damaged ones left out
+    on_bad_clip: Literal["stop", "skip"] = "stop"
     # auto: go on with the run in the folder; no: forget it and start again
     resume: Literal["auto", "no"] = "auto"
     # train nothing: tell model, multiply-adds, batches, memory and expected time of an epoch
@@ -55,9 +57,11 @@ class Train(Command):
         if not self.dry_run:
             check_folder(out)
         data, val = (
-            open_clips(self.data, split, c.sampling(), c.transform(), cache, progress)
+            open_clips(self.data, split, c.sampling(), c.transform(), cache, progress, self.on_bad_clip)
             for split in ("train", self.val)
         )
+        if first_process():
+            print(*left_out(data), *left_out(val), sep="\n", end="")
         if self.dry_run:
             model = self.network(data.class_names)
             print(dry_run(c, model, data, val))
@@ -102,6 +106,17 @@ class Train(Command):
             raise CommandLineError(
                 f"{self.model} cannot be made with {' '.join(self.options)}: {err}"
             ) from err
+
+
+def left_out(
+    data: ClipDataset,  # clips of one split
+) -> list[str]:  # lines
+    """How many clips of a list are left out, and each of them with the reason."""
+    if not data.left_out:
+        return []
+    total = len(data) + len(data.left_out)
+    head = f"{data.split}.txt: {len(data.left_out)} of {total} clips are left out"
+    return [head, *(f"  {why}" for why in data.left_out.values()), ""]
 
 
 def _word_after(args: Sequence[str], name: str) -> str | None:

@@ -7,19 +7,21 @@ __all__ = ['CheckReport', 'check_dataset']
 
 # %% ../../nbs/data/39_check.ipynb #5de0d6fb
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
 from .annotations.base import outside
 from .lists import Record, fault, has_offsets, numbered_lines, parse_line, read_classes
-from .make import clip_length
 from .transforms import mirror_notes
 from .video import open_video
-from ..foundation.errors import DataError
+from ..foundation.errors import DataError, VideoError, listed
 from ..foundation.files import write_atomic
 
 if TYPE_CHECKING:
@@ -94,16 +96,62 @@ class CheckReport:
         found = asdict(self) | {"ok": self.ok}
         return write_atomic(folder / "check.json", json.dumps(found, indent=1) + "\n")
 
+# %% ../../nbs/data/39_check.ipynb #7231d7bf
+class Look(NamedTuple):
+    """What opening a clip told."""
+
+    length: int  # Frames; 0 where it cannot be read
+    why: str = ""  # The reader's message then
+    notes: Sequence[tuple[str, str]] = ()  # What is unusual: kind, and the numbers
+
+
+def look_at(path: Path, opener: Callable[[str], Any], decode: bool) -> Look:
+    """Open a clip, and decode all of it if that is wanted."""
+    try:
+        video = opener(str(path))
+        ask = getattr(video, "decode" if decode else "notes", list)
+        return Look(len(video), notes=ask())
+    except VideoError as err:
+        return Look(0, str(err))
+
+
+def look_at_all(
+    img: Path, names: Iterable[str], opener: Callable[[str], Any], decode: bool, workers: int, progress: bool
+) -> dict[str, Look]:
+    """What opening told of every clip that is there, by its name; several are opened at a time."""
+    there = [name for name in dict.fromkeys(names) if not outside(img, name) and (img / name).exists()]
+    found = {}
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        jobs = {pool.submit(look_at, img / name, opener, decode): name for name in there}
+        what = "decoding" if decode else "opening"
+        try:
+            for job in tqdm(
+                as_completed(jobs), total=len(jobs), desc=what, unit="clip", disable=not progress
+            ):
+                found[jobs[job]] = job.result()
+        except BaseException:  # Ctrl-C: what has not begun is not begun
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+def media_notes(looks: Mapping[str, Look]) -> list[str]:
+    """One line for each kind of note, with the number of clips and the first of them."""
+    kinds: dict[str, list[str]] = {}
+    for name, look in sorted(looks.items()):
+        for kind, detail in look.notes:
+            kinds.setdefault(kind, []).append(f"{name} ({detail})")
+    return [f"{len(places)} clip(s): {kind}: {listed(places)}" for kind, places in sorted(kinds.items())]
+
 # %% ../../nbs/data/39_check.ipynb #57730b58
 class _Checker:
-    """Examines list lines one by one; remembers what was seen and opens every file once."""
+    """Examines list lines one by one, and remembers what was seen."""
 
-    def __init__(self, img: Path, classes: int, wanted: int, opener: Callable[[str], Any]):
+    def __init__(self, img: Path, classes: int, wanted: int, looks: Mapping[str, Look]):
         self.img = img
         self.classes = classes
         self.wanted = wanted
-        self.opener = opener
-        self.lengths: dict[str, int | str] = {}
+        self.looks = looks
         self.seen: dict[tuple, str] = {}
         self.first: dict[tuple, Record] = {}
         self.labels: dict[str, set[int]] = {}
@@ -130,14 +178,11 @@ class _Checker:
 
     def media(self, record: Record) -> tuple[str, str]:
         """What is wrong with the file or folder of a record."""
-        path = self.img / record.path
-        if not path.exists():
+        if record.path not in self.looks:
             return "missing", f"img/{record.path}"
-        if record.path not in self.lengths:
-            self.lengths[record.path] = clip_length(str(path), self.opener)
-        there = self.lengths[record.path]
-        if isinstance(there, str):
-            return "unreadable", there
+        there, why, _ = self.looks[record.path]
+        if why:
+            return "unreadable", why
         frames = record.num_frames or 0
         last = record.offset + frames
         if frames < 1 or last > there or (not record.offset and last != there):
@@ -152,26 +197,42 @@ def check_dataset(
     num_frames: int = 8,  # frames a model samples; clips with fewer are "short"
     opener: Callable[[str], Any] = open_video,  # opens a path, has `len()`; raises VideoError
     progress: bool = False,  # show a progress bar
+    decode: bool = False,  # decode every frame of every clip, not only what opening needs
+    workers: int = 0,  # clips at a time (0: one per core)
 ) -> CheckReport:  # counts per reason, and every place
     """Examine every line of the three lists: label, path, repetition, file, length."""
     root = Path(root)
+    img = root / "img"
     names = read_classes(root / "category.txt")
     report = CheckReport(str(root), len(names))
     report.notes += [*_recount(root, len(names), report), *mirror_notes(names)]
-    checker = _Checker(root / "img", len(names), num_frames, opener)
-    lists = {split: root / "trainValTest" / f"{split}.txt" for split in ("train", "val", "test")}
-    if not any(path.exists() for path in lists.values()):
+    files = {split: root / "trainValTest" / f"{split}.txt" for split in ("train", "val", "test")}
+    if not any(path.exists() for path in files.values()):
         raise fault(root, "has no trainValTest/*.txt", "Write them with `sda data make`.")
-    for split, path in lists.items():
-        if not path.exists() or not path.read_bytes().strip():
+    there = {split: path for split, path in files.items() if path.exists() and path.read_bytes().strip()}
+    lists = {split: numbered_lines(path) for split, path in there.items()}
+    offsets = {split: has_offsets([line for _, line in lines], img) for split, lines in lists.items()}
+    lines = [(line, offsets[split]) for split in lists for _, line in lists[split]]
+    looks = look_at_all(img, _paths(lines), opener, decode, workers, progress)
+    checker = _Checker(img, len(names), num_frames, looks)
+    for split, path in files.items():
+        if split not in lists:
             report.notes.append(f"{split}.txt is {'empty' if path.exists() else 'missing'}")
             continue
-        lines = numbered_lines(path)
-        offsets = has_offsets([line for _, line in lines], root / "img")
-        for number, line in tqdm(lines, disable=not progress, desc=split):
-            report.add(split, number, *checker.examine(split, line, offsets))
+        for number, line in lists[split]:
+            report.add(split, number, *checker.examine(split, line, offsets[split]))
         report.notes += _absent(split, names, checker.labels.get(split, set()))
+    report.notes += media_notes(looks)
     return report
+
+
+def _paths(lines: Iterable[tuple[str, bool]]) -> list[str]:
+    """The paths in list lines; each line with whether it has an offset."""
+    found = []
+    for line, offsets in lines:
+        with suppress(DataError):
+            found.append(parse_line(line, offsets).path)
+    return found
 
 
 def _recount(root: Path, classes: int, report: CheckReport) -> list[str]:

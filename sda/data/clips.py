@@ -32,6 +32,14 @@ def open_record(
 ) -> tuple[Video, int]:  # Its source, and how many of the source's frames belong to it from its offset on
     """Open a record; a source shorter than the list says is an error, never padded."""
     video = open_video(record.path, **options)
+    first, step = getattr(video, "start", 0), getattr(video, "step", 1)
+    if record.offset and (first > 1 or step > 1) and options.get("start") is None:
+        raise VideoError(
+            f"{record.path} has frames numbered from {first} in steps of {step}; the list counts "
+            f"{record.offset} frames from its beginning and cannot be trusted with that",
+            subject=record.path,
+            remedy="extract all frames of the clip again",
+        )
     total = len(video) - record.offset if record.num_frames is None else record.num_frames
     if total < 1 or record.offset + total > len(video):
         raise VideoError(

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,10 +24,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .check import Look, look_at
 from .clips import ClipReader, LoadedClip, open_record
 from .lists import Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
+from .video import open_video
 from ..foundation.errors import DataError, FolderError, RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import cached_by_file, digest, write_atomic
 from ..foundation.processes import follow_parent, lost_worker
@@ -257,6 +259,7 @@ class ClipDataset(Dataset):
         split: str = "",  # List in trainValTest/ that the records come from; empty for records of your own
         groups: dict[str, dict[str, str]]
         | None = None,  # Attribute -> class name -> group, see `read_groups`
+        left_out: dict[str, str] | None = None,  # Clips of the list that are not here, and why
         **options,  # Of `open_video`; `short_side=None` reads frames as large as they are
     ):
         self.records = _some(records)
@@ -267,6 +270,7 @@ class ClipDataset(Dataset):
         self.source = source
         self.split = split
         self.groups = groups or {}
+        self.left_out = left_out or {}
         self.reader = ClipReader(transform, sampling, class_names, train, **options)
         self.train = train
         self.sampling = self.reader.sampling
@@ -286,7 +290,8 @@ class ClipDataset(Dataset):
         kind = _kind(self.split, self.train)
         source = f" ({self.source})" if self.source else ""
         of = f"{len(self)} {kind} clips of {len(self.class_names)} classes{source}"
-        return f"{of}, {self.sampling.num_frames} frames each"
+        lost = f" ({len(self.left_out)} more are left out)" if self.left_out else ""
+        return f"{of}, {self.sampling.num_frames} frames each{lost}"
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next random choices those of this epoch; `clip_loader` does so in every worker."""
@@ -329,6 +334,37 @@ def decoded_size(
     height, width = open_record(data.records[0], **data.reader.options)[0].size
     return sum(counts) * height * width * 3
 
+# %% ../../nbs/data/41_datasets.ipynb #75b13fd5
+def readable(
+    records: list[Record],  # Clips of a list
+    options: dict[str, Any],  # Of `open_video`
+    progress: bool = True,  # Show a bar
+    workers: int = 0,  # Clips decoded at a time (0: one per core)
+) -> tuple[list[Record], dict[str, str]]:  # Those that decode; id of each other -> why it does not
+    """Decode every clip, and leave out those that are damaged or shorter than their line says."""
+    from tqdm.auto import tqdm
+
+    def look(path: str) -> Look:
+        return look_at(Path(path), partial(open_video, **options), True)
+
+    paths = list(dict.fromkeys(r.path for r in records))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            told = tqdm(pool.map(look, paths), "decoding", len(paths), unit="clip", disable=not progress)
+            looks = dict(zip(paths, told, strict=True))
+        except BaseException:  # Ctrl-C: what has not begun is not begun
+            pool.shutdown(cancel_futures=True)
+            raise
+    left_out = {}
+    for r in records:
+        there, why, _ = looks[r.path]
+        last = r.offset + (r.num_frames or 1)
+        if why or last > there:
+            left_out[r.id] = why or f"{r.path} has {there} frames, the list announces {last}"
+    for name, why in left_out.items():
+        _log.warning("%s is left out: %s", name, why)
+    return [r for r in records if r.id not in left_out], left_out
+
 # %% ../../nbs/data/41_datasets.ipynb #75cb91fd
 AUTO_CACHE = 2_000_000_000  # bytes that all decoded frames of a split may take where nobody said yes or no
 
@@ -343,6 +379,7 @@ def open_dataset(
     | str
     | Path = False,  # True decodes each clip once into root/cache; "auto" does if they are small
     progress: bool = True,  # Show a bar while the cache is made
+    on_bad_clip: str = "stop",  # "skip": decode all clips first, and leave those out that are damaged
     **options,  # `seed`, `as_bytes` and options of `open_video`
 ) -> ClipDataset:  # Clips of one split
     """Open a dataset from its folder: category.txt, img/, trainValTest/{train,val,test}.txt."""
@@ -358,6 +395,12 @@ def open_dataset(
     names = read_classes(root / "category.txt")
     records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
     train = split == "train" if train is None else train
+    left_out: dict[str, str] = {}
+    if on_bad_clip not in ("stop", "skip"):
+        raise unknown_name("on_bad_clip", on_bad_clip, ("stop", "skip"))
+    if on_bad_clip == "skip":
+        clip_options = {name: value for name, value in options.items() if name not in ("seed", "as_bytes")}
+        records, left_out = readable(records, clip_options, progress)
     make = partial(
         ClipDataset,
         records,
@@ -369,6 +412,7 @@ def open_dataset(
         source=source_of(root, split),
         split=split,
         groups=read_groups(root),
+        left_out=left_out,
         **options,
     )
     if cache == "auto":
@@ -396,6 +440,40 @@ class Step:
     size: int  # Clips over all processes and pieces
     pieces: list[list[int]]  # For each piece, the clip numbers of this process
 
+# %% ../../nbs/data/41_datasets.ipynb #aa3ce938
+def labels_of(
+    data: Clips,  # Any clips
+) -> list[int] | None:  # Label of each; None where only decoding the clips would tell
+    """The labels of clips, from their records or an attribute `labels`."""
+    records = getattr(data, "records", None)
+    if records:
+        return [int(record.label) for record in records]
+    labels = getattr(data, "labels", None)
+    return None if labels is None else [int(label) for label in labels]
+
+# %% ../../nbs/data/41_datasets.ipynb #1d83e9e9
+def clip_shares(
+    labels: Sequence[int],  # Of the clips, in order
+    how: str,  # "none", "balanced" (all classes alike) or "sqrt" (the root of their share)
+) -> np.ndarray | None:  # How often each clip is drawn in an epoch, on average; None: each once
+    """Balanced sampling: clips of rare classes are drawn more often, an epoch stays as long as it was."""
+    if how == "none":
+        return None
+    counts = np.bincount(labels)
+    each = np.zeros(len(counts))
+    each[counts > 0] = counts[counts > 0] ** (-1.0 if how == "balanced" else -0.5)
+    shares = each[np.asarray(labels)]
+    return shares * len(shares) / shares.sum()
+
+
+def _drawn(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Clips in a random order, each as often as its share says, rounded up or down at random."""
+    ends = np.concatenate([[0.0], np.cumsum(shares)])
+    ends[-1] = len(shares)  # as many as there are, whatever was rounded
+    often = np.diff(np.floor(ends - rng.random()))  # a comb: no clip is left to luck by more than one
+    order = np.repeat(np.arange(len(shares)), often.astype(int))
+    return rng.permutation(order)
+
 # %% ../../nbs/data/41_datasets.ipynb #3f6a657b
 def epoch_plan(
     num_clips: int,  # Clips in the dataset
@@ -406,10 +484,13 @@ def epoch_plan(
     rank: int = 0,  # Number of this process
     world: int = 1,  # Number of processes
     shuffle: bool = True,  # A new order every epoch; False takes every clip in the order of the list
+    shares: Sequence[float] | None = None,  # How often each clip is drawn, see `clip_shares`; None: each once
 ) -> list[Step]:
     """The steps of an epoch. A last batch too small to share out is left for another epoch's order."""
     order = list(range(num_clips))
-    if shuffle:
+    if shuffle and shares is not None:
+        order = _drawn(np.asarray(shares), np.random.default_rng([seed, epoch])).tolist()
+    elif shuffle:
         order = np.random.default_rng([seed, epoch]).permutation(num_clips).tolist()
     steps = []
     for start in range(0, num_clips, batch_size):
@@ -502,11 +583,13 @@ def clip_loader(
     rank: int = 0,  # Number of this training process
     world: int = 1,  # Number of training processes
     pin_memory: bool | None = None,  # For quick copies to a GPU; None: where there is one
+    shares: Sequence[float] | None = None,  # How often each clip is drawn, see `clip_shares`; None: each once
 ) -> ClipLoader:  # `loader.epoch(n)` gives batches dict(clip [B,T,3,h,w], label [B], id list)
     """The loader: the same batches for the same seed and epoch, whatever the number of workers."""
 
     def plan(epoch: int) -> list[Step]:
-        return epoch_plan(len(dataset), batch_size, seed, epoch, accumulate, rank, world, shuffle)
+        share = (accumulate, rank, world, shuffle, shares)
+        return epoch_plan(len(dataset), batch_size, seed, epoch, *share)
 
     pin = torch.cuda.is_available() if pin_memory is None else pin_memory
     return ClipLoader(dataset, plan, num_workers, pin, seed)

@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
@@ -21,8 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .lists import safe_join
-from .video import scan
-from .video.base import video_stream
+from .video import Facts, scan
+from sda.data.video.base import (
+    AGAIN,
+    as_shown,
+    import_av,
+    open_container,
+    shown_frames,
+    unusable,
+    video_stream,
+)
+from .video.pyav import upright
 from ..foundation.errors import DataError, FolderError, SettingError, VideoError
 from ..foundation.files import VIDEO_SUFFIXES, disk_remedy, lock, write_atomic
 
@@ -69,38 +79,42 @@ class ExtractConfig:
 def jpeg(
     frame: Any,  # decoded `av.VideoFrame`
     config: ExtractConfig,  # height and quality
+    size: tuple[int, int] | None = None,  # (height, width) of the video as shown; None: of this frame
 ) -> bytes:  # JPEG file content
     """One frame, scaled to the wanted height and turned upright, as JPEG."""
     from PIL import Image as Picture
 
-    sideways = frame.rotation % 180 != 0
-    tall, wide = (frame.width, frame.height) if sideways else (frame.height, frame.width)
+    tall, wide = size or as_shown(frame)
     high = config.height or tall
-    shape = (high, max(round(wide * high / tall), 1))
-    height, width = shape[::-1] if sideways else shape
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
-    upright = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+    pixels = upright(frame, (high, max(round(wide * high / tall), 1)))
     buffer = io.BytesIO()
-    Picture.fromarray(upright).save(buffer, "JPEG", quality=config.quality)
+    Picture.fromarray(pixels).save(buffer, "JPEG", quality=config.quality)
     return buffer.getvalue()
 
 # %% ../../nbs/data/42_extract.ipynb #40dffd17
-def _decoded(path: Path, stop: Event) -> Iterator[Any]:
+def _decoded(path: Path, facts: Facts, stop: Event) -> Iterator[Any]:
     """The frames of a video in order; damage is a VideoError."""
-    import av
+    av = import_av()
+    count = 0
+    with suppress(av.FFmpegError), open_container(path) as box:
+        for frame in shown_frames(box, video_stream(box, path), facts.front if facts.counted else None):
+            if stop.is_set():
+                raise KeyboardInterrupt
+            if frame.is_corrupt:
+                break
+            count += 1
+            yield frame
+    if count != facts.length:
+        raise unusable(path, f"is damaged: {count} of its {facts.length} frames decode", AGAIN)
 
-    try:
-        with av.open(str(path), metadata_errors="replace") as box:
-            stream = video_stream(box, path)
-            stream.thread_count = 1
-            for frame in box.decode(stream):
-                if stop.is_set():
-                    raise KeyboardInterrupt
-                if frame.is_corrupt:
-                    raise VideoError(f"{path} has damaged frames; copy or download it again")
-                yield frame
-    except av.FFmpegError as err:
-        raise VideoError(f"{path} is damaged ({err.strerror}); copy or download it again") from err
+
+def _chosen(path: Path, facts: Facts, config: ExtractConfig) -> np.ndarray:
+    """The frame to show as each picture [M]."""
+    if facts.timestamps is None and config.fps is not None:
+        remedy = "extract every frame, without a number of pictures per second"
+        raise unusable(path, "has no clock", remedy)
+    times = np.arange(facts.length) if facts.timestamps is None else facts.timestamps
+    return frames_at(times, config.fps)
 
 # %% ../../nbs/data/42_extract.ipynb #77594c38
 def extract_video(
@@ -113,28 +127,41 @@ def extract_video(
     path = Path(path)
     folder = Path(folder)
     stop = stop or Event()
-    chosen = frames_at(scan(path).timestamps, config.fps)
+    facts = scan(path)
+    chosen = _chosen(path, facts, config)
     times_shown = Counter(chosen.tolist())
     part = folder.with_name(f".{folder.name}.part")
     done = 0
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        for index, frame in enumerate(_decoded(path, stop)):
-            data = jpeg(frame, config) if times_shown[index] else b""
+        for index, frame in enumerate(_decoded(path, facts, stop)):
+            data = jpeg(frame, config, facts.size) if times_shown[index] else b""
             for _ in range(times_shown[index]):
                 done += 1
                 (part / config.template.format(done)).write_bytes(data)
-        if done != len(chosen):
-            raise VideoError(
-                f"{path}: {done} of {len(chosen)} pictures could be decoded; copy or download it again"
-            )
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return done
 
 # %% ../../nbs/data/42_extract.ipynb #a6943124
+def _videos_below(source: Path) -> Iterator[str]:
+    """Paths of the videos below a folder, relative to it; links are followed, in no circle."""
+    seen = set()
+    for place, folders, files in os.walk(source, followlinks=True):
+        about = os.stat(place)
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders.sort()
+        for name in files:
+            path = Path(place, name)
+            if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                yield path.relative_to(source).as_posix()
+
+
 def plan(
     source: str | Path,  # folder of videos
     target: str | Path,  # folder for the frames
@@ -145,8 +172,7 @@ def plan(
     if not source.is_dir():
         raise SettingError(f"{source} is not a folder; give the folder of videos", subject=str(source))
     if videos is None:
-        found = (p for p in source.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-        videos = sorted(p.relative_to(source).as_posix() for p in found)
+        videos = sorted(_videos_below(source))
     if not videos:
         raise SettingError(f"{source} holds no videos ({', '.join(VIDEO_SUFFIXES)})", subject=str(source))
     pairs: dict[str, tuple[Path, Path]] = {}
@@ -154,7 +180,7 @@ def plan(
     for name in videos:
         try:
             folder = safe_join(target, str(Path(name).with_suffix("")))
-            pairs[name] = safe_join(source, name), folder
+            pairs[name] = source / name, folder  # who names a folder of videos means the links in it too
         except ValueError as err:
             raise DataError(f"{name}: {err}", subject=name) from err
         if folder in owner:
@@ -208,7 +234,7 @@ def _one(video: Path, folder: Path, config: ExtractConfig, stop: Event) -> tuple
     """Extract one video unless its folder is complete; a folder with another count is refused."""
     if not folder.exists():
         return extract_video(video, folder, config, stop), True
-    wanted = len(frames_at(scan(video).timestamps, config.fps))
+    wanted = len(_chosen(video, scan(video), config))
     there = sum((folder / config.template.format(k)).is_file() for k in range(1, wanted + 1))
     if there != wanted or len(os.listdir(folder)) != wanted:
         raise VideoError(

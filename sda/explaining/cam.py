@@ -243,7 +243,7 @@ def _package_class(method: str) -> Any:
     try:
         import pytorch_grad_cam
     except ImportError as err:
-        raise missing_package("grad-cam", "class-activation maps", "pip install grad-cam") from err
+        raise missing_package("grad-cam", "class-activation maps", "cam") from err
     return getattr(pytorch_grad_cam, METHODS[method])
 
 # %% ../../nbs/explaining/60_cam.ipynb #18954014

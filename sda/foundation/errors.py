@@ -25,6 +25,8 @@ __all__ = [
     "listed",
 ]
 
+DISTRIBUTION = "sda-workbench"  # as pip knows this project
+
 
 class SdaError(Exception):
     """What the library raises; `str` of it is meant for people, the fields are meant for programs."""
@@ -132,9 +134,11 @@ def unknown_name(
 def missing_package(
     package: str,  # as people know it, e.g. "grad-cam"
     purpose: str,  # what it is needed for, e.g. "class-activation maps"
-    install: str,  # what installs it, e.g. "pip install grad-cam"
+    install: str,  # the extra of this project that brings it, e.g. "cam", or what installs it, in full
 ) -> MissingPackageError:  # to be raised, from the ImportError
     """The error for an optional package that cannot be imported: not there, or there and not to be loaded."""
+    if install.isidentifier():
+        install = f'pip install "{DISTRIBUTION}[{install}]"'
     err = sys.exc_info()[1]
     if err is None or isinstance(err, ModuleNotFoundError) or not str(err):
         text = f"the package {package} is needed for {purpose} and is not installed: {install}"

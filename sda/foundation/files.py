@@ -46,8 +46,12 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 # Lower-case endings, to compare with `path.suffix.lower()`: what readers, lists and the extraction accept.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".3g2",
+    ".mts", ".m2ts", ".m2t", ".ts", ".mod", ".tod", ".vob", ".asf", ".ogv", ".divx", ".qt", ".dv", ".mxf",
+    ".m2v", ".mpv", ".f4v", ".gif", ".h264", ".264", ".hevc", ".265", ".mjpeg", ".mjpg", ".ivf", ".nut",
+)  # fmt: skip
 
 _drafts = itertools.count()  # threads of one process write under different names
 

@@ -19,7 +19,7 @@ def import_widgets() -> Any:
     try:
         import ipywidgets
     except ImportError as err:
-        raise missing_package("ipywidgets", "the panel", "pip install ipywidgets") from err
+        raise missing_package("ipywidgets", "the panel", "notebook") from err
     return ipywidgets
 
 

@@ -23,6 +23,7 @@ _KEYS = ("dataset", "split", "model", "recipe", "protocol", "settings")
 # named elsewhere, or how a run is made, not what; dropout is in both
 _NO_SETTING = {"recipe", "seed", "device", "threads", "num_workers", "save_every", "keep_states"} | {
     "tensorboard",
+    "track",
     "compile",
     "channels_last",
     "sync_bn",

@@ -102,7 +102,13 @@ class RunState:
         return found | dict(epoch=row["epoch"], best_epoch=self.best_epoch, best_val_top1=max(self.best, 0.0))
 
 # %% ../../nbs/training/49_resume.ipynb #06be6dc1
-_HARMLESS = ("num_workers", "save_every", "keep_states", "tensorboard")  # settings that change no result
+_HARMLESS = (
+    "num_workers",
+    "save_every",
+    "keep_states",
+    "tensorboard",
+    "track",
+)  # settings that change no result
 
 
 def _clips_digest(data: Any) -> str:
@@ -265,7 +271,7 @@ def load_state(
         reason = str(err).partition("\n")[0].partition(". ")[0]  # the rest of torch's words is of no help
         text = f"{path} is not a readable training state ({reason}). {remedy}."
         raise RunError(text, subject=str(path), choices=older, remedy=remedy) from err
-    if not _goes_on(state["identity"], identity, state["progress"]["epoch"]):
+    if not _goes_on(state["identity"], identity, state["progress"].get("epoch", 0)):
         _check_same_run(state["identity"], identity, path.parent)
     return state
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sda.explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, shared_top
+from sda.foundation.errors import MissingPackageError
 from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model
 
@@ -219,5 +220,6 @@ def test_wrong_names_are_explained(clip):
 
 def test_missing_package_names_the_install_line(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    with pytest.raises(ImportError, match="pip install grad-cam"):
+    with pytest.raises(MissingPackageError) as caught:
         clip_cam(make(), clip)
+    assert caught.value.subject == "grad-cam" and "[cam]" in caught.value.remedy

@@ -159,18 +159,20 @@ def test_paths_stay_inside(tmp_path, name):
         plan(tmp_path / "v", tmp_path / "f", [name])
 
 
-def test_links_out_of_either_root_are_refused(tmp_path):
-    make(tmp_path / "secret/a.mp4", frames=3)
+def test_links_among_the_videos_are_followed_and_those_of_the_target_refused(tmp_path):
+    make(tmp_path / "store/a.mp4", frames=3)
     (tmp_path / "v").mkdir()
-    (tmp_path / "v/a.mp4").symlink_to(tmp_path / "secret/a.mp4")
-    with pytest.raises(DataError, match="leaves the root"):
-        plan(tmp_path / "v", tmp_path / "f")
+    (tmp_path / "v/a.mp4").symlink_to(tmp_path / "store/a.mp4")  # clip by clip
+    (tmp_path / "v/class").symlink_to(tmp_path / "store", True)  # class by class
+    (tmp_path / "v/circle").symlink_to(tmp_path / "v", True)
+    assert sorted(plan(tmp_path / "v", tmp_path / "f")) == ["a.mp4", "class/a.mp4"]
+    assert extract(tmp_path / "v", tmp_path / "g", progress=False).lengths == {"a.mp4": 3, "class/a.mp4": 3}
     make(tmp_path / "w/d/a.mp4", frames=3)
     (tmp_path / "f").mkdir()
-    (tmp_path / "f/d").symlink_to(tmp_path / "secret", True)
+    (tmp_path / "f/d").symlink_to(tmp_path / "store", True)
     with pytest.raises(DataError, match="leaves the root"):
         extract(tmp_path / "w", tmp_path / "f", progress=False)
-    assert os.listdir(tmp_path / "secret") == ["a.mp4"]
+    assert os.listdir(tmp_path / "store") == ["a.mp4"]
 
 
 def test_nothing_to_do_is_an_error(tmp_path):

@@ -500,14 +500,101 @@ def test_folders_are_understood_without_being_told(tmp_path, template, start):
     "numbers, words",
     [
         ([1, 2, 4, 5], "00003.jpg is missing (1 of 5); extract this clip again"),
-        ([3, 4, 5], "00001.jpg is missing (2 of 5); pass start=3"),
         ([0, 2, 3], "00001.jpg is missing"),
+        ([1, 3], "00002.jpg is missing"),
+        ([0, 5, 15, 20], "00010.jpg is missing (1 of 5)"),
     ],
 )
 def test_gaps_name_the_first_missing_frame(tmp_path, numbers, words):
     with pytest.raises(VideoError) as error:
         FolderVideo(frames_in(tmp_path / "f", numbers))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "template, numbers",
+    [
+        ("frame_{:06d}.jpg", range(0, 50, 5)),
+        ("frame-{:06d}.color.jpg", range(10)),
+        ("v2_cam1_{:d}_left.png", range(7, 207, 20)),
+        ("{:08d}.tif", range(100, 110)),
+        ("img{:02d}.bmp", range(95, 105)),
+        ("{:05d}.tiff", range(1, 11)),
+    ],
+)
+def test_any_numbering_is_found_and_said(tmp_path, template, numbers):
+    folder = frames_in(tmp_path / "f", numbers, template)
+    (folder / "poster.jpg").write_bytes(b"x")
+    step = numbers[1] - numbers[0]
+    for video in (FolderVideo(folder), open_video(pack(tmp_path / "f.zip", folder))):
+        assert (len(video), video.start, video.step) == (10, numbers[0], step)
+        reds = video.frames(range(10))[:, 20, 20, 0].int()
+        assert (reds - torch.tensor(list(numbers))).abs().max() <= 3
+        kinds = [kind for kind, _ in video.notes()]
+        assert ("leaves out numbers evenly" in kinds) == (step > 1) == ("steps of" in repr(video))
+        assert ("begins with a later number" in kinds) == (numbers[0] > 1)
+
+
+def test_sixteen_bits_are_scaled_and_other_numbers_refused(tmp_path):
+    from PIL import Image
+
+    for kind in ("png", "tif"):
+        (tmp_path / kind).mkdir()
+        depth = np.full((40, 40), 65535, np.uint16)
+        depth[:20] = 257 * 64
+        for n in (1, 2):
+            Image.fromarray(depth).save(tmp_path / kind / f"{n}.{kind}")
+        seen = FolderVideo(tmp_path / kind).frames([1])[0]
+        assert (seen[:20] == 64).all() and (seen[20:] == 255).all()
+    (tmp_path / "float").mkdir()
+    Image.fromarray(depth.astype(np.float32)).save(tmp_path / "float" / "1.tif")
+    with pytest.raises(VideoError) as error:
+        FolderVideo(tmp_path / "float").frames([0])
+    assert error.value.subject.endswith("1.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_lying_on_their_side_stand_upright(tmp_path, orientation):
+    """By the quick way, scaled on the way, from an archive, and as PNG."""
+    from PIL import Image, ImageOps
+
+    shown = Image.fromarray(photo(1, 120, 160)[0])
+    note = Image.Exif()
+    note[0x0112] = orientation
+    back = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+    undo = Image.Exif()
+    undo[0x0112] = back
+    lying = shown.copy()
+    lying.info["exif"] = undo.tobytes()
+    lying = ImageOps.exif_transpose(lying)
+    for kind in ("jpg", "png"):
+        (tmp_path / kind).mkdir()
+        lying.save(
+            tmp_path / kind / f"1.{kind}", exif=note.tobytes(), **({"quality": 95} if kind == "jpg" else {})
+        )
+        packed = pack(tmp_path / f"{kind}.zip", tmp_path / kind)
+        for source in (tmp_path / kind, packed):
+            video = open_video(source)
+            assert video.size == (120, 160)
+            assert (
+                video.frames([0])[0].int() - torch.from_numpy(np.asarray(shown)).int()
+            ).abs().float().mean() < 4
+            small = open_video(source, short_side=60).frames([0])[0]
+            assert small.shape == (60, 80, 3)
+            wanted = torch.from_numpy(np.asarray(shown.resize((80, 60), Image.Resampling.BILINEAR)))
+            assert (small.int() - wanted.int()).abs().float().mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "ICO", "PPM"])
+def test_pictures_open_as_the_promised_formats_and_no_other(tmp_path, kind, monkeypatch):
+    from PIL import Image
+
+    (tmp_path / "f").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "f" / "1.jpg", kind)
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(VideoError) as error:
+        open_video(tmp_path / "f")
+    assert error.value.subject == str(tmp_path / "f" / "1.jpg") and error.value.remedy
 
 
 def test_folder_faults(tmp_path):

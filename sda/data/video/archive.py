@@ -176,8 +176,7 @@ def _index(path: Path, template: str | None, start: int | None) -> _Index:
     tops = {name[: name.rfind("/") + 1] for name in found}
     top = tops.pop() if len(tops) == 1 else ""
     frames = numbering([name.removeprefix(top) for name in found], template, start, path)
-    last = frames.start + frames.length
-    chosen = [found[top + frames.template.format(n)] for n in range(frames.start, last)]
+    chosen = [found[top + frames.name(n)] for n in range(frames.length)]
     return _Index(frames, top, np.array([(m.at, m.size) for m in chosen], np.int64))
 
 # %% ../../../nbs/data/29_archive.ipynb #a6ba2e5e
@@ -190,7 +189,7 @@ class ArchiveVideo(PictureVideo):
         self,
         path: str | Path,  # Zip, tar, or gzipped tar (which is read from its beginning for every clip)
         template: str | None = None,  # e.g. "img_{:05d}.jpg"; found when None
-        start: int | None = None,  # Number of the first frame; 0 or 1 is found when None
+        start: int | None = None,  # Number of the first frame; the smallest when None
         fps: float | None = None,  # Rate at which the frames were extracted; pictures do not say
         short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
     ):
@@ -204,7 +203,7 @@ class ArchiveVideo(PictureVideo):
         with _unpacked(path) as (file, _, is_zip):
             box = zipfile.ZipFile(file) if is_zip else None
             for index in indices:
-                name = self.template.format(self.start + index)
+                name = self.numbering.name(index)
                 at, size = self._places[index].tolist()
                 if box is not None:
                     data = box.open(self._top + name).read(size + 1)

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../../nbs/data/27_decord.ipynb #5c6b970a
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,24 @@ class DecordVideo(Video):
         short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
     ):
         self.facts = facts = facts or scan(path)
-        super().__init__(path, facts.timestamps, len(facts.timestamps), facts.size, facts.fps, short_side)
+        super().__init__(path, facts.timestamps, facts.length, facts.size, facts.fps, short_side)
         if facts.container not in INDEXED:
             raise unusable(path, f"loses frames in decord ({facts.container})", "use backend='pyav'")
         if (seen := len(self._open())) != len(self):
             raise unusable(path, f"has {len(self)} frames, decord sees {seen}", "use backend='pyav'")
 
+    def notes(self) -> list[tuple[str, str]]:
+        """What the scan found unusual."""
+        return list(self.facts.notes)
+
     def _open(self) -> Any:
         try:
             import decord
         except ImportError as err:
-            raise missing_package("decord", "backend='decord'", "pip install decord") from err
+            raise missing_package("decord", "backend='decord'", "decord") from err
         height, width = (-1, -1) if self.size == self.full_size else self.size  # as shown, not as stored
         try:
-            return decord.VideoReader(str(self.path), width=width, height=height, num_threads=1)
+            return decord.VideoReader(os.path.abspath(self.path), width=width, height=height, num_threads=1)
         except Exception as err:  # decord raises bare Exceptions
             what = f"cannot be opened by decord ({self.facts.codec})"
             raise unusable(self.path, what, "use backend='pyav'") from err
@@ -62,5 +67,5 @@ class DecordVideo(Video):
                 if number in chosen:
                     frames.append(_rgb(frame.asnumpy()))
         except Exception as err:
-            raise damaged(self.path, len(self)) from err
+            raise damaged(self.path, self.facts) from err
         return torch.from_numpy(np.stack(frames))

@@ -10,11 +10,12 @@ import io
 import math
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,20 +25,38 @@ from ...foundation.errors import SettingError, VideoError
 from ...foundation.files import IMAGE_SUFFIXES, cached_by_file
 
 # %% ../../../nbs/data/28_folder.ipynb #694239b0
+def _named_alike(names: list[str]) -> dict[tuple[str, str], list[str]]:
+    """Digits of numbered pictures by the text around; of several numbers in a name, the last that changes."""
+    shapes: dict[tuple[str, ...], list[list[str]]] = {}
+    for name in names:
+        suffix = Path(name).suffix
+        if suffix.lower() in IMAGE_SUFFIXES and not set("{}") & set(name):
+            parts = re.split("([0-9]+)", name.removesuffix(suffix))  # text, digits, text, ...
+            if len(parts) > 1:
+                shapes.setdefault((*parts[::2], suffix), []).append(parts)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for shape, found in shapes.items():
+        places = range(1, len(found[0]), 2)
+        changing = [n for n in places if len({parts[n] for parts in found}) > 1]
+        at = (changing or places)[-1]
+        for parts in found:
+            if len(parts[at]) <= 12:
+                ends = "".join(parts[:at]), "".join(parts[at + 1 :]) + shape[-1]
+                groups.setdefault(ends, []).append(parts[at])
+    return groups
+
+
 def _find_template(names: list[str], source: str | Path) -> tuple[str, list[int]]:
     """How numbered pictures are named, and which numbers there are; `source` is for messages."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for name in names:
-        if m := re.fullmatch(r"([^{}]*?)([0-9]{1,12})(\.\w+)", name):
-            if m[3].lower() in IMAGE_SUFFIXES:
-                groups.setdefault((m[1], m[3]), []).append(m[2])
+    groups = _named_alike(names)
     if not groups:
         what = f"has no numbered pictures ({', '.join(IMAGE_SUFFIXES)})"
         raise unusable(source, what, "extract frames into it")
     if len(groups) > 1:
         kinds = sorted(f"{a}NUMBER{b} ({len(v)})" for (a, b), v in groups.items())
         what = f"mixes frames of several names: {', '.join(kinds[:5])}{' ...' if len(kinds) > 5 else ''}"
-        raise unusable(source, what, "say which with template='img_{:05d}.jpg'")
+        remedy = "keep one kind in the folder; from Python, say which with template='img_{:05d}.jpg'"
+        raise unusable(source, what, remedy)
     (before, after), digits = groups.popitem()
     width = min(map(len, digits))
     template = f"{before}{{:0{width}d}}{after}"
@@ -70,24 +89,33 @@ class Numbering(NamedTuple):
     template: str  # e.g. "img_{:05d}.jpg"
     start: int  # number of the first frame
     length: int  # number of frames
+    step: int = 1  # from one number to the next
+
+    def name(self, index: int) -> str:
+        """The picture of frame `index`, which counts from 0."""
+        return self.template.format(self.start + self.step * index)
 
 
 def numbering(names: list[str], template: str | None, start: int | None, source: str | Path) -> Numbering:
-    """The frames among files of these names; template and first number are found where they are None."""
+    """The frames among files of these names; template, first number and step are found.
+
+    Numbers may begin anywhere and leave out others evenly (0, 5, 10); three of them at least tell a step.
+    """
     if template is None:
         template, numbers = _find_template(names, source)
     else:
         numbers = _numbers_of(names, template, source)
-    first = start if start is not None else min(numbers[0], 1)
+    first = numbers[0] if start is None else start
     numbers = [n for n in numbers if n >= first]
-    missing = next((n for n, there in enumerate(numbers, first) if n != there), None)
+    step = min((b - a for a, b in zip(numbers, numbers[1:])), default=1) if len(numbers) > 2 else 1
+    missing = next((first + step * k for k, n in enumerate(numbers) if n != first + step * k), None)
     if numbers and missing is None:
-        return Numbering(template, first, len(numbers))
-    total = numbers[-1] - first + 1 if numbers else 1
+        return Numbering(template, first, len(numbers), step)
+    total = (numbers[-1] - first) // step + 1 if numbers else 1
     name = template.format(first if missing is None else missing)
     remedy = "extract this clip again"
     if missing == first:
-        remedy = f"pass start={numbers[0]} if the numbers are meant to begin there"
+        remedy = f"leave start= out, or pass start={numbers[0]}"
     text = f"{source}: frame {name} is missing ({total - len(numbers)} of {total})"
     raise VideoError(text, subject=str(source), remedy=remedy)
 
@@ -101,28 +129,75 @@ def _layout(folder: Path, template: str | None, start: int | None) -> Numbering:
         raise unusable(folder, f"cannot be listed ({err.strerror})", "check its permissions") from err
     return numbering(names, template, start, folder)
 
+# %% ../../../nbs/data/28_folder.ipynb #e76b834f
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # Pillow's names of what `IMAGE_SUFFIXES` promises
+_ORIENTATION = 0x0112  # EXIF: how a picture is to be turned, 1 to 8
+
+
+_WAYS = ("FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM "  # for 2, 3, 4
+         "TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90").split()  # for 5, 6, 7, 8  # fmt: skip
+
+
+def _turn(picture: Any) -> int:
+    """How a picture is to be turned; 1: not at all. Pillow turns TIFF itself."""
+    if "exif" not in picture.info or picture.format == "TIFF":
+        return 1
+    try:
+        found = picture.getexif().get(_ORIENTATION, 1)
+    except (SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
+        return 1  # a note that cannot be read
+    return found if found in range(2, 9) else 1
+
+
+def _upright(picture: Any, turn: int) -> Any:
+    """The picture as it is to be seen."""
+    from PIL.Image import Transpose
+
+    return picture if turn == 1 else picture.transpose(Transpose[_WAYS[turn - 2]])
+
+
+def _rgb(picture: Any) -> Any:
+    """A picture in 8-bit RGB; sixteen bits are scaled, other numbers are a ValueError."""
+    from PIL import Image
+
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
+        values = np.asarray(picture).clip(0, 65535)
+        picture = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"numbers without a range (mode {picture.mode}), not a picture")
+    return picture.convert("RGB")
+
 # %% ../../../nbs/data/28_folder.ipynb #eecd98b8
 @contextmanager
 def _opened(path: Path, source: Path | io.BytesIO):
     """A picture whose header was read; damage and sizes beyond 8K are a VideoError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     # Pillow's ways to say damaged
     damage = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
     try:
-        with Image.open(source) as picture:
+        with Image.open(source, formats=_FORMATS) as picture:
             if math.prod(picture.size) > MAX_PIXELS:
                 what = f"claims {picture.width}x{picture.height} pixels"
                 raise unusable(path, what, "store it with at most 7680x4320")
             yield picture
+    except UnidentifiedImageError as err:
+        what = f"is not a readable picture ({', '.join(_FORMATS)})"
+        raise unusable(path, what, "extract this clip again") from err
     except damage as err:
-        raise unusable(path, "is not a readable picture", "extract this clip again") from err
+        why = f" ({err})" if isinstance(err, ValueError) else ""
+        raise unusable(path, f"is not a readable picture{why}", "extract this clip again") from err
+
+
+def _seen_size(picture: Any) -> tuple[int, int]:
+    """Height and width of an open picture when it is upright."""
+    return picture.size if _turn(picture) >= 5 else picture.size[::-1]
 
 
 def _picture_size(path: Path, source: Path | io.BytesIO) -> tuple[int, int]:
     """Height and width of a picture, from its header."""
     with _opened(path, source) as picture:
-        return picture.size[::-1]
+        return _seen_size(picture)
 
 
 def _picture(
@@ -132,15 +207,18 @@ def _picture(
     from PIL import Image
 
     with _opened(path, source) as picture:
-        if picture.size[::-1] != full:
-            what = f"is {picture.width}x{picture.height}, the first frame {full[1]}x{full[0]}"
+        height, width = _seen_size(picture)
+        if (height, width) != full:
+            what = f"is {width}x{height}, the first frame {full[1]}x{full[0]}"
             raise unusable(path, what, "extract this clip again")
+        turn = _turn(picture)
+        stored = size if turn >= 5 else size[::-1]  # width, height as they lie in the file
         if size != full:
-            picture.draft("RGB", size[::-1])
-        frame = picture.convert("RGB")
-        if frame.size[::-1] != size:
-            frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(frame)
+            picture.draft("RGB", stored)
+        frame = _rgb(picture)
+        if frame.size != stored:
+            frame = frame.resize(stored, Image.Resampling.BILINEAR)
+        return np.asarray(_upright(frame, turn))
 
 # %% ../../../nbs/data/28_folder.ipynb #e3e76e88
 def _simplejpeg() -> ModuleType | None:
@@ -152,8 +230,13 @@ def _simplejpeg() -> ModuleType | None:
     return simplejpeg
 
 
+_NOTES = 1 << 17  # bytes at the beginning of a JPEG in which notes stand; each has 64 kB at most
+
+
 def _jpeg_into(decoder: ModuleType, source: Path | io.BytesIO, out: np.ndarray) -> bool:
     """Decode a JPEG of the size of `out`, uint8 [H,W,3]; False leaves the picture to `_picture`."""
+    from PIL import Image
+
     at_most = out.nbytes + 65536  # a longer file is cut, hence damaged, hence left to Pillow
     try:
         if isinstance(source, io.BytesIO):
@@ -161,6 +244,10 @@ def _jpeg_into(decoder: ModuleType, source: Path | io.BytesIO, out: np.ndarray) 
         else:
             with open(source, "rb") as file:
                 data = file.read(at_most)
+        if b"Exif\0\0" in data[:_NOTES]:  # perhaps it is to be turned
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+                if _turn(picture) != 1:
+                    return False
         height, width, colours, _ = decoder.decode_jpeg_header(data)
         if (height, width) != out.shape[:2] or colours not in ("YCbCr", "Gray"):
             return False  # printers' colours: Pillow's way
@@ -175,14 +262,28 @@ class PictureVideo(Video):
 
     def __init__(self, path: str | Path, frames: Numbering, fps: float | None, short_side: int | None):
         self.path = path
+        self.numbering = frames
         self.template = frames.template
         self.start = frames.start
+        self.step = frames.step
         times = None if fps is None else np.arange(frames.length) / fps
         size = _picture_size(self._file(0), next(self._sources([0])))
         super().__init__(path, times, frames.length, size, fps, short_side)
 
     def _file(self, index: int) -> Path:
-        return Path(self.path) / self.template.format(self.start + index)
+        return Path(self.path) / self.numbering.name(index)
+
+    def __repr__(self) -> str:
+        told = [f"numbers from {self.start}"] if self.start > 1 else []
+        told += [f"in steps of {self.step}"] if self.step > 1 else []
+        return ", ".join([super().__repr__(), *told])
+
+    def notes(self) -> list[tuple[str, str]]:
+        """What is unusual about the numbers of the pictures."""
+        name = self.numbering.name
+        steps = ("leaves out numbers evenly", f"{name(0)}, {name(1)}: a step of {self.step}")
+        late = ("begins with a later number", name(0))
+        return [steps] * (self.step > 1) + [late] * (self.start > 1)
 
     def _sources(self, indices: list[int]) -> Iterator[Path | io.BytesIO]:
         raise NotImplementedError
@@ -197,7 +298,7 @@ class PictureVideo(Video):
 
 # %% ../../../nbs/data/28_folder.ipynb #01b5c909
 class FolderVideo(PictureVideo):
-    """Frames from a folder of numbered pictures; template and first number are found, gaps are errors."""
+    """Frames from a folder of numbered pictures; how they are numbered is found, gaps are errors."""
 
     backend = "folder"
 
@@ -205,7 +306,7 @@ class FolderVideo(PictureVideo):
         self,
         path: str | Path,  # Folder of pictures
         template: str | None = None,  # e.g. "img_{:05d}.jpg"; found when None
-        start: int | None = None,  # Number of the first frame; 0 or 1 is found when None
+        start: int | None = None,  # Number of the first frame; the smallest when None
         fps: float | None = None,  # Rate at which the frames were extracted; pictures do not say
         short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
     ):

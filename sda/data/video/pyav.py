@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import Facts, Video, damaged, import_av, open_container, scan, video_stream
+from sda.data.video.base import (
+    Facts,
+    Video,
+    as_shown,
+    damaged,
+    decoded_notes,
+    import_av,
+    open_container,
+    scan,
+    shown_frames,
+    video_stream,
+)
 
 # %% ../../../nbs/data/26_pyav.ipynb #2b6fa1c5
 _log = logging.getLogger(__name__)
@@ -56,6 +67,7 @@ class PyAVVideo(Video):
     """Frames through PyAV, which carries its own FFmpeg and reads AV1 too."""
 
     backend = "pyav"
+    _clock = "convert it to mp4, whose frames have times"
 
     def __init__(
         self,
@@ -64,15 +76,23 @@ class PyAVVideo(Video):
         short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
     ):
         self.facts = facts = facts or scan(path)
-        super().__init__(path, facts.timestamps, len(facts.timestamps), facts.size, facts.fps, short_side)
+        super().__init__(path, facts.timestamps, facts.length, facts.size, facts.fps, short_side)
 
     def _read(self, indices: list[int]) -> torch.Tensor:
         found = self._decode(_runs(indices, self.facts.keys))
         if len(found) < len(indices):
             found = self._decode([(0, indices)])  # from the start there is no doubt
         if len(found) < len(indices):
-            raise damaged(self.path, len(self))
+            raise damaged(self.path, self.facts)
         return torch.from_numpy(np.stack([found[i] for i in indices]))
+
+    def notes(self) -> list[tuple[str, str]]:
+        """What the scan found unusual."""
+        return list(self.facts.notes)
+
+    def decode(self) -> list[tuple[str, str]]:
+        """Decode every frame, from the first to the last; as `Video.decode`."""
+        return decoded_notes(self.path, self.facts)
 
     def _decode(self, runs: list[tuple[int, list[int]]]) -> dict[int, np.ndarray]:
         """Wanted frames by number; ends at the first that does not decode or is not the one expected."""
@@ -81,11 +101,11 @@ class PyAVVideo(Video):
         try:
             with open_container(self.path) as box:
                 stream = video_stream(box, self.path)
-                stream.thread_count = 1
+                front = self.facts.front if self.facts.counted else None
                 for first, wanted in runs:
                     if first:
                         box.seek(int(self.facts.ticks[first]), stream=stream)
-                    found |= self._decode_run(box.decode(stream), first, wanted)
+                    found |= self._decode_run(shown_frames(box, stream, front), first, wanted)
                     if wanted[-1] not in found:
                         break
         except av.FFmpegError as err:
@@ -95,12 +115,11 @@ class PyAVVideo(Video):
     def _decode_run(self, frames: Iterable, first: int, wanted: list[int]) -> dict[int, np.ndarray]:
         """Wanted frames of one run; after a jump the time stamps must prove the numbers."""
         ticks = self.facts.ticks
-        size = None if self.size == self.full_size else self.size
         number = first
         found = {}
         chosen = set(wanted)
         for frame in frames:
-            if frame.is_corrupt or number >= len(ticks):
+            if frame.is_corrupt or number >= self.facts.length:
                 break
             if first and (frame.pts is None or frame.pts > ticks[number]):
                 break
@@ -109,7 +128,9 @@ class PyAVVideo(Video):
             if number == first > 0 and not frame.key_frame:
                 break
             if number in chosen:
-                found[number] = upright(frame, size)
+                # a picture that changes its size is scaled to what the first frame has
+                same = self.size == self.full_size == as_shown(frame)
+                found[number] = upright(frame, None if same else self.size)
             if number == wanted[-1]:
                 break
             number += 1

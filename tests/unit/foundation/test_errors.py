@@ -117,6 +117,7 @@ def test_a_missing_package_is_named_with_what_installs_it():
     assert (error.subject, error.remedy) == ("grad-cam", "pip install grad-cam")
     assert str(error).count("pip install grad-cam") == 1
     assert "class-activation maps" in str(error)
+    assert missing_package("grad-cam", "maps", "cam").remedy == 'pip install "sda-workbench[cam]"'
 
 
 @pytest.mark.parametrize(
