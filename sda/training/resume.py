@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..foundation.errors import FolderError, RunError
-from ..foundation.files import check_folder, disk_remedy, system_error, write_atomic
+from ..foundation.files import check_folder, csv_text, disk_remedy, system_error, write_atomic
 from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
 from .config import TrainConfig, plain_settings
@@ -331,7 +331,7 @@ class RunFolder:
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the epochs so far as history.csv."""
-        write_atomic(self.path / "history.csv", pd.DataFrame(rows).to_csv(index=False))
+        write_atomic(self.path / "history.csv", csv_text(pd.DataFrame(rows)))
 
     def clear(self, results: bool = False, keep: Sequence[str] = ()) -> None:
         """Delete the states, and what a killed process left of them; the results of a finished run too."""
