@@ -6,7 +6,7 @@ writing and renaming, or while the results are written. The same command is then
 comes to its end. Its weights, history and metrics are compared, bit by bit, with those of a run nobody
 disturbed. Then a short run is killed before every single rename, link, unlink and fsync that it makes, which
 are found by counting them, and given again once; and pairs of runs are started together in one folder.
-Writes data/results/bench_kills.json.
+Writes bench_kills.json and bench_crashes.json into data/results.
 """
 
 import argparse
@@ -295,101 +295,116 @@ def together(words: list[str], wholes: list[Path], out: Path) -> dict:
     }
 
 
-def main() -> None:
-    """Kill until there were enough kills, print and write what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="about so many")
-    parser.add_argument(
-        "--every", type=int, default=1, help="of the calls that change the disk, each so many"
-    )
-    parser.add_argument("--pairs", type=int, default=6, help="pairs of runs started in one folder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROOT / "data/results/bench_kills.json")
-    args = parser.parse_args()
-    os.environ.setdefault(
-        "PYTHONWARNINGS", "ignore"
-    )  # killed processes return no semaphores: the tracker would say so
-    multiprocessing.set_forkserver_preload(["sda.commands.main"])
-    draw = random.Random(args.seed)
+def at_random(words: dict[str, list[str]], work: Path, draw: random.Random, number: int) -> tuple:
+    """About so many kills at moments that are drawn; counts and rows of a record."""
+    for name in RUNS:
+        if start([*words[name], "--out", str(work / name)], None):
+            raise SystemExit(f"the run {name} does not work")
+    left = [
+        kind
+        for kind, n in zip(KINDS, OFTEN, strict=True)
+        for _ in range(max(1, round(n * number / sum(OFTEN))))
+    ]
+    draw.shuffle(left)
     rows = []
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        data = small_set(work / "set")
-        words = {name: ["train", *SETTINGS, *more, "--data", str(data)] for name, more in RUNS.items()}
-        for name in RUNS:
-            if start([*words[name], "--out", str(work / name)], None):
-                raise SystemExit(f"the run {name} does not work")
-        left = [
-            kind
-            for kind, n in zip(KINDS, OFTEN, strict=True)
-            for _ in range(max(1, round(n * args.kills / sum(OFTEN))))
-        ]
-        draw.shuffle(left)
-        while left:
-            name = list(RUNS)[len(rows) % len(RUNS)]
-            step_s = pd.read_csv(work / name / "history.csv")["seconds"].sum() / 9
-            size = 8 * (work / name / "model.safetensors").stat().st_size // 3
-            out = work / f"{name}-{len(rows)}"
-            kills = disturbed(words[name], out, draw, step_s, size, left)
-            rows.append({"run": name, "kills": kills, "identical": identical(work / name, out)})
-            print(
-                f"{name}: {len(kills)} kills, {'identical' if rows[-1]['identical'] else 'DIFFERENT'}",
-                flush=True,
-            )
-        calls = {}
-        for name in RUNS:
-            short = [*words[name], "--epochs", "1"]
-            calls[name] = planted(short, work / f"short-{name}", work, args.every)
-        short = [*words["plain"], "--epochs", "1"]
-        wholes = [work / f"seed{seed}" for seed in range(2)]
-        for seed, whole in enumerate(wholes):
-            if start([*short, "--seed", str(seed), "--out", str(whole)], None):
-                raise SystemExit("the short run does not work")
-        pairs = [together(short, wholes, work / f"pair{k}") for k in range(args.pairs)]
-        print(f"pairs: {[pair['exit'] for pair in pairs]}", flush=True)
+    while left:
+        name = list(RUNS)[len(rows) % len(RUNS)]
+        step_s = pd.read_csv(work / name / "history.csv")["seconds"].sum() / 9
+        size = 8 * (work / name / "model.safetensors").stat().st_size // 3
+        out = work / f"{name}-{len(rows)}"
+        kills = disturbed(words[name], out, draw, step_s, size, left)
+        rows.append({"run": name, "kills": kills, "identical": identical(work / name, out)})
+        print(
+            f"{name}: {len(kills)} kills, {'identical' if rows[-1]['identical'] else 'DIFFERENT'}",
+            flush=True,
+        )
     kills = [kill for row in rows for kill in row["kills"]]
     numbers = {
         "kills": len(kills),
         "runs": len(rows),
         "identical": sum(row["identical"] for row in rows),
         **{kind: sum(k["kind"] == kind for k in kills) for kind in KINDS},
-        "calls": sum(len(found) for found in calls.values()),
-        "calls identical": sum(row["identical"] for found in calls.values() for row in found),
-        **{
-            f"before {name}": sum(row["name"] == name for found in calls.values() for row in found)
-            for name in CALLS
-        },
-        "pairs": len(pairs),
-        "pairs identical": sum(pair["identical"] for pair in pairs),
     }
-    save_record(
-        new_record(
-            "benchmark",
-            model="sda_tsn_tiny, tsm_tiny",
-            name="kills",
-            metrics=numbers,
-            rows=rows,
-            pairs=pairs,
-            failed_calls=[row for found in calls.values() for row in found if not row["identical"]],
-            seed=args.seed,
-            protocol="SIGKILL at moments drawn from the seed; weights, history and metrics bit by bit",
-            seconds=round(time.perf_counter() - started, 1),
-            command=" ".join(["python benchmarks/kills.py", *sys.argv[1:]]),
-        ),
-        args.out,
+    return numbers, rows
+
+
+def at_calls(words: dict[str, list[str]], work: Path, every: int, pairs: int) -> tuple:
+    """Kills before calls that change the disk, and pairs of runs in one folder; counts and rows."""
+    short = {name: [*given, "--epochs", "1"] for name, given in words.items()}
+    rows = []
+    for name in RUNS:
+        rows += planted(short[name], work / f"short-{name}", work, every)
+    wholes = [work / f"seed{seed}" for seed in range(2)]
+    for seed, whole in enumerate(wholes):
+        if start([*short["plain"], "--seed", str(seed), "--out", str(whole)], None):
+            raise SystemExit("the short run does not work")
+    both = [together(short["plain"], wholes, work / f"pair{k}") for k in range(pairs)]
+    numbers = {
+        "kills": len(rows),
+        "identical": sum(row["identical"] for row in rows),
+        **{f"before {name}": sum(row["name"] == name for row in rows) for name in CALLS},
+        "pairs": len(both),
+        "pairs identical": sum(pair["identical"] for pair in both),
+    }
+    return numbers, [*both, *(row for row in rows if not row["identical"])]
+
+
+def write(name: str, found: tuple, args: argparse.Namespace, seconds: float, protocol: str) -> None:
+    """The record of one part."""
+    numbers, rows = found
+    record = new_record(
+        "benchmark",
+        model="sda_tsn_tiny, tsm_tiny",
+        name=name,
+        metrics=numbers,
+        rows=rows,
+        seed=args.seed,
+        protocol=protocol,
+        seconds=round(seconds, 1),
+        command=" ".join(["python benchmarks/kills.py", *sys.argv[1:]]),
     )
-    print(
-        f"{numbers['kills']} kills in {numbers['runs']} runs, "
-        f"{numbers['identical']} of them identical to the "
-        "undisturbed ones"
-    )
-    print(
-        f"{numbers['calls']} kills before a rename, link, unlink or fsync, {numbers['calls identical']} "
-        f"identical; {numbers['pairs']} pairs in one folder, {numbers['pairs identical']} as they should"
-    )
-    whole = ("identical", "runs"), ("calls identical", "calls"), ("pairs identical", "pairs")
-    if any(numbers[right] < numbers[of] for right, of in whole):
+    save_record(record, args.out / f"bench_{name}.json")
+    print(f"{name}: {numbers}")
+
+
+def main() -> None:
+    """Kill, give again, compare; print and write what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20, help="about so many at random moments; 0: none")
+    parser.add_argument("--every", type=int, default=1, help="of the calls, each so many; 0: none")
+    parser.add_argument("--pairs", type=int, default=6, help="pairs of runs started in one folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "data/results", help="folder of the records")
+    args = parser.parse_args()
+    os.environ.setdefault(
+        "PYTHONWARNINGS", "ignore"
+    )  # killed processes return no semaphores: the tracker would say so
+    multiprocessing.set_forkserver_preload(["sda.commands.main"])
+    good = True
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        data = small_set(work / "set")
+        words = {name: ["train", *SETTINGS, *more, "--data", str(data)] for name, more in RUNS.items()}
+        began = time.perf_counter()
+        if args.kills:
+            found = at_random(words, work, random.Random(args.seed), args.kills)
+            protocol = "SIGKILL at moments drawn from the seed; weights, history and metrics bit by bit"
+            write("kills", found, args, time.perf_counter() - began, protocol)
+            good &= found[0]["identical"] == found[0]["runs"]
+        began = time.perf_counter()
+        if args.every:
+            found = at_calls(words, work, args.every, args.pairs)
+            which = "every" if args.every == 1 else f"every {args.every}th"
+            protocol = (
+                f"SIGKILL before {which} rename, link, unlink and fsync of a run, given again once; pairs "
+            )
+            protocol += (
+                "of runs started at once in one folder; weights, history, metrics and files bit by bit"
+            )
+            write("crashes", found, args, time.perf_counter() - began, protocol)
+            good &= found[0]["identical"] == found[0]["kills"]
+            good &= found[0]["pairs identical"] == found[0]["pairs"]
+    if not good:
         raise SystemExit(1)
 
 

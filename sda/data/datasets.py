@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .check import Look, look_at
+from .check import readable
 from .clips import ClipReader, LoadedClip, open_record
 from .lists import Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from .video import open_video
 from ..foundation.errors import DataError, FolderError, RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import cached_by_file, digest, write_atomic
 from ..foundation.processes import follow_parent, lost_worker
@@ -334,37 +333,6 @@ def decoded_size(
     height, width = open_record(data.records[0], **data.reader.options)[0].size
     return sum(counts) * height * width * 3
 
-# %% ../../nbs/data/41_datasets.ipynb #75b13fd5
-def readable(
-    records: list[Record],  # Clips of a list
-    options: dict[str, Any],  # Of `open_video`
-    progress: bool = True,  # Show a bar
-    workers: int = 0,  # Clips decoded at a time (0: one per core)
-) -> tuple[list[Record], dict[str, str]]:  # Those that decode; id of each other -> why it does not
-    """Decode every clip, and leave out those that are damaged or shorter than their line says."""
-    from tqdm.auto import tqdm
-
-    def look(path: str) -> Look:
-        return look_at(Path(path), partial(open_video, **options), True)
-
-    paths = list(dict.fromkeys(r.path for r in records))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        try:
-            told = tqdm(pool.map(look, paths), "decoding", len(paths), unit="clip", disable=not progress)
-            looks = dict(zip(paths, told, strict=True))
-        except BaseException:  # Ctrl-C: what has not begun is not begun
-            pool.shutdown(cancel_futures=True)
-            raise
-    left_out = {}
-    for r in records:
-        there, why, _ = looks[r.path]
-        last = r.offset + (r.num_frames or 1)
-        if why or last > there:
-            left_out[r.id] = why or f"{r.path} has {there} frames, the list announces {last}"
-    for name, why in left_out.items():
-        _log.warning("%s is left out: %s", name, why)
-    return [r for r in records if r.id not in left_out], left_out
-
 # %% ../../nbs/data/41_datasets.ipynb #75cb91fd
 AUTO_CACHE = 2_000_000_000  # bytes that all decoded frames of a split may take where nobody said yes or no
 
@@ -440,6 +408,40 @@ class Step:
     size: int  # Clips over all processes and pieces
     pieces: list[list[int]]  # For each piece, the clip numbers of this process
 
+# %% ../../nbs/data/41_datasets.ipynb #aa3ce938
+def labels_of(
+    data: Clips,  # Any clips
+) -> list[int] | None:  # Label of each; None where only decoding the clips would tell
+    """The labels of clips, from their records or an attribute `labels`."""
+    records = getattr(data, "records", None)
+    if records:
+        return [int(record.label) for record in records]
+    labels = getattr(data, "labels", None)
+    return None if labels is None else [int(label) for label in labels]
+
+# %% ../../nbs/data/41_datasets.ipynb #1d83e9e9
+def clip_shares(
+    labels: Sequence[int],  # Of the clips, in order
+    how: str,  # "none", "balanced" (all classes alike) or "sqrt" (the root of their share)
+) -> np.ndarray | None:  # How often each clip is drawn in an epoch, on average; None: each once
+    """Balanced sampling: clips of rare classes are drawn more often, an epoch stays as long as it was."""
+    if how == "none":
+        return None
+    counts = np.bincount(labels)
+    each = np.zeros(len(counts))
+    each[counts > 0] = counts[counts > 0] ** (-1.0 if how == "balanced" else -0.5)
+    shares = each[np.asarray(labels)]
+    return shares * len(shares) / shares.sum()
+
+
+def _drawn(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Clips in a random order, each as often as its share says, rounded up or down at random."""
+    ends = np.concatenate([[0.0], np.cumsum(shares)])
+    ends[-1] = len(shares)  # as many as there are, whatever was rounded
+    often = np.diff(np.floor(ends - rng.random()))  # a comb: no clip is left to luck by more than one
+    order = np.repeat(np.arange(len(shares)), often.astype(int))
+    return rng.permutation(order)
+
 # %% ../../nbs/data/41_datasets.ipynb #3f6a657b
 def epoch_plan(
     num_clips: int,  # Clips in the dataset
@@ -450,10 +452,13 @@ def epoch_plan(
     rank: int = 0,  # Number of this process
     world: int = 1,  # Number of processes
     shuffle: bool = True,  # A new order every epoch; False takes every clip in the order of the list
+    shares: Sequence[float] | None = None,  # How often each clip is drawn, see `clip_shares`; None: each once
 ) -> list[Step]:
     """The steps of an epoch. A last batch too small to share out is left for another epoch's order."""
     order = list(range(num_clips))
-    if shuffle:
+    if shuffle and shares is not None:
+        order = _drawn(np.asarray(shares), np.random.default_rng([seed, epoch])).tolist()
+    elif shuffle:
         order = np.random.default_rng([seed, epoch]).permutation(num_clips).tolist()
     steps = []
     for start in range(0, num_clips, batch_size):
@@ -546,11 +551,13 @@ def clip_loader(
     rank: int = 0,  # Number of this training process
     world: int = 1,  # Number of training processes
     pin_memory: bool | None = None,  # For quick copies to a GPU; None: where there is one
+    shares: Sequence[float] | None = None,  # How often each clip is drawn, see `clip_shares`; None: each once
 ) -> ClipLoader:  # `loader.epoch(n)` gives batches dict(clip [B,T,3,h,w], label [B], id list)
     """The loader: the same batches for the same seed and epoch, whatever the number of workers."""
 
     def plan(epoch: int) -> list[Step]:
-        return epoch_plan(len(dataset), batch_size, seed, epoch, accumulate, rank, world, shuffle)
+        share = (accumulate, rank, world, shuffle, shares)
+        return epoch_plan(len(dataset), batch_size, seed, epoch, *share)
 
     pin = torch.cuda.is_available() if pin_memory is None else pin_memory
     return ClipLoader(dataset, plan, num_workers, pin, seed)

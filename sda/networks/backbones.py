@@ -261,6 +261,36 @@ class VideoNet(nn.Module):
         x = self.fc(self.dropout(self.features(clips).mean((2, 3))))  # [B*T, K]
         return x.unflatten(0, clips.shape[:2]).mean(1)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,  # folder of `save_pretrained`, model file, or USER/NAME on the Hugging Face Hub
+        **options: Any,  # device, revision, token
+    ) -> "VideoNet":  # in evaluation mode, with its card
+        """Load a shared network."""
+        return _sharing().load_folder(source, **options)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,  # made when missing
+        card: Any = None,  # a `ModelCard`; None: the network's own
+    ) -> Path:  # the folder, with model.safetensors and README.md
+        """Write the network, and a page about it."""
+        return _sharing().save_folder(self, folder, card)
+
+    def push_to_hub(
+        self,
+        name: str,  # USER/NAME, made when missing
+        **options: Any,  # card, private, token, message
+    ) -> str:  # address of the commit
+        """Upload the network, and a page about it, to the Hugging Face Hub."""
+        return _sharing().push(self, name, **options)
+
+
+def _sharing() -> Any:
+    """The room that shares networks, which needs this one."""
+    return importlib.import_module("sda.networks.sharing")
+
 # %% ../../nbs/networks/03_backbones.ipynb #ffa20909
 @dataclass(frozen=True)
 class Method:

@@ -55,6 +55,7 @@ class ModelCard:
     sampling: dict = field(default_factory=dict)  # see sda.data.sampling
     recipe: dict = field(default_factory=dict)  # how it was trained
     metrics: dict = field(default_factory=dict)  # what it reached, and on which split
+    data: dict = field(default_factory=dict)  # what it was trained on: dataset, train_clips, val_clips, ...
     library: dict = field(default_factory=_library)  # versions that wrote it
     # fingerprint of the tensors beside it in the file; empty outside a file, and in files of before
     weights: str = field(default="", compare=False)
@@ -71,7 +72,7 @@ class ModelCard:
         cls,
         model: VideoNet,  # network made by `create_model`
         class_names: Sequence[str] = (),  # in the order of the outputs
-        **parts: Any,  # dictionaries: transform, sampling, recipe, metrics
+        **parts: Any,  # dictionaries: transform, sampling, recipe, metrics, data
     ) -> "ModelCard":  # the card of this network
         """Write the card of a network."""
         return cls(
@@ -155,7 +156,9 @@ def _header(path: Path) -> dict[str, str]:
 
 
 _TYPES = {"model": str, "options": dict, "num_classes": int, "num_frames": int, "class_names": list}
-_LATER = dict.fromkeys(("transform", "sampling", "recipe", "metrics", "library"), dict) | {"weights": str}
+_LATER = dict.fromkeys(("transform", "sampling", "recipe", "metrics", "data", "library"), dict) | {
+    "weights": str
+}
 
 
 def _parse_card(text: str) -> ModelCard:

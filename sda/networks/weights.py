@@ -265,7 +265,8 @@ def check_fit(
     if share >= ENOUGH and extra <= (1 - ENOUGH) * max(have, 1):
         return
     missing = image(found.new)
-    text = f"{what} is of another network than {model}: {share:.0%} of the image network is in it"
+    text = f"{what} is of another network than {model}: {share:.0%} of the image network is in it, "
+    text += f"{extra / max(extra + have, 1):.0%} of its own finds no place"
     fits = f"fits: {parts_of(image(found.taken)) or 'nothing'}"
     lacks = f"does not fit or is not there: {parts_of(missing) or 'nothing'}"
     if shapes := [said for said in found.said if " is [" in said]:

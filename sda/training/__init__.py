@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "Callback": ".callbacks",
         "CancelRun": ".callbacks",
         "LivePlot": ".callbacks",
-        "TensorBoard": ".callbacks",
+        "Tracker": ".callbacks",
         "Trainer": ".trainer",
         "train": ".trainer",
         "find_lr": ".trainer",

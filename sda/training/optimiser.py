@@ -136,6 +136,19 @@ def mix_batch(
     cut = cutmix and (not mixup or bool(torch.rand(()) < 0.5))
     return cut_clips(clips, labels, cutmix) if cut else _mix_clips(clips, labels, mixup)
 
+# %% ../../nbs/training/48_optimiser.ipynb #148f6902
+def class_weights(
+    labels: Sequence[int],  # of the training clips
+    num_classes: int,  # K
+    how: str,  # "none", "balanced" or "sqrt"
+) -> Tensor | None:  # float [K] with a mean of one over the clips; None where all classes count alike
+    """How much a clip of each class counts in the loss; a class without clips has no weight to need."""
+    if how == "none":
+        return None
+    counts = torch.bincount(torch.tensor(list(labels)), minlength=num_classes).float()
+    weights = torch.where(counts > 0, counts.clamp(min=1) ** (-1.0 if how == "balanced" else -0.5), 0)
+    return weights * counts.sum() / (weights * counts).sum()
+
 # %% ../../nbs/training/48_optimiser.ipynb #cd5f3a8a
 def mixed_loss(
     logits: Tensor,  # [B,K]
@@ -143,11 +156,12 @@ def mixed_loss(
     partners: Tensor | None = None,  # int [B] labels of the partners, from `mix_batch`
     share: float = 1.0,  # weight of `labels`
     label_smoothing: float = 0.0,  # spread evenly over all classes
+    weights: Tensor | None = None,  # [K] of the classes, from `class_weights`; None: all alike
 ) -> Tensor:  # summed over the batch
     """Cross-entropy against both labels, weighted by their shares."""
 
     def loss(y: Tensor) -> Tensor:
-        return F.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction="sum")
+        return F.cross_entropy(logits, y, weights, label_smoothing=label_smoothing, reduction="sum")
 
     return loss(labels) if partners is None else share * loss(labels) + (1 - share) * loss(partners)
 
@@ -374,6 +388,7 @@ class TrainingStep:
         self,
         config: TrainConfig,  # device, precision, layout, optimiser
         network: VideoNet,  # changed in place
+        weights: Tensor | None = None,  # [K] of the classes in the loss; None: all alike
     ):
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -387,6 +402,7 @@ class TrainingStep:
         self.network = network
         self.frozen = freeze(network, config.freeze)
         self.model, self.optimizer = self.accelerator.prepare(network, make_optimizer(network, config))
+        self.weights = None if weights is None else weights.to(self.accelerator.device)
         self._clips: Tensor | None = None  # input of the last step, for its memory
 
     def __call__(
@@ -419,7 +435,7 @@ class TrainingStep:
         self._clips, labels = place_clips(batch, self.accelerator.device, config.channels_last, self._clips)
         clips, partners, share = mix_batch(self._clips, labels, config.mixup, config.cutmix)
         logits = self.model(clips).float()
-        loss = mixed_loss(logits, labels, partners, share, config.label_smoothing)
+        loss = mixed_loss(logits, labels, partners, share, config.label_smoothing, self.weights)
         objective = loss + second_loss(self.network, labels, partners, share)
         return objective, loss, (logits.argmax(1) == labels).sum()
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..data.datasets import ClipLoader, as_bytes, clip_loader
+from ..data.datasets import ClipLoader, as_bytes, clip_loader, clip_shares, labels_of
 from ..foundation.devices import set_layout
 from ..foundation.errors import RunError, SettingError, lacks_memory
 from ..foundation.files import lock
@@ -42,7 +42,7 @@ from sda.training.callbacks import (
     NaNStop,
     ProgressBar,
     StopOnSignal,
-    TensorBoard,
+    Tracker,
     diverged,
 )
 from .config import ASSUMED, TrainConfig, check_config, check_data, plain_settings
@@ -50,6 +50,7 @@ from sda.training.optimiser import (
     Batch,
     TrainingStep,
     check_labels,
+    class_weights,
     lr_factor,
     place_clips,
     restore_norms,
@@ -65,6 +66,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/training/51_trainer.ipynb #a4eecec2
+def _labels(data: Any, setting: str) -> list[int]:
+    """The labels of the training clips, which a setting needs."""
+    labels = labels_of(data)
+    if labels is None:
+        remedy = "give the clips an attribute `labels`"
+        raise SettingError(f"{setting} needs the label of every clip", subject=setting, remedy=remedy)
+    return labels
+
+
 def _loaders(
     config: TrainConfig, accelerator: Accelerator, train_data: Any, val_data: Any
 ) -> tuple[ClipLoader, ClipLoader | None]:
@@ -73,6 +83,8 @@ def _loaders(
     world = accelerator.num_processes
     share: dict[str, Any] = dict(num_workers=config.num_workers, rank=rank, world=world)
     order: dict[str, Any] = dict(seed=config.seed, accumulate=config.accumulate)
+    if config.class_sampling != "none":
+        order["shares"] = clip_shares(_labels(train_data, "class_sampling"), config.class_sampling)
     loader = clip_loader(as_bytes(train_data), config.batch_size, shuffle=True, **order, **share)
     if val_data is None:
         return loader, None
@@ -165,7 +177,11 @@ class Trainer:
             train_data.seed = config.seed  # of its random frames and crops
         identity = run_identity(config, network, train_data, val_data)
         folder = None if out is None else RunFolder(out, network, identity, config.keep_states)
-        update = TrainingStep(config, network)
+        weights = None
+        if config.class_weights != "none":
+            labels = _labels(train_data, "class_weights")
+            weights = class_weights(labels, network.num_classes, config.class_weights)
+        update = TrainingStep(config, network, weights)
         self.loader, self.val_loader = _loaders(config, update.accelerator, train_data, val_data)
         steps = len(self.loader.plan(0))
         self.run = Run(update, callbacks, folder, (train_data, val_data), steps, read_every)
@@ -264,6 +280,19 @@ def _fit(run: Run) -> Iterator[None]:
             raise RunError(text, remedy=remedy) from err
 
 # %% ../../nbs/training/51_trainer.ipynb #c9bc2f32
+def _told(run: Run) -> dict[str, Any]:
+    """What a card says about the clips of a run."""
+    data, val = run.train_data, run.val_data
+    told = dict(
+        dataset=getattr(data, "source", "") or getattr(data, "name", ""),
+        split=getattr(data, "split", ""),
+        train_clips=len(data),
+        validated_on=getattr(val, "split", ""),
+        val_clips=0 if val is None else len(val),
+    )
+    return {name: value for name, value in told.items() if value}
+
+
 def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
     """What a model file says about itself: enough to predict a video with it."""
     data = run.train_data if run.val_data is None else run.val_data
@@ -273,6 +302,7 @@ def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
         data.class_names,
         recipe=plain_settings(run.config),
         metrics=metrics,
+        data=_told(run),
         transform=run.config.transform().to_dict() if from_files else {},
         sampling=run.config.sampling().to_dict() if from_files else {},
     )
@@ -356,8 +386,7 @@ def train(
     if progress:
         asked.append(ProgressBar())
     asked += callbacks
-    if config.tensorboard:
-        asked.append(TensorBoard(Path(out) / "tensorboard"))
+    asked += [Tracker(kind, out) for kind in config.track]
     if config.patience:
         asked.append(EarlyStop(config.patience))
     asked.append(StopOnSignal())

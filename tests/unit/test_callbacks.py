@@ -3,15 +3,17 @@
 import random
 import re
 import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 from training_runs import Clips, same, small, weights
 
-from sda.foundation.errors import MissingPackageError, RunError, SettingError
+from sda.foundation.errors import MissingPackageError, RunError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model
-from sda.training.callbacks import EMA, Callback, CancelRun, LivePlot, TensorBoard, selection_weights
+from sda.training.callbacks import EMA, Callback, CancelRun, LivePlot, Tracker, selection_weights
+from sda.training.config import load_config
 from sda.training.optimiser import training_mode
 from sda.training.trainer import Trainer, find_lr, train
 
@@ -87,7 +89,7 @@ def test_watched_runs_end_with_the_same_bits(tmp_path):
     plain = train(small(), "sda_tsm_tiny", Clips(), Clips(6), tmp_path / "plain", progress=False)
     plot = LivePlot()
     seen = train(
-        small(tensorboard=True),
+        small(track=("tensorboard",)),
         "sda_tsm_tiny",
         Clips(),
         Clips(6),
@@ -130,7 +132,7 @@ def test_the_average_follows_its_formula():
 
 
 def test_tensorboard_has_each_step_once_after_a_crash(tmp_path):
-    config = small(tensorboard=True, save_every=1)
+    config = small(track=("tensorboard",), save_every=1)
     with pytest.raises(KeyboardInterrupt):
         train(config, "sda_tsm_tiny", Clips(stop=15), Clips(6), tmp_path, progress=False)
     done = train(config, "sda_tsm_tiny", Clips(), Clips(6), tmp_path, progress=False)
@@ -153,7 +155,7 @@ def test_tensorboard_has_each_step_once_after_a_crash(tmp_path):
 
 
 def test_networks_without_sda_and_runs_without_validation_are_written_too(tmp_path):
-    train(small(tensorboard=True, epochs=1), "tsn_tiny", Clips(4), None, tmp_path, progress=False)
+    train(small(track=("tensorboard",), epochs=1), "tsn_tiny", Clips(4), None, tmp_path, progress=False)
     tags = events_of(tmp_path / "tensorboard").Tags()
     assert not tags["histograms"] and not tags["images"] and "epoch/train_loss" in tags["scalars"]
     assert "epoch/val_loss" not in tags["scalars"]
@@ -163,13 +165,63 @@ def test_a_missing_tensorboard_is_named_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     data = Clips(4)
     for start in (
-        lambda: train(small(tensorboard=True), "tsn_tiny", data, None, tmp_path, progress=False),
-        lambda: TensorBoard(tmp_path),
+        lambda: train(small(track=("tensorboard",)), "tsn_tiny", data, None, tmp_path, progress=False),
+        lambda: Tracker("tensorboard", tmp_path),
     ):
         with pytest.raises(MissingPackageError) as caught:
             start()
         assert "[track]" in caught.value.remedy
     assert data.read <= 1 and not (tmp_path / "state.pt").exists()
+
+
+@pytest.mark.parametrize("kind", ["wandb", "mlflow"])
+def test_services_are_told_the_same_through_accelerate(kind, tmp_path, monkeypatch):
+    from accelerate import tracking
+
+    told = {"log": [], "figures": [], "settings": None, "finished": 0}
+
+    class Service(tracking.GeneralTracker):
+        name, requires_logging_directory = kind, False
+
+        def __init__(self, project, **options):
+            super().__init__(_blank=True)
+
+        def store_init_configuration(self, values):
+            told["settings"] = values
+
+        def log(self, values, step=None):
+            told["log"].append((step, values))
+
+        def log_figure(self, figure, file):
+            told["figures"].append(file)
+
+        def finish(self):
+            told["finished"] += 1
+
+    module = types.ModuleType(kind)
+    module.Image = lambda figure: told["figures"].append(figure)
+    monkeypatch.setitem(sys.modules, kind, module)
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, kind, Service)
+    config = small(track=(kind,), epochs=1)
+    train(config, "sda_tsm_tiny", Clips(), Clips(6), tmp_path, progress=False)
+    assert told["settings"]["lr"] == config.lr and told["finished"] == 1 and len(told["figures"]) == 1
+    assert [step for step, values in told["log"] if "batch/loss" in values] == [1, 2, 3]
+    names = {name for _, values in told["log"] for name in values}
+    assert {"epoch/val_top1", "selection layer4/LT", "rate/query"} <= names
+
+
+def test_a_tracker_that_is_not_installed_or_not_known_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingPackageError) as caught:
+        Tracker("wandb", tmp_path)
+    assert caught.value.subject == "wandb"
+    with pytest.raises(UnknownNameError):
+        Tracker("wanda", tmp_path)
+
+
+def test_settings_of_before_are_read(tmp_path):
+    (tmp_path / "old.yaml").write_text("tensorboard: true\n")
+    assert load_config(tmp_path / "old.yaml").track == ("tensorboard",)
 
 
 class Place:

@@ -41,9 +41,9 @@ class Planted:
 
 
 def run(out):
-    """One epoch of two steps with everything that writes: states, best weights, history, results."""
-    config = small(epochs=1, batch_size=2, save_every=1, keep_states=2, ema=0.5)
-    return train(config, "tsn_tiny", Clips(4), Clips(3), out, progress=False)
+    """One epoch of one step with everything that writes: states, best weights, history, results."""
+    config = small(epochs=1, num_frames=2, save_every=1, keep_states=2)
+    return train(config, "tsn_tiny", Clips(2), Clips(2), out, progress=False)
 
 
 def test_a_crash_at_every_call_changes_no_bit(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_a_crash_at_every_call_changes_no_bit(tmp_path, monkeypatch):
         planted = Planted(patch)
         whole = run(tmp_path / "whole")
     points = planted.seen
-    assert len(points) > 30 and set(points) >= {"replace", "link", "unlink", "fsync"}
+    assert len(points) > 25 and set(points) >= {"replace", "link", "unlink", "fsync"}
     files = sorted(os.listdir(whole.out))
     times = ["seconds", "clips_per_second"]
     for number in range(1, len(points) + 1):

@@ -1,8 +1,10 @@
 """Lists, caches and loaders: bad input is told, the same seed gives the same batches whatever the workers."""
 
 import json
+import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -399,6 +401,20 @@ def test_a_look_at_every_clip_leaves_none_out(caplog):
     assert not caplog.records
     with caplog.at_level("INFO"):  # training leaves the odd clip to another epoch, and says so
         assert len(epoch_plan(7, 6, rank=0, world=3)) == 1 and caplog.records
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_readers_leave_ctrl_c_to_whoever_reads(toy):
+    """It reaches every process of a terminal; a run that then saves may still need its next batch."""
+    data = open_dataset(toy, "train", Sampling("segments", 4), SMALL, cache=True, progress=False)
+    before = set(multiprocessing.active_children())
+    loader = clip_loader(data, 1, num_workers=1)
+    read = loader.epoch()
+    ids = next(read)["id"]
+    [worker] = set(multiprocessing.active_children()) - before
+    os.kill(worker.pid, signal.SIGINT)
+    ids += [name for batch in read for name in batch["id"]]
+    assert sorted(ids) == sorted(record.id for record in data.records) and worker.is_alive()
 
 
 @pytest.mark.gpu

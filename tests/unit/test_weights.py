@@ -3,16 +3,19 @@
 import os
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from training_runs import Clips, same, small, weights
 
+from sda.data.datasets import clip_shares, epoch_plan
 from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, list_models, new_parts
 from sda.networks.checkpoints import ModelCard, load_weights, save_model
 from sda.networks.weights import our_name, read_weights
-from sda.training.optimiser import freeze, training_mode
+from sda.training.config import rare_classes
+from sda.training.optimiser import class_weights, freeze, mixed_loss, training_mode
 from sda.training.trainer import train
 
 
@@ -343,3 +346,77 @@ def test_a_frozen_norm_is_evaluated_while_its_network_trains():
     training_mode(net)
     assert not net.layer2[0].bn1.training and not net.layer2[0].downsample[1].training
     assert net.layer1[0].bn1.training and net.layer2[0].gate.down_norm.training
+
+
+# --- small and uneven sets
+
+
+class Uneven(Clips):
+    """Twelve clips of one class, one of the next, none of the third."""
+
+    labels = [0] * 12 + [1]
+
+    def __init__(self):
+        super().__init__(13)
+
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"label": self.labels[i]}
+
+
+def test_class_weights_even_the_classes_out_and_keep_the_scale():
+    labels = Uneven.labels
+    counts = torch.tensor([12.0, 1.0])
+    assert class_weights(labels, 3, "none") is None
+    for how, ratio in (("balanced", 12.0), ("sqrt", 12.0**0.5)):
+        weights = class_weights(labels, 3, how)
+        assert weights[2] == 0 and float(weights[1] / weights[0]) == pytest.approx(ratio)
+        assert float((weights[:2] * counts).sum()) == pytest.approx(13)
+    logits = torch.randn(2, 3)
+    both = mixed_loss(logits, torch.tensor([0, 1]), weights=weights)
+    alone = [mixed_loss(logits[i : i + 1], torch.tensor([i])) for i in (0, 1)]
+    torch.testing.assert_close(both, weights[0] * alone[0] + weights[1] * alone[1])
+
+
+def test_balanced_sampling_draws_rare_clips_often_and_no_clip_more_than_its_share():
+    labels = [0] * 12 + [1] * 3 + [2]
+    for how, shares in (("balanced", [16 / 36] * 12 + [16 / 9] * 3 + [16 / 3]), ("none", None)):
+        found = clip_shares(labels, how)
+        assert found is None if shares is None else np.allclose(found, shares)
+    found = clip_shares(labels, "balanced")
+    for epoch in range(20):
+        steps = epoch_plan(16, 6, seed=1, epoch=epoch, shares=found)
+        order = [i for step in steps for piece in step.pieces for i in piece]
+        often = np.bincount(order, minlength=16)
+        assert len(order) == 16 and (np.abs(often - found) < 1).all()
+    again = epoch_plan(16, 6, seed=1, epoch=19, shares=found)
+    assert again == steps, "the order follows from seed and epoch"
+    ranks = [epoch_plan(16, 6, seed=1, epoch=19, shares=found, rank=r, world=2) for r in (0, 1)]
+    for step, *parts in zip(steps, *ranks, strict=True):
+        assert sorted(step.pieces[0]) == sorted(i for part in parts for i in part.pieces[0])
+
+
+def test_uneven_training_clips_are_said_and_settings_help(tmp_path, caplog):
+    said = rare_classes(Uneven(), Uneven())
+    assert sorted(said.values()) == ["b", "c", "c"] and len(said) == 3
+    plain = train(small(epochs=1), "tsn_tiny", Uneven(), None, tmp_path / "a", progress=False)
+    assert "no training clip" in caplog.text and "a single training clip" in caplog.text
+    for setting in ("class_weights", "class_sampling"):
+        other = train(
+            small(epochs=1, **{setting: "balanced"}),
+            "tsn_tiny",
+            Uneven(),
+            None,
+            tmp_path / setting,
+            progress=False,
+        )
+        assert not same(weights(plain.model), weights(other.model))
+        with pytest.raises(SettingError) as caught:
+            train(
+                small(epochs=1, **{setting: "balanced"}),
+                "tsn_tiny",
+                Clips(),
+                None,
+                tmp_path / "c",
+                progress=False,
+            )
+        assert caught.value.subject == setting

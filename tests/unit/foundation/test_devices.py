@@ -4,8 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from sda.foundation.devices import device_of, dtype_of, evaluating, pick_device, set_layout, to_model
-from sda.foundation.errors import SettingError
+from sda.foundation.devices import (
+    device_of,
+    dtype_of,
+    evaluating,
+    pick_device,
+    pick_dtype,
+    place_model,
+    precision_of,
+    set_layout,
+    to_model,
+    to_numpy,
+)
+from sda.foundation.errors import SettingError, UnknownNameError
+from sda.foundation.files import fingerprint
 
 
 @pytest.fixture
@@ -59,6 +71,40 @@ def test_inputs_follow_the_network(model):
     assert to_model(torch.zeros(2, dtype=torch.uint8), model).dtype == torch.uint8
     same = torch.zeros(2)
     assert to_model(same, nn.ReLU()) is same
+
+
+def test_precisions_by_name(monkeypatch):
+    assert pick_dtype("auto", "cpu") == pick_dtype("auto", "mps") == torch.float32
+    assert [pick_dtype(name) for name in ("fp32", "bf16", "fp16")] == [
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    ]
+    for capability, dtype in (((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        assert pick_dtype("auto", "cuda") == dtype
+    with pytest.raises(UnknownNameError) as caught:
+        pick_dtype("fp31")
+    assert {"auto", "fp32"} <= set(caught.value.choices)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_network_keeps_its_fingerprint_in_every_precision(model, precision):
+    known = fingerprint(model)
+    same = place_model(model, "cpu", precision)
+    assert same is model and precision_of(model) == precision
+    assert fingerprint(model) == known
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    assert fingerprint(model) != known
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_answers_become_arrays(dtype):
+    found = to_numpy(torch.tensor([0.5, 2], dtype=dtype, requires_grad=True))
+    assert found.dtype == "float32" and found.tolist() == [0.5, 2]
+    assert to_numpy(torch.tensor([1, 2])).dtype == "int64"
+    assert to_numpy(torch.ones(2, dtype=torch.float64)).dtype == "float64"
 
 
 def test_a_layout_changes_no_value(model):
