@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 import typing
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import yaml
 from torch import nn
 
+from ..data.datasets import labels_of
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig, sides_without_pair
 from ..foundation.errors import RunError, SettingError, UnknownNameError, listed, nearest
@@ -49,6 +51,10 @@ class OptimConfig:
     mixup: float = 0.0  # clips are mixed in pairs, shares drawn from Beta(mixup, mixup) (0: not mixed)
     # a rectangle shows another clip, its share drawn from Beta(cutmix, cutmix); with mixup: or
     cutmix: float = 0.0
+    # weight of each class in the loss: the rarest counts as much as the largest, or the root of that
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    # how often clips of a class are drawn in an epoch: all classes alike, or the root of their share
+    class_sampling: Literal["none", "balanced", "sqrt"] = "none"
     ema: float = 0.0  # decay of averaged weights, which are validated and stored (0: no average)
     sda_lr: float = 1.0  # rate multiplier of the convolutions and linear layers in SDA blocks (published: 5)
     query_lr: float = 1.0  # rate multiplier of the attention queries
@@ -116,8 +122,8 @@ class TrainConfig(OptimConfig, ClipConfig):
     # save the state after this many steps too, not only after each epoch (0: epochs only)
     save_every: int = 0
     keep_states: int = 1  # states kept during the run: state.pt, then state.1.pt, state.2.pt, ... before it
-    # write curves, rates, selections and confusions into tensorboard/ of the run's folder
-    tensorboard: bool = False
+    # where curves, rates, selections and confusions are written too: files in the run's folder, or a service
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
 
 # %% ../../nbs/training/47_config.ipynb #21f00001
 _MOST = {
@@ -183,6 +189,9 @@ def config_from_dict(
 ) -> TrainConfig:
     """A description from plain values, the other fields at their defaults; unknown names are errors."""
     kinds = typing.get_type_hints(TrainConfig)
+    values = dict(values)
+    if values.pop("tensorboard", False) and not values.get("track"):  # its name in files of before
+        values["track"] = ["tensorboard"]
     for name in values:
         if name not in kinds:
             near = nearest(name, kinds)
@@ -314,6 +323,25 @@ def load_config(
     except (SettingError, UnknownNameError) as err:
         raise SettingError(f"{path}: {err}", subject=str(path), choices=err.choices) from err
 
+# %% ../../nbs/training/47_config.ipynb #5e6aa6ec
+def rare_classes(
+    train_data: Any,  # training clips
+    val_data: Any = None,  # validation clips
+) -> dict[str, str]:  # what is wrong -> names of the classes it is wrong with
+    """Classes that a training cannot learn, or a validation cannot judge; none where labels are unknown."""
+    names = list(train_data.class_names)
+    found = {}
+    for kind, data in (("training", train_data), ("validation", val_data)):
+        labels = None if data is None else labels_of(data)
+        if labels is None:
+            continue
+        counts = Counter(labels)
+        for most, what in ((0, f"no {kind} clip"), (1, f"a single {kind} clip")):
+            few = [name for label, name in enumerate(names) if counts[label] == most]
+            if few and (most == 0 or kind == "training"):
+                found[f"{what} of {len(few)} of {len(names)} classes"] = listed(few)
+    return found
+
 # %% ../../nbs/training/47_config.ipynb #703cbfb6
 def check_data(
     config: TrainConfig,  # settings of the run
@@ -339,6 +367,8 @@ def check_data(
     if config.partial_bn and len(train_data) > 5000:
         text = "partial_bn is on with %d clips: it helps small sets and costs accuracy on large ones"
         _log.warning(text, len(train_data))
+    for what, said in rare_classes(train_data, val_data).items():
+        _log.warning("%s: %s", what, said)
     alone = sides_without_pair(list(train_data.class_names)) if config.flip else []
     if alone:
         text = "clips of %s are not mirrored: no class is the mirror image"

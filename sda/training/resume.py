@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..foundation.errors import FolderError, RunError
-from ..foundation.files import check_folder, disk_remedy, system_error, write_atomic
+from ..foundation.files import check_folder, csv_text, disk_remedy, system_error, write_atomic
 from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
 from .config import TrainConfig, plain_settings
@@ -102,7 +102,13 @@ class RunState:
         return found | dict(epoch=row["epoch"], best_epoch=self.best_epoch, best_val_top1=max(self.best, 0.0))
 
 # %% ../../nbs/training/49_resume.ipynb #06be6dc1
-_HARMLESS = ("num_workers", "save_every", "keep_states", "tensorboard")  # settings that change no result
+_HARMLESS = (
+    "num_workers",
+    "save_every",
+    "keep_states",
+    "tensorboard",
+    "track",
+)  # settings that change no result
 
 
 def _clips_digest(data: Any) -> str:
@@ -259,7 +265,7 @@ def load_state(
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, epoch = state["identity"], state["progress"]["epoch"]
+        theirs, epoch = state["identity"], state["progress"].get("epoch", 0)
     except Exception as err:  # torch has many for files that are none
         older = [p.name for p in sorted(path.parent.glob("state.[0-9]*.pt"))]
         remedy = f"Rename {older[0]} to state.pt to go on from there" if older else "Delete it to start again"
@@ -326,7 +332,7 @@ class RunFolder:
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the epochs so far as history.csv."""
-        write_atomic(self.path / "history.csv", pd.DataFrame(rows).to_csv(index=False))
+        write_atomic(self.path / "history.csv", csv_text(pd.DataFrame(rows)))
 
     def clear(self, results: bool = False, keep: Sequence[str] = ()) -> None:
         """Delete the states, and what a killed process left of them; the results of a finished run too."""
