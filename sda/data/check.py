@@ -7,11 +7,13 @@ __all__ = ['CheckReport', 'check_dataset']
 
 # %% ../../nbs/data/39_check.ipynb #5de0d6fb
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +28,8 @@ from ..foundation.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log = logging.getLogger(__name__)
 
 # %% ../../nbs/data/39_check.ipynb #93a00cae
 _REASONS = ("ok", "short", "bad line", "label unknown", "path leaves the root", "duplicate line",
@@ -142,6 +146,36 @@ def media_notes(looks: Mapping[str, Look]) -> list[str]:
         for kind, detail in look.notes:
             kinds.setdefault(kind, []).append(f"{name} ({detail})")
     return [f"{len(places)} clip(s): {kind}: {listed(places)}" for kind, places in sorted(kinds.items())]
+
+# %% ../../nbs/data/39_check.ipynb #0a6830a7
+def readable(
+    records: list[Record],  # Clips of a list
+    options: dict[str, Any],  # Of `open_video`
+    progress: bool = True,  # Show a bar
+    workers: int = 0,  # Clips decoded at a time (0: one per core)
+) -> tuple[list[Record], dict[str, str]]:  # Those that decode; id of each other -> why it does not
+    """Decode every clip, and leave out those that are damaged or shorter than their line says."""
+
+    def look(path: str) -> Look:
+        return look_at(Path(path), partial(open_video, **options), True)
+
+    paths = list(dict.fromkeys(r.path for r in records))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            told = tqdm(pool.map(look, paths), "decoding", len(paths), unit="clip", disable=not progress)
+            looks = dict(zip(paths, told, strict=True))
+        except BaseException:  # Ctrl-C: what has not begun is not begun
+            pool.shutdown(cancel_futures=True)
+            raise
+    left_out = {}
+    for r in records:
+        there, why, _ = looks[r.path]
+        last = r.offset + (r.num_frames or 1)
+        if why or last > there:
+            left_out[r.id] = why or f"{r.path} has {there} frames, the list announces {last}"
+    for name, why in left_out.items():
+        _log.warning("%s is left out: %s", name, why)
+    return [r for r in records if r.id not in left_out], left_out
 
 # %% ../../nbs/data/39_check.ipynb #57730b58
 class _Checker:

@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .check import Look, look_at
+from .check import readable
 from .clips import ClipReader, LoadedClip, open_record
 from .lists import Record, read_classes, read_groups, read_list
 from .sampling import Sampling
 from .transforms import TransformConfig, to_float
-from .video import open_video
 from ..foundation.errors import DataError, FolderError, RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import cached_by_file, digest, write_atomic
 from ..foundation.processes import follow_parent, lost_worker
@@ -333,37 +332,6 @@ def decoded_size(
         return None
     height, width = open_record(data.records[0], **data.reader.options)[0].size
     return sum(counts) * height * width * 3
-
-# %% ../../nbs/data/41_datasets.ipynb #75b13fd5
-def readable(
-    records: list[Record],  # Clips of a list
-    options: dict[str, Any],  # Of `open_video`
-    progress: bool = True,  # Show a bar
-    workers: int = 0,  # Clips decoded at a time (0: one per core)
-) -> tuple[list[Record], dict[str, str]]:  # Those that decode; id of each other -> why it does not
-    """Decode every clip, and leave out those that are damaged or shorter than their line says."""
-    from tqdm.auto import tqdm
-
-    def look(path: str) -> Look:
-        return look_at(Path(path), partial(open_video, **options), True)
-
-    paths = list(dict.fromkeys(r.path for r in records))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        try:
-            told = tqdm(pool.map(look, paths), "decoding", len(paths), unit="clip", disable=not progress)
-            looks = dict(zip(paths, told, strict=True))
-        except BaseException:  # Ctrl-C: what has not begun is not begun
-            pool.shutdown(cancel_futures=True)
-            raise
-    left_out = {}
-    for r in records:
-        there, why, _ = looks[r.path]
-        last = r.offset + (r.num_frames or 1)
-        if why or last > there:
-            left_out[r.id] = why or f"{r.path} has {there} frames, the list announces {last}"
-    for name, why in left_out.items():
-        _log.warning("%s is left out: %s", name, why)
-    return [r for r in records if r.id not in left_out], left_out
 
 # %% ../../nbs/data/41_datasets.ipynb #75cb91fd
 AUTO_CACHE = 2_000_000_000  # bytes that all decoded frames of a split may take where nobody said yes or no

@@ -27,6 +27,8 @@ PLAIN = (
     "networks/sharing.py",
     "networks/export.py",
     "methods/ops.py",
+    "data/annotations/tables.py",
+    "data/annotations/textlists.py",
     "data/video/container.py",
     "data/video/mp4.py",
     "figures/style.py",

@@ -313,17 +313,16 @@ def one_damaged(tmp_path_factory):
 
 def test_a_damaged_clip_stops_a_training_by_name_or_is_left_out_and_listed(one_damaged, tmp_path):
     from sda.data.datasets import open_dataset
-    from sda.data.sampling import Sampling
     from sda.training.config import recipe
     from sda.training.trainer import train
 
-    few = Sampling(num_frames=8)
     config = recipe("moves", epochs=1, batch_size=4, size=32, resize=32, num_frames=8, device="cpu")
-    val = open_dataset(one_damaged, "val", few, progress=False)
-    data = open_dataset(one_damaged, "train", few, progress=False)
+    seen = dict(sampling=config.sampling(), transform=config.transform(), progress=False)
+    val = open_dataset(one_damaged, "val", **seen)
+    data = open_dataset(one_damaged, "train", **seen)
     with pytest.raises(VideoError, match=re.escape("3.mp4")):
         train(config, "sda_tsn_tiny", data, val, tmp_path / "stops", progress=False)
-    data = open_dataset(one_damaged, "train", few, progress=False, on_bad_clip="skip")
+    data = open_dataset(one_damaged, "train", **seen, on_bad_clip="skip")
     assert [r.id for r in data.records] == ["a/0.mp4", "b/1.mp4", "a/2.mp4", "a/4.mp4"]
     assert list(data.left_out) == ["b/3.mp4"] and "3.mp4" in data.left_out["b/3.mp4"]
     found = train(config, "sda_tsn_tiny", data, val, tmp_path / "skips", progress=False)

@@ -577,11 +577,11 @@ def test_pictures_lying_on_their_side_stand_upright(tmp_path, orientation):
             video = open_video(source)
             assert video.size == (120, 160)
             assert (
-                video.frames([0])[0].int() - torch.from_numpy(np.asarray(shown)).int()
+                video.frames([0])[0].int() - torch.from_numpy(np.array(shown)).int()
             ).abs().float().mean() < 4
             small = open_video(source, short_side=60).frames([0])[0]
             assert small.shape == (60, 80, 3)
-            wanted = torch.from_numpy(np.asarray(shown.resize((80, 60), Image.Resampling.BILINEAR)))
+            wanted = torch.from_numpy(np.array(shown.resize((80, 60), Image.Resampling.BILINEAR)))
             assert (small.int() - wanted.int()).abs().float().mean() < 4
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from .container import cut_short
+from .mp4 import check_index
 from ...foundation.errors import SettingError, VideoError, missing_package
 from ...foundation.files import cached_by_file
 
@@ -248,7 +249,7 @@ def check_complete(
     """A file cut short keeps its header: compare what it announces with what is there.
 
     Headers count wrongly, and what was trimmed away stays counted; so where the outermost parts of the file
-    tell where it ends (`cut` is not None), they decide.
+    tell whether it is whole (`cut` is not None), they decide.
     """
     if cut is False or (cut and announced and packets >= announced):
         return
@@ -475,8 +476,6 @@ def facts_of(box: Any, path: Path) -> Facts:
 @cached_by_file(4096)  # a file that had to be decoded is not decoded again in every epoch
 def _scan(path: Path) -> Facts:
     """Facts of a file as of its last change."""
-    from sda.data.video.mp4 import check_index  # that room needs this one
-
     av = import_av()
     check_index(path)
     try:

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-_TAIL = 512  # bytes of nothing but zeros at the end: a download had reserved the space and stopped
+_TAIL = 512  # bytes of nothing but zeros at the end: perhaps a download had reserved the space and stopped
 
 
 def cut_short(
     path: Path,  # video file
     container: str,  # FFmpeg's name of its kind
-) -> bool | None:  # None where this kind of file does not say how long it is
-    """Whether a file ends before its own outermost parts do, or in space that was never filled."""
+) -> bool | None:  # None where that cannot be told: the kind of file does not say, or it ends in zeros
+    """Whether a file ends before its own outermost parts do."""
     walk = _ENDS.get(container)
     if walk is None:
         return None
@@ -25,7 +25,7 @@ def cut_short(
             return True
         # the index of an mp4 names samples that are zeros; the others lose the parts themselves
         file.seek(max(size - _TAIL, 0))
-        return container != "mov" and size > _TAIL and not any(file.read())
+        return None if container != "mov" and size > _TAIL and not any(file.read()) else False
 
 
 def _boxes(file: BinaryIO, size: int) -> int | None:

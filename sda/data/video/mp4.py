@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .base import unusable
+from ...foundation.errors import VideoError
 
 __all__ = ["check_index"]
 
@@ -28,8 +28,11 @@ def check_index(path: str | Path) -> None:
         size = file.seek(0, 2)
         for kind, claimed in _claims(file, 0, size):
             if claimed > size:
-                what = f"claims {claimed} samples in {kind} and has {size} bytes"
-                raise unusable(path, what, "it is damaged, or made to do harm: take another copy")
+                raise VideoError(
+                    f"{path} claims {claimed} samples in {kind} and has {size} bytes",
+                    subject=str(path),
+                    remedy="it is damaged, or made to do harm: take another copy",
+                )
 
 
 def _claims(file: BinaryIO, start: int, end: int, depth: int = 8) -> Iterator[tuple[str, int]]:
