@@ -179,7 +179,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         if kind is int and float(value) != int(float(value)):
             raise ValueError("a whole number is needed")
         return kind(float(value)) if kind in (int, float) else kind(value)
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, OverflowError) as err:
         text = f"Setting {name!r} cannot be {value!r}: {err}"
         raise SettingError(text, subject=name, choices=map(str, args)) from err
 
