@@ -167,7 +167,7 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     net = load_model(done.out / "model.safetensors")
     found = evaluate(net, clips("test"), batch_size=50)
     results.mkdir(parents=True, exist_ok=True)
-    found.save(results / f"{run.name}.npz")
+    found.save(results / f"{run.name}.npz", replace=True)
     metrics = summary(found) | dict(by_class=rows(by_class(found)), by_pair=rows(pair_accuracy(found, PAIRS)))
     record = new_record(
         "test",

@@ -571,8 +571,15 @@ MOVING = (
 def record(stem, *more):
     with tempfile.TemporaryDirectory() as folder:
         found = tested(stem, Path(folder), *more)
-        tables = {f.name: digest(f.read_text(encoding="utf-8")) for f in sorted(Path(folder).glob("*.csv"))}
-        files = "\n".join(sorted(f.suffix if f.suffix == ".json" else f.name for f in Path(folder).iterdir()))
+        # scores were not named like their record, and no table had a line per clip, when this was recorded
+        name = found.pop("scores").removesuffix(".npz")
+        was = "-".join(filter(None, [found["model"], found["split"], found["views"].replace("centre", "")]))
+        found["logits"] = [file.replace(name, was) for file in found["logits"]]
+        paths = {
+            f.name.replace(name, was): f for f in Path(folder).iterdir() if f.name != f"{name}-clips.csv"
+        }
+        tables = {k: digest(f.read_text(encoding="utf-8")) for k, f in paths.items() if f.suffix == ".csv"}
+        files = "\n".join(sorted(".json" if f.suffix == ".json" else k for k, f in paths.items()))
     return flat({k: v for k, v in found.items() if k not in MOVING}, "record") | tables | {"files": files}
 
 

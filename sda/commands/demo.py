@@ -23,7 +23,7 @@ from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.devices import place_model
 from ..foundation.errors import RunError, lacks_memory
-from ..foundation.files import check_folder, disk_remedy, lock, system_error, write_atomic
+from ..foundation.files import check_folder, csv_text, disk_remedy, lock, system_error, write_atomic
 from ..foundation.runs import load_records, new_record, save_record
 from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
@@ -254,7 +254,7 @@ def test_model(
         train_seconds=trained["seconds"],
         epochs=config.training().epochs,
     )
-    found.save(config.out / model / "test.npz")
+    found.save(config.out / model / "test.npz", replace=True)
     save_record(record, config.out / "records" / f"test-{model}.json")
 
 
@@ -267,7 +267,7 @@ def trace_model(
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
     effects = ablation_table(net, data, GROUPS["need"], ordered_twins(), progress=progress)
-    effects.to_csv(config.out / "knock_outs.csv")
+    write_atomic(config.out / "knock_outs.csv", csv_text(effects, "selection"))
 
 
 def report(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __doc__ as _PURPOSE
 from .. import __version__
 from ..foundation.errors import lacks_memory, missing_package, nearest
+from .terminal import safe_streams
 
 if TYPE_CHECKING:
     from .options import Command
@@ -169,8 +170,13 @@ def _run(args: Sequence[str]) -> None:
 def main(
     args: Sequence[str] | None = None,  # words after `sda`; those of this process if left out
 ) -> int:  # exit status: 0 done, 1 failed, 2 not understood, 130 stopped
-    """Run one command."""
-    args = list(sys.argv[1:] if args is None else args)
+    """Run one command; no name or label in what it prints and logs can steer the terminal."""
+    with safe_streams():
+        return _answer(list(sys.argv[1:] if args is None else args))
+
+
+def _answer(args: list[str]) -> int:
+    """Run one command; its exit status."""
     name = args[0] if args else "--help"
     if name in ("--version", "-V"):
         print(f"sda {__version__}")

@@ -56,7 +56,14 @@ class ComputeCommand(Command):
         from ..foundation.devices import place_model
         from ..networks.checkpoints import load_model
 
-        return place_model(load_model(path), device or self.device, self.precision)
+        net = load_model(path)
+        if not net.card.transform or not net.card.sampling:
+            raise DataError(
+                f"{path} does not say how its clips were sampled and cropped",
+                subject=str(path),
+                remedy="use a file that sda train wrote",
+            )
+        return place_model(net, device or self.device, self.precision)
 
 
 _ELSEWHERE = {

@@ -17,15 +17,17 @@ from .options import Command, CommandLineError, ComputeCommand, read_options
 class Inspect(ComputeCommand):
     """Write a page about some clips: answer, selection, and what the network does without each dependency."""
 
-    clips: tuple[Path, ...]  # video files, or folders of frames
+    clips: tuple[Path, ...]  # video files, folders of frames, or folders with any of these below
     checkpoint: Path | None = None  # model file (default: the one that ships)
     out: Path = Path("report.html")  # the page; replaced if it exists
     draws: int = 10  # random controls of every intervention
+    label: str = ""  # true class of the clips, by name or number; effects and maps are of it
+    target: str = ""  # class to ask about, by name or number: why not that one?
 
     def run(self) -> None:
         """Write the page and say where it is."""
         if not self.clips:
-            raise CommandLineError("name at least one video file: sda inspect clip.mp4")
+            raise CommandLineError("name at least one video file, or a folder of them: sda inspect clip.mp4")
         if self.draws < 1:
             raise CommandLineError(f"--draws {self.draws} gives no control: ask for 1 or more")
         from ..inspector.page import inspect_clips
@@ -34,12 +36,14 @@ class Inspect(ComputeCommand):
             list(self.clips),
             self.checkpoint or DEFAULT_MODEL,
             self.out,
+            label=self.label,
+            target=self.target,
             draws=self.draws,
             progress=not self.quiet,
             device=self.device,
             precision=self.precision,
         )
-        print(f"Report: {self.out} ({len(self.clips) - len(done.failed)} of {len(self.clips)} clips)")
+        print(f"Report: {self.out} ({len(done.shown)} of {len(done.shown) + len(done.failed)} clips)")
 
 
 @dataclass

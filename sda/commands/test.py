@@ -1,22 +1,24 @@
 """`sda test`: scores of networks on a split, alone and as an ensemble, and what else is asked of them."""
 
+import contextlib
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from ..data.annotations import read_diving48_vocabulary
 from ..data.sampling import Sampling
 from ..foundation.devices import device_of, precision_of
-from ..foundation.errors import DataError
-from ..foundation.files import check_folder
-from ..foundation.runs import new_record, write_record
+from ..foundation.errors import SdaError
+from ..foundation.files import lock
+from ..foundation.runs import new_record, record_name, save_record
 from ..networks.backbones import VideoNet
-from ..testing.compare import actions, compare, ensemble
+from ..networks.checkpoints import read_card
+from ..testing.compare import actions, check_kinds, compare, ensemble
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, by_attribute, describe, save_tables, summary
 from ..training.config import TrainConfig
@@ -32,9 +34,26 @@ class Scored:
     found: Predictions  # logits per view
     sampling: Sampling  # frames
     protocol: str  # name of crops and clips
-    stem: str  # of its files
     source: str = ""  # dataset and release of the clips, e.g. "Diving48 V2 (by file name)"
     parts: Path | None = None  # folder of the clips tested so far, kept until everything is written
+    file: str = ""  # its scores, named like its record
+
+
+class Questions(NamedTuple):
+    """What is asked of the scores besides accuracy; read before anything is tested or written."""
+
+    compare: Predictions | None = None  # of another run on the same clips
+    name: str = ""  # of that run's file
+    nouns: Predictions | None = None  # of the noun run
+    attributes: dict[str, dict[str, str]] | None = None  # of Diving48's classes
+
+
+class Answers(NamedTuple):
+    """What was found, for people and for the record."""
+
+    lines: list[str]  # to print
+    metrics: dict[str, Any]  # further ones
+    compared: dict[str, Any]  # with the other run
 
 
 @dataclass
@@ -59,7 +78,8 @@ class Test(ComputeCommand):
     # Diving48: Diving48_vocab.json; also accuracy by take-off, somersault, twist, position
     attributes: Path | None = None
     other_classes: bool = False  # accept a network whose class names are not those of the dataset
-    out: Path | None = None  # folder for logits, tables and record; an interrupted test goes on from there
+    # folder for record, logits and tables (one line per clip too); an interrupted test goes on from there
+    out: Path | None = None
     batch_size: int = 32  # views at a time
     num_workers: int = 0  # processes that read clips (0: this process)
     # decode each clip once into DATA/cache; auto: when they are small
@@ -67,22 +87,25 @@ class Test(ComputeCommand):
 
     def run(self) -> None:
         """Load, test, tell, and write what was asked for."""
-        self.examine()
+        asked = self.examine()
         accelerator = make_accelerator(TrainConfig(device=self.device))
         several: list[Scored] = []
-        for path in self.models:
-            several.append(score_model(path, self, accelerator.device, [s.stem for s in several]))
-        if first_process():
-            self.tell(several)
-            for one in several:
-                if one.parts:
-                    shutil.rmtree(one.parts)
+        alone = lock(self.out, "testing") if self.out and first_process() else contextlib.nullcontext()
+        with alone:
+            for path in self.models:
+                several.append(score_model(path, self, accelerator.device, [s.parts for s in several]))
+            if first_process():
+                self.tell(several, asked)
+                for one in several:
+                    if one.parts:
+                        shutil.rmtree(one.parts)
         if accelerator.num_processes > 1:
             accelerator.end_training()
 
     def tell(
         self,
         several: list[Scored],  # the networks, in the order of the command
+        asked: Questions,  # of the last one, or of the ensemble
     ) -> None:
         """Print each network, the ensemble, and what else was asked for; write the records."""
         averages = ("logits", "probabilities") if self.average == "both" else (self.average,)
@@ -98,18 +121,25 @@ class Test(ComputeCommand):
                 if record["source"]:
                     clips += f", {record['source']}"
                 print(*describe(scores, f"{title} on {clips}"), sep="\n")
-            if not self.out:
-                continue
-            save_tables(
-                found[averages[0]],
-                self.out / (group[0].stem if len(group) == 1 else f"ensemble-{self.split}"),
-            )
-            print(f"record in {write_record(record, self.out)}")
-        for line in further_answers(found[averages[0]], self):
-            print(line)
+            refused = None
+            if group is groups[-1]:
+                try:
+                    answers = further_answers(found[averages[0]], asked)
+                except SdaError as err:  # what was tested is kept all the same
+                    refused = err
+                else:
+                    print(*answers.lines, sep="\n", end="\n" if answers.lines else "")
+                    record["metrics"] |= answers.metrics
+                    if answers.compared:
+                        record["compared"] = {"with": asked.name} | answers.compared
+                    record |= {"nouns": self.nouns.name} if self.nouns else {}
+            if self.out:
+                print(f"record in {keep(self.out, group, found[averages[0]], record)}")
+            if refused:
+                raise refused
 
-    def examine(self) -> None:
-        """What can be wrong is said before the first clip is read."""
+    def examine(self) -> Questions:
+        """Say what can be wrong before the first clip is read; read other scores before any are written."""
         if not self.models:
             raise CommandLineError("name at least one model file: sda test runs/mine/model.safetensors")
         if self.weights and len(self.weights) != len(self.models):
@@ -123,29 +153,22 @@ class Test(ComputeCommand):
         for file in (self.compare, self.nouns, self.attributes):
             if file and not file.is_file():
                 raise CommandLineError(f"there is no file {file}")
-        for file in filter(None, (self.compare, self.nouns)):
-            Predictions.load(file)  # a damaged one is told now
-        if self.attributes:
-            read_diving48_vocabulary(self.attributes)
-        if self.out:
-            check_folder(self.out)
+        before, nouns = (Predictions.load(f) if f else None for f in (self.compare, self.nouns))
+        if nouns:
+            check_kinds(read_card(self.models[-1]).class_names, nouns.class_names)
+        groups = read_diving48_vocabulary(self.attributes)[1] if self.attributes else None
+        return Questions(before, self.compare.name if self.compare else "", nouns, groups)
 
 
 def score_model(
     path: Path,  # model file; its card says how clips are sampled and cropped
     options: Test,  # clips, views and folder
     device: torch.device,  # where to compute
-    taken: Sequence[str] = (),  # stems of files that networks before this one have
+    taken: Sequence[Path | None] = (),  # folders of parts that networks before this one have
 ) -> Scored:
-    """Test one model file as the options say; its logits are kept if there is a folder for them."""
+    """Test one model file as the options say; with a folder it goes on where it was stopped."""
     net = options.load(path, device)
     first = first_process()
-    if not net.card.transform or not net.card.sampling:
-        raise DataError(
-            f"{path} does not say how its clips were sampled and cropped",
-            subject=str(path),
-            remedy="use a file that sda train wrote",
-        )
     sampling, crops, name = protocol(net.card, options.views, options.clips)
     data = open_clips(
         options.data, options.split, sampling, crops, options.cache, first and not options.quiet
@@ -154,15 +177,30 @@ def score_model(
     if options.clips > 1:
         words.append(f"{options.clips}clips")
     stem = "-".join(filter(None, words))
-    if stem in taken:
-        stem += f"-{len(taken) + 1}"
     parts = options.out / f".{stem}-parts" if options.out else None
+    if parts and parts in taken:
+        parts = parts.with_name(f".{stem}-{len(taken) + 1}-parts")
     found = evaluate(
         net, data, options.batch_size, not options.quiet, options.num_workers, options.other_classes, parts
     )
-    if options.out and first:
-        found.save(options.out / f"{stem}.npz")
-    return Scored(net, found, sampling, name, stem, data.source, parts)
+    return Scored(net, found, sampling, name, data.source, parts)
+
+
+def keep(
+    folder: Path,  # locked
+    group: Sequence[Scored],  # one network, or those of an ensemble
+    found: Predictions,  # their views averaged
+    record: dict[str, Any],  # of the test; it gets the names of the files of scores
+) -> Path:  # the record
+    """Write scores, tables and record under the one name of the record, which no other test has."""
+    name = record_name(record).removesuffix(".json")
+    alone = len(group) == 1
+    scores = (group[0].found if alone else found).save(folder / f"{name}.npz")
+    if alone:
+        group[0].file = scores.name
+    record |= {"scores": scores.name, "logits": [one.file for one in group]}
+    save_tables(found, folder / name)
+    return save_record(record, folder / f"{name}.json")
 
 
 def averaged(
@@ -212,25 +250,33 @@ def record_of(
         precision=common([precision_of(one.net) for one in several]),
         metrics=summary(found[average]) | {"averages": both},
         sampling=[asdict(one.sampling) for one in several],
-        logits=[f"{one.stem}.npz" for one in several],
         weights=list(options.weights),
     )
 
 
 def further_answers(
     found: Predictions,  # scores of the last network, or of the ensemble
-    options: Test,  # names the files to compare or join with
-) -> list[str]:  # none where nothing was asked
-    """What was asked of the scores besides accuracy, in lines."""
+    asked: Questions,  # and the scores to compare or join with
+) -> Answers:  # empty where nothing was asked
+    """What was asked of the scores besides accuracy."""
     lines = []
-    if options.compare:
-        c = compare(Predictions.load(options.compare), found)
+    metrics: dict[str, Any] = {}
+    compared: dict[str, Any] = {}
+    tables = []
+    if asked.compare:
+        c = compared = compare(asked.compare, found)
         lines += [
-            f"against {options.compare.name}: {c['first']:.3f} there, {c['second']:.3f} here, difference "
+            f"against {asked.name}: {c['first']:.3f} there, {c['second']:.3f} here, difference "
             f"{c['difference']:+.3f} (95 % interval {c['low']:+.3f} to {c['high']:+.3f})",
             f"  right only there {c['only_first']}, only here {c['only_second']}; McNemar p = {c['p']:.2g}",
         ]
-    tables = [actions(found, Predictions.load(options.nouns))] if options.nouns else []
-    if options.attributes:
-        tables.append(by_attribute(found, read_diving48_vocabulary(options.attributes)[1]))
-    return lines + [table.to_string(index=False, float_format="%.3f") for table in tables]
+    if asked.nouns:
+        table = actions(found, asked.nouns)
+        for row in table.to_dict("records"):
+            if row["what"] != "verb":  # the verb's are the record's own
+                metrics |= {f"{row['what']}_{k}": float(row[k]) for k in ("top1", "top5")}
+        tables.append(table)
+    if asked.attributes:
+        tables.append(by_attribute(found, asked.attributes))
+    lines += [table.to_string(index=False, float_format="%.3f") for table in tables]
+    return Answers(lines, metrics, compared)

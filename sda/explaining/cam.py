@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .interventions import blur
 from .trace import trace_clips
-from ..foundation.devices import evaluating, to_model, to_numpy, widened
+from ..foundation.devices import alone_with, bare, evaluating, to_model, to_numpy, widened
 from ..foundation.errors import SettingError, missing_package, unknown_name
 from ..networks.backbones import sda_blocks
 
@@ -42,13 +42,14 @@ _SCORES = ("odds", "logit")  # of a class: its logit against all others together
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode and frozen parameters inside; modes, gradients, `requires_grad` as before after."""
-    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    try:
-        with evaluating(model, gradients=True):
-            yield model.requires_grad_(False)
-    finally:
-        for p, requires_grad, grad in parameters:
-            p.requires_grad_(requires_grad).grad = grad
+    with alone_with(model):
+        parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+        try:
+            with evaluating(model, gradients=True):
+                yield model.requires_grad_(False)
+        finally:
+            for p, requires_grad, grad in parameters:
+                p.requires_grad_(requires_grad).grad = grad
 
 # %% ../../nbs/explaining/60_cam.ipynb #5b35e7fb
 def cam_layers(
@@ -58,6 +59,7 @@ def cam_layers(
     inner: bool = False,  # also layers inside the blocks
 ) -> pd.DataFrame:  # columns layer, channels, height, width; from input to output
     """The layers a class-activation map can be made at."""
+    model = bare(model)
     T = num_frames or int(getattr(model, "num_frames", 8))
     parameter = next(model.parameters())
     seen: dict[str, list[tuple[int, ...] | None]] = {}
@@ -335,6 +337,7 @@ def clip_cams(
     asked: list[Target] = list(target) if isinstance(target, list) else [target] * len(clips)
     if len(asked) != len(clips):
         raise SettingError(f"{len(asked)} targets for {len(clips)} clips")
+    model = bare(model)
     names = class_names
     if names is None:
         names = getattr(getattr(model, "card", None), "class_names", None)
@@ -386,6 +389,7 @@ def gate_maps(
     blocks: Sequence[str] | None = None,  # block names; all if left out
 ) -> dict[str, ClipCam]:  # block name -> gate [T,h,w] in 0..1, mean over channels
     """Where and when the gates of the SDA blocks are open."""
+    model = bare(model)
     known = list(sda_blocks(model))
     for name in blocks or ():
         if name not in known:

@@ -146,6 +146,8 @@ def only_frames(
     return torch.stack([clip[order] for clip, order in zip(clips, away.argmin(2).tolist(), strict=True)])
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #71949f7c
+# Metrics of our own: grad-cam's (ROAD among them) take pixels out of single pictures; a clip loses places
+# over time or whole frames, beside a random order and the middle, and is asked in batches.
 def _state(clips: Tensor, filled: Tensor | None, ranks: np.ndarray, share: float, curve: str) -> Tensor:
     """The clips after a share of places (or of frames, where nothing fills them) is gone, or is back."""
     chosen = ranks < round(share * ranks[0].size)

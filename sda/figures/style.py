@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import io
+import logging
 import textwrap
-from collections.abc import Sequence
+import unicodedata
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 from numpy.typing import ArrayLike
 from PIL import Image as Picture
 
@@ -46,6 +55,104 @@ COLOURS = {
 }  # Okabe-Ito, one per dependency
 FONT = 10  # points; at 80 dots per inch a letter is about 11 pixels high
 DPI = 80  # of every PNG unless the caller asks for more
+_NAMES = (FixedFormatter, FuncFormatter, StrCategoryFormatter)  # of ticks that carry words; others, numbers
+# tried first for letters that the usual font lacks: they hold most scripts, and many systems have one
+_WIDE = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "Arial Unicode MS",
+)
+_log = logging.getLogger(__name__)
+
+
+def user_text(figure: Figure) -> None:
+    """Let names be names: no text is read as mathematics, and letters that the font lacks are looked for.
+
+    Numbers that matplotlib writes at an axis keep their notation. A figure of `new_figure` does this itself
+    whenever it is drawn, by whichever program and into whichever kind of file.
+    """
+    numbers: set[Text] = set()
+    for axis in figure.findobj(Axis):
+        named = {True: axis.get_major_formatter(), False: axis.get_minor_formatter()}
+        for major, formatter in named.items():
+            ticks = axis.get_major_ticks() if major else axis.get_minor_ticks()
+            if not isinstance(formatter, _NAMES):
+                numbers |= {label for tick in ticks for label in (tick.label1, tick.label2)}
+        numbers.add(axis.get_offset_text())
+    for text in figure.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)
+            lacking = _lacking(text.get_text())
+            found = _font_with(lacking) if lacking else None
+            if found and found not in text.get_fontfamily():
+                text.set_fontfamily([*text.get_fontfamily(), found])
+
+
+@lru_cache(4096)
+def _lacking(text: str) -> str:
+    """The letters of a text that the usual font does not have."""
+    have = _letters(font_manager.findfont(font_manager.FontProperties()))
+    return "".join(sorted({c for c in text if ord(c) not in have and unicodedata.category(c)[0] != "C"}))
+
+
+@lru_cache(8)
+def _letters(file: str) -> frozenset[int]:
+    """The letters of a font file."""
+    return frozenset(font_manager.get_font(file).get_charmap())
+
+
+@lru_cache(256)
+def _font_with(letters: str) -> str | None:
+    """An installed font that has these letters, or most of them; None, said once, where there is none."""
+    known = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    best = ""
+    most = 0
+    for name in [*(n for n in _WIDE if n in known), *sorted(known.keys() - set(_WIDE))]:
+        try:
+            count = len({*map(ord, letters)} & _letters(known[name]))
+        except (OSError, RuntimeError):  # a font file that is gone or damaged
+            continue
+        if count > most:
+            best, most = name, count
+        if most == len(letters):
+            return best
+    _say_missing()
+    return best or None
+
+
+@lru_cache(1)
+def _say_missing() -> None:
+    """Say once what the boxes in a figure are."""
+    _log.warning(
+        "no installed font has all letters of the names in a figure: boxes stand for them; install one that "
+        "does, e.g. Noto Sans CJK (Debian: apt install fonts-noto-cjk), and delete matplotlib's font cache"
+    )
+
+
+@contextmanager
+def _quiet_boxes() -> Iterator[None]:
+    """Without matplotlib's word on every single letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+class NamedFigure(Figure):
+    """A figure whose texts are names, see `user_text`."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it."""
+        user_text(self)
+        with _quiet_boxes():
+            super().draw(renderer)
+
+    def get_tightbbox(self, renderer: Any = None, *more: Any, **options: Any) -> Any:
+        """The box around everything drawn, inches."""
+        user_text(self)
+        with _quiet_boxes():
+            return super().get_tightbbox(renderer, *more, **options)
 
 
 def wrapped(text: str, width: float) -> str:
@@ -59,7 +166,7 @@ def new_figure(
     title: str = "",  # the line above everything
 ) -> Figure:  # empty figure with a canvas of its own, laid out so that nothing overlaps
     """A figure that pyplot does not know about."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = NamedFigure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(wrapped(title, width), fontsize=FONT + 1)
@@ -72,12 +179,10 @@ def to_png(
     colours: int | None = None,  # at most so many, 2 to 256, for a smaller file; None keeps all
 ) -> bytes:  # PNG file content, equal for equal figures
     """The figure as the bytes of a PNG file."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # a class called $x$ keeps its name
+    user_text(figure)  # a class called $x$ keeps its name
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=dpi, metadata={"Software": None}
-    )  # no version stamp: same bytes again
+    with _quiet_boxes():  # and no version stamp: same bytes again
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     if colours is None:
         return buffer.getvalue()
     if not 2 <= colours <= 256:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
@@ -125,6 +127,42 @@ def to_numpy(
 ) -> np.ndarray:  # of the same shape; formats shorter than float32 become float32
     """What a network computed, as an array."""
     return widened(values.detach()).cpu().numpy()
+
+
+def bare(
+    model: nn.Module,  # perhaps inside torch.compile, DataParallel or DistributedDataParallel
+) -> nn.Module:  # the network itself, whose layers have their own names and whose hooks are called
+    """A network without what was wrapped around it."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = getattr(model, "_orig_mod", None)  # of torch.compile
+        if inner is None and isinstance(model, wrappers):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+_HELD: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_HOLDING = threading.Lock()  # of the dictionary
+
+
+@contextmanager
+def alone_with(
+    model: _M,  # from `bare`
+) -> Iterator[_M]:  # the same network; calls go through its Python code, past a compiled one
+    """A network for work that hooks into it: one thread at a time, the others wait for their turn."""
+    with _HOLDING:
+        held = _HELD.setdefault(model, threading.RLock())
+    with held:
+        compiled = [(part, part._compiled_call_impl) for part in model.modules()]  # by `model.compile()`
+        try:
+            for part, _ in compiled:
+                part._compiled_call_impl = None
+            yield model
+        finally:
+            for part, call in compiled:
+                part._compiled_call_impl = call
 
 
 def set_layout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import errno
 import hashlib
@@ -10,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shlex
 import shutil
 import stat
@@ -25,6 +27,7 @@ from .errors import DataError, FolderError, SettingError, lacks_memory
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from torch import Tensor, nn
 
 __all__ = [
@@ -52,6 +55,43 @@ VIDEO_SUFFIXES = (
     ".mts", ".m2ts", ".m2t", ".ts", ".mod", ".tod", ".vob", ".asf", ".ogv", ".divx", ".qt", ".dv", ".mxf",
     ".m2v", ".mpv", ".f4v", ".gif", ".h264", ".264", ".hevc", ".265", ".mjpeg", ".mjpg", ".ivf", ".nut",
 )  # fmt: skip
+
+
+def find_clips(
+    path: str | Path,  # a file, a folder of frames, or a folder with any of these below it
+) -> list[Path]:  # one or more, in the order of their names
+    """The clips that a path stands for: itself, or all videos and folders of frames below a folder.
+
+    A folder is one of frames when it holds numbered pictures and no video. Links are followed, hidden files
+    are not taken. DataError for a folder without any clip.
+    """
+    top = Path(path)
+    if not top.is_dir():
+        return [top]
+    found: list[Path] = []
+    seen = set()
+    for folder, below, files in os.walk(top, followlinks=True):
+        real = os.path.realpath(folder)
+        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
+        if real in seen:
+            continue
+        seen.add(real)
+        names = [name for name in files if not name.startswith(".")]
+        videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+        frames = any(
+            re.search(r"\d[^/]*$", Path(n).stem) and n.lower().endswith(IMAGE_SUFFIXES) for n in names
+        )
+        if videos:
+            found += [Path(folder, name) for name in videos]
+        elif frames:
+            found.append(Path(folder))
+            below[:] = []
+    if not found:
+        kinds = f"no videos ({', '.join(VIDEO_SUFFIXES)}) and no numbered pictures"
+        remedy = "name a folder that holds clips"
+        raise DataError(f"{top} holds {kinds}", subject=str(top), remedy=remedy)
+    return sorted(found)
+
 
 _drafts = itertools.count()  # threads of one process write under different names
 
@@ -186,6 +226,41 @@ def load_arrays(
         return names, arrays
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise DataError(f"{path} is not a whole file of the format {form!r}", subject=str(path)) from err
+
+
+_FORMULA = tuple("=+-@＝＋－＠|%")  # how a spreadsheet recognises what it should compute or run
+
+
+def csv_cell(
+    value: Any,  # of a table
+) -> Any:  # the same; texts that a spreadsheet would compute get an apostrophe in front
+    """A cell that stays what it is, whichever program opens the file (CWE-1236)."""
+    if not isinstance(value, str):
+        return value
+    begin = value.lstrip("\0\t\r\n\v\f \"'")
+    if not begin.startswith(_FORMULA) and value[:1] not in ("\t", "\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def csv_text(
+    frame: pd.DataFrame,  # numbers and texts
+    index_label: str = "",  # the rows' names are a column of this name; left out without one
+) -> str:  # for `write_atomic`
+    """A table as CSV: every one that the library writes comes from here. No cell of it starts a formula."""
+    shown = frame.map(csv_cell).rename(columns=csv_cell)
+    if index_label:
+        shown = shown.rename(index=csv_cell)
+    texts = [*shown.columns, *shown.index, *shown.select_dtypes(exclude="number").to_numpy().ravel()]
+    # where ; or tab part the cells of a spreadsheet, as in many languages, only quotes keep them together
+    apart = any(isinstance(text, str) and not {";", "\t", "\r"}.isdisjoint(text) for text in texts)
+    quoting = csv.QUOTE_NONNUMERIC if apart else csv.QUOTE_MINIMAL
+    named = {"index_label": csv_cell(index_label)} if index_label else {"index": False}
+    return shown.to_csv(quoting=quoting, lineterminator="\n", **named)
 
 
 def check_folder(

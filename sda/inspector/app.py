@@ -1,6 +1,8 @@
 """The inspector as people open it: a session that a notebook shows as a panel."""
 
 import base64
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ class Inspector(Session):
 
 
 def inspect_folder(
-    root: str | Path,  # dataset folder: category.txt, img/, trainValTest/
+    root: str | Path,  # dataset folder (category.txt, img/, trainValTest/), or a folder of videos
     checkpoint: str | Path | VideoNet,  # model file, or a network in memory
     split: str = "test",  # list in trainValTest/
     other: str | Path | VideoNet | None = None,  # checkpoint B
@@ -50,8 +52,16 @@ def inspect_folder(
     strict: bool = False,  # raise errors as well as showing them
     device: str = "auto",  # where model files compute; a network in memory stays where it is
     precision: str = "auto",  # in which number format, likewise: auto, fp32, bf16 or fp16
+    # what visitors may open: name -> root, checkpoint, split, other (None: only what is opened here)
+    offers: Mapping[str, Mapping[str, str]] | None = None,
+    visited: bool | None = None,  # strangers look at it: no path is shown or taken (None: under Voila)
     **state: object,  # fields of InspectorState to start with
 ) -> Inspector:  # show() makes the panel
     """Open the inspector on a dataset."""
     provider, source = open_provider(root, checkpoint, split, other, trace, device, precision)
-    return Inspector(provider, InspectorState(**state), strict, source)
+    if visited is None:
+        visited = any(name.startswith("VOILA_") for name in os.environ)  # Voila sets some for its kernels
+    if offers is None and source:
+        opened = {name: value for name, value in provider.where.items() if value}
+        offers = {f"{Path(root).resolve().name} · {provider.name}": opened}
+    return Inspector(provider, InspectorState(**state), strict, source, offers=offers, visited=visited)

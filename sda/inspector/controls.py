@@ -33,7 +33,7 @@ def make_controls(
         **_choosing(w, session, click),
         **_looking(w, session),
         **_changing(w, session, click),
-        **_keeping(w, click),
+        **_keeping(w, session, click),
     }
 
 
@@ -79,7 +79,10 @@ def _choosing(w: Any, ins: Session, click: Click) -> dict:
 
 
 def _data(w: Any, ins: Session, click: Click) -> dict:
-    """What is looked into."""
+    """What is looked into; visitors choose among what the author of the page offers."""
+    if ins.visited:
+        offer = w.Dropdown(options=list(ins.offers), value=ins.offer or None, description="data")
+        return {"offer": offer} | (_buttons(w, {"open data": "Open"}, click) if ins.offers else {})
     where = ins.provider.where
     wide = w.Layout(width="480px")
     names = {"root": "dataset", "split": "split", "checkpoint": "checkpoint A", "other": "checkpoint B"}
@@ -171,13 +174,11 @@ def _changing(w: Any, ins: Session, click: Click) -> dict:
     return made | _buttons(w, words, click)
 
 
-def _keeping(w: Any, click: Click) -> dict:
-    """Files, code and clips of one's own."""
+def _keeping(w: Any, ins: Session, click: Click) -> dict:
+    """Files, code and clips of one's own; visitors get downloads, and reach no file of the server."""
     made = {
         "panel": w.Dropdown(options=[*PANELS, *MEASURED], description="panel"),
-        "folder": w.Text(value="inspector", description="folder"),
         "text": w.Textarea(description="text", layout=w.Layout(width="95%", height="150px")),
-        "path": w.Text(description="path", placeholder="of a video or a folder of frames"),
         "upload": w.FileUpload(
             accept="video/*",
             multiple=False,
@@ -185,14 +186,19 @@ def _keeping(w: Any, click: Click) -> dict:
             layout=w.Layout(width="auto"),
         ),
     }
+    verb = "Download" if ins.visited else "Save"
     words = {
-        "png": "Save PNG",
-        "svg": "Save SVG",
+        "png": f"{verb} PNG",
+        "svg": f"{verb} SVG",
         "pin": "Pin",
-        "sheet": "Save sheet",
-        "code": "Copy as code",
+        "sheet": f"{verb} sheet",
         "state": "Show state",
         "load": "Load state",
-        "open": "Open path",
     }
+    if not ins.visited:
+        made["folder"] = w.Text(value="inspector", description="folder")
+        made["path"] = w.Text(
+            description="path", placeholder="of a video, or of a folder of videos or frames"
+        )
+        words |= {"code": "Copy as code", "open": "Open path"}
     return made | _buttons(w, words, click)

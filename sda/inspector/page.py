@@ -38,6 +38,7 @@ from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
+from ..testing.evaluate import find_videos, who_answers
 from .html import render
 
 __all__ = ["study_clip", "verdict", "Inspection", "inspect_clips"]
@@ -57,6 +58,7 @@ class ClipStudy:
     seen: LoadedClip  # the clip
     probabilities: np.ndarray  # [K], views averaged before the softmax
     read: str  # class whose probability is read
+    asked: bool  # whether that class was asked for: why not this one?
     blocks: list[str]  # R SDA blocks, none for another network
     weights: np.ndarray  # [R,4], mean over the views
     contributions: np.ndarray  # [R,4]
@@ -137,15 +139,18 @@ def study_clip(
     draws: int = 10,  # random controls of every intervention
     name: str = "",  # of the clip, as shown; the file's name if left out
     true: str | None = None,  # its class, where known; else the answer is read
+    target: str | None = None,  # class to ask about: its probability is read instead
 ) -> ClipStudy:
-    """Answer, selection, knock-outs and interventions of one clip."""
+    """Answer, selection, ablation and interventions of one clip."""
     names: list[str] = model.card.class_names
     clip = seen.clip[None]
     name = name or Path(seen.path).name
-    if true is not None and true not in names:
-        raise unknown_name("class", true, names)
+    for one in (true, target):
+        if one is not None and one not in names:
+            raise unknown_name("class", one, names)
     before = logits_of(model, clip)
-    read = names.index(true) if true else int(before.argmax())
+    wanted = target or true
+    read = names.index(wanted) if wanted else int(before.argmax())
     tried = clip_interventions(model, clip.shape[2])
     blocks = sda_blocks(model)
     single = {
@@ -181,8 +186,44 @@ def study_clip(
             for values in (trace.weights, trace.contribution())
         )
     return ClipStudy(
-        name, true, seen, softmax(before)[0], names[read], list(blocks), weights, contributions, effect, done
+        name,
+        true,
+        seen,
+        softmax(before)[0],
+        names[read],
+        target is not None,
+        list(blocks),
+        weights,
+        contributions,
+        effect,
+        done,
     )
+
+
+def why_not(
+    study: ClipStudy,  # of a class that was asked for
+    class_names: Sequence[str],  # K names
+) -> str:  # plain text, empty where no class was asked for
+    """Where the class that was asked for stands, and which change brings it up most."""
+    if not study.asked:
+        return ""
+    k = list(class_names).index(study.read)
+    p = study.probabilities
+    best = int(p.argmax())
+    if best == k:
+        return f"'{study.read}' is the answer ({p[k]:.2f})."
+    place = int((p >= p[k]).sum())
+    said = (
+        f"Why not '{study.read}'? It has {p[k]:.2f} and place {place} of {len(p)}; the answer is "
+        f"'{class_names[best]}' with {p[best]:.2f}. "
+    )
+    effect = max(study.done, key=lambda one: study.change(one)[0])
+    gain = study.change(effect)[0]
+    if gain < 0.01:
+        return said + "Nothing that was tried brings it up."
+    now = class_names[int(effect.after[0].argmax())]
+    said += f"What brings it up most is '{effect.name}': {p[k]:.2f} becomes {p[k] + gain:.2f}"
+    return said + (", and it becomes the answer." if now == study.read else f"; the answer is then '{now}'.")
 
 
 def verdict(
@@ -196,14 +237,16 @@ def verdict(
         return ""
     weight, share = (DEPENDENCIES[np.nanargmax(v.mean(0))] for v in (study.weights, study.contributions))
     worst = min(change for change, _ in removed.values())
+    what = f"'{study.read}'" if study.asked else "The answer"
     needed = [name for name, (change, _) in removed.items() if change < worst + 0.05]
     said = (
         f"Averaged over the blocks, the largest weight is on {weight} "
         f"({np.nanmax(study.weights.mean(0)):.2f}) and the largest contribution is that of {share}. "
     )
     if worst > -0.05:
-        return said + "No single dependency matters for this answer: without any one of them it stays."
-    said += f"The answer loses most without {' or '.join(needed)}: its probability falls by {-worst:.2f}. "
+        told = f"the probability of {what}" if study.asked else "this answer"
+        return said + f"No single dependency matters for {told}: without any one of them it stays."
+    said += f"{what} loses most without {' or '.join(needed)}: its probability falls by {-worst:.2f}. "
     if weight in needed:
         said += "Here weight and effect point the same way; on other clips they need not."
     else:
@@ -262,6 +305,7 @@ def clip_part(
         "views": len(seen.clip),
         "strip": fig_clip(seen.frames, seen.indices[0], seen.times),
         "best": best_classes(study, model.card.class_names),
+        "why_not": why_not(study, model.card.class_names),
         "verdict": verdict(study),
         "triptych": None,
         "interventions": draw_interventions(study),
@@ -271,8 +315,11 @@ def clip_part(
         part["triptych"] = fig_triptych(
             study.weights, study.contributions, study.effects, study.blocks, reading="probability"
         )
+    names = model.card.class_names
+    answer = names[int(study.probabilities.argmax())]
+    against = study.asked and study.read != answer
     try:
-        cam = clip_cam(model, seen.clip[0])
+        cam = clip_cam(model, seen.clip[0], (study.read, answer) if against else answer)
     except ImportError as err:
         return part | {"no_cam": str(err)}
     strip = fig_cam_strip(
@@ -320,6 +367,18 @@ def _shown_names(paths: Iterable[str | Path]) -> dict[str, str]:
     return {path: name if named.count(name) == 1 else path for path, name in zip(once, named, strict=True)}
 
 
+def class_called(
+    text: str,  # a name, or a number from 0
+    class_names: Sequence[str],  # K names
+) -> str:  # its name
+    """The class that somebody means; an unknown one is answered with the nearest."""
+    if text in class_names:
+        return text
+    if text.isascii() and text.isdecimal() and int(text) < len(class_names):
+        return class_names[int(text)]
+    raise unknown_name("class", text, class_names)
+
+
 def _target(out: str | Path) -> Path:
     """The file to write, tried before the work."""
     out = Path(out)
@@ -331,10 +390,12 @@ def _target(out: str | Path) -> Path:
 
 
 def inspect_clips(
-    paths: Sequence[str | Path],  # video files, or folders of frames
+    paths: Sequence[str | Path],  # video files, folders of frames, or folders with any of these below
     checkpoint: str | Path | VideoNet,  # model file, or a network that `load_model` has loaded
     out: str | Path = "report.html",  # the page; replaced if it exists
     true: Mapping[str, str] | None = None,  # true class by file name, where known
+    label: str = "",  # true class of all others, by name or number
+    target: str = "",  # class to ask about, by name or number: why not that one?
     draws: int = 10,  # random controls of every intervention
     title: str = "",  # plain text
     progress: bool = True,  # show a bar over the clips
@@ -345,19 +406,25 @@ def inspect_clips(
     if isinstance(paths, str | Path):
         paths = [paths]
     if not paths:
-        raise SettingError("There is nothing to inspect: name at least one clip.")
+        raise SettingError("There is nothing to inspect: name at least one clip, or a folder of clips.")
     out = _target(out)
-    source = "" if isinstance(checkpoint, VideoNet) else f" from {Path(checkpoint).name}"
     if isinstance(checkpoint, VideoNet):
         model = checkpoint
     else:
         model = place_model(load_model(checkpoint), device, precision)
     reader = ClipReader.from_card(model.card)
-    known = dict(true or {})
-    for name in known.values():
-        if name not in model.card.class_names:
-            raise unknown_name("class", name, model.card.class_names)
-    studies, failed = _studies(model, reader, paths, known, draws, progress)
+    names = model.card.class_names
+    known = {file: class_called(name, names) for file, name in (true or {}).items()}
+    rest = class_called(label, names) if label else None
+    wanted = class_called(target, names) if target else None
+    failed: dict[str, str] = {}
+    clips = [
+        (path, name, known.get(Path(path).name, rest), wanted)
+        for path, name in _shown_names(find_videos(paths, failed)).items()
+    ]
+    for why in failed.values():
+        log.warning("%s", why)
+    studies = _studies(model, reader, clips, failed, draws, progress)
     if not studies:
         raise RunError("None of the clips can be shown. " + " ".join(failed.values()))
     first = studies[0].name if len(studies) == 1 else f"{len(studies)} clips"
@@ -366,8 +433,7 @@ def inspect_clips(
         title=title or f"{first}: selected, and needed",
         headings=["Overview", *(study.name for study in studies)],
         model=model.name,
-        source=source,
-        class_names=model.card.class_names,
+        who=who_answers(model, "" if isinstance(checkpoint, VideoNet) else Path(checkpoint).name),
         fingerprint=fingerprint(model),
         overview=overview(studies, model.card.class_names),
         failed=failed,
@@ -383,18 +449,17 @@ def inspect_clips(
 def _studies(
     model: VideoNet,
     reader: ClipReader,
-    paths: Sequence[str | Path],
-    true: Mapping[str, str],
+    clips: Sequence[tuple[str, str, str | None, str | None]],
+    failed: dict[str, str],
     draws: int,
     progress: bool,
-) -> tuple[list[ClipStudy], dict[str, str]]:
-    """Every clip that can be read, studied; and why the others cannot, by name."""
+) -> list[ClipStudy]:
+    """Every clip (path, name, true class, class asked about) that can be read; the others by name."""
     studies = []
-    failed = {}
-    for path, name in tqdm(_shown_names(paths).items(), desc="inspect", unit="clip", disable=not progress):
+    for path, name, true, target in tqdm(clips, desc="inspect", unit="clip", disable=not progress):
         try:
-            studies.append(study_clip(model, reader(path), draws, name, true.get(Path(path).name)))
+            studies.append(study_clip(model, reader(path), draws, name, true, target))
         except (VideoError, OSError, ValueError) as err:
             failed[name] = str(err)
             log.warning("%s is not on the page: %s", name, err)
-    return studies, failed
+    return studies

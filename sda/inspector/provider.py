@@ -25,8 +25,8 @@ from ..explaining.effects import Effect, ablation_map, measure
 from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
 from ..foundation.devices import place_model
-from ..foundation.errors import SettingError, UnknownNameError
-from ..foundation.files import fingerprint
+from ..foundation.errors import DataError, SettingError, UnknownNameError, VideoError
+from ..foundation.files import find_clips, fingerprint
 from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.checkpoints import ModelCard, load_model
@@ -107,6 +107,7 @@ def unknown_clip(clip_id: str, ids: Sequence[str]) -> UnknownNameError:
 
 
 MAX_UPLOAD = 8_000_000  # bytes; notebook servers cut a connection that sends 10 MB at once
+MAX_UPLOADS = 100_000_000  # bytes of all uploads of one panel together
 
 
 _STARTS = (
@@ -114,6 +115,9 @@ _STARTS = (
     (0, b"\0\0\1\xba", ".mpg"),
     (0, b"\0\0\1\xb3", ".mpg"),
     (8, b"AVI ", ".avi"),
+    (0, b"FLV\x01", ".flv"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", ".wmv"),
+    (0, b"OggS", ".ogv"),
     *((4, word, ".mp4") for word in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")),
 )
 
@@ -121,7 +125,7 @@ _STARTS = (
 def video_suffix(
     name: str,  # as the person calls the file; for messages only
     content: bytes,  # the file
-) -> str:  # ".mp4", ".mkv", ".avi" or ".mpg"; ValueError for anything else
+) -> str:  # e.g. ".mp4", ".mkv" or ".ts"; SettingError for anything else
     """What kind of video these bytes are."""
     if len(content) > MAX_UPLOAD:
         raise SettingError(
@@ -131,7 +135,15 @@ def video_suffix(
     for offset, start, suffix in _STARTS:
         if content[offset : offset + len(start)] == start:
             return suffix
-    raise SettingError(f"{name} is not a video (mp4, mov, mkv, webm, avi or mpg), whatever its name says")
+    for before, suffix in (
+        (0, ".ts"),
+        (4, ".m2ts"),
+    ):  # packets of 188 bytes; camcorders put a clock before each
+        if content[before : before + 1] == content[188 + 2 * before :][:1] == b"\x47":
+            return suffix
+    raise SettingError(
+        f"{name} is not a video (mp4, mov, mkv, webm, avi, mpg, mts ...), whatever its name says"
+    )
 
 
 class Remembered:
@@ -158,8 +170,10 @@ class Remembered:
 class Clips:
     """The clips of a dataset, and those that people add."""
 
-    def __init__(self, data: ClipDataset):
+    def __init__(self, data: ClipDataset, labelled: bool = True):
         self.data = data
+        self.labelled = labelled  # whether anybody knows the classes of its clips
+        self.uploaded = 0  # bytes so far
         self.known = {record.id: i for i, record in enumerate(data.records)}
         self.added: dict[str, ClipDataset] = {}
         self.folder: tempfile.TemporaryDirectory[str] | None = None
@@ -177,8 +191,20 @@ class Clips:
         return self.data, self.known[clip_id]
 
     def add_path(self, path: str | Path) -> str:
-        """A file or a folder of frames as a clip without a true class."""
-        path = Path(path).expanduser()
+        """A file, a folder of frames, or all clips below a folder, no true class known; id of the first."""
+        found = find_clips(Path(path).expanduser())
+        ids = []
+        for one in found:
+            try:
+                ids.append(self._add(one))
+            except (VideoError, OSError, ValueError) as err:
+                if one == found[-1] and not ids:
+                    raise
+                log.warning("%s is left out: %s", one, err)
+        return ids[0]
+
+    def _add(self, path: Path) -> str:
+        """One clip; its id."""
         clip_id = path.name
         while clip_id in self.known or clip_id in self.added:
             clip_id = f"my {clip_id}"
@@ -192,6 +218,13 @@ class Clips:
     def add(self, name: str, content: bytes) -> str:
         """Bytes as a file in a folder of ours."""
         suffix = video_suffix(name, content)
+        if self.uploaded + len(content) > MAX_UPLOADS:
+            raise SettingError(
+                f"with {name} the uploads have more than {MAX_UPLOADS / 1e6:.0f} MB together",
+                subject=name,
+                remedy="open the page again to start anew",
+            )
+        self.uploaded += len(content)
         self.folder = self.folder or tempfile.TemporaryDirectory(prefix="sda-inspector-")
         stem = "".join(c if c.isalnum() else "_" for c in Path(name).stem)[:60] or "clip"
         file = Path(self.folder.name) / f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}"
@@ -202,7 +235,7 @@ class Clips:
         """Decode a clip; of one that was added nobody knows the class."""
         data, i = self.place(clip_id)
         loaded = data.load(i)
-        return replace(loaded, label=None) if clip_id in self.added else loaded
+        return loaded if self.labelled and clip_id not in self.added else replace(loaded, label=None)
 
     def close(self) -> None:
         """Remove the files that people uploaded."""
@@ -210,6 +243,7 @@ class Clips:
             self.folder.cleanup()
         self.added = {}
         self.folder = None
+        self.uploaded = 0
 
 
 class ModelProvider:
@@ -224,12 +258,13 @@ class ModelProvider:
         name: str = "",
         pairs: Sequence[tuple[str, str]] = (),
         truth: str | Path | None = None,
+        labelled: bool = True,
     ):
         if data.train:
             raise SettingError("training clips are random; open the dataset with train=False")
         self.model = model
         self.other_model = other
-        self.clips = Clips(data)
+        self.clips = Clips(data, labelled)
         self.name = name or model.name
         self.class_names = list(data.class_names)
         self.cache = Remembered()
@@ -239,6 +274,7 @@ class ModelProvider:
         self.truth = truth  # folder that holds truth/, see `clip_masks`
         self.where: dict[str, str] = {}  # what was opened, for the panel to show
         self.trial: dict[str, Any] = {}  # further options of `CheckInput`
+        self.left_out: dict[str, str] = {}  # clips that cannot be read, and why
         self.trace = trace_any(model, data) if trace is None else trace
         self.trace.check_model(model)
         if missing := [v for v in self.clips.known if v not in set(self.trace.videos)]:
@@ -247,6 +283,9 @@ class ModelProvider:
                 f"{missing[0]}; trace this dataset again"
             )
         self.other = None if other is None else trace_any(other, data)
+        if not labelled:  # the numbers in the records stand for nothing
+            self.trace = replace(self.trace, labels=None)
+            self.other = None if self.other is None else replace(self.other, labels=None)
 
     def ids(self) -> list[str]:
         """All clips, one's own last."""
@@ -278,7 +317,7 @@ class ModelProvider:
         if not other:
             return self.model
         if self.other_model is None:
-            raise SettingError("there is no checkpoint B; open the inspector with other=")
+            raise SettingError("there is no checkpoint B: open one in the first line of the panel")
         return self.other_model
 
     def chosen(self, clip_id: str, other: bool = False) -> Chosen:
@@ -437,6 +476,44 @@ def _reader(model: VideoNet) -> ClipReader:
     return ClipReader(TransformConfig(size=64, resize=None), Sampling(num_frames=model.num_frames))
 
 
+def _is_plain(root: Path) -> bool:
+    """Whether a folder holds videos and is no dataset; a dataset's clips are opened with its lists."""
+    if not root.is_dir() or (root / "category.txt").exists() or (root / "trainValTest").exists():
+        return False
+    if (root.parent / "category.txt").is_file():
+        remedy = f"open {root.parent}, which holds category.txt"
+        raise SettingError(f"{root} holds the clips of a dataset", subject=str(root), remedy=remedy)
+    try:
+        find_clips(root)
+    except DataError:
+        return False
+    return True
+
+
+def _unlabelled(root: Path, model: VideoNet, reader: ClipReader, left_out: dict[str, str]) -> ClipDataset:
+    """The videos and folders of frames below a folder; those that cannot be read are left out, and named."""
+    names = (
+        model.card.class_names
+        if getattr(model, "card", None)
+        else [f"class {k}" for k in range(model.num_classes)]
+    )
+    records = []
+    for path in find_clips(root):
+        name = path.relative_to(root).as_posix() if path != root else root.name
+        try:
+            reader(path)
+        except (VideoError, OSError, ValueError) as err:
+            left_out[name] = str(err)
+            log.warning("%s is left out: %s", name, err)
+        else:
+            records.append(Record(name, str(path), 0))
+    if not records:
+        raise SettingError(
+            f"no clip of {root} can be read: {next(iter(left_out.values()))}", subject=str(root)
+        )
+    return ClipDataset(records, names, reader.sampling, reader.config or reader.transform)
+
+
 def open_provider(
     root: str | Path,
     checkpoint: str | Path | VideoNet,
@@ -446,8 +523,9 @@ def open_provider(
     device: str = "auto",
     precision: str = "auto",
 ) -> tuple[ModelProvider, str]:
-    """A provider for a dataset folder, and the call of `inspect_folder` that opens it again."""
-    names = read_classes(Path(root) / "category.txt")
+    """A provider for a dataset or a folder of videos, and the call of `inspect_folder` that opens it."""
+    plain = _is_plain(Path(root))
+    names = None if plain else read_classes(Path(root) / "category.txt")
 
     def loaded(file: str | Path | VideoNet) -> VideoNet:
         if isinstance(file, VideoNet):
@@ -457,11 +535,18 @@ def open_provider(
     model = loaded(checkpoint)
     twin = None if other is None else loaded(other)
     reader = _reader(model)
-    data = open_dataset(root, split, reader.sampling, reader.config, train=False)
+    left_out: dict[str, str] = {}
+    if plain:
+        data = _unlabelled(Path(root), model, reader, left_out)
+        split = ""
+    else:
+        data = open_dataset(root, split, reader.sampling, reader.config, train=False)
     kept = Trace.load(trace) if trace and Path(trace).is_file() else None
     name = model.name if isinstance(checkpoint, VideoNet) else Path(checkpoint).stem
     truth = root if (Path(root) / "truth").is_dir() else None
-    provider = ModelProvider(model, data, kept, twin, name, read_pairs(root), truth)
+    pairs = [] if plain else read_pairs(root)
+    provider = ModelProvider(model, data, kept, twin, name, pairs, truth, labelled=not plain)
+    provider.left_out = left_out
     files = {"checkpoint": checkpoint, "other": other or ""}
     shown = {key: "" if isinstance(file, VideoNet) else str(file) for key, file in files.items()}
     provider.where = {"root": str(root), "split": split, **shown}

@@ -1,8 +1,9 @@
 """A session of looking: choose a clip, see what the network selected, change that, keep what you found."""
 
+import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from traitlets import HasTraits, Instance
 
@@ -20,7 +22,7 @@ from ..explaining.trace import Trace
 from ..figures.effects import fig_checks, fig_curves
 from ..figures.style import to_png
 from ..foundation.errors import SettingError
-from ..foundation.files import check_folder
+from ..foundation.files import check_folder, write_atomic
 from .figures import PANELS, draw, fig_log, stacked
 from .provider import ModelProvider, Remembered, open_provider, unknown_clip
 from .state import MAP_OPTIONS, InspectorState, clip_table, find_clips, known_name, one_line
@@ -137,6 +139,11 @@ def sidecar(
     }
 
 
+def _says(path: Path, text: str) -> bool:
+    """Whether a file is not there, or holds this text."""
+    return not path.exists() or path.read_text(encoding="utf-8") == text
+
+
 class Session(HasTraits):
     """State and provider together, and everything that can be done; `sda.inspector.app` shows it as a panel.
 
@@ -152,16 +159,21 @@ class Session(HasTraits):
         strict: bool = False,  # errors are raised as well as shown
         source: str = "",  # the call that opens it, for `code`
         seed: int = 0,  # of Random
+        offers: Mapping[str, Mapping[str, str]] | None = None,  # what may be opened: name -> words of `open`
+        visited: bool = False,  # by strangers: they choose among the offers, and no path is shown or taken
     ):
         super().__init__()
         self.state = state or InspectorState()
         self.strict = strict
+        self.offers = {name: dict(words) for name, words in (offers or {}).items()}
+        self.offer = next(iter(self.offers), "")
+        self.visited = visited
         self.rng = np.random.default_rng(seed)
-        self._look_into(provider, source)
+        self.look_into(provider, source)
         if not self.state.clip_id:
             self.state.clip_id = self.found.video.iloc[0]
 
-    def _look_into(self, provider: ModelProvider, source: str) -> None:
+    def look_into(self, provider: ModelProvider, source: str) -> None:
         """Start anew with a provider."""
         self.source = source
         self.table = clip_table(provider.trace)
@@ -174,6 +186,17 @@ class Session(HasTraits):
         self.drawn = Remembered(128)
         self.provider = provider
 
+    def open_offer(self, name: str) -> None:
+        """Look into one of the offers."""
+        known_name("dataset", name, list(self.offers))
+        before = self.offer
+        self.offer = name
+        try:
+            self.open(**self.offers[name])
+        except Exception:
+            self.offer = before
+            raise
+
     def open(self, root: str, checkpoint: str, split: str = "test", other: str = "") -> None:
         """Look into another folder, split or checkpoint; on an error everything stays as it was."""
         provider, source = open_provider(root, checkpoint, split, other or None)
@@ -181,7 +204,7 @@ class Session(HasTraits):
         fits = self.state.layer in [*provider.layers(), *provider.trace.blocks]
         # whoever observes is told of the provider first, when the settings fit it already
         with self.state.hold_trait_notifications(), self.hold_trait_notifications():
-            self._look_into(provider, source)
+            self.look_into(provider, source)
             self.state.filters = {}
             self.state.compare_id = ""
             self.state.compare = "clip"
@@ -239,9 +262,11 @@ class Session(HasTraits):
     def count(self) -> str:
         """How many clips fit."""
         found = len(self.found)
+        lost = self.provider.left_out
+        more = f"; {len(lost)} cannot be read, e.g. {next(iter(lost))}" if lost else ""
         if not found:
             return "No clip fits these filters; loosen them or press Reset."
-        return f"{found} of {len(self.table)} clips"
+        return f"{found} of {len(self.table)} clips{more}"
 
     def figure(self, panel: str = "strip") -> Figure:
         """A panel as a figure."""
@@ -250,7 +275,7 @@ class Session(HasTraits):
         if panel not in MEASURED:
             return draw(self.provider, self.state, panel)
         if self.judged is None:
-            raise SettingError("nothing was measured yet; see the tab Trust")
+            raise SettingError("nothing was measured yet; see the tab Checks")
         if panel == "trust":
             return fig_checks(self.judged.table())
         over = panel.removeprefix("curves over ")
@@ -287,27 +312,39 @@ class Session(HasTraits):
             )
         if panel in MEASURED:
             if self.asked is None:
-                raise SettingError("nothing was measured yet; see the tab Trust")
+                raise SettingError("nothing was measured yet; see the tab Checks")
             return f"{start}{load}({self.asked[0]!r})\ninspector.trust({self.asked[1]})\n{end}"
         return f"{start}{load}({one_line(self.state)!r})\n{end}"
 
     def save(self, folder: str | Path, panel: str = "strip", kind: str = "png") -> Path:
-        """Write a picture and what it shows."""
-        known_name("kind of file", kind, ("png", "svg"))
+        """Write a picture and what it shows; another one of that name is kept, this one gets a number."""
+        name, picture, beside = self.made(panel, kind)
         folder = check_folder(folder)
-        stem = Path(self.state.clip_id or "sheet").stem
-        path = folder / f"{stem}-{panel}.{kind}"
+        path = folder / name
+        number = 1
+        while path.exists() and path.read_bytes() != picture or not _says(path.with_suffix(".json"), beside):
+            number += 1
+            path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+        write_atomic(path, picture)
+        write_atomic(path.with_suffix(".json"), beside)
+        return path
+
+    def made(self, panel: str = "strip", kind: str = "png") -> tuple[str, bytes, str]:
+        """A picture: name for its file, content, and as JSON what it shows."""
+        known_name("kind of file", kind, ("png", "svg"))
         if panel == "sheet":
-            path.with_suffix(".png").write_bytes(stacked(self.pins))
+            kind = "png"
+            picture = stacked(self.pins)
         elif kind == "png":
-            path.write_bytes(to_png(self.figure(panel), dpi=160))
+            picture = to_png(self.figure(panel), dpi=160)
         else:
-            self.figure(panel).savefig(path, format="svg", metadata={"Date": None})
-        code = self.code(panel) if self.source and panel != "sheet" else ""
-        path.with_suffix(".json").write_text(
-            json.dumps(sidecar(self.provider, self.state, panel, code), indent=1)
-        )
-        return path if panel != "sheet" else path.with_suffix(".png")
+            with rc_context({"svg.hashsalt": "sda"}):  # the same again gives the same file
+                self.figure(panel).savefig(drawn := io.BytesIO(), format="svg", metadata={"Date": None})
+            picture = drawn.getvalue()
+        code = self.code(panel) if self.source and panel != "sheet" and not self.visited else ""
+        beside = json.dumps(sidecar(self.provider, self.state, panel, code), indent=1)
+        stem = Path(self.state.clip_id or "sheet").stem
+        return f"{stem}-{panel}.{kind}", picture, beside
 
     def pin(self, panel: str = "strip") -> int:
         """Put the picture on the contact sheet; how many are there."""

@@ -1,9 +1,12 @@
 """Widgets that show the state of an inspector and set it, and do nothing else."""
 
 import asyncio
+import base64
 import html
 import logging
-from collections.abc import Callable, Generator, Sequence
+import os
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -64,16 +67,39 @@ def log_html(rows: Sequence[dict]) -> str:
     return f'<div style="overflow-x:auto;max-height:240px">{text}</div>'
 
 
-def verdicts_html(verdicts: FaithfulnessReport | None) -> str:
-    """What is known so far about how far the pictures can be trusted."""
-    if verdicts is None or not verdicts.lines():
+def download_html(
+    files: Mapping[str, tuple[str, bytes]],  # name -> type, content
+) -> str:
+    """Links under which the browser keeps files; nothing is written on this machine."""
+    links = [
+        f'<a download="{html.escape(name)}" href="data:{kind};base64,{base64.b64encode(content).decode()}">'
+        f"{html.escape(name)}</a>"
+        for name, (kind, content) in files.items()
+    ]
+    return "Download: " + " · ".join(links)
+
+
+_FOLDERS = re.compile(r"(?<![\w.])(?:/[^\s/'\"]+)*/(?=[^\s/'\"])|[A-Za-z]:\\(?:[^\s\\'\"]+\\)*")
+
+
+def without_folders(
+    text: str,  # an error, perhaps with paths
+    folders: Sequence[str] = (),  # known ones, which may hold blanks
+) -> str:  # with the last parts of paths only
+    """What visitors may know of the files of this machine."""
+    for folder in folders:
+        text = text.replace(f"{folder}{os.sep}", "") if len(folder) > 1 else text
+    return _FOLDERS.sub("", text)
+
+
+def checks_html(found: FaithfulnessReport | None) -> str:
+    """What is known so far about how far the pictures can be believed."""
+    if found is None or not found.lines():
         return _told("Nothing was measured yet.")
-    said = "".join(
-        f'<li style="line-height:1.4">{html.escape(words)}</li>' for words in verdicts.words.values()
-    )
+    said = "".join(f'<li style="line-height:1.4">{html.escape(words)}</li>' for words in found.words.values())
     lost = "".join(
         f'<li style="line-height:1.4;color:#666666">Not measured: {html.escape(why)}.</li>'
-        for why in verdicts.missing.values()
+        for why in found.missing.values()
     )
     return f'<ul style="margin:0;max-width:60em">{said}{lost}</ul>'
 
@@ -134,7 +160,8 @@ class InspectorView:
             "count": w.HTML(),
             "log": w.HTML(log_html([])),
             "pins": w.VBox(),
-            "trust": w.HTML(verdicts_html(None)),
+            "trust": w.HTML(checks_html(None)),
+            "download": w.HTML(),
         }
         self.shown["status"].add_class("sda-status")
         self.controls = make_controls(w, inspector, self.click)
@@ -148,7 +175,7 @@ class InspectorView:
             self.controls[f"weight {d}"].observe(self._on_weights, names="value")
         self.controls["upload"].observe(self._on_upload, names="value")
         self.box.children = _laid_out(w, self.controls, self.images, self.notes, self.shown)
-        self._redraw(set(PANELS))
+        self.redraw(set(PANELS))
 
     @guarded
     def _on_provider(self, change: dict) -> None:
@@ -164,11 +191,20 @@ class InspectorView:
         if change["name"] not in self.inspector.state.names():
             return
         self.pull()
-        self._redraw({panel for panel, (_, names) in PANELS.items() if change["name"] in names})
+        self.redraw({panel for panel, (_, names) in PANELS.items() if change["name"] in names})
 
     def say(self, text: str, error: bool = False) -> None:
         """One line about what is going on."""
-        self.shown["status"].value = _told(text, error)
+        self.shown["status"].value = _told(self.allowed(text), error)
+
+    def allowed(self, text: str) -> str:
+        """A sentence as whoever looks may read it."""
+        if not self.inspector.visited:
+            return text
+        clips = self.inspector.provider.clips
+        words = [word for offer in self.inspector.offers.values() for word in offer.values()]
+        known = {str(Path(word).parent) for word in words} | {clips.folder.name if clips.folder else ""}
+        return without_folders(text, sorted(known, key=len, reverse=True))
 
     def pull(self) -> None:
         """Set every control to what the state says, without being told about it."""
@@ -188,7 +224,7 @@ class InspectorView:
         finally:
             self.quiet = quiet
 
-    def _redraw(self, panels: set[str]) -> None:
+    def redraw(self, panels: set[str]) -> None:
         """Draw these panels; one that cannot be drawn says why and shows nothing."""
         state, failed = self.inspector.state, None
         for panel in (p for p in PANELS if p in panels):
@@ -199,13 +235,13 @@ class InspectorView:
                 data = b""
                 note = str(err) or type(err).__name__
                 failed = err
-            self._put(panel, data, note)
+            self.put(panel, data, note)
         if failed is not None and self.inspector.strict:
             raise failed
 
-    def _put(self, panel: str, data: bytes, note: str = "") -> None:
+    def put(self, panel: str, data: bytes, note: str = "") -> None:
         """A picture, or the reason why there is none."""
-        self.notes[panel].value = _told(note, error=True)
+        self.notes[panel].value = _told(self.allowed(note), error=True)
         self.images[panel].value = data
         self.images[panel].layout.display = None if data else "none"
 
@@ -302,7 +338,7 @@ class InspectorView:
         try:
             for words in ins.judging(self.controls["most"].value) if trust else ins.running(everywhere=True):
                 if trust:
-                    self.shown["trust"].value = verdicts_html(ins.judged)
+                    self.shown["trust"].value = checks_html(ins.judged)
                 self.say(f"working … {words}")
                 yield
                 if self.stopped:
@@ -313,22 +349,22 @@ class InspectorView:
             self.working = False
             self.controls["cancel"].disabled = True
             if trust:
-                self._show_trust()
+                self.show_checks()
             else:
                 self._show_log()
         return "" if trust else "the clips can now be put in order of this effect"
 
-    def _show_trust(self) -> None:
+    def show_checks(self) -> None:
         """FaithfulnessReport in words and pictures, as far as they are known."""
         judged = self.inspector.judged
-        self.shown["trust"].value = verdicts_html(judged)
+        self.shown["trust"].value = checks_html(judged)
         for panel in (p for p in MEASURED if p != "log"):
             known = judged is not None and (
                 judged.results
                 if panel == "trust"
                 else panel.removeprefix("curves over ") in {c.over.iloc[0] for c in judged.curves}
             )
-            self._put(panel, self.inspector.png(panel) if known else b"")
+            self.put(panel, self.inspector.png(panel) if known else b"")
 
     def _do_next(self) -> None:
         self.inspector.move(+1)
@@ -356,7 +392,7 @@ class InspectorView:
 
     def _show_log(self) -> None:
         self.shown["log"].value = log_html(self.inspector.log)
-        self._put("log", self.inspector.png("log") if self.inspector.log else b"")
+        self.put("log", self.inspector.png("log") if self.inspector.log else b"")
 
     def _preset(self, kind: str) -> None:
         self.inspector.preset(kind)
@@ -368,6 +404,13 @@ class InspectorView:
         self._preset(PRESETS[1])
 
     def _save(self, panel: str, kind: str) -> str:
+        if self.inspector.visited:
+            name, picture, beside = self.inspector.made(panel, kind)
+            kinds = {".svg": "image/svg+xml", ".png": "image/png"}
+            files = {name: (kinds[Path(name).suffix], picture)}
+            files[f"{Path(name).stem}.json"] = ("application/json", beside.encode())
+            self.shown["download"].value = download_html(files)
+            return f"{name} is ready to be downloaded"
         return f"saved {self.inspector.save(self.controls['folder'].value, panel, kind)} and what it shows"
 
     def _do_png(self) -> str:
@@ -400,7 +443,12 @@ class InspectorView:
         self._added(self.inspector.provider.add_path(self.controls["path"].value))
 
     def _do_open_data(self) -> str:
-        self.inspector.open(*(self.controls[name].value for name in ("root", "checkpoint", "split", "other")))
+        if self.inspector.visited:
+            self.inspector.open_offer(self.controls["offer"].value)
+        else:
+            self.inspector.open(
+                *(self.controls[name].value for name in ("root", "checkpoint", "split", "other"))
+            )
         return f"looking into {self.inspector.provider.name} and {len(self.inspector.table)} clips"
 
     def _added(self, clip_id: str) -> None:
@@ -459,12 +507,15 @@ def _laid_out(w: Any, c: dict, images: dict, notes: dict, shown: dict) -> list:
     def tab(*parts: Any) -> Any:
         return w.VBox(list(parts))
 
-    named = [Path(c[n].value).stem for n in ("root", "split", "checkpoint", "other") if c[n].value]
-    data = w.Accordion(
-        [tab(row("root", "split"), row("checkpoint", "other", "open data"))],
-        titles=[f"Data: {' · '.join(named) or 'in memory'}"],
-        selected_index=None,
-    )
+    visited = "offer" in c
+    if visited:
+        named = [c["offer"].value] if c["offer"].value else []
+        rows = [row(*(n for n in ("offer", "open data") if n in c))]
+    else:
+        named = [Path(c[n].value).stem for n in ("root", "split", "checkpoint", "other") if c[n].value]
+        rows = [row("root", "split"), row("checkpoint", "other", "open data")]
+    title = f"Data: {' · '.join(named) or 'in memory'}"
+    data = w.Accordion([tab(*rows)], titles=[title], selected_index=None)
     bar = tab(
         w.HBox(
             [c["clip_id"], c["previous"], c["next"], c["random"], c["reset"], shown["count"]], layout=wrap
@@ -495,13 +546,14 @@ def _laid_out(w: Any, c: dict, images: dict, notes: dict, shown: dict) -> list:
             ),
             tab(row("most", "trust"), shown["trust"], *map(panel, MEASURED[1:])),
             tab(
-                row("panel", "folder", "png", "svg", "pin", "sheet"),
-                row("code", "state", "load"),
+                row(*(n for n in ("panel", "folder", "png", "svg", "pin", "sheet") if n in c)),
+                shown["download"],
+                row(*(n for n in ("code", "state", "load") if n in c)),
                 c["text"],
-                row("upload", "path", "open"),
+                row(*(n for n in ("upload", "path", "open") if n in c)),
                 shown["pins"],
             ),
         ],
-        titles=["Intervene", "Compare", "Trust", "Keep"],
+        titles=["Intervene", "Compare", "Checks", "Keep"],
     )
     return [data, bar, clip, chosen, tabs]

@@ -219,10 +219,16 @@ def _attention(name: str, channels: int, temperature: float) -> nn.Module:
     return _ATTENTIONS[name](channels, temperature)
 
 # %% ../../nbs/networks/01_blocks.ipynb #416297a9
-def _expand(up: nn.Module, mixture: dict[str, Tensor], frames: int) -> tuple[Tensor, Tensor | None]:
+def _expand(
+    up: nn.Module, mixture: dict[str, Tensor], frames: int, size: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
     """The weighted responses in C channels: [B, T, C, h, w] of those of small size, [B, 1, C, H, W] of LT."""
     wide = mixture.get("LT")
     terms = [y for name, y in mixture.items() if name != "LT"]
+    if wide is not None and not (isinstance(up, nn.Conv2d) and up.bias is None):
+        # something else stands here, e.g. with a norm fused into it: it gets the sum, not its terms
+        terms = [y if y.shape[-2:] == (1, 1) else resize(y, size) for y in mixture.values()]
+        wide = None
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
     B, r, _, h, w = small.shape
     small = up(fold_clips(small.expand(B, r, frames, h, w))).unflatten(0, (B, frames))
@@ -283,7 +289,7 @@ class SDA(nn.Module):
         keys = self.hook_keys(torch.stack([_key(y, size) for y in responses.values()], 1))
         weights = self.hook_weights(self.attention(keys))[:, :, None, None, None, None]
         mixture = {name: weights[:, i] * y for i, (name, y) in enumerate(responses.items())}
-        small, wide = _expand(self.up, mixture, frames)
+        small, wide = _expand(self.up, mixture, frames, size)
         if fuses(self.up_norm) and not watched(self.up_norm, self.hook_gate):
             return self.up_norm.gate(x, small, wide)  # what follows, without a gate to keep
         gate = torch.sigmoid(_normalised_sum(self.up_norm, small, wide, x))

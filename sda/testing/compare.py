@@ -90,12 +90,36 @@ def compare(
         "p": mcnemar(only_a, only_b),
     }
 
+# %% ../../nbs/testing/55_compare.ipynb #361159bb
+_EPIC = {"EPIC-KITCHENS-55": (125, 352), "EPIC-KITCHENS-100": (97, 300)}  # classes of verbs and of nouns
+
+
+def check_kinds(
+    verbs: Sequence[str],  # class names of the verb run
+    nouns: Sequence[str],  # of the noun run
+) -> None:
+    """Refuse two sets of one kind, or the two kinds exchanged: both would give a number."""
+    remedy = "test the network of verbs, and name the scores of the network of nouns"
+    said = ""
+    wrong = "nouns"
+    if sorted(verbs) == sorted(nouns):
+        said = f"verbs and nouns have the same {len(verbs)} classes: one set cannot be both"
+    for release, (many_verbs, many_nouns) in _EPIC.items():
+        if len(nouns) == many_verbs:
+            said = f"the scores given as nouns have {many_verbs} classes, as the verbs of {release} have"
+        elif len(verbs) == many_nouns:
+            said = f"the scores given as verbs have {many_nouns} classes, as the nouns of {release} have"
+            wrong = "verbs"
+    if said:
+        raise DataError(said, subject=wrong, remedy=remedy)
+
 # %% ../../nbs/testing/55_compare.ipynb #a26b62c1
 def actions(
     verbs: Predictions,  # of the verb run
     nouns: Predictions,  # of the noun run, on the same segments
 ) -> pd.DataFrame:  # a row for verb, noun and action: what, n, top1, top5
-    """Accuracy of EPIC-KITCHENS actions, from two runs."""
+    """Accuracy of EPIC-KITCHENS actions, from two runs; DataError where these are not verbs and nouns."""
+    check_kinds(verbs.class_names, nouns.class_names)
     order = _order(verbs, nouns)
     nouns = replace(nouns, ids=verbs.ids, logits=nouns.logits[order], labels=nouns.labels[order])
     ranks = np.empty(len(verbs), int)

@@ -21,16 +21,17 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from ..assets import TRAINED_ON
 from ..data.clips import ClipReader
 from ..data.crops import MultiCrop
 from ..data.datasets import as_bytes, cache_key, clip_loader, model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..foundation.devices import device_of, evaluating, to_model, to_numpy
-from ..foundation.errors import RunError, SettingError
-from ..foundation.files import fingerprint, write_atomic
+from ..foundation.errors import RunError, SettingError, listed
+from ..foundation.files import find_clips, fingerprint, write_atomic
 from ..foundation.reading import read_arrays
-from ..networks.checkpoints import ModelCard, load_model
+from ..networks.checkpoints import ModelCard, class_hash, load_model
 from .predictions import Predictions
 
 _log = logging.getLogger(__name__)
@@ -202,21 +203,53 @@ def _best(logits: torch.Tensor, names: Sequence[str], top: int) -> list[tuple[st
     values, best = logits.softmax(0).topk(min(top, len(logits)))
     return [(names[k], value) for value, k in zip(values.tolist(), best.tolist(), strict=True)]
 
+# %% ../../nbs/testing/54_evaluate.ipynb #031e92f7
+def find_videos(
+    paths: Iterable[str | Path],  # videos, folders of frames, or folders of such
+    problems: dict[str, str] | None = None,  # gets the folders that hold none; None: an error
+) -> list[str]:  # each once
+    """The clips that some paths stand for."""
+    found: dict[str, None] = {}
+    for path in map(str, paths):
+        with _naming(path, problems):
+            clips = find_clips(path)
+            found |= dict.fromkeys([path] if clips == [Path(path)] else map(str, clips))
+    return list(found)
+
+# %% ../../nbs/testing/54_evaluate.ipynb #a3310983
+def who_answers(
+    model: Any,  # network with a card
+    file: str = "",  # name of its file, where it has one
+) -> str:  # one sentence for people
+    """Which network answers, and what it knows."""
+    names = model.card.class_names
+    kind = TRAINED_ON.get(class_hash(names), "")
+    known = f"{model.card.num_classes} classes"
+    if kind:
+        known += f" of {kind}"
+    elif names:
+        known += f" ({listed(names)})"
+    told = f"{model.name}{f' from {file}' if file else ''} knows {known} and no others"
+    if not kind:
+        return told
+    return f"{told}; for your own classes: sda data make NAME --media FOLDER, then sda train --data sets/NAME"
+
 # %% ../../nbs/testing/54_evaluate.ipynb #2b46e9eb
 def predict(
-    path: str | Path | Sequence[str | Path],  # one video or several
+    path: str | Path | Sequence[str | Path],  # one video or several, or folders of them
     model: nn.Module | str | Path,  # network from `load_model`, or its file
     top: int = 5,  # classes to list per video
     progress: bool = False,  # show a bar over the videos
     batch_size: int = 8,  # videos at a time: memory does not grow with their number
     problems: dict[str, str] | None = None,  # gets the videos that cannot be read, and why; None: an error
 ) -> pd.DataFrame:
-    """The most probable classes: columns class and probability, before them video for several paths."""
+    """The most probable classes: columns class and probability, before them video for several videos."""
     net: Any = load_model(model) if isinstance(model, str | Path) else model
     reader = ClipReader.from_card(getattr(net, "card", None))
     names = net.card.class_names
-    alone = isinstance(path, str | os.PathLike)
-    paths = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
+    asked = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
+    paths = find_videos(asked, problems)
+    alone = isinstance(path, str | os.PathLike) and paths == asked
     rows = []
     with evaluating(net), tqdm(total=len(paths), disable=not progress, unit="video", desc="predict") as bar:
         for k in range(0, len(paths), batch_size):

@@ -54,9 +54,11 @@ def _apart(namesakes: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, An
     """Records with the same keys by what tells them apart, in words; only settings that all wrote count."""
     configs = [set(r["config"]) for r in namesakes if r.get("config")]
     compared = set.intersection(*configs) if configs else set()
+    hashes = [r["metrics"].get("class_hash") for r in namesakes]  # verbs and nouns of a folder are two tests
     groups: dict[str, list[dict[str, Any]]] = {}
-    for r in namesakes:
-        groups.setdefault(json.dumps(_settings(r, compared), sort_keys=True), []).append(r)
+    for r, classes in zip(namesakes, hashes, strict=True):
+        words = _settings(r, compared) | ({"classes": classes[:6]} if all(hashes) else {})
+        groups.setdefault(json.dumps(words, sort_keys=True), []).append(r)
     alike = [json.loads(name) for name in groups]
     return [
         (" ".join(f"{k}={v}" for k, v in mine.items() if any(other.get(k) != v for other in alike)), group)
@@ -77,13 +79,15 @@ def _experiments(records: list[dict[str, Any]]) -> list[tuple[dict[str, Any], li
 
 # %% ../../nbs/testing/56_results.ipynb #23f00001
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Numbers of a test record: top-1, top-5, accuracy by group, seconds."""
+    """Numbers of a test record: top-1, top-5, actions of verb and noun, accuracy by group, seconds."""
     metrics = record["metrics"]
+    joined = {f"{what}_top1": metrics.get(f"{what}_top1") for what in ("noun", "action")}
     groups = {name: value for name, value in metrics.get("by_need", {}).items() if value is not None}
     return (
         dict(
             top1=metrics.get("top1"),
             top5=metrics.get("top5"),
+            **joined,
             clips=metrics.get("n"),
             train_seconds=record.get("train_seconds"),
         )
@@ -198,6 +202,9 @@ def _measured_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         def each(values: Any) -> str:
             return ", ".join(dict.fromkeys(map(str, values)))
 
+        verbs = pd.notna(row.get("action_top1"))
+        names = {"top1": "verb top1", "noun_top1": "noun top1", "action_top1": "action top1"} if verbs else {}
+
         rows.append(
             dict(
                 dataset=row["dataset"],
@@ -209,7 +216,11 @@ def _measured_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 commit=each(r.get("commit") or "-" for r in mine),
                 machine=each(machine_in_words(r["machine"], brief=True) for r in mine),
                 record=each(r.get("file", "-") for r in mine),
-                **{k: round(100 * row[k], 1) for k in ("top1", "spread", "top5") if pd.notna(row.get(k))},
+                **{
+                    names.get(k, k): round(100 * row[k], 1)
+                    for k in ("top1", "spread", "top5", *list(names)[1:])
+                    if pd.notna(row.get(k))
+                },
             )
         )
     return rows
@@ -225,6 +236,7 @@ _COLUMNS = (
     "top5",
     "verb top1",
     "noun top1",
+    "action top1",
     "source",
     "seeds",
     "commit",

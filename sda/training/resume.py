@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..foundation.errors import FolderError, RunError
-from ..foundation.files import check_folder, disk_remedy, system_error, write_atomic
+from ..foundation.files import check_folder, csv_text, disk_remedy, system_error, write_atomic
 from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
 from .config import TrainConfig, plain_settings
@@ -265,14 +265,15 @@ def load_state(
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, epoch = state["identity"], state["progress"].get("epoch", 0)
     except Exception as err:  # torch has many for files that are none
         older = [p.name for p in sorted(path.parent.glob("state.[0-9]*.pt"))]
         remedy = f"Rename {older[0]} to state.pt to go on from there" if older else "Delete it to start again"
         reason = str(err).partition("\n")[0].partition(". ")[0]  # the rest of torch's words is of no help
         text = f"{path} is not a readable training state ({reason}). {remedy}."
         raise RunError(text, subject=str(path), choices=older, remedy=remedy) from err
-    if not _goes_on(state["identity"], identity, state["progress"].get("epoch", 0)):
-        _check_same_run(state["identity"], identity, path.parent)
+    if not _goes_on(theirs, identity, epoch):
+        _check_same_run(theirs, identity, path.parent)
     return state
 
 # %% ../../nbs/training/49_resume.ipynb #48a43c37
@@ -331,7 +332,7 @@ class RunFolder:
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the epochs so far as history.csv."""
-        write_atomic(self.path / "history.csv", pd.DataFrame(rows).to_csv(index=False))
+        write_atomic(self.path / "history.csv", csv_text(pd.DataFrame(rows)))
 
     def clear(self, results: bool = False, keep: Sequence[str] = ()) -> None:
         """Delete the states, and what a killed process left of them; the results of a finished run too."""

@@ -238,7 +238,7 @@ def look_around(panel, folder, name):
     panel.page.get_by_text("without LT").last.wait_for()
     panel.changes("log", log)
     panel.shot(name)
-    panel.tab("Trust")
+    panel.tab("Checks")
     panel.click("Measure over these clips")
     panel.page.locator(
         "li", has_text="rank correlation"
@@ -248,6 +248,14 @@ def look_around(panel, folder, name):
     panel.appears()
     panel.shot(f"{name}-trust")
     panel.tab("Keep")
+    if name == "voila":  # visitors: a download, and nothing is written on the server
+        panel.click("Download PNG")
+        link = panel.page.locator("a[download$='.png']").last
+        link.wait_for()
+        assert link.get_attribute("href").startswith("data:image/png;base64,")
+        assert not panel.page.get_by_label("path", exact=True).count()
+        assert not (folder / "nbs/apps/inspector").exists() and not panel.errors
+        return
     panel.click("Save PNG")
     panel.page.get_by_text("saved inspector").last.wait_for()
     (saved,) = (folder / "nbs/apps/inspector").glob("*.png")

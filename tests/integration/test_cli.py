@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from test_notebooks import copy_tree
+from tqdm import tqdm
 
 import sda
 import sda.commands.test
@@ -25,14 +28,18 @@ import sda.testing.results
 from sda.commands.demo import DemoConfig
 from sda.commands.main import COMMANDS, command_class, main, parse
 from sda.commands.show import count
+from sda.commands.terminal import safe_streams
 from sda.data.lists import read_classes
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
+from sda.data.video import open_video
+from sda.foundation.files import lock
 from sda.foundation.runs import load_records, new_record, write_record
 from sda.inspector.page import Inspection
 from sda.networks.backbones import create_model
-from sda.networks.checkpoints import ModelCard, save_model
+from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.testing.compare import ensemble
+from sda.testing.evaluate import predict
 from sda.testing.predictions import Predictions
 from sda.training.config import RECIPES, TrainConfig
 
@@ -81,6 +88,12 @@ def run(capsys, *words):
     status = main([str(w) for w in words])
     out, err = capsys.readouterr()
     return status, out, err
+
+
+def kept_by(folder, model="sda_tsn_tiny"):
+    """The one record of a network (or of an ensemble) in a folder, and its scores, found by its name."""
+    [file] = [p for p in folder.glob("*.json") if json.loads(p.read_text())["model"] == model]
+    return json.loads(file.read_text()), Predictions.load(file.with_suffix(".npz"))
 
 
 def start(*words, **variables):
@@ -236,6 +249,67 @@ def test_the_model_file_has_one_name(capsys, monkeypatch, model_file):
     assert run(capsys, "inspect", CLIPS[0], "--model", model_file)[0] == 2
 
 
+def test_predict_takes_folders_and_says_who_answers(capsys, model_file, tmp_path):
+    """A folder of videos, of frames, or of both below; the same clip named twice is answered once."""
+    videos = tmp_path / "some videos/of today"
+    videos.mkdir(parents=True)
+    shutil.copy(CLIPS[0], videos / "a.mp4")
+    shutil.copy(CLIPS[1], videos / "B.MP4")
+    (videos / "notes.txt").write_text("no video")
+    (videos / ".hidden.mp4").write_bytes(b"")
+    frames = tmp_path / "some videos/frames"
+    frames.mkdir()
+    for k, frame in enumerate(open_video(CLIPS[2]).frames(list(range(10)))):
+        Image.fromarray(frame.numpy()).save(frames / f"{k:03d}.png")
+    (tmp_path / "nothing").mkdir()
+    words = ("--checkpoint", model_file, "--top", "1", "--quiet", "--json")
+    status, out, _ = run(capsys, "predict", videos.parent, videos / "a.mp4", *words)
+    told = json.loads(out)
+    assert status == 0 and told["network"] == "sda_tsn_tiny"
+    assert [row["video"] for row in told["predictions"]] == [
+        str(frames),
+        str(videos / "B.MP4"),
+        str(videos / "a.mp4"),
+    ]
+    assert "20 classes of drawn clips" in told["about"]
+    status, out, _ = run(capsys, "predict", videos, tmp_path / "nothing", *words)
+    assert status == 1 and list(json.loads(out)["failed"]) == [str(tmp_path / "nothing")]
+    assert predict(videos, model_file, top=1).video.tolist() == [str(videos / "B.MP4"), str(videos / "a.mp4")]
+    assert "video" not in predict(frames, model_file, top=1)
+
+
+def test_no_name_steers_the_terminal(capsys, model_file, tmp_path):
+    """Escapes in the names of files and classes, in answers, errors, warnings and JSON."""
+    wicked = "a\x1b]0;owned\x07\x9b31m\u202e"
+    net = load_model(model_file)
+    names = [f"{wicked}{k}" for k in range(20)]
+    card = dataclasses.replace(net.card, class_names=names)
+    model = save_model(tmp_path / f"{wicked}.safetensors", net, card)
+    clip = tmp_path / f"{wicked}.mp4"
+    shutil.copy(CLIPS[0], clip)
+    broken = tmp_path / f"{wicked} broken.mp4"
+    broken.write_bytes(b"no video")
+    for words in ((), ("--json",)):
+        _, out, err = run(capsys, "predict", clip, broken, "--checkpoint", model, *words)
+        assert not set("\x1b\x07\x9b\u202e") & set(out + err) and "\\u001b" in out and "\\u001b" in err
+    assert json.loads(out)["predictions"][0]["class"] in names, "and JSON still says what it was"
+    _, out, err = run(
+        capsys, "inspect", clip, broken, "--checkpoint", model, "--out", tmp_path / "x.html", "--draws", 1
+    )
+    assert not set("\x1b\x07\x9b\u202e") & set(out + err)
+    _, out, err = run(capsys, wicked)
+    assert not set("\x1b\x07\x9b\u202e") & set(out + err)
+
+
+def test_progress_bars_go_back_to_the_start_of_their_line(capsys):
+    with safe_streams():
+        for _ in tqdm(range(3), desc="outer", mininterval=0):
+            for _ in tqdm(range(2), desc="inner", mininterval=0, leave=False):
+                tqdm.write("said\x1b[2J", file=sys.stderr)
+    _, err = capsys.readouterr()
+    assert "\router" in err and "said\\u001b[2J\n" in err and "\\u000d" not in err
+
+
 def test_predict_json(capsys, model_file):
     status, out, _ = run(capsys, "predict", *CLIPS[:2], "--checkpoint", model_file, "--top", "20", "--json")
     rows = json.loads(out)["predictions"]
@@ -251,7 +325,7 @@ def test_a_broken_clip_does_not_cost_the_others_their_answer(capsys, model_file,
     _, alone, _ = run(capsys, "predict", CLIPS[0], CLIPS[1], *words)
     status, out, err = run(capsys, "predict", CLIPS[0], broken, CLIPS[1], tmp_path / "gone.mp4", *words)
     assert status == 1 and out == alone and "Traceback" not in err
-    assert err.count("sda predict: ") == 2 and str(broken) in err and "gone.mp4" in err
+    assert str(broken) in err and "gone.mp4" in err and "2 of 4 answered" in err
     status, out, err = run(capsys, "predict", CLIPS[0], broken, *words, "--json")
     told = json.loads(out)
     assert status == 1 and list(told["failed"]) == [str(broken)]
@@ -263,7 +337,46 @@ def test_test_writes_logits_and_record(capsys, model_file, tmp_path):
     assert status == 0 and "20 clips of moves_sample/test" in out and "motion" in out
     records = [json.loads(p.read_text()) for p in tmp_path.glob("*.json")]
     assert [r["metrics"]["n"] for r in records] == [20] and records[0]["dataset"] == "moves_sample"
-    assert list(tmp_path.glob("*.npz"))
+    record, scores = kept_by(tmp_path)
+    [table] = tmp_path.glob("*-clips.csv")
+    clips = pd.read_csv(table)
+    assert clips["clip"].tolist() == scores.ids and clips.right.mean() == record["metrics"]["top1"]
+    assert {
+        p.name.removeprefix(table.name.removesuffix("-clips.csv"))[:1] for p in tmp_path.iterdir()
+    } == set(".-")
+
+
+def test_the_same_test_again_overwrites_nothing(capsys, small_set, tmp_path):
+    """The scores that a test is compared with lie where its own go, under the same model, split and views."""
+    names = read_classes(SAMPLE / "category.txt")
+    card = {"transform": TransformConfig(size=64, resize=72).to_dict(), "sampling": Sampling().to_dict()}
+    out = tmp_path / "out"
+    list_file = small_set / "trainValTest/test.txt"
+    list_file.write_text(list_file.read_text().splitlines()[0] + "\n")
+    label = int(list_file.read_text().split()[-1])
+    for name, answer in (("poor", (label + 1) % 20), ("good", label)):
+        net = create_model("tsn_tiny", 20, dropout=0.0)
+        weights = net.state_dict()
+        bias = next(k for k in reversed(weights) if k.endswith("bias"))
+        weights[bias] = torch.full((20,), -100.0)
+        weights[bias][answer] = 100.0
+        net.load_state_dict(weights)
+        save_model(tmp_path / f"{name}.safetensors", net, ModelCard.of(net, names, **card))
+    words = ("--data", small_set, "--out", out, "--quiet")
+    assert run(capsys, "test", tmp_path / "poor.safetensors", *words)[0] == 0
+    [scores] = out.glob("*.npz")
+    before = scores.read_bytes()
+    status, said, _ = run(capsys, "test", tmp_path / "good.safetensors", *words, "--compare", scores)
+    assert status == 0 and "difference +1.000" in said
+    assert scores.read_bytes() == before and len(list(out.glob("*.npz"))) == 2
+    [compared] = [r["compared"] for r in load_records(out) if "compared" in r]
+    assert (compared["with"], compared["first"], compared["difference"]) == (scores.name, 0.0, 1.0)
+
+
+def test_a_folder_where_another_test_is_at_work(capsys, model_file, small_set, tmp_path):
+    with lock(tmp_path / "out", "testing"):
+        status, _, err = run(capsys, "test", model_file, "--data", small_set, "--out", tmp_path / "out")
+    assert status == 1 and str(os.getpid()) in err
 
 
 def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
@@ -301,15 +414,13 @@ def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
         and "probabilities averaged" in said
         and "8 frames x 3x64 x 2 clips" in said
     )
-    kept = Predictions.load(out / "sda_tsn_tiny-test-3x64-2clips.npz")
+    record, kept = kept_by(out)
+    scores = out / record["scores"]
     assert kept.logits.shape == (5, 6, 20) and not list(out.glob(".*"))
-    [record] = [json.loads(p.read_text()) for p in out.glob("*.json")]
     assert record["metrics"]["averages"]["probabilities"]["top1"] == kept.accuracy(average="probabilities")
-    assert (
-        record["logits"] == ["sda_tsn_tiny-test-3x64-2clips.npz"]
-        and record["sampling"][0]["strategy"] == "twice"
-    )
-    assert len(list(out.glob("sda_tsn_tiny-test-3x64-2clips-*"))) == 4
+    assert record["logits"] == [scores.name] and record["sampling"][0]["strategy"] == "twice"
+    assert len(list(out.glob(f"{scores.stem}-*"))) == 5
+    both_in = tmp_path / "both"
     status, said, err = run(
         capsys,
         "test",
@@ -321,17 +432,19 @@ def test_several_views_and_networks(capsys, model_file, small_set, tmp_path):
         "--data",
         small_set,
         "--out",
-        out,
+        both_in,
         "--quiet",
         "--compare",
-        out / "sda_tsn_tiny-test-3x64-2clips.npz",
+        scores,
     )
     assert (
         status == 0 and said.count("top-1") == 3 and "sda_tsn_tiny + tsn_tiny" in said and "McNemar p" in said
     )
-    one, two = (Predictions.load(out / f"{name}-test.npz") for name in ("sda_tsn_tiny", "tsn_tiny"))
-    [both] = [r for r in (json.loads(p.read_text()) for p in out.glob("*.json")) if "+" in r["model"]]
+    (first, one), (second, two) = (kept_by(both_in, name) for name in ("sda_tsn_tiny", "tsn_tiny"))
+    both, joined = kept_by(both_in, "sda_tsn_tiny + tsn_tiny")
     assert both["metrics"]["top1"] == ensemble([one, two], [2, 1]).accuracy() and both["weights"] == [2, 1]
+    assert both["logits"] == [first["scores"], second["scores"]]
+    assert joined.accuracy() == both["metrics"]["top1"]
 
 
 def test_sixteen_and_eight_frames_through_the_same_views(capsys, model_file, small_set, tmp_path):
@@ -368,10 +481,8 @@ def test_sixteen_and_eight_frames_through_the_same_views(capsys, model_file, sma
         and said.count("top-1") == 3
         and "16 frames x 3x64 x 2 clips + 8 frames x 3x64 x 2 clips" in said
     ), err
-    each = [
-        Predictions.load(tmp_path / f"{name}-test-3x64-2clips.npz") for name in ("tsm_tiny", "sda_tsn_tiny")
-    ]
-    [both] = [r for r in (json.loads(p.read_text()) for p in tmp_path.glob("*.json")) if "+" in r["model"]]
+    each = [kept_by(tmp_path, name)[1] for name in ("tsm_tiny", "sda_tsn_tiny")]
+    both, _ = kept_by(tmp_path, "tsm_tiny + sda_tsn_tiny")
     apart = [ensemble([p], average="logits").scores("probabilities") for p in each]
     right = (3 * apart[0] + apart[1]).argmax(1) == each[0].labels
     assert (
@@ -388,15 +499,20 @@ def test_questions_of_diving48_and_epic(capsys, model_file, small_set, tmp_path)
     words = ["test", model_file, "--data", small_set, "--quiet"]
     status, out, err = run(capsys, *words, "--attributes", tmp_path / "vocab.json")
     assert status == 1 and "vocabulary the dataset was made with" in err
-    assert run(capsys, *words, "--out", tmp_path)[0] == 0
-    verbs = Predictions.load(tmp_path / "sda_tsn_tiny-test.npz")
+    assert run(capsys, *words, "--out", tmp_path / "verbs")[0] == 0
+    _, verbs = kept_by(tmp_path / "verbs")
     nouns = Predictions(verbs.ids[::-1], np.eye(3)[[0, 1, 2, 0, 1]], [0, 1, 2, 0, 1], ["cup", "pan", "lid"])
-    status, out, err = run(capsys, *words, "--nouns", nouns.save(tmp_path / "nouns.npz"))
+    joined = tmp_path / "joined"
+    status, out, err = run(capsys, *words, "--nouns", nouns.save(tmp_path / "nouns.npz"), "--out", joined)
     assert (
         status == 0
         and re.search(r"noun +5 +1\.000 +1\.000", out)
         and re.search(rf"action +5 +{verbs.accuracy():.3f}", out)
     )
+    record, _ = kept_by(joined)
+    assert record["metrics"]["action_top1"] == verbs.accuracy() and record["metrics"]["noun_top1"] == 1
+    table = sda.testing.results.accuracy_table([record])
+    assert table.action_top1.tolist() == [verbs.accuracy()] and record["nouns"] == "nouns.npz"
     fewer = Predictions(verbs.ids[:4], verbs.logits[:4], verbs.labels[:4], names).save(tmp_path / "fewer.npz")
     status, out, err = run(capsys, *words, "--compare", fewer)
     assert status == 1 and "in one set only" in err
@@ -525,7 +641,7 @@ def test_two_processes_test_like_one(capsys, model_file, small_set, tmp_path):
     assert "process 1 of 2: 3 of 5 clips" in done[0][1] and "process 2 of 2: 2 of 5 clips" in done[1][1]
     assert "on 5 clips" in done[0][0] and not done[1][0] and len(list((tmp_path / "two").glob("*.json"))) == 1
     assert run(capsys, *words, tmp_path / "one")[0] == 0
-    one, two = (Predictions.load(tmp_path / name / "sda_tsn_tiny-test.npz") for name in ("one", "two"))
+    (_, one), (_, two) = (kept_by(tmp_path / name) for name in ("one", "two"))
     assert one.ids == two.ids and np.allclose(one.logits, two.logits, atol=1e-5)
 
 
@@ -601,8 +717,11 @@ def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file
         checkpoint=model_file,
         out=Path("report.html"),
         draws=3,
+        label="",
+        target="",
         progress=False,
         device="auto",
+        precision="auto",
     )
 
 

@@ -28,6 +28,7 @@ from sda.inspector.page import (
     inspect_clips,
     study_clip,
     verdict,
+    why_not,
 )
 from sda.networks.backbones import create_model
 from sda.networks.blocks import DEPENDENCIES
@@ -197,6 +198,33 @@ def test_several_views_some_dependencies_and_two_halves(tmp_path):
         ).path
     )
     assert "Of 2 views the first is shown" in page.text and "<c>" in page.text
+
+
+def test_why_not_that_class(model, tmp_path):
+    """The class that is asked about is read everywhere, by name or number; the map speaks for it."""
+    names = model.card.class_names
+    other = names.index("Moving something from right to left")
+    page = inspect_clips([RIGHTWARD], model, tmp_path / "x.html", target=str(other), draws=1, progress=False)
+    text = Page(page.path).text
+    assert f"Why not '{names[other]}'?" in text and f"{names[other]} against " in page.path.read_text()
+    study = study_clip(model, ClipReader.from_card(model.card)(RIGHTWARD), 0, target=names[other])
+    backwards = next(e for e in study.done if e.name == "reversed")
+    assert study.read == names[other] and study.change(backwards)[0] > 0.5, "backwards is that class"
+    assert "'reversed'" in why_not(study, names) and "it becomes the answer" in why_not(study, names)
+    labelled = inspect_clips([RIGHTWARD], model, tmp_path / "y.html", label=names[3], draws=1, progress=False)
+    assert f"{names[3]} (true)" in " ".join(Page(labelled.path).text.split())
+    with pytest.raises(UnknownNameError):
+        inspect_clips([RIGHTWARD], model, tmp_path / "x.html", target="20", draws=1, progress=False)
+
+
+def test_a_folder_of_clips_is_a_page(model, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    shutil.copy(RIGHTWARD, folder / "a.mp4")
+    (folder / "broken.mp4").write_bytes(RIGHTWARD.read_bytes()[:2000])
+    done = inspect_clips([folder], model, tmp_path / "x.html", draws=1, progress=False)
+    assert done.shown == ["a.mp4"] and list(done.failed) == ["broken.mp4"]
+    assert "knows 20 classes of drawn clips" in Page(done.path).text
 
 
 def test_unknown_true_class_is_told(model, tmp_path):

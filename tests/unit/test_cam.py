@@ -3,6 +3,7 @@
 import inspect
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from sda.explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, shared_top
-from sda.foundation.errors import MissingPackageError
+from sda.foundation.errors import MissingPackageError, SettingError, UnknownNameError
 from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model
 
@@ -166,6 +167,59 @@ def test_the_model_is_untouched(clip):
     assert not clip.requires_grad and clip.grad is None
 
 
+def shared_out(model, clip, method):
+    """Maps of the same clip from several threads at once; the first that differs, else the first."""
+    with ThreadPoolExecutor(4) as pool:
+        maps = list(pool.map(lambda _: clip_cam(model, clip, method=method), range(4)))
+    return next((m for m in maps if not np.array_equal(m.maps, maps[0].maps)), maps[0])
+
+
+def under(context):
+    def call(model, clip, method):
+        with context():
+            return clip_cam(model, clip, method=method)
+
+    return call
+
+
+def ask(model, clip, method):
+    return clip_cam(model, clip, method=method)
+
+
+WAYS = {
+    "no gradients": under(torch.no_grad),
+    "inference": under(torch.inference_mode),
+    "compiled": lambda model, *more: ask(torch.compile(model, backend="eager"), *more),
+    "compiled in place": lambda model, *more: (model.compile(backend="eager"), ask(model, *more))[1],
+    "parallel": lambda model, *more: ask(torch.nn.DataParallel(model), *more),
+    "in threads": shared_out,
+    "double input": lambda model, clip, method: ask(model, clip.double(), method),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", ["layercam", "occlusion"])
+def test_the_same_map_whatever_is_around_the_network(clip, way, method):
+    model = make("sda_tsn_tiny").eval()
+    plain = ask(model, clip, method)
+    found = WAYS[way](model, clip, method)
+    assert np.allclose(found.maps, plain.maps, atol=1e-6) and found.layer == plain.layer
+    assert all(p.requires_grad for p in model.parameters()) and not model.training
+
+
+@pytest.mark.parametrize("method", ["layercam", "occlusion"])
+def test_short_numbers_give_nearly_the_same_map(clip, method):
+    model = make("sda_tsn_tiny").eval()
+    plain = clip_cam(model, clip, 3, method=method).maps
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = clip_cam(model, clip, 3, method=method).maps
+    short = clip_cam(make("sda_tsn_tiny").eval().bfloat16(), clip, 3, method=method).maps
+    for maps in (mixed, short):
+        assert np.isfinite(maps).all() and maps.shape == plain.shape
+    if method == "layercam":
+        assert np.corrcoef(mixed.ravel(), plain.ravel())[0, 1] > 0.9
+
+
 def test_evidence_against_only(clip):
     model = make().eval()
     with torch.no_grad():
@@ -203,16 +257,19 @@ def test_layers_of_a_large_network():
 
 def test_wrong_names_are_explained(clip):
     model = make()
-    with pytest.raises(ValueError, match="'layer4'"):
+    with pytest.raises(UnknownNameError) as error:
         clip_cam(model, clip, layer="layer_4")
-    with pytest.raises(ValueError, match="no single map per frame"):
+    assert error.value.subject == "layer_4" and "'layer4'" in error.value.remedy
+    with pytest.raises(SettingError) as error:
         clip_cam(model, clip, layer="fc")
+    assert error.value.subject == "fc"
     with pytest.raises(ValueError, match="no class names"):
         clip_cam(model, clip, "jumping")
     names = ["walking"] + ["x"] * 19
-    with pytest.raises(ValueError, match="'walking'"):
+    with pytest.raises(UnknownNameError) as error:
         clip_cam(model, clip, "walkin", class_names=names)
-    with pytest.raises(ValueError, match="clip_cams"):
+    assert error.value.choices == tuple(names) and "'walking'" in error.value.remedy
+    with pytest.raises(SettingError, match="clip_cams"):
         clip_cam(model, clip[None])
     with pytest.raises(ValueError, match="not finite"):
         clip_cam(model, clip * float("nan"))

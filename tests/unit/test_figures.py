@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager, rc_context
+from matplotlib.text import Text
 from PIL import Image
 
 import sda.figures
@@ -37,7 +39,7 @@ from sda.figures.selection import (
     nearest_clips,
     selection_map,
 )
-from sda.figures.style import COLOURS, HeatTable, fig_tables, to_png
+from sda.figures.style import COLOURS, HeatTable, fig_tables, new_figure, to_png
 from sda.figures.training import fig_confusion, fig_history, fig_lr_sweep, fig_reliability
 from sda.networks.blocks import DEPENDENCIES
 
@@ -172,6 +174,68 @@ def test_png_of_plausible_size_with_every_word_inside(name):
 
 def test_a_dollar_in_a_name_is_a_dollar():
     assert to_png(fig_top_k(["$\\frac{1$", "b"], [0.5, 0.5], title="$x_$")).startswith(b"\x89PNG")
+
+
+NAMES = ["推门", "from $5 to $6 x_1^{", "a<b & c>d"]  # of classes, as people give them
+NAMED = {
+    "top": lambda: fig_top_k(NAMES, [0.2, 0.5, 0.3], true=NAMES[1], title=NAMES[1]),
+    "confusion": lambda: fig_confusion(np.eye(3), NAMES),
+    "classes": lambda: fig_selection_by_class(MEANS[:3], NAMES, [5, 1, 2]),
+    "class and stage": lambda: fig_class_stages(*CLASS_STAGES, NAMES, DEEP[:4]),
+    "interventions": lambda: fig_interventions(NAMES[1:], [0, 0], [0, 0], [0, 0], [0, 0], 2, title=NAMES[1]),
+    "map": lambda: fig_map(*selection_map(MANY), NAMES * 10, NAMES[1]),
+    "sheet": lambda: fig_contact_sheet([FRAMES] * 3, NAMES),
+    "difference": lambda: fig_difference(MANY[0], MANY[1], DEEP, (NAMES[1], NAMES[2]), title=NAMES[1]),
+}
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("name", NAMED)
+def test_names_are_drawn_and_never_read_as_mathematics(name, kind):
+    """By every way of drawing: `to_png`, `savefig`, and the canvas, which is TensorBoard's way."""
+    figure = NAMED[name]()
+    figure.savefig(buffer := io.BytesIO(), format=kind)
+    assert len(buffer.getvalue()) > 1000
+    figure = NAMED[name]()
+    figure.canvas.draw()
+    shown = [text for text in figure.findobj(Text) if "$5" in text.get_text()]
+    assert shown and not any(text.get_parse_math() for text in shown)
+    box = figure.get_tightbbox()
+    assert np.isfinite([box.x0, box.x1]).all()
+
+
+def test_numbers_of_an_axis_keep_their_notation():
+    figure = new_figure(3, 2, "from $5 to $6 x_1^{")
+    axes = figure.subplots()
+    axes.plot([1, 1000], [1e-9, 2e-9])
+    axes.set_xscale("log")
+    figure.canvas.draw()
+    ticks = [tick for tick in axes.get_xticklabels() if tick.get_text()]
+    assert any("10^" in tick.get_text() and tick.get_parse_math() for tick in ticks)
+
+
+def test_letters_are_taken_from_a_font_that_has_them():
+    """Where the usual font is one of the bare Latin alphabet, Cyrillic comes from another one."""
+    with rc_context({"font.family": ["cmr10"]}):
+        figure = fig_top_k(["класс", "b"], [0.5, 0.5])
+        figure.canvas.draw()
+        figure.canvas.draw()
+    [text] = [t for t in figure.findobj(Text) if "класс" in t.get_text()]
+    usual, found = text.get_fontfamily()
+    assert usual == "cmr10"
+    letters = font_manager.get_font(font_manager.findfont(found)).get_charmap()
+    assert {*map(ord, "класс")} <= set(letters)
+
+
+def test_letters_that_no_font_has_are_said_once():
+    code = (
+        "from sda.figures.clips import fig_top_k; from sda.figures.style import to_png\n"
+        "for name in ('\\U0001bc6b', '\\U0001bc6a'): to_png(fig_top_k([name, 'b'], [0.5, 0.5]))"
+    )  # letters of Duployan shorthand
+    run = subprocess.run(
+        [sys.executable, "-W", "error:Glyph", "-c", code], timeout=60, capture_output=True, text=True
+    )
+    assert run.returncode == 0 and run.stderr.count("no installed font") == 1, run.stderr
 
 
 def test_same_numbers_same_bytes():

@@ -1,9 +1,11 @@
 """The inspector without a browser: state, provider, panels, widgets, files, and bad input."""
 
 import asyncio
+import base64
 import datetime
 import gc
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -18,7 +20,7 @@ from sda.data.datasets import open_dataset
 from sda.explaining.checks import CheckInput, CheckResult, FaithfulnessReport, check_steps
 from sda.explaining.trace import Trace
 from sda.figures.style import to_png
-from sda.foundation.errors import UnknownNameError, VideoError
+from sda.foundation.errors import FolderError, SettingError, UnknownNameError, VideoError
 from sda.inspector import Inspector, InspectorState, clip_table, find_clips, inspect_folder
 from sda.inspector.figures import PANELS, draw
 from sda.inspector.provider import MAX_UPLOAD, ModelProvider
@@ -67,7 +69,7 @@ def start_again(inspector):
     state = inspector.state
     drawn = inspector.drawn
     inspector.strict = False
-    inspector._look_into(inspector.provider, inspector.source)
+    inspector.look_into(inspector.provider, inspector.source)
     inspector.drawn = drawn
     fresh = InspectorState(clip_id=inspector.table.video[0])
     with state.hold_trait_notifications():
@@ -76,10 +78,10 @@ def start_again(inspector):
     for name, value in inspector.free.items():
         view.controls[name].value = value
     view.pull()
-    view._redraw(set(PANELS))
-    view._show_trust()
+    view.redraw(set(PANELS))
+    view.show_checks()
     for panel in MEASURED:
-        view._put(panel, b"")
+        view.put(panel, b"")
     view.shown["log"].value = ""
     view.shown["pins"].children = ()
     inspector.strict = True
@@ -333,8 +335,9 @@ def test_a_map_judged_in_place_of_another_says_so(opened, monkeypatch):
         assert ("maps of layercam: those of occlusion" in words) == of_maps, question
     named = judged.table().query("check in ('space', 'frames')").what
     assert set(named) == {"map of layercam", "the centre"}
-    with pytest.raises(ValueError, match="unknown method 'layercan': did you mean 'layercam'"):
+    with pytest.raises(UnknownNameError) as error:
         list(opened.provider.trust(inspector.table.video, 3, "layer2", "layercan"))
+    assert error.value.subject == "layercan" and "'layercam'" in error.value.remedy
     clips = torch.stack([opened.provider.seen(i).clip for i in inspector.table.video[:3]])
     _, report = next(check_steps(CheckInput(opened.provider.model, clips, [0, 1, 2])))
     assert "give trace=" in report.missing["selection"]
@@ -428,6 +431,80 @@ def test_save_writes_a_picture_and_what_it_shows(ins, tmp_path, name, start):
         and side["versions"]["sda"]
         and str(path.name) in ins.view.shown["status"].value
     )
+
+
+def test_two_pictures_of_one_name_are_both_kept(ins, tmp_path, monkeypatch):
+    """Clips of two folders have the same name, and so has one clip in another light."""
+    first = ins.save(tmp_path, "prediction")
+    assert ins.save(tmp_path, "prediction") == first, "the same again is no second picture"
+    clip = ins.state.clip_id
+    there = ins.provider.clips
+    monkeypatch.setitem(there.known, f"other/{clip}", there.known["test_0000_up.mp4"])
+    monkeypatch.setattr(ins.provider, "chosen", lambda *_, real=ins.provider.chosen: real("test_0000_up.mp4"))
+    ins.state.clip_id = f"other/{clip}"
+    second = ins.save(tmp_path, "prediction")
+    assert second != first and len(list(tmp_path.glob("*.png"))) == len(list(tmp_path.glob("*.json"))) == 2
+    sides = [json.loads(path.with_suffix(".json").read_text())["clip"] for path in (first, second)]
+    assert sides == [clip, f"other/{clip}"] and first.read_bytes() != second.read_bytes()
+
+
+def test_visitors_choose_among_offers_and_reach_no_path(monkeypatch, tmp_path):
+    """Under Voila: no control takes or shows a path, results are downloads, uploads have a total."""
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://localhost/")
+    monkeypatch.chdir(tmp_path)
+    offers = {
+        "with SDA": {"root": str(FOLDER), "checkpoint": str(A)},
+        "without": {"root": str(FOLDER), "checkpoint": str(CHECKPOINTS / "tsn_moves.safetensors")},
+    }
+    inspector = inspect_folder(FOLDER, A, offers=offers).show()
+    view = inspector.view
+    paths = {"root", "split", "checkpoint", "other", "folder", "path", "open", "code"}
+    assert not paths & view.controls.keys() and view.controls["offer"].options == tuple(offers)
+    view.controls["panel"].value = "prediction"
+    view.press("png")
+    assert 'download="test_0000' in view.shown["download"].value and not list(tmp_path.iterdir())
+    payload = base64.b64decode(
+        re.search(r"application/json;base64,([^\"]+)", view.shown["download"].value)[1]
+    )
+    values = [
+        w.value
+        for w in (*view.controls.values(), *view.shown.values())
+        if isinstance(getattr(w, "value", 0), str)
+    ]
+    assert str(ROOT) not in payload.decode() and not any(str(ROOT) in value for value in values)
+    view.say(f"there is no file {FOLDER}/img/x.mp4", error=True)
+    assert "x.mp4" in view.shown["status"].value and str(ROOT) not in view.shown["status"].value
+    view.say("/srv/secret/x.mp4 cannot be read", error=True)
+    assert ">x.mp4 cannot" in view.shown["status"].value
+    content = FILE.read_bytes()
+    monkeypatch.setattr("sda.inspector.provider.MAX_UPLOADS", 2 * len(content) - 1)
+    for name, refused in (("1.mp4", False), ("2.mp4", True)):
+        view.controls["upload"].value = (
+            {"name": name, "type": "", "size": 1, "content": content, "last_modified": NOW},
+        )
+        assert ("together" in view.shown["status"].value) == refused
+    view.controls["offer"].value = "without"
+    view.press("open data")
+    assert "tsn_moves" in view.shown["status"].value and view.controls["offer"].value == "without"
+    with pytest.raises(UnknownNameError):
+        inspector.open_offer(str(FOLDER))
+    inspector.close()
+
+
+def test_a_folder_of_videos_opens_without_lists(tmp_path):
+    for name in ("b.mp4", "sub/a.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(FILE, tmp_path / name)
+    (tmp_path / "broken.mp4").write_bytes(FILE.read_bytes()[:900])
+    inspector = inspect_folder(tmp_path, A)
+    assert inspector.table.video.tolist() == ["b.mp4", "sub/a.mp4"] and inspector.table.true.isna().all()
+    assert "broken.mp4" in inspector.count and inspector.provider.left_out.keys() == {"broken.mp4"}
+    assert "true class not known" in inspector.figure("strip").get_suptitle()
+    assert inspector.overview().startswith(b"\x89PNG")
+    with pytest.raises(SettingError):
+        inspect_folder(FOLDER / "img", A)
+    added = inspector.provider.add_path(tmp_path / "sub")
+    assert added == "a.mp4" and added in inspector.provider.ids()
 
 
 def test_pins_make_a_sheet(ins, tmp_path):
@@ -531,7 +608,7 @@ def test_a_clip_of_ones_own(ins, tmp_path):
     assert np.allclose(
         ins.provider.chosen(mine).weights, ins.provider.chosen("test_0000_swing.mp4").weights, atol=1e-5
     )
-    assert "true class not known" in str(ins.figure("strip")._suptitle.get_text())
+    assert "true class not known" in ins.figure("strip").get_suptitle()
     ins.view.controls["path"].value = str(FILE)
     ins.view.press("open")
     assert ins.state.clip_id == "my test_0000_swing.mp4"
@@ -556,8 +633,11 @@ def test_a_bad_upload_is_refused_in_words(light, name, content, words):
 
 
 def test_errors_are_words_in_the_panel_and_raised_when_strict(ins):
-    with pytest.raises(ValueError, match="nearest"):
+    with pytest.raises(UnknownNameError) as error:
         ins.view.controls["clip_id"].value = "test_0000_swings.mp4"
+    assert error.value.subject == "test_0000_swings.mp4" and set(error.value.choices) == set(
+        ins.provider.ids()
+    )
     assert "nearest: test_0000_swing.mp4" in ins.view.shown["status"].value
     ins.strict = False
     ins.view.controls["overlay"].value = "Grad-CAM"
@@ -573,16 +653,19 @@ def test_words_are_never_markup(light):
 
 
 def test_bad_settings(ins, tmp_path):
-    with pytest.raises(UnknownNameError, match="'layer4'"):
+    with pytest.raises(UnknownNameError) as error:
         Inspector(ins.provider, InspectorState(overlay="Grad-CAM", layer="layer9")).figure("strip")
+    assert error.value.subject == "layer9" and "layer4" in error.value.choices
     with pytest.raises(TraitError):
         ins.state.weights = [0, 0, 0, 0]
-    with pytest.raises(ValueError, match="did you mean .layer3"):
+    with pytest.raises(UnknownNameError) as error:
         ins.provider.intervene([ins.state.clip_id], "layr3", "uniform", [1] * 4, "")
+    assert error.value.subject == "layr3" and "layer3" in error.value.remedy
     file = tmp_path / "a file"
     file.write_text("")
-    with pytest.raises(Exception, match="another folder"):
+    with pytest.raises(FolderError) as error:
         ins.save(file / "below")
+    assert error.value.subject == str(file / "below") and error.value.remedy
 
 
 def test_a_clip_that_cannot_be_decoded_is_words_in_the_panel(opened, tmp_path):

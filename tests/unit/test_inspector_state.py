@@ -109,6 +109,11 @@ def test_a_clip_is_shown_as_the_network_sees_it(provider):
 
 def test_the_kind_of_a_video_is_read_from_its_bytes():
     assert video_suffix("swing", (FOLDER / "img" / CLIP).read_bytes()) == ".mp4"
+    packet = b"\x47" + bytes(187)
+    assert video_suffix("camcorder.mts", (bytes(4) + packet) * 3) == ".m2ts"
+    assert video_suffix("recording.ts", packet * 3) == ".ts"
+    with pytest.raises(SettingError):
+        video_suffix("text.ts", b"G is a letter" * 30)
 
 
 def test_pictures_that_cannot_be_drawn_say_why(provider, session):

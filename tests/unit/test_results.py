@@ -64,6 +64,21 @@ def test_other_options_and_settings_are_other_experiments():
     assert "settings" not in percent_table(accuracy_table(whole)), "nothing to tell apart, nothing said"
 
 
+def test_verbs_and_nouns_of_one_folder_are_two_tests():
+    records = [record(top1=t, metrics={"class_hash": c * 16}) for t, c in ((0.6, "a"), (0.2, "b"))]
+    table = accuracy_table(records)
+    assert sorted(table.top1) == [0.2, 0.6] and table.settings.nunique() == 2
+
+
+def test_actions_stand_in_both_tables():
+    with_nouns = record(top1=0.5, metrics={"noun_top1": 0.3, "action_top1": 0.25})
+    table = accuracy_table([with_nouns, record(model="alone")])
+    assert table.set_index("model").action_top1.to_dict()["m"] == 0.25
+    assert percent_table(table).set_index("model").action_top1.to_dict() == {"m": "25.0", "alone": "-"}
+    [row] = results_table(load_published().head(0), [with_nouns]).to_dict("records")
+    assert (row["verb top1"], row["noun top1"], row["action top1"]) == (50.0, 30.0, 25.0)
+
+
 def test_records_with_and_without_needs_share_a_table():
     table = accuracy_table(
         [record(model="a"), record(model="b", metrics={"by_need": {"order": 0.5, "scene": None}})]

@@ -1,8 +1,10 @@
 """Files: whole or not at all, held by one process, read once, named by their content."""
 
+import csv
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import os
 import platform
@@ -14,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -23,6 +26,7 @@ from sda.foundation.files import (
     VIDEO_SUFFIXES,
     cached_by_file,
     check_folder,
+    csv_text,
     digest,
     fingerprint,
     load_arrays,
@@ -354,6 +358,33 @@ def test_arrays_and_their_names_come_back(tmp_path):
     assert all(np.array_equal(again[key], arrays[key]) for key in arrays)
     with pytest.raises(SettingError):
         save_arrays(tmp_path / "some.pickle", "some 1", {}, {})
+
+
+HOSTILE = [
+    '=HYPERLINK("http://x","y")',
+    "+1+1",
+    "-2+3+cmd|' /C calc'!A0",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    ' "=1',
+    "＝1+1",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_cell_of_a_table_starts_a_formula(text):
+    frame = pd.DataFrame({text: [text, "plain"], "n": [-1.5, 2.0]}, index=[text, "row"])
+    [head, first, second] = csv.reader(io.StringIO(csv_text(frame, text), newline=""))
+    assert {cell[0] for cell in (*head[:2], *first[:2])} == {"'"}
+    assert first[0] == "'" + text and [first[2], second[2]] == ["-1.5", "2.0"]
+
+
+def test_numbers_and_names_of_a_table_stay_as_they_are():
+    frame = pd.DataFrame({"class": ["-0.5", "a;=b", "推门"], "n": [1, 2, 3]})
+    text = csv_text(frame)
+    back = pd.read_csv(io.StringIO(text), dtype={"class": str})
+    assert back.to_dict() == frame.to_dict() and '"a;=b"' in text, "quoted: semicolons part cells elsewhere"
 
 
 def test_files_that_hold_no_such_arrays_are_named(tmp_path):
