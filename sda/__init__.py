@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "create_model": ".networks.backbones",
         "list_models": ".networks.backbones",
         "profile": ".networks.cost",
+        "insert_sda": ".networks.insert",
         "load_model": ".networks.checkpoints",
         "load_reference": ".networks.checkpoints",
         "open_video": ".data.video",

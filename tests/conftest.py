@@ -5,10 +5,16 @@ import signal
 import threading
 
 import pytest
+from fuzzing import SEED
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs that tests interrupt.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header():
+    """The seed of the day, with which a failure of the fuzz tests is repeated."""
+    return f"SDA_FUZZ_SEED={SEED}"
 
 
 @pytest.fixture(autouse=True)

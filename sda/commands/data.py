@@ -158,8 +158,8 @@ class Data(Command):
         print(
             *released(self.name),
             *mirror_notes(names),
-            f"lists in {self.name}, class names {class_hash(names)}",
             f"{len(names)} classes: {listed(names, 8)}",
+            f"lists in {self.name}, class names {class_hash(names)}",
             sep="\n",
         )
 

@@ -16,6 +16,7 @@ from ..data.transforms import mirror_notes
 from ..foundation.files import check_folder
 from ..networks.backbones import VideoNet
 from ..networks.cost import profile
+from ..training.advice import Advice, sentences
 from ..training.config import TrainConfig, load_config, recipe
 from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
 from ..training.resume import TrainResult
@@ -87,6 +88,8 @@ class Train(Command):
         """Print what came out."""
         name = f"{self.model} on {source}" if source else self.model
         before = " (trained before)" if result.reused else ""
+        if known := result.record.get("advice"):  # runs of earlier versions have none
+            print(*sentences(Advice(**known), self.config, result.model, result.record["clips"]), sep="\n")
         print(f"{name}: {result.summary()}; {result.seconds:.0f} s{before}; {out / 'model.safetensors'}")
 
     def network(

@@ -91,6 +91,8 @@ def cam_layers(
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """The layer of this name; an unknown one is answered with the nearest."""
     modules = {layer: module for layer, module in model.named_modules() if layer}
+    if name == LAYER and name not in modules:  # networks of others say which of their layers stands for it
+        name = getattr(model, "map_layer", name)
     if name not in modules:
         raise unknown_name("layer", name, [layer for layer in modules if layer.count(".") < 2])
     return modules[name]

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "register_method": ".backbones",
         "sda_blocks": ".backbones",
         "stage_of": ".backbones",
+        "insert_sda": ".insert",
         "Profile": ".cost",
         "profile": ".cost",
         "ModelCard": ".checkpoints",

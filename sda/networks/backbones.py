@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Site', 'Bottleneck', 'VideoNet', 'register_method', 'list_models', 'model_options', 'create_model',
-           'sda_blocks', 'stage_of', 'load_imagenet']
+           'assemble', 'sda_blocks', 'load_imagenet']
 
 # %% ../../nbs/networks/03_backbones.ipynb #88e2c8e9
 import fnmatch
 import importlib
 import inspect
 import logging
-import socket
+import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..foundation.errors import DataError, RunError, SettingError, UnknownNameError, nearest
-from .blocks import SDA
-from .weights import our_name, read_weights
+from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
+from .blocks import SDA, check_clips, stage_of
+from .weights import image_weights, our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
 PLACES = ("enter", "adapt", "mix", "gate")
@@ -141,10 +140,7 @@ class Backbone:
     depths: tuple[int, ...]  # bottlenecks per stage
     widths: tuple[int, ...] = (64, 128, 256, 512)  # P per stage
     strides: tuple[int, ...] = (1, 2, 2, 2)  # spatial stride of each stage's first bottleneck
-    stem: tuple[int, int] = (
-        64,
-        7,
-    )  # channels and kernel of the first convolution (stride 2, then 3x3 max-pool)
+    stem: tuple[int, int] = (64, 7)  # channels and kernel of the first convolution; 3x3 max-pool follows
     weights: str | None = None  # torchvision model whose IMAGENET1K_V1 weights fit
     method: str | None = None  # the only method that it is for; None for all
 
@@ -172,42 +168,14 @@ def _sites(backbone: Backbone, num_frames: int, expansion: int) -> Iterator[list
     channels = backbone.stem[0]
     numbers = zip(backbone.depths, backbone.widths, backbone.strides, strict=True)
     for stage, (depth, width, stride) in enumerate(numbers, 1):
+        out = width * expansion
         yield [
             Site(
-                width * expansion if i else channels,
-                width,
-                1 if i else stride,
-                num_frames,
-                stage,
-                i,
-                backbone.depths,
+                channels if i == 0 else out, width, 1 if i else stride, num_frames, stage, i, backbone.depths
             )
             for i in range(depth)
         ]
-        channels = width * expansion
-
-
-def check_clips(
-    clips: Tensor,  # what a network was given
-) -> None:
-    """Raise an error that names the shape unless `clips` is float [B, T, 3, H, W] with H, W >= 32."""
-
-    def shape() -> str:
-        return "x".join(map(str, clips.shape))  # only when needed: a compiled graph cannot write text
-
-    if clips.ndim != 5 or clips.shape[2] != 3:
-        raise SettingError(
-            f"clips must be [B, T, 3, H, W], got {shape()}: stack frames first (one clip: clip[None])"
-        )
-    if min(clips.shape[3:]) < 32:
-        raise SettingError(
-            f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
-            "least 32: resize the clip"
-        )
-    if not clips.shape[1]:
-        raise SettingError(f"the clips have no frames (shape {shape()})")
-    if not clips.is_floating_point():
-        raise TypeError(f"clips must be floats, got {clips.dtype}: apply the transform, or .float() / 255")
+        channels = out
 
 # %% ../../nbs/networks/03_backbones.ipynb #0a91413a
 class VideoNet(nn.Module):
@@ -223,12 +191,7 @@ class VideoNet(nn.Module):
         bottleneck: Any = Bottleneck,  # class called as bottleneck(site, places), with `expansion`
     ):
         super().__init__()
-        self.num_classes = num_classes
-        self.num_frames = num_frames
-        self.name = ""  # set by create_model, as `options` are
-        self.options: dict[str, Any] = {}
-        self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
-        self.start: Any = None  # what it took from a file when it was made to train, set by start_from
+        self.identify(num_classes, num_frames)
         channels, kernel = backbone.stem
         self.conv1 = he_conv(3, channels, kernel, 2)
         self.bn1: nn.Module = nn.BatchNorm2d(channels)
@@ -237,9 +200,22 @@ class VideoNet(nn.Module):
             self.add_module(name, Stage(*(bottleneck(site, places(site)) for site in sites)))
         channels = backbone.widths[-1] * bottleneck.expansion
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc: Any = nn.Linear(channels, num_classes)
         nn.init.normal_(self.fc.weight, std=0.001)
         nn.init.zeros_(self.fc.bias)
+
+    def identify(
+        self,
+        num_classes: int,  # K
+        num_frames: int,  # T that blocks are built for
+    ) -> None:
+        """Set what every network knows about itself."""
+        self.num_classes = num_classes
+        self.num_frames = num_frames
+        self.name = ""  # set by create_model, as `options` are
+        self.options: dict[str, Any] = {}
+        self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
+        self.start: Any = None  # what it took from a file when it was made to train, set by start_from
 
     def features(
         self,
@@ -374,9 +350,19 @@ def find_method(
     return METHODS[name]
 
 
+_BASIC = {f"resnet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34)}  # with basic blocks
+_FOREIGN = "sda.networks.insert"  # builds around backbones of other libraries, named LIBRARY:NAME
+
+
 def _offers() -> dict[str, tuple[str, str, bool]]:
     """Every model name: its method, its backbone, and whether SDA is on top; nothing is imported."""
     known: dict[str, _Known | Method] = {**_BUILT_IN, **METHODS}
+    basic = {
+        f"{'sda_' if gate else ''}{name}_{short}": (name, backbone, gate)
+        for short, backbone in _BASIC.items()
+        for name in ("tsn", "tsm")
+        for gate in (False, True)
+    }
     return {
         f"{'sda_' if gate else ''}{name}_{backbone}": (name, backbone, gate)
         for backbone in BACKBONES
@@ -385,7 +371,31 @@ def _offers() -> dict[str, tuple[str, str, bool]]:
         if (method.gate or not gate)
         and (method.backbones is None or backbone in method.backbones)
         and BACKBONES[backbone].method in (None, name)
-    }
+    } | basic
+
+
+def _offer(name: str) -> tuple[str, str, bool]:
+    """The method and the backbone of a model name, and whether SDA is on top."""
+    offers = _offers()
+    methods = {**_BUILT_IN, **METHODS}
+    if found := re.fullmatch(r"(sda_)?(\w+?)_((?:torchvision|timm|own):.+)", str(name)):
+        gate, method, backbone = found.groups()
+        if method in methods:
+            return method, backbone, gate is not None
+    if name not in offers:
+        raise UnknownNameError(
+            f"there is no model {name!r}.{_did_you_mean(str(name), offers)} Names are METHOD_BACKBONE or "
+            f"sda_METHOD_BACKBONE, with the methods {', '.join(methods)} and the backbones "
+            f"{', '.join([*_BASIC, *BACKBONES])}, torchvision:NAME or timm:NAME",
+            subject=str(name),
+            choices=offers,
+        )
+    return offers[name]
+
+
+def _network(method: Method, backbone: str) -> Callable[..., VideoNet]:
+    """What builds the network of a method around a backbone."""
+    return importlib.import_module(_FOREIGN).around if ":" in backbone else method.network
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -399,36 +409,29 @@ def _defaults(function: Callable, skip: tuple[str, ...]) -> dict[str, object]:
     return {name: p.default for name, p in inspect.signature(function).parameters.items() if name not in skip}
 
 
-def _network_options(method: Method) -> dict[str, object]:
-    """The options of a method's own network, e.g. of its neck: its keyword-only parameters."""
-    parameters = inspect.signature(method.network).parameters.values()
+def _network_options(network: Callable[..., VideoNet]) -> dict[str, object]:
+    """The options of a network of its own, e.g. of its neck: its keyword-only parameters."""
+    parameters = inspect.signature(network).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 # %% ../../nbs/networks/03_backbones.ipynb #7c5efa8e
 def list_models(
-    pattern: str = "*",  # shell pattern, e.g. "sda_*" or "*_tiny"
-) -> list[str]:  # model names
+    pattern: str = "*",  # shell pattern, e.g. "sda_*" or "*_tiny"; with a colon, e.g. "sda_tsm_timm:*"
+) -> list[str]:  # model names; those with backbones of other libraries where the pattern has their colon
     """Names that `create_model` knows."""
-    return fnmatch.filter(_offers(), pattern)
+    names = importlib.import_module(_FOREIGN).foreign_names(pattern) if ":" in pattern else _offers()
+    return fnmatch.filter(names, pattern)
 
 
 def model_options(
     name: str,  # model name, see `list_models`
 ) -> dict[str, object]:  # option -> default
     """What `create_model` takes for this model beside `num_classes`, `num_frames` and `pretrained`."""
-    offers = _offers()
-    if name not in offers:
-        methods = ", ".join({**_BUILT_IN, **METHODS})
-        raise UnknownNameError(
-            f"there is no model {name!r}.{_did_you_mean(str(name), offers)} Names are METHOD_BACKBONE or "
-            f"sda_METHOD_BACKBONE, with the methods {methods} and the backbones {', '.join(BACKBONES)}",
-            subject=str(name),
-            choices=offers,
-        )
-    wanted, _, gate = offers[name]
+    wanted, backbone, gate = _offer(name)
     method = find_method(wanted)
     own = _defaults(SDA, ("channels", "num_frames")) if gate else {}
-    return {"dropout": 0.5, **_defaults(method.build, ("site",)), **_network_options(method), **own}
+    network = _network_options(_network(method, backbone))
+    return {"dropout": 0.5, **_defaults(method.build, ("site",)), **network, **own}
 
 # %% ../../nbs/networks/03_backbones.ipynb #60bc1cff
 def _sda_on_top(
@@ -458,33 +461,45 @@ def _check_options(name: str, options: dict) -> None:
 
 # %% ../../nbs/networks/03_backbones.ipynb #d892b977
 def create_model(
-    name: str,  # see `list_models`
+    name: str,  # see `list_models`; METHOD_torchvision:NAME or METHOD_timm:NAME, as "sda_tsm_timm:resnet50d"
     num_classes: int,  # K
     num_frames: int = 8,  # T that blocks are built for; forward takes any T
-    pretrained: bool | str | Path = False,  # True: ImageNet weights through torchvision; or a file of them
+    pretrained: bool | str | Path = False,  # True: ImageNet weights of the library; or a file of them
     dropout: float = 0.5,  # before the classifier
     **options: Any,  # see `model_options`: of the method, and of SDA (dependencies, reduction, split, ...)
 ) -> VideoNet:  # network in training mode, with .name, .options, .num_classes, .num_frames
     """Build a video network by name."""
-    _check_options(name, options)
+    _, backbone, _ = _offer(name)
     if num_classes < 1 or num_frames < 1:
         raise SettingError(
             f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}"
         )
-    wanted, backbone, gate = _offers()[name]
-    method = find_method(wanted)
+    net = assemble(name, BACKBONES.get(backbone, backbone), num_classes, num_frames, dropout, **options)
+    if pretrained:
+        load_imagenet(net, pretrained)
+    return net
+
+
+def assemble(
+    name: str,  # as for `create_model`, which says what the blocks are
+    image_net: Any,  # what they are put into: a `Backbone`, or what `sda.networks.insert.around` takes
+    num_classes: int,  # K
+    num_frames: int,  # T
+    dropout: float,  # before the classifier
+    **options: Any,  # see `model_options`
+) -> VideoNet:
+    """Put the blocks of a model name into an image network."""
+    _check_options(name, options)
+    wanted, backbone, gate = _offer(name)
+    network = _network(method := find_method(wanted), backbone)
     own = {k: v for k, v in options.items() if k in _defaults(method.build, ("site",))}
-    neck = {k: v for k, v in options.items() if k in _network_options(method)}
+    neck = {k: v for k, v in options.items() if k in _network_options(network)}
     rest = {k: v for k, v in options.items() if k not in own and k not in neck}
     places = _sda_on_top(method, own, rest) if gate else lambda site: method.build(site, **own)
-    net = method.network(
-        BACKBONES[backbone], places, num_classes, num_frames, dropout, method.bottleneck, **neck
-    )
+    net = network(image_net, places, num_classes, num_frames, dropout, method.bottleneck, **neck)
     net.name = name
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
     net.options = {"dropout": dropout, **plain}
-    if pretrained:
-        load_imagenet(net, pretrained)
     return net
 
 # %% ../../nbs/networks/03_backbones.ipynb #adcd4073
@@ -492,47 +507,15 @@ def sda_blocks(
     model: nn.Module,  # any network
 ) -> dict[str, SDA]:  # bottleneck name, e.g. "layer1.0", -> its SDA block, in order of depth
     """The SDA blocks of a network."""
-    return {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, SDA)}
-
-# %% ../../nbs/networks/03_backbones.ipynb #b9630c7a
-def stage_of(
-    block: str,  # name of a block or a layer in it, as "layer2.3", or "layer2.3[0:8]" under `split`
-) -> str:  # its stage, "layer2"; the whole name where it has none
-    """The stage that a block's name begins with."""
-    return block.split(".")[0].split("[")[0] or block
-
-# %% ../../nbs/networks/03_backbones.ipynb #2210820d
-@contextmanager
-def _no_endless_wait(seconds: float = 30) -> Iterator[None]:
-    """Let a silent network end in an error."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _download(name: str) -> dict[str, Tensor]:
-    """ImageNet weights from torchvision's cache, or from its server."""
-    from torchvision.models import get_model_weights
-
-    weights = get_model_weights(name).IMAGENET1K_V1
-    try:
-        with _no_endless_wait():
-            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as err:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise RunError(
-            f"the ImageNet weights could not be fetched ({err}). torchvision loads them with {weights}."
-            f"get_state_dict(); offline, put the file of {weights.url} at {place}, or name it: "
-            f"pretrained=FILE"
-        ) from err
+    blocks = {name.removesuffix(".gate"): m for name, m in model.named_modules() if isinstance(m, SDA)}
+    return {name.removeprefix("backbone."): m for name, m in blocks.items()}
 
 # %% ../../nbs/networks/03_backbones.ipynb #26cbfb36
 def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tensor]:
     """Find the weights."""
-    method, backbone, _ = _offers()[net.name]
+    method, backbone, _ = _offer(net.name)
+    if ":" in backbone:
+        return importlib.import_module(_FOREIGN).image_state(net, backbone, source)
     name = BACKBONES[backbone].weights
     if source is True and name and not find_method(method).torchvision:
         raise SettingError(
@@ -543,7 +526,7 @@ def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tenso
             f"there are no ImageNet weights for {net.name}: set pretrained=False (--no-pretrained)"
         )
     if source is True:
-        return _download(name)
+        return image_weights(name)
     if not isinstance(source, (str, Path)) or not Path(source).is_file():
         raise FileNotFoundError(f"no file of ImageNet weights at {source}")
     return {our_name(name): tensor for name, tensor in read_weights(source).items()}

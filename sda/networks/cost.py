@@ -86,7 +86,7 @@ def _multiply_adds(twin: nn.Module, clips: Tensor) -> dict[str, int]:
 # %% ../../nbs/networks/04_cost.ipynb #2763c67c
 def _block_of(name: str) -> str:
     """The row of the table that a part belongs to."""
-    parts = name.split(".")
+    parts = name.removeprefix("backbone.").split(".")
     if parts[0] in ("conv1", "bn1"):
         return "stem"
     return ".".join(parts[:2]) if parts[0].startswith("layer") else parts[0]

@@ -1,14 +1,15 @@
 """Cheaper forms of the steps of an SDA block, gradients written by hand; equal to the plain ones to rounding.
 
-`resize`, `relu` and `PointConv` are taken always, except that under `torch.compile` and `torch.export`, which
-fuse plain operations themselves, they are the plain operations.
+`resize`, `relu` and `PointConv` are taken always, except where `by_hand` says no: under `torch.compile` and
+`torch.export`, which fuse plain operations themselves, and under transforms (`torch.func`, forward mode, a
+jit trace), which know plain operations only.
 
 `SumNorm` normalises a sum without making it, and `SumNorm.gate` goes on to the gated input, so that of all
 tensors of full size only the input is kept for the gradient. SDA takes them where `fuses` says so: `up_norm`
 is a `SumNorm` (as built; a synchronised norm put in its place is not) with weights and running statistics,
-and no compiler is at work. A hook on `up_norm` or on `hook_gate` waits for a tensor that `gate` never shows;
-then `up_norm` is called as a module and the rest is plain. The same operations in the same order: the same
-bits, for more memory.
+and gradients are made by hand. A hook on `up_norm` or on `hook_gate` waits for a tensor that `gate` never
+shows; then `up_norm` is called as a module and the rest is plain. The same operations in the same order:
+the same bits, for more memory.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 Size = Sequence[int]  # height and width
+
+
+def by_hand() -> bool:
+    """Whether gradients written by hand may be taken here: transforms and compilers see plain operations."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _double(x: Tensor) -> Tensor:
@@ -96,7 +108,7 @@ def resize(
     size: Size,  # (H, W) of the result
 ) -> Tensor:  # [..., H, W], equal to adaptive_avg_pool2d(x, size), overlapping bins included
     """Adaptive average pooling of any number of leading dimensions, down or up."""
-    if torch.compiler.is_compiling():
+    if not by_hand():
         return F.adaptive_avg_pool2d(x.flatten(0, -3), (size[0], size[1])).unflatten(0, x.shape[:-2])
     return x if tuple(x.shape[-2:]) == tuple(size) else _Resize.apply(x, tuple(size))
 
@@ -118,7 +130,7 @@ def relu(
     x: Tensor,  # any shape
 ) -> Tensor:  # the shape of x
     """Rectifier that keeps one byte a value for the gradient instead of four."""
-    return F.relu(x) if torch.compiler.is_compiling() else _Relu.apply(x)
+    return _Relu.apply(x) if by_hand() else F.relu(x)
 
 
 class PointConv(nn.Conv2d):
@@ -136,7 +148,7 @@ class PointConv(nn.Conv2d):
         x: Tensor,  # [N, in_channels, H, W]
     ) -> Tensor:  # [N, out_channels, H, W]
         """Mix the channels of every pixel."""
-        if x.shape[-2] * x.shape[-1] < 400:
+        if x.shape[-2] * x.shape[-1] < 400 or self.bias is not None:  # a norm may have been fused into it
             return super().forward(x)
         weight = self.weight.flatten(1).expand(x.shape[0], -1, -1)
         return torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[2:])
@@ -179,7 +191,8 @@ def _full_sum(
         z = z.contiguous()  # one value per frame, seen at full size
     if b is not None:
         z += (b * scale).to(dtype)
-    return z.flatten(0, 1)
+    # not a view: what follows may work in place, and views made in here may not be written to
+    return torch.ops.aten._unsafe_view(z, [z.shape[0] * z.shape[1], *z.shape[2:]])
 
 
 class _NormalisedSum(torch.autograd.Function):
@@ -190,6 +203,7 @@ class _NormalisedSum(torch.autograd.Function):
         ctx.batch = mean is None
         ctx.size = size
         ctx.dtype = dtype
+        ctx.eps = eps
         own, a, b = _NormalisedSum._terms(ctx, small, wide, weight)
         if ctx.batch:
             mean = own
@@ -217,8 +231,9 @@ class _NormalisedSum(torch.autograd.Function):
         return torch.zeros_like(weight)[:, None, None], small, wide
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad, *_):
+        if torch.is_grad_enabled():  # the gradient will be differentiated: what is below works in place
+            return (*_plain_backward(ctx, grad), None, None, None, None, None)
         x, small, wide, weight, bias, mean, inverse = ctx.saved_tensors
         own, a, b = _NormalisedSum._terms(ctx, small, wide, weight)
         scale = weight[:, None, None] * inverse
@@ -239,6 +254,22 @@ class _NormalisedSum(torch.autograd.Function):
         da = _collect(da, small.shape[-2:]).to(small.dtype)
         db = None if db is None else db.to(wide.dtype)
         return dx, da, db, dweight, dbias, None, None, None, None, None
+
+
+def _plain_backward(ctx, grad):
+    """The gradients of a normalised sum by torch's own operations, which can be differentiated again."""
+    x, small, wide, weight, bias, mean, inverse = ctx.saved_tensors
+    given = (x, small, wide, weight, bias)
+    z = resize(small.to(weight.dtype), ctx.size)
+    z = (z if wide is None else z + wide).flatten(0, 1)
+    if ctx.batch:
+        z = F.batch_norm(z, None, None, weight, bias, True, 0.0, ctx.eps)
+    else:
+        z = (z - mean) * (weight[:, None, None] * inverse) + bias[:, None, None]
+    z = z.to(ctx.dtype)
+    wanted = [v for v in given if v is not None and v.requires_grad]
+    found = iter(torch.autograd.grad(z if x is None else z.sigmoid() * x, wanted, grad, create_graph=True))
+    return tuple(next(found) if v is not None and v.requires_grad else None for v in given)
 
 
 def _norm_backward(da, db, a, b, scale, inverse, offset, size, batch):
@@ -316,8 +347,7 @@ def fuses(
     norm: nn.Module,  # `up_norm` of an SDA block
 ) -> bool:  # whether it may be called with the terms of a sum
     """Whether the norm is a `SumNorm` that can do its work here."""
-    usual = type(norm) is SumNorm and norm.affine and norm.track_running_stats
-    return usual and not torch.compiler.is_compiling()
+    return type(norm) is SumNorm and norm.affine and norm.track_running_stats and by_hand()
 
 
 def watched(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..foundation.errors import DataError, listed
+from ..foundation.errors import DataError, RunError, listed
 from ..foundation.files import fingerprint
 
 __all__ = ["read_weights"]
@@ -295,3 +298,33 @@ class Start:
     ) -> Start:
         """Forget the tensors."""
         return cls(str(source), str(found), found.counts(), fingerprint(found.taken))
+
+
+@contextmanager
+def _no_endless_wait(seconds: float = 30) -> Iterator[None]:
+    """Let a silent network end in an error."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def image_weights(
+    name: str,  # of a network of torchvision
+) -> dict[str, Tensor]:  # RunError without a connection
+    """ImageNet weights from torchvision's cache, or from its server."""
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(name).IMAGENET1K_V1
+    try:
+        with _no_endless_wait():
+            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as err:
+        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise RunError(
+            f"the ImageNet weights could not be fetched ({err}). torchvision loads them with {weights}."
+            f"get_state_dict(); offline, put the file of {weights.url} at {place}, or name it: "
+            f"pretrained=FILE"
+        ) from err

@@ -179,7 +179,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         if kind is int and float(value) != int(float(value)):
             raise ValueError("a whole number is needed")
         return kind(float(value)) if kind in (int, float) else kind(value)
-    except (TypeError, ValueError) as err:
+    except (TypeError, ValueError, OverflowError) as err:
         text = f"Setting {name!r} cannot be {value!r}: {err}"
         raise SettingError(text, subject=name, choices=map(str, args)) from err
 
@@ -254,6 +254,21 @@ RECIPES: dict[str, TrainConfig] = {
         patience=8,
         precision="fp32",
         num_workers=2,
+    ),
+    "own_clips": TrainConfig(
+        recipe="own_clips",
+        epochs=20,
+        batch_size=8,
+        lr=4e-3,
+        warmup=0.1,
+        label_smoothing=0.1,
+        size=64,
+        resize=64,
+        crop="resized",
+        area=(0.4, 1.0),
+        colour="none",
+        flip=True,
+        threads=1,
     ),
     "paper_diving48": dataclasses.replace(_PAPER, recipe="paper_diving48"),
     "paper_epic55": dataclasses.replace(_PAPER, recipe="paper_epic55"),

@@ -265,14 +265,15 @@ def load_state(
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, epoch = state["identity"], state["progress"].get("epoch", 0)
     except Exception as err:  # torch has many for files that are none
         older = [p.name for p in sorted(path.parent.glob("state.[0-9]*.pt"))]
         remedy = f"Rename {older[0]} to state.pt to go on from there" if older else "Delete it to start again"
         reason = str(err).partition("\n")[0].partition(". ")[0]  # the rest of torch's words is of no help
         text = f"{path} is not a readable training state ({reason}). {remedy}."
         raise RunError(text, subject=str(path), choices=older, remedy=remedy) from err
-    if not _goes_on(state["identity"], identity, state["progress"].get("epoch", 0)):
-        _check_same_run(state["identity"], identity, path.parent)
+    if not _goes_on(theirs, identity, epoch):
+        _check_same_run(theirs, identity, path.parent)
     return state
 
 # %% ../../nbs/training/49_resume.ipynb #48a43c37

@@ -34,6 +34,7 @@ from ..foundation.runs import new_record, save_record, seed_everything
 from ..networks.backbones import VideoNet, create_model
 from ..networks.checkpoints import ModelCard, load_weights, read_card, save_model
 from ..networks.weights import Start
+from .advice import Advice, advise
 from sda.training.callbacks import (
     EMA,
     Callback,
@@ -308,6 +309,14 @@ def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
     )
 
 
+def _advice(run: Run) -> Advice:
+    """What the run says about itself; without validation clips it is measured on those of the training."""
+    config, state = run.config, run.state
+    chance = state.chance or 1 / run.network.num_classes
+    started = bool(config.init or config.pretrained)
+    return advise(state.history, chance, state.val_clips or len(run.train_data), started)
+
+
 def _record(run: Run, network: VideoNet, folder: RunFolder, seconds: float) -> dict[str, Any]:
     """The record of a training."""
     config, data = run.config, run.train_data
@@ -334,6 +343,7 @@ def _record(run: Run, network: VideoNet, folder: RunFolder, seconds: float) -> d
         identity={k: v for k, v in folder.identity.items() if k != "config"},
         val_clips=run.state.val_clips,
         chance=run.state.chance,
+        advice=dataclasses.asdict(_advice(run)),
     )
 
 # %% ../../nbs/training/51_trainer.ipynb #dbe7e58a

@@ -7,6 +7,7 @@ from fake_cuda import fake_cuda
 
 import sda
 from sda.assets import DEFAULT_MODEL, SAMPLE_CLIPS
+from sda.commands.main import parse
 from sda.data.datasets import open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
@@ -16,7 +17,7 @@ from sda.explaining.effects import attribute
 from sda.explaining.faithfulness import reinitialised
 from sda.explaining.interventions import drop, force, from_clip, keep, set_weights, temperature, uniform
 from sda.explaining.trace import trace_clips
-from sda.foundation.devices import device_of, dtype_of, place_model
+from sda.foundation.devices import device_of, dtype_of, place_model, precision_of
 from sda.networks.backbones import list_models
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate, predict
@@ -117,3 +118,15 @@ def test_a_copy_with_other_weights_has_the_precision_of_the_network():
     net = place_model(load_model(DEFAULT_MODEL), "cpu", "bf16")
     fresh = reinitialised(net)
     assert device_of(fresh) == device_of(net) and dtype_of(fresh) == dtype_of(net)
+
+
+@pytest.mark.parametrize("command", ["predict", "inspect", "test"])
+def test_the_command_line_says_where_and_how_a_network_computes(command):
+    options = parse([command, str(VIDEO), "--device", "cpu", "--precision", "bf16"])
+    assert precision_of(options.load(DEFAULT_MODEL)) == "bf16"
+    with pytest.raises(SystemExit):
+        parse([command, str(VIDEO), "--precision", "fp31"])
+
+
+def test_the_demo_too():
+    assert parse(["demo", "--precision", "fp16"]).config.precision == "fp16"

@@ -9,6 +9,7 @@ from email.parser import Parser
 from importlib.util import find_spec
 
 import pytest
+import yaml
 from notebooks import ROOT, load, setting, source
 
 FILES = (
@@ -96,6 +97,19 @@ def test_what_the_package_says_of_itself(metadata, installed):
     assert any("github.com" in url for url in metadata.get_all("Project-URL"))
     assert (installed / "sda/py.typed").exists()
     assert "](data/" not in metadata.get_payload() and "](nbs/" not in metadata.get_payload()
+
+
+def test_who_cites_finds_the_paper_and_this_version():
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert about["version"] == setting("version") and about["license"] == setting("license")
+    paper = about["preferred-citation"]
+    assert paper["year"] == 2021 and len(paper["authors"]) == 5
+    assert setting("version") in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_pull_requests_run_what_the_build_machine_runs():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    assert [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step] == [".ci/run"]
 
 
 def test_nothing_of_the_package_is_left_behind(installed):

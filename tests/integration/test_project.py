@@ -23,6 +23,7 @@ PLAIN = (
     "foundation/",
     "networks/fast.py",
     "networks/weights.py",
+    "training/advice.py",
     "networks/sharing.py",
     "networks/export.py",
     "methods/ops.py",

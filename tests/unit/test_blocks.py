@@ -151,6 +151,156 @@ def test_compiles_without_graph_breaks(training):
     assert all(torch.allclose(f, w, atol=1e-3, rtol=1e-3) for f, w in zip(found, wanted, strict=True))
 
 
+def other_step(kind):
+    """Something that works in place on what the block gave."""
+    return {"relu": nn.ReLU(inplace=True), "add_": lambda y: y.add_(1), "twice": lambda y: y.mul_(2).relu_()}[
+        kind
+    ]
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 5), (24, 24)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", ["relu", "add_", "twice"])
+@pytest.mark.parametrize("watch", [False, True])
+def test_what_follows_may_work_in_place(size, training, kind, watch):
+    step = other_step(kind)
+    x = torch.randn(16, 64, *size)
+    block, other = (make().train(training) for _ in range(2))
+    if watch:
+        block.hook_gate.register_forward_hook(lambda *a: None)
+    y, found = gradients(block, lambda v: step(block(v)), x)
+    z, wanted = gradients(other, lambda v: step(other(v).clone()), x)
+    assert torch.equal(y, z) and all(torch.equal(f, w) for f, w in zip(found, wanted, strict=True))
+
+
+def test_used_twice_in_one_pass_and_recomputed():
+    block = make()
+    x = torch.randn(16, 64, 6, 6, requires_grad=True)
+    torch.relu_(block(torch.relu_(block(x)))).sum().backward()
+    assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
+    saved = [torch.utils.checkpoint.checkpoint(block, x, use_reentrant=r) for r in (True, False)]
+    sum(y.relu_().sum() for y in saved).backward()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_gradients(training):
+    block = make().double().train(training)
+    x = torch.randn(4, 64, 3, 4, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda v: block(v, 2), (x,), fast_mode=True)
+
+
+def test_transforms_of_functions():
+    """vmap, gradients per clip, a Jacobian times a vector, forward mode: as loops and autograd have it."""
+    block = make().eval()
+    state = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    clips = torch.randn(3, 8, 64, 6, 6)
+    parameters = dict(block.named_parameters())
+
+    def loss(p, x):
+        return torch.func.functional_call(block, {**state, **p}, (x,)).square().sum()
+
+    ys = torch.func.vmap(block)(clips)
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, clips)
+    for i, clip in enumerate(clips):
+        y, found = gradients(block, block, clip)
+        assert torch.allclose(ys[i], y, atol=1e-5)
+        block.zero_grad()
+        loss({}, clip).backward()
+        for name, p in parameters.items():
+            wanted = torch.zeros_like(p) if p.grad is None else p.grad
+            assert torch.allclose(each[name][i], wanted, atol=2e-3, rtol=1e-3), name
+    v = torch.randn_like(clips[0])
+    y, tangent = torch.func.jvp(block, (clips[0],), (v,))
+    step = (block(clips[0] + 1e-3 * v) - block(clips[0] - 1e-3 * v)) / 2e-3
+    assert torch.allclose(tangent, step, atol=2e-2)
+    with torch.autograd.forward_ad.dual_level():
+        dual = block(torch.autograd.forward_ad.make_dual(clips[0], v))
+        assert torch.allclose(torch.autograd.forward_ad.unpack_dual(dual).tangent, tangent, atol=1e-5)
+
+
+def test_modes_in_any_order():
+    block = make()
+    x = torch.randn(16, 64, 6, 6)
+    with torch.inference_mode():
+        block(x).relu_()
+    with torch.no_grad():
+        block(x).relu_()
+    block(x).relu_().sum().backward()
+    assert block.eval()(x[:0]).shape == (0, 64, 6, 6)  # as a convolution has it
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(6, 6), (24, 24)])
+def test_number_formats_and_layouts(dtype, layout, size):
+    block, exact = make(), make()
+    x = torch.randn(16, 64, *size)
+    given = x.to(dtype).contiguous(memory_format=layout)
+    y, found = gradients(block.to(dtype), lambda v: torch.relu_(block(v)), given)
+    z = torch.relu(exact(x))
+    off = (y.float() - z).abs()
+    assert y.dtype == dtype and off.max() < 0.2 and off.mean() < 0.01
+    assert all(g is None or g.isfinite().all() for g in found) and found[0].abs().sum() > 0
+
+
+def test_on_a_device_that_is_not_here():
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode(), torch.device("cuda"):
+        y = SDA(64)(torch.empty(16, 64, 7, 7))
+    assert y.device.type == "cuda" and y.shape == (16, 64, 7, 7)
+
+
+def pruned(block):
+    """Half of every kernel is zero."""
+    from torch.nn.utils import prune
+
+    for part in (block.down, block.down_norm, block.up, block.up_norm, block.branches["LT"].conv):
+        prune.l1_unstructured(part, "weight", amount=0.5)
+    return block
+
+
+def parametrized(block):
+    """Weights computed from others."""
+    from torch.nn.utils import parametrizations
+
+    parametrizations.weight_norm(block.up)
+    parametrizations.weight_norm(block.branches["LT"].conv)
+    return block
+
+
+def fused(block):
+    """Norms inside the convolutions before them, as for a network in production."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    block.down, block.down_norm = fuse_conv_bn_eval(block.down, block.down_norm), nn.Identity()
+    block.up, block.up_norm = fuse_conv_bn_eval(block.up, block.up_norm), nn.Identity()
+    for name in ("LT", "LS", "S122"):
+        branch = block.branches[name]
+        branch.conv, branch.norm = fuse_conv_bn_eval(branch.conv, branch.norm), nn.Identity()
+    return block
+
+
+def quantised(block):
+    """Linear layers with weights of eight bits."""
+    return torch.ao.quantization.quantize_dynamic(block)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("size", [6, 24])
+@pytest.mark.parametrize(
+    "change, change_by", [(pruned, 2), (parametrized, 1e-5), (fused, 1e-5), (quantised, 0.01)]
+)
+def test_parts_may_be_exchanged(change, change_by, size):
+    x = torch.randn(16, 64, size, size)
+    block = make().eval()
+    for norm in block.modules():
+        if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            norm.running_mean.uniform_(-0.5, 0.5)
+    y = block(x)
+    assert (change(block)(x) - y).abs().max() < change_by
+
+
 def test_exports():
     block = make().eval()
     x = torch.randn(16, 64, 7, 7)

@@ -381,3 +381,16 @@ def test_one_command_for_a_folder_and_every_option(shots, tmp_path, monkeypatch,
     with pytest.raises(SdaError) as error:
         make_dataset("x", media="empty")
     assert "clips.csv" in error.value.remedy and not os.path.exists("x")
+
+
+def test_a_table_of_measurements_beside_the_clips_is_told_and_not_used(tmp_path):
+    toys(tmp_path, *(f"{c}/{n}.avi" for c in ("a", "b") for n in range(3)))
+    put(tmp_path / "speed.csv", "12,5\n13,6\n")
+    with pytest.raises(DataError) as error:  # the toys are no videos: the ledger tells all
+        make_dataset(tmp_path / "set", media=tmp_path)
+    assert "speed.csv" in str(error.value) and "unreadable" in str(error.value)
+    put(tmp_path / "one.csv", "a/0.avi,1\n")
+    put(tmp_path / "two.csv", "path,label\na/0.avi,1\n")
+    with pytest.raises(DataError) as error:
+        make_dataset(tmp_path / "set", media=tmp_path)
+    assert set(error.value.choices) == {"one.csv", "two.csv"}

@@ -98,7 +98,7 @@ class Gather:
     def refuse(self, where: str, reason: str, what: str, remedy: str) -> None:
         """Stop with an error, or count the row under `reason` when not strict."""
         if self.strict:
-            remedy = f"{remedy} Or pass strict=False to count and leave out such rows.".strip()
+            remedy = f"{remedy} Or take the row out (in Python, strict=False leaves out such rows).".strip()
             raise fault(where, what, remedy)
         self.skip(where, reason)
 

@@ -222,7 +222,9 @@ class _Rows:
             text = one_line(row["label"], where, "class")
             one_line(row["path"], where, "path")
         except DataError as err:
-            return gather.refuse(where, "not one line", str(err).removeprefix(f"{where}: "), "")
+            remedy = err.remedy or ""
+            what = str(err).removeprefix(f"{where}: ").removesuffix(f" {remedy}").rstrip(".")
+            return gather.refuse(where, "not one line", what, remedy)
         side = split_named(row.get("split", ""))
         if row.get("split") and side is None:
             remedy = "Write train, val or test, or pass split none (--split-column none)."

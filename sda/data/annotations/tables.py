@@ -36,6 +36,7 @@ class Table:
     header: list[str]  # names of the columns
     rows: list[tuple[int, list[str]]]  # line number, fields
     roles: dict[str, int]  # "path", "label", "group", "split" -> place of the column
+    bare: bool = False  # without a header line
 
     @property
     def unused(self) -> list[str]:
@@ -174,16 +175,19 @@ def read_clip_table(
             error = fault(file, what, remedy)
             error.choices = tuple(header)
             raise error
-    return Table(file, header, rows, roles)
+    return Table(file, header, rows, roles, bare and not plain)
 
 
 def looks_like_clips(file: Path, columns: Sequence[str] = (), delimiter: str | None = None) -> bool:
-    """Whether a file is a table with a path and a label, told by its header."""
+    """Whether a file is a table with a path and a label, told by its header or by clips that are there."""
     try:
-        read_clip_table(file, columns, delimiter)
+        table = read_clip_table(file, columns, delimiter)
     except ValueError:
         return False
-    return True
+    places = Places(file.parent, file)
+    rows = [row for _, row in table.cells()][:20]
+    there = (places.root / places.find(row["path"], row["label"]) for row in rows if row["path"])
+    return not table.bare or any(path.exists() for path in there)
 
 
 class Places:
