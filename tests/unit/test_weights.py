@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from training_runs import Clips, same, small, weights
 
+from sda.assets import SAMPLE_CLIPS
+from sda.commands.main import main, parse
 from sda.data.datasets import clip_shares, epoch_plan
 from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, list_models, new_parts
@@ -346,6 +348,40 @@ def test_a_frozen_norm_is_evaluated_while_its_network_trains():
     training_mode(net)
     assert not net.layer2[0].bn1.training and not net.layer2[0].downsample[1].training
     assert net.layer1[0].bn1.training and net.layer2[0].gate.down_norm.training
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [
+        (["--pretrained"], True),
+        (["--pretrained", "--epochs", "3"], True),
+        (["--pretrained", "w.pth"], "w.pth"),
+        (["--pretrained=w.pth"], "w.pth"),
+        (["--recipe", "finetune_small"], True),
+        (["--recipe", "finetune_small", "--no-pretrained"], False),
+        ([], False),
+    ],
+)
+def test_pretrained_is_yes_no_or_a_file(words, value):
+    config = parse(["train", *words]).config
+    assert config.pretrained == value and type(config.pretrained) is type(value)
+
+
+def test_a_dry_run_counts_what_fits_and_downloads_nothing(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "set"
+    (root / "trainValTest").mkdir(parents=True)
+    for name in ("img", "category.txt"):
+        (root / name).symlink_to(SAMPLE_CLIPS / name)
+    for split in ("train", "val"):
+        (root / "trainValTest" / f"{split}.txt").symlink_to(SAMPLE_CLIPS / "trainValTest" / "test.txt")
+    moves = ["train", "--data", str(root), "--dry-run", "--model", "sda_tsm_tiny", "--quiet"]
+    torch.save(create_model("tsm_tiny", 7).state_dict(), tmp_path / "w.pth")
+    monkeypatch.setattr("sda.networks.backbones._download", lambda name: pytest.fail("a download"))
+    monkeypatch.setattr("sda.commands.train.dry_run", lambda *_: "what it costs")
+    assert main([*moves, "--init", str(tmp_path / "w.pth"), "--pretrained", "--freeze", "backbone"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if "tensors" in line]) == 3
+    assert main([*moves, "--init", str(tmp_path / "none.pth")]) == 1
 
 
 # --- small and uneven sets
