@@ -259,7 +259,7 @@ def check_dataset(
     report.notes += media_notes(looks)
     return report
 
-
+# %% ../../nbs/data/39_check.ipynb #5355925b
 def _paths(lines: Iterable[tuple[str, bool]]) -> list[str]:
     """The paths in list lines; each line with whether it has an offset."""
     found = []

@@ -176,6 +176,8 @@ class _Official:
 
 
 _SOMETHING = {"train": "*train.json", "val": "*validation.json", "test": "*test.json"}
+
+
 _OFFICIAL = {
     "something_v1": _Official(
         records_something_v1, "*labels.csv", {"train": "*train.csv", "val": "*validation.csv"}
@@ -185,10 +187,20 @@ _OFFICIAL = {
         records_diving48, "*vocab*.json", {"train": "*train.json", "test": "*test.json"}, ".mp4"
     ),
 }
+
+
 _TEXT_LISTS = {"ucf101": records_ucf101, "hmdb51": records_hmdb51}
+
+
 OWN = ("folder", "csv")
+
+
 AUTO = "auto"
+
+
 DATASETS = (AUTO, *_OFFICIAL, "epic55", *_TEXT_LISTS, *OWN)  # what `make_dataset` understands
+
+
 _TOLD_BY = {  # dataset -> files that no other has
     "ucf101": ("classInd.txt",),
     "hmdb51": ("*_test_split*.txt",),
@@ -224,7 +236,7 @@ def _found_source(
     notes = [f"{p.name} is no table of clips (no columns path and label) and was not used" for p in tables]
     return ("csv", found[0], []) if found else ("folder", None, notes)
 
-
+# %% ../../nbs/data/38_make.ipynb #a431923b
 def _fits(folder: Path, pattern: str) -> bool:
     """Whether a folder has a file of that pattern."""
     return any(folder.glob(pattern))
@@ -328,7 +340,7 @@ class _Own:
             raise SettingError(f"{text} that add up to 1, as in .7 .15 .15.", subject="share")
         return dict(zip(SPLITS, share, strict=False))
 
-
+# %% ../../nbs/data/38_make.ipynb #adec6c04
 def _read_own(media: Path, table: Path | None, own: _Own) -> tuple[_Splits, list[str]]:
     """Records of a folder or a table, split as they say or by seed; what a group joins stays together."""
     if table is None:
@@ -375,7 +387,7 @@ def _stated(records: list[Record], report: ListReport) -> _Splits:
         if part
     }
 
-
+# %% ../../nbs/data/38_make.ipynb #bf540261
 def _without_groups(records: list[Record], report: ListReport, own: _Own) -> _Splits:
     """The named sources become test, the others are split into train and val."""
     known = sorted(set(report.sources.values()))
@@ -495,7 +507,7 @@ def make_dataset(
     _write_ledgers(Path(root), reports, len(names), lists)
     return reports
 
-
+# %% ../../nbs/data/38_make.ipynb #71ce12c6
 def _unlisted(media: Path, found: _Splits) -> list[str]:
     """A note on the videos in a folder that the table found there does not name."""
     named = {Path(r.path) for records, _ in found.values() for r in records}

@@ -262,7 +262,7 @@ class VideoNet(nn.Module):
         """Upload the network, and a page about it, to the Hugging Face Hub."""
         return _sharing().push(self, name, **options)
 
-
+# %% ../../nbs/networks/03_backbones.ipynb #074e13ef
 def _sharing() -> Any:
     """The room that shares networks, which needs this one."""
     return importlib.import_module("sda.networks.sharing")
@@ -351,6 +351,8 @@ def find_method(
 
 
 _BASIC = {f"resnet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34)}  # with basic blocks
+
+
 _FOREIGN = "sda.networks.insert"  # builds around backbones of other libraries, named LIBRARY:NAME
 
 
@@ -373,7 +375,7 @@ def _offers() -> dict[str, tuple[str, str, bool]]:
         and BACKBONES[backbone].method in (None, name)
     } | basic
 
-
+# %% ../../nbs/networks/03_backbones.ipynb #70f576e7
 def _offer(name: str) -> tuple[str, str, bool]:
     """The method and the backbone of a model name, and whether SDA is on top."""
     offers = _offers()

@@ -183,7 +183,7 @@ def _exchange(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
-
+# %% ../../nbs/networks/06_insert.ipynb #d1df8a94
 class FrameNet(VideoNet):
     """Any image network that reads frames, with SDA behind some of its modules."""
 

@@ -226,6 +226,8 @@ _PAPER = TrainConfig(
     precision="fp16",
     num_workers=8,
 )
+
+# %% ../../nbs/training/47_config.ipynb #899bf0aa
 RECIPES: dict[str, TrainConfig] = {
     "moves": TrainConfig(recipe="moves", threads=1),
     "moves_fast_query": TrainConfig(recipe="moves_fast_query", threads=1, query_lr=10.0),

@@ -202,7 +202,7 @@ def records_csv(
         report.notes.append(f"beginnings of paths taken off: {', '.join(sorted(places.taken_off))}")
     return gather.records, names, report
 
-
+# %% ../../../nbs/data/37_own.ipynb #9ab5bf72
 class _Rows:
     """Turns the rows of a table into records, sources and splits."""
 

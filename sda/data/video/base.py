@@ -440,7 +440,7 @@ def _facts_by_counting(path: Path, packets: Sequence[Packet], about: dict[str, A
         counted=True, front=front, notes=tuple(notes),
     )  # fmt: skip
 
-
+# %% ../../../nbs/data/25_video.ipynb #4f989e7b
 def facts_of(box: Any, path: Path) -> Facts:
     """Facts from a file's packets and its first frame, or from all frames where the packets do not tell."""
     stream = video_stream(box, path)
