@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -88,8 +88,9 @@ class Train(Command):
         """Print what came out."""
         name = f"{self.model} on {source}" if source else self.model
         before = " (trained before)" if result.reused else ""
+        net = cast(VideoNet, result.model)
         if known := result.record.get("advice"):  # runs of earlier versions have none
-            print(*sentences(Advice(**known), self.config, result.model, result.record["clips"]), sep="\n")
+            print(*sentences(Advice(**known), self.config, net, result.record["clips"]), sep="\n")
         print(f"{name}: {result.summary()}; {result.seconds:.0f} s{before}; {out / 'model.safetensors'}")
 
     def network(

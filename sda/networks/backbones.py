@@ -204,12 +204,8 @@ class VideoNet(nn.Module):
         nn.init.normal_(self.fc.weight, std=0.001)
         nn.init.zeros_(self.fc.bias)
 
-    def identify(
-        self,
-        num_classes: int,  # K
-        num_frames: int,  # T that blocks are built for
-    ) -> None:
-        """Set what every network knows about itself."""
+    def identify(self, num_classes: int, num_frames: int) -> None:
+        """Set what every network knows about itself: K, and T that its blocks are built for."""
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.name = ""  # set by create_model, as `options` are
@@ -217,10 +213,7 @@ class VideoNet(nn.Module):
         self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
         self.start: Any = None  # what it took from a file when it was made to train, set by start_from
 
-    def features(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # features of the last stage [B*T, C, H', W'], the frames of one clip contiguous
+    def features(self, clips: Tensor) -> Tensor:  # [B*T, C, H', W'], the frames of one clip contiguous
         """Everything before the average over space."""
         check_clips(clips)
         x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))), inplace=True)
@@ -238,28 +231,17 @@ class VideoNet(nn.Module):
         return x.unflatten(0, clips.shape[:2]).mean(1)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,  # folder of `save_pretrained`, model file, or USER/NAME on the Hugging Face Hub
-        **options: Any,  # device, revision, token
-    ) -> "VideoNet":  # in evaluation mode, with its card
-        """Load a shared network."""
+    def from_pretrained(cls, source: str | Path, **options: Any) -> "VideoNet":  # in evaluation mode
+        """Load a shared network: a folder of `save_pretrained`, a model file, or USER/NAME on the Hugging
+        Face Hub. Options: device, revision, token."""
         return _sharing().load_folder(source, **options)
 
-    def save_pretrained(
-        self,
-        folder: str | Path,  # made when missing
-        card: Any = None,  # a `ModelCard`; None: the network's own
-    ) -> Path:  # the folder, with model.safetensors and README.md
-        """Write the network, and a page about it."""
+    def save_pretrained(self, folder: str | Path, card: Any = None) -> Path:  # the folder
+        """Write model.safetensors and a README.md about it; the card is the network's own when None."""
         return _sharing().save_folder(self, folder, card)
 
-    def push_to_hub(
-        self,
-        name: str,  # USER/NAME, made when missing
-        **options: Any,  # card, private, token, message
-    ) -> str:  # address of the commit
-        """Upload the network, and a page about it, to the Hugging Face Hub."""
+    def push_to_hub(self, name: str, **options: Any) -> str:  # address of the commit
+        """Upload both to USER/NAME on the Hugging Face Hub. Options: card, private, token, message."""
         return _sharing().push(self, name, **options)
 
 # %% ../../nbs/networks/03_backbones.ipynb #074e13ef

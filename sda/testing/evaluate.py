@@ -22,9 +22,10 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..assets import TRAINED_ON
+from ..data.cache import cache_key
 from ..data.clips import ClipReader
 from ..data.crops import MultiCrop
-from ..data.datasets import as_bytes, cache_key, clip_loader, model_input
+from ..data.datasets import as_bytes, clip_loader, model_input
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..foundation.devices import device_of, evaluating, to_model, to_numpy

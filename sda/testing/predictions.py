@@ -45,11 +45,8 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def scores(
-        self,
-        average: str = "logits",  # over views: "logits" or "probabilities"
-    ) -> np.ndarray:  # [N,K]
-        """Scores of the classes, views averaged."""
+    def scores(self, average: str = "logits") -> np.ndarray:  # [N,K]
+        """Scores of the classes, averaged over views as "logits" or "probabilities"."""
         if average not in _AVERAGES:
             raise unknown_name("average", average, _AVERAGES)
         return (self.logits if average == "logits" else softmax(self.logits)).mean(1)

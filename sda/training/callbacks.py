@@ -450,6 +450,23 @@ def _open_tracker(kind: str, folder: Path, run: Run) -> Any:
     return tracker
 
 # %% ../../nbs/training/50_callbacks.ipynb #9276e3e6
+def _look(tracker: "Tracker", run: Run, data: Any) -> None:
+    """Confusions of the validation, and the weights that SDA blocks select with."""
+    from sda.figures.training import fig_confusion
+
+    at = run.state.steps
+    if run.confusion is not None:
+        figure = fig_confusion(run.confusion.cpu(), data.class_names)
+        _show_figure(tracker.kind, tracker._tracker, "confusion", figure, at)
+    if not sda_blocks(run.network):
+        return
+    batch = torch.stack([data[i]["clip"] for i in range(min(tracker.clips, len(data)))])
+    found = selection_weights(run.network, batch.to(run.accelerator.device))
+    for stage, selections in found.items():
+        for dependency, values in selections.items():
+            _show_values(tracker.kind, tracker._tracker, f"selection {stage}/{dependency}", values, at)
+
+# %% ../../nbs/training/50_callbacks.ipynb #a443cb26
 class Tracker(Callback):
     """Loss and accuracy, rates of all groups, selections per stage, confusions: for a tracker of runs."""
 
@@ -502,23 +519,7 @@ class Tracker(Callback):
         finite = {f"epoch/{name}": row[name] for name in names if np.isfinite(row[name])}
         self._tracker.log(finite, step=run.state.steps)
         if run.val_data is not None:
-            self._look(run, run.val_data)
-
-    def _look(self, run: Run, data: Any) -> None:
-        """Confusions of the validation, and the weights that SDA blocks select with."""
-        from sda.figures.training import fig_confusion
-
-        at = run.state.steps
-        if run.confusion is not None:
-            figure = fig_confusion(run.confusion.cpu(), data.class_names)
-            _show_figure(self.kind, self._tracker, "confusion", figure, at)
-        if not sda_blocks(run.network):
-            return
-        batch = torch.stack([data[i]["clip"] for i in range(min(self.clips, len(data)))])
-        found = selection_weights(run.network, batch.to(run.accelerator.device))
-        for stage, selections in found.items():
-            for dependency, values in selections.items():
-                _show_values(self.kind, self._tracker, f"selection {stage}/{dependency}", values, at)
+            _look(self, run, run.val_data)
 
     def fit_end(self, run: Run) -> None:
         """Close it."""

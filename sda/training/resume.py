@@ -84,11 +84,8 @@ class RunState:
             self.best_epoch = self.epoch
         return better
 
-    def load(
-        self,
-        values: dict[str, Any],  # of all fields, as `dataclasses.asdict` gave them
-    ) -> None:
-        """Go on where another session stopped."""
+    def load(self, values: dict[str, Any]) -> None:
+        """Go on where another session stopped, whose fields `dataclasses.asdict` gave."""
         for name, value in dataclasses.asdict(RunState(**values)).items():
             setattr(self, name, value)
 

@@ -159,6 +159,13 @@ def _close_epoch(run: Run, loader: ClipLoader | None) -> None:
         run.folder.save_best(run.evaluated.state_dict(), state.epoch)
 
 # %% ../../nbs/training/51_trainer.ipynb #d05fdd59
+def _class_weights(config: TrainConfig, network: VideoNet, data: Any) -> Tensor | None:
+    """Weights of the classes in the loss, [K]; None where all count alike."""
+    if config.class_weights == "none":
+        return None
+    return class_weights(_labels(data, "class_weights"), network.num_classes, config.class_weights)
+
+# %% ../../nbs/training/51_trainer.ipynb #b35a26e5
 class Trainer:
     """A training: `Trainer(config, model, train, val, callbacks, out).fit()`."""
 
@@ -178,11 +185,7 @@ class Trainer:
             train_data.seed = config.seed  # of its random frames and crops
         identity = run_identity(config, network, train_data, val_data)
         folder = None if out is None else RunFolder(out, network, identity, config.keep_states)
-        weights = None
-        if config.class_weights != "none":
-            labels = _labels(train_data, "class_weights")
-            weights = class_weights(labels, network.num_classes, config.class_weights)
-        update = TrainingStep(config, network, weights)
+        update = TrainingStep(config, network, _class_weights(config, network, train_data))
         self.loader, self.val_loader = _loaders(config, update.accelerator, train_data, val_data)
         steps = len(self.loader.plan(0))
         self.run = Run(update, callbacks, folder, (train_data, val_data), steps, read_every)

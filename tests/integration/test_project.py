@@ -27,6 +27,7 @@ PLAIN = (
     "networks/sharing.py",
     "networks/export.py",
     "methods/ops.py",
+    "data/cache.py",
     "data/annotations/tables.py",
     "data/annotations/textlists.py",
     "data/video/container.py",

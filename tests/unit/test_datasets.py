@@ -14,14 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sda.data.cache import FrameCache, build_cache, cache_key
 from sda.data.clips import read_clip
 from sda.data.crops import MultiCrop
 from sda.data.datasets import (
     ClipDataset,
-    FrameCache,
     as_bytes,
-    build_cache,
-    cache_key,
     clip_loader,
     decoded_size,
     epoch_plan,
@@ -320,10 +318,10 @@ def test_a_cache_that_does_not_hold_is_made_again_and_said(toy, tmp_path, caplog
 
 def test_a_killed_cache_is_built_again(toy, tmp_path):
     code = f"""if True:
-        import os, sda.data.datasets as d
+        import os, sda.data.cache as cache, sda.data.datasets as d
         records = d.open_dataset({str(toy)!r}, "train").records
         os.replace = lambda *paths: os.kill(os.getpid(), 9)
-        d.build_cache(records, {str(tmp_path)!r}, progress=False)
+        cache.build_cache(records, {str(tmp_path)!r}, progress=False)
     """
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -9
     assert not list(tmp_path.glob("[!.]*.npy"))

@@ -50,6 +50,17 @@ def unusable(path: object, what: str, remedy: str) -> VideoError:
     return VideoError(f"{path} {what}", subject=str(path), remedy=remedy)
 
 # %% ../../../nbs/data/25_video.ipynb #9e1a5d91
+def _in_range(video: "Video", indices: list[int]) -> list[int]:
+    """The numbers of frames, all of them there."""
+    wanted = [int(i) for i in indices]
+    if not wanted:
+        raise unusable(video.path, "was asked for no frame", "pass at least one index")
+    if bad := [i for i in wanted if not 0 <= i < len(video)]:
+        what = f"has frames 0..{len(video) - 1}, frame {bad[0]} was asked for"
+        raise VideoError(f"{video.path} {what}", subject=str(video.path))
+    return wanted
+
+# %% ../../../nbs/data/25_video.ipynb #89eff8e4
 class Video:
     """Frames on demand: `len`, `fps`, `size`, `timestamps` and `frames(indices)`; readers fill in `_read`."""
 
@@ -99,12 +110,7 @@ class Video:
         indices: list[int],  # Numbers from 0, in any order, repeats allowed
     ) -> torch.Tensor:  # uint8 [T,H,W,3], RGB
         """The chosen frames, in the order asked for."""
-        wanted = [int(i) for i in indices]
-        if not wanted:
-            raise unusable(self.path, "was asked for no frame", "pass at least one index")
-        if bad := [i for i in wanted if not 0 <= i < len(self)]:
-            what = f"has frames 0..{len(self) - 1}, frame {bad[0]} was asked for"
-            raise VideoError(f"{self.path} {what}", subject=str(self.path))
+        wanted = _in_range(self, indices)
         unique = sorted(set(wanted))
         found = self._read(unique)
         row = {frame: n for n, frame in enumerate(unique)}

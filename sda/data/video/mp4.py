@@ -9,8 +9,6 @@ from typing import BinaryIO
 
 from ...foundation.errors import VideoError
 
-__all__ = ["check_index"]
-
 OUTER = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")  # boxes that hold boxes
 COUNT_AT = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # box -> where in it the number of samples stands
 RUNS = {b"stts": 8, b"ctts": 8}  # box -> bytes of an entry, whose first four say how often it holds

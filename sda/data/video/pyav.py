@@ -63,6 +63,31 @@ def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", **options), frame.rotation // 90))
 
 # %% ../../../nbs/data/26_pyav.ipynb #fa5b4f81
+def _decode_run(video: "PyAVVideo", frames: Iterable, first: int, wanted: list[int]) -> dict[int, np.ndarray]:
+    """Wanted frames of one run; after a jump the time stamps must prove the numbers."""
+    ticks = video.facts.ticks
+    number = first
+    found = {}
+    chosen = set(wanted)
+    for frame in frames:
+        if frame.is_corrupt or number >= video.facts.length:
+            break
+        if first and (frame.pts is None or frame.pts > ticks[number]):
+            break
+        if first and frame.pts < ticks[number]:
+            continue  # shown before the key frame, stored after it
+        if number == first > 0 and not frame.key_frame:
+            break
+        if number in chosen:
+            # a picture that changes its size is scaled to what the first frame has
+            same = video.size == video.full_size == as_shown(frame)
+            found[number] = upright(frame, None if same else video.size)
+        if number == wanted[-1]:
+            break
+        number += 1
+    return found
+
+# %% ../../../nbs/data/26_pyav.ipynb #87954a6a
 class PyAVVideo(Video):
     """Frames through PyAV, which carries its own FFmpeg and reads AV1 too."""
 
@@ -105,33 +130,9 @@ class PyAVVideo(Video):
                 for first, wanted in runs:
                     if first:
                         box.seek(int(self.facts.ticks[first]), stream=stream)
-                    found |= self._decode_run(shown_frames(box, stream, front), first, wanted)
+                    found |= _decode_run(self, shown_frames(box, stream, front), first, wanted)
                     if wanted[-1] not in found:
                         break
         except av.FFmpegError as err:
             _log.info("%s: %s after %d frames", self.path, err.strerror, len(found))
-        return found
-
-    def _decode_run(self, frames: Iterable, first: int, wanted: list[int]) -> dict[int, np.ndarray]:
-        """Wanted frames of one run; after a jump the time stamps must prove the numbers."""
-        ticks = self.facts.ticks
-        number = first
-        found = {}
-        chosen = set(wanted)
-        for frame in frames:
-            if frame.is_corrupt or number >= self.facts.length:
-                break
-            if first and (frame.pts is None or frame.pts > ticks[number]):
-                break
-            if first and frame.pts < ticks[number]:
-                continue  # shown before the key frame, stored after it
-            if number == first > 0 and not frame.key_frame:
-                break
-            if number in chosen:
-                # a picture that changes its size is scaled to what the first frame has
-                same = self.size == self.full_size == as_shown(frame)
-                found[number] = upright(frame, None if same else self.size)
-            if number == wanted[-1]:
-                break
-            number += 1
         return found
