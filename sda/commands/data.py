@@ -82,7 +82,7 @@ class Data(Command):
     workers: int = 0  # check: clips opened at a time (0: one per core)
     # make: whose files they are; auto: seen from the files; folder: your clips, one sub-folder per class
     source: Literal[DATASETS] = "auto"  # type: ignore[valid-type]  # the names stand in `make`, once
-    # make: folder of the official annotation files, or a table of clips; without: a table in --media
+    # make: folder of the official annotation files, or a table of clips; without: a table among the clips
     annotations: Path | None = None
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it
     target: Literal["verb", "noun"] = "verb"  # make: classes of EPIC-KITCHENS

@@ -165,7 +165,8 @@ def _mirror_words(words: str) -> list[str]:
     """What a mirror makes of the words of a class: sides exchanged as words, and wherever they stand."""
     turned = re.sub(r"\b(anti)?clockwise\b", lambda m: _TURNS[m[0]], words)
     whole = re.sub(_SIDE_WORD, lambda m: _SIDES.get(m[0], m[0]), turned)
-    return [whole, re.sub(_SIDE, lambda m: _SIDES[m[0]], turned)]  # the second finds swipeleft
+    # the second finds swipeleft; upright names no side
+    return [whole, re.sub(rf"(?<!up){_SIDE}", lambda m: _SIDES[m[0]], turned)]
 
 
 def _class_words(class_names: list[str]) -> list[str]:

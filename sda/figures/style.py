@@ -84,16 +84,16 @@ def user_text(figure: Figure) -> None:
     for text in figure.findobj(Text):
         if text not in numbers:
             text.set_parse_math(False)
-            lacking = _lacking(text.get_text())
+            lacking = _lacking(text.get_text(), font_manager.findfont(text.get_fontproperties()))
             found = _font_with(lacking) if lacking else None
             if found and found not in text.get_fontfamily():
                 text.set_fontfamily([*text.get_fontfamily(), found])
 
 
 @lru_cache(4096)
-def _lacking(text: str) -> str:
-    """The letters of a text that the usual font does not have."""
-    have = _letters(font_manager.findfont(font_manager.FontProperties()))
+def _lacking(text: str, font: str) -> str:
+    """The letters of a text that the file of its font does not have."""
+    have = _letters(font)
     return "".join(sorted({c for c in text if ord(c) not in have and unicodedata.category(c)[0] != "C"}))
 
 

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_notebooks import copy_tree
 from tqdm import tqdm
 
 import sda
@@ -205,12 +204,12 @@ def test_words_that_make_no_sense(capsys):
         (["train", "--recipe", "movse"], "did you mean 'moves'"),
         (["train", "--settings", "none.yaml"], "none.yaml"),
         (["train", "--data", "nowhere"], "nowhere"),
-        (["train", "--out", "/dev/null/run"], "choose another folder"),
+        (["train", "--out", "/dev/null/run"], "choose another name"),
         (["test", "none.safetensors"], "none.safetensors"),
         (["table", "--records", ".", "--dataset", "something"], "no records of tests"),
         (["table", "--records", ".", "--published", "--dataset", "something"], "something-v1"),
         (["train", "--dry-run", "--data", "nowhere"], "nowhere"),
-        (["demo", "--out", "/dev/null/demo"], "choose another folder"),
+        (["demo", "--out", "/dev/null/demo"], "choose another name"),
         (["moves", "--out", "/dev/null/moves", "--train", "1"], "/dev/null/moves"),
         (["predict", "x.mp4", "--checkpoint", "none.safetensors"], "none.safetensors"),
         (["inspect", "x.mp4", "--checkpoint", "none.safetensors"], "none.safetensors"),
@@ -843,35 +842,6 @@ def test_a_stopped_training_says_so_and_goes_on(small_set, tmp_path, sent, statu
     _, err = process.communicate(timeout=30)
     assert process.returncode == status and "Traceback" not in err, err
     assert (out / "state.pt").exists() and not (out / "record.json").exists()
-
-
-@pytest.mark.slow
-def test_an_installed_wheel_does_what_the_checkout_does(tmp_path):
-    """Built offline from a copy, installed into a folder of its own, and run from an empty one."""
-    copy = copy_tree(tmp_path / "project")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    offline = ["--no-deps", "--no-index"]
-    wheels = tmp_path / "wheels"
-    subprocess.run(
-        [*pip, "wheel", *offline, "--no-build-isolation", "-w", wheels, copy], check=True, timeout=200
-    )
-    site = tmp_path / "site"
-    subprocess.run([*pip, "install", *offline, "--target", site, *wheels.iterdir()], check=True, timeout=100)
-    (tmp_path / "empty").mkdir()
-    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-
-    def installed(*words):
-        command = [sys.executable, "-m", "sda", *map(str, words)]
-        done = subprocess.run(
-            command, cwd=tmp_path / "empty", env=env, capture_output=True, text=True, timeout=100
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "SDA-TSM ensemble" in installed("table", "--published")
-    assert installed("predict", CLIPS[0]).count("\n") == 6, "the clip and five classes"
-    assert "Report: " in installed("inspect", CLIPS[0], "--draws", "1", "--quiet")
-    assert "<section>" in (tmp_path / "empty/report.html").read_text(encoding="utf-8")
 
 
 def test_a_closed_pipe_is_no_error():

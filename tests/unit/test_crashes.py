@@ -42,7 +42,7 @@ class Planted:
 
 def run(out):
     """One epoch of one step with everything that writes: states, best weights, history, results."""
-    config = small(epochs=1, num_frames=2, save_every=1, keep_states=2)
+    config = small(epochs=1, save_every=1, keep_states=2)
     return train(config, "tsn_tiny", Clips(2), Clips(2), out, progress=False)
 
 

@@ -548,8 +548,10 @@ def test_predict_one_and_many(model_file, videos):
     assert list(predict([str(videos[0])], model_file, top=1)["video"]) == [str(videos[0])]
 
 
-def test_predict_in_batches_is_predict_one_by_one(model_file, videos):
-    paths = [videos[0], videos[1], videos[0]]
+def test_predict_in_batches_is_predict_one_by_one(model_file, videos, tmp_path):
+    """A clip named twice is answered once."""
+    again = shutil.copy(videos[0], tmp_path / "again.mp4")
+    paths = [videos[0], videos[1], again, videos[0]]
     a, b = (predict(paths, model_file, batch_size=s) for s in (1, 2))
     assert (
         (a["class"] == b["class"]).all()

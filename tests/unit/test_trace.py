@@ -128,6 +128,7 @@ def test_scores_of_mirrored_views_are_put_back(model):
     for left, right in [
         ("Moving something from left to right", "Moving something from right to left"),
         ("Pushing something to the left and back", "Pushing something to the right and back"),
+        ("Turning something clockwise", "Turning something anticlockwise"),
     ]:
         twin[names.index(left)] = names.index(right)
         twin[names.index(right)] = names.index(left)
