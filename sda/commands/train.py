@@ -122,7 +122,7 @@ def left_out(
 
 def _word_after(args: Sequence[str], name: str) -> str | None:
     """The word after `--name`, or after `--name=`."""
-    for word, after in zip(args, [*args[1:], None], strict=True):
+    for word, after in zip(args, [*args[1:], None], strict=False):
         if word == name:
             return after
         if word.startswith(name + "="):
@@ -135,7 +135,7 @@ def spelled(
 ) -> list[str]:
     """`--pretrained` alone, `--no-pretrained` and `--pretrained FILE` as the one option that they are."""
     words = []
-    for word, after in zip(args, [*args[1:], "--"], strict=True):
+    for word, after in zip(args, [*args[1:], "--"], strict=False):
         if word == "--no-pretrained":
             words += ["--pretrained", "False"]
         elif word == "--pretrained" and after.startswith("--"):

@@ -166,7 +166,7 @@ def test_missing_grad_cam_is_said_on_the_page(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     page = Page(inspect_clips([RIGHTWARD], TSN_FILE, tmp_path / "x.html", draws=0, progress=False).path)
-    assert "pip install grad-cam" in page.text and sum(link.startswith("data:") for link in page.links) == 2
+    assert "sda-workbench[cam]" in page.text and sum(link.startswith("data:") for link in page.links) == 2
 
 
 def test_study_agrees_with_what_it_is_made_of(model):
