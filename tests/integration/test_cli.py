@@ -302,8 +302,8 @@ def test_no_name_steers_the_terminal(capsys, model_file, tmp_path):
 
 def test_progress_bars_go_back_to_the_start_of_their_line(capsys):
     with safe_streams():
-        for _ in tqdm(range(3), desc="outer", mininterval=0):
-            for _ in tqdm(range(2), desc="inner", mininterval=0, leave=False):
+        for _ in tqdm(range(3), desc="outer", mininterval=0, disable=False):
+            for _ in tqdm(range(2), desc="inner", mininterval=0, leave=False, disable=False):
                 tqdm.write("said\x1b[2J", file=sys.stderr)
     _, err = capsys.readouterr()
     assert "\router" in err and "said\\u001b[2J\n" in err and "\\u000d" not in err
