@@ -31,13 +31,13 @@ from ..explaining.trace import trace_clips
 from ..explaining.tracer import select_blocks
 from ..figures.clips import fig_cam_strip, fig_clip
 from ..figures.effects import fig_interventions, fig_triptych
-from ..foundation.devices import place_model
 from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import check_folder, fingerprint, write_atomic
 from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, list_models, sda_blocks
 from ..networks.blocks import DEPENDENCIES
 from ..networks.checkpoints import load_model
+from ..networks.inference import prepare_for_inference
 from ..testing.evaluate import find_videos, who_answers
 from .html import render
 
@@ -411,7 +411,7 @@ def inspect_clips(
     if isinstance(checkpoint, VideoNet):
         model = checkpoint
     else:
-        model = place_model(load_model(checkpoint), device, precision)
+        model = prepare_for_inference(load_model(checkpoint), precision, device)
     reader = ClipReader.from_card(model.card)
     names = model.card.class_names
     known = {file: class_called(name, names) for file, name in (true or {}).items()}

@@ -24,12 +24,12 @@ from ..explaining.checks import CheckInput, FaithfulnessReport, check_steps, no_
 from ..explaining.effects import Effect, ablation_map, measure
 from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
-from ..foundation.devices import place_model
 from ..foundation.errors import DataError, SettingError, UnknownNameError, VideoError
 from ..foundation.files import find_clips, fingerprint
 from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.checkpoints import ModelCard, load_model
+from ..networks.inference import prepare_for_inference
 from ..testing.evaluate import evaluate
 from .state import MAP_OPTIONS, known_name, make_intervention
 
@@ -530,7 +530,7 @@ def open_provider(
     def loaded(file: str | Path | VideoNet) -> VideoNet:
         if isinstance(file, VideoNet):
             return file
-        return place_model(load_model(file, class_names=names), device, precision)
+        return prepare_for_inference(load_model(file, class_names=names), precision, device)
 
     model = loaded(checkpoint)
     twin = None if other is None else loaded(other)

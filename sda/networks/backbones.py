@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +72,11 @@ class Bottleneck(nn.Module):
     mix: Any
     gate: Any
     new_parts: tuple[str, ...] = PLACES  # names of children that ImageNet weights do not know
+
+    @property
+    def folds(self) -> dict[str, str]:  # norm -> the layer that can do its work once its numbers are fixed
+        """What `prepare_for_inference` may fold."""
+        return {"bn1": "conv1", "bn2": "conv2" if self.mix is None else "mix", "bn3": "conv3"}
 
     @staticmethod
     def gate_channels(
@@ -180,6 +185,8 @@ def _sites(backbone: Backbone, num_frames: int, expansion: int) -> Iterator[list
 # %% ../../nbs/networks/03_backbones.ipynb #0a91413a
 class VideoNet(nn.Module):
     """Clips [B, T, 3, H, W] of any T and H, W >= 32 to logits [B, K]; layers are named as in torchvision."""
+
+    folds: ClassVar[dict[str, str]] = {"bn1": "conv1"}  # as in `Bottleneck`
 
     def __init__(
         self,

@@ -89,6 +89,8 @@ def batch_norm(
 class LST(nn.Module):
     """Long space-time: one vector for the whole clip, [B, r, T, H, W] -> [B, r, 1, 1, 1]."""
 
+    folds = {"norm": "conv"}
+
     def __init__(
         self,
         channels: int,  # r, reduced channels
@@ -109,6 +111,8 @@ class LST(nn.Module):
 # %% ../../nbs/networks/01_blocks.ipynb #18391ed3
 class LT(nn.Module):
     """Long time: one map shared by all frames, [B, r, T, H, W] -> [B, r, 1, H, W]."""
+
+    folds = {"norm": "conv"}
 
     def __init__(
         self,
@@ -131,6 +135,8 @@ class LT(nn.Module):
 class LS(nn.Module):
     """Long space: one vector per frame, shared by all places, [B, r, T, H, W] -> [B, r, T, 1, 1]."""
 
+    folds = {"norm": "conv"}
+
     def __init__(
         self,
         channels: int,  # r, reduced channels
@@ -151,6 +157,8 @@ class LS(nn.Module):
 # %% ../../nbs/networks/01_blocks.ipynb #1b6c04dd
 class S122(nn.Module):
     """Short: a convolution over three frames at half resolution, [B, r, T, H, W] -> [B, r, T, H/2, W/2]."""
+
+    folds = {"norm": "conv"}
 
     def __init__(
         self,
@@ -275,6 +283,8 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
 # %% ../../nbs/networks/01_blocks.ipynb #b1206c47
 class SDA(nn.Module):
     """Selective dependency aggregation: gates frames by the mixture of dependencies a clip selects."""
+
+    folds = {"down_norm": "down"}  # norm -> the layer that can do its work, see `prepare_for_inference`
 
     def __init__(
         self,

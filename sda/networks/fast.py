@@ -154,6 +154,25 @@ class PointConv(nn.Conv2d):
         return torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
+class FoldedNorm(nn.Identity):
+    """Stands where a norm stood whose work the layer before it does now; hooks on it see what they saw."""
+
+
+@torch.no_grad()
+def scale_outputs(
+    layer: nn.Module,  # a convolution or linear layer, changed in place
+    scale: Tensor,  # of every output, [out]
+    shift: Tensor | None = None,  # added to every output, [out]
+) -> None:
+    """Multiply and move the outputs of a layer by changing its kernel and its bias."""
+    weight = layer.get_parameter("weight")
+    view = (-1, *[1] * (weight.ndim - 1))
+    layer.weight = nn.Parameter((weight.double() * scale.double().view(view)).to(weight.dtype))
+    old = torch.zeros_like(scale) if layer.bias is None else layer.get_parameter("bias") * scale
+    if shift is not None or layer.bias is not None:
+        layer.bias = nn.Parameter((old if shift is None else old + shift).to(weight.dtype))
+
+
 # The normalised sum. small [B, T, C, h, w] is resized to H, W; wide [B, 1, C, H, W] is the same at all times.
 _ALL = (0, 1, 3, 4)  # every dimension but the channels
 
