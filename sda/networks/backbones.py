@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
 from .blocks import SDA, check_clips, stage_of
+from .fast import conv_norm, fuses_conv, watched
 from .weights import image_weights, our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
@@ -58,6 +59,23 @@ def he_conv(
 def _through(block: nn.Module | None, x: Tensor, num_frames: int) -> Tensor:
     """Lead `x` through the block of a place."""
     return x if block is None else block(x, num_frames)
+
+
+def _enter(block: Any, x: Tensor, num_frames: int) -> Tensor:
+    """The block of the place `enter`, the first convolution, its norm and a rectifier."""
+    enter = block.enter
+    if hasattr(enter, "into") and fuses_conv(block.conv1, block.bn1, x) and not watched(enter):
+        return enter.into(block.conv1, x, num_frames)
+    return conv_norm(block.conv1, block.bn1, _through(enter, x, num_frames))
+
+
+def _shortcut(downsample: Any, x: Tensor) -> Tensor:
+    """What goes around the residual branch."""
+    if downsample is None:
+        return x
+    if type(downsample) is nn.Sequential and len(downsample) == 2 and not watched(downsample):
+        return conv_norm(*downsample, x, relu=False)
+    return downsample(x)
 
 # %% ../../nbs/networks/03_backbones.ipynb #52c876ce
 class Bottleneck(nn.Module):
@@ -116,12 +134,18 @@ class Bottleneck(nn.Module):
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
         """Residual branch with its places, plus the shortcut that sees the untouched input."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(_through(self.enter, x, num_frames))))
+        shortcut = _shortcut(self.downsample, x)
+        x = _enter(self, x, num_frames)
         x = _through(self.adapt, x, num_frames)
-        x = self.bn2(self.conv2(x) if self.mix is None else self.mix(x, num_frames))
-        x = F.relu(_through(self.gate, x, num_frames))  # not in place: a hook on the gate keeps what it saw
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        if self.mix is None:
+            x = conv_norm(self.conv2, self.bn2, x, relu=self.gate is None)
+        else:
+            x = self.bn2(self.mix(x, num_frames))
+        if self.gate is not None or self.mix is not None:
+            x = F.relu(
+                _through(self.gate, x, num_frames)
+            )  # not in place: a hook on the gate keeps what it saw
+        return conv_norm(self.conv3, self.bn3, x, add=shortcut)
 
 # %% ../../nbs/networks/03_backbones.ipynb #57e0e940
 class Stage(nn.Sequential):
@@ -223,7 +247,7 @@ class VideoNet(nn.Module):
     def features(self, clips: Tensor) -> Tensor:  # [B*T, C, H', W'], the frames of one clip contiguous
         """Everything before the average over space."""
         check_clips(clips)
-        x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))), inplace=True)
+        x = conv_norm(self.conv1, self.bn1, clips.flatten(0, 1))
         x = F.max_pool2d(x, 3, 2, 1)
         for stage in self.stages:
             x = getattr(self, stage)(x, clips.shape[1])
