@@ -33,6 +33,7 @@ from ..foundation.errors import RunError, SettingError, listed
 from ..foundation.files import find_clips, fingerprint, write_atomic
 from ..foundation.reading import read_arrays
 from ..networks.checkpoints import ModelCard, class_hash, load_model
+from ..networks.inference import prepare_for_inference
 from .predictions import Predictions
 
 _log = logging.getLogger(__name__)
@@ -197,6 +198,11 @@ def protocol(
     return frames, reader.transform, f"{frames.num_frames} frames x {views} x {frames.views} clip{many}"
 
 # %% ../../nbs/testing/54_evaluate.ipynb #e8490bb1
+def _opened(model: Any) -> Any:
+    """A network; one that is read from its file is prepared to answer."""
+    return prepare_for_inference(load_model(model)) if isinstance(model, str | Path) else model
+
+
 def _best(logits: torch.Tensor, names: Sequence[str], top: int) -> list[tuple[str, float]]:
     """The `top` classes of one clip and their probabilities."""
     if not torch.isfinite(logits).all():
@@ -245,7 +251,7 @@ def predict(
     problems: dict[str, str] | None = None,  # gets the videos that cannot be read, and why; None: an error
 ) -> pd.DataFrame:
     """The most probable classes: columns class and probability, before them video for several videos."""
-    net: Any = load_model(model) if isinstance(model, str | Path) else model
+    net: Any = _opened(model)
     reader = ClipReader.from_card(getattr(net, "card", None))
     names = net.card.class_names
     asked = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
@@ -292,7 +298,7 @@ def slide(
     progress: bool = False,  # show a bar over the windows
 ) -> pd.DataFrame:
     """Columns start and end (frames), class, probability: the `top` classes of each window."""
-    net: Any = load_model(model) if isinstance(model, str | Path) else model
+    net: Any = _opened(model)
     reader = ClipReader.from_card(getattr(net, "card", None))
     names = net.card.class_names
     video = reader.open(path)
