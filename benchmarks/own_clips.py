@@ -6,10 +6,10 @@
 CLIPS is a folder with clips.csv (columns path, label, take), such as the 120 segmented recordings of
 UT-Interaction. The takes, in their order, make five folds of equally many: one fold is tested, the others
 train. Without --search the four tiny networks are trained on each fold with the recipe as it stands, started
-from the shipped weights or, with --scratch, from new ones, and tested once. With --search, candidates of the recipe are tried, never on a test
-take: two parts of the clips are looked at, each inside the training part of the other's fold. Resumable:
-what has a record in data/results/own_clips is skipped, an interrupted training goes on, and several of these
-processes share the work.
+from the shipped weights or, with --scratch, from new ones, and tested once. With --search, candidates of the
+recipe are tried, never on a test take: two parts of the clips are looked at, each inside the training part of
+the other's fold. Resumable: what has a record in data/results/own_clips is skipped, an interrupted training
+goes on, and several of these processes share the work.
 """
 
 import argparse

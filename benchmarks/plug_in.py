@@ -124,7 +124,8 @@ if __name__ == "__main__":
         name="plug_in",
         metrics={},
         device="cpu",
-        protocol="clips of 4 frames of 64 x 64 pixels, random weights, norms that start at zero set to one, 5 classes, float32",
+        protocol="clips of 4 frames of 64 x 64 pixels, random weights, norms that start at zero set to one, "
+        "5 classes, float32",
         rows=rows,
         command="python benchmarks/plug_in.py",
     )

@@ -149,8 +149,8 @@ def _refuse_places(places: set[str], module: str = "") -> None:
     """Only blocks beside the layers of others, not in their stead; behind a module by its name, SDA alone."""
     if places and module:
         raise SettingError(
-            f"a shift goes in front of convolutions of residual blocks, and {module} is a module by its name: "
-            "behind it goes SDA alone",
+            f"a shift goes in front of convolutions of residual blocks, and {module} is a module by its "
+            "name: behind it goes SDA alone",
             subject=module,
             remedy="shift=False (TSN instead of TSM), or a ResNet of torchvision or timm with where=None or "
             "its stages and blocks",
