@@ -99,7 +99,7 @@ def test_mutated_bytes_give_frames_or_an_error(tmp_path, name):
         video(source, clip)
     (tmp_path / "work").mkdir()
     words = [sys.executable, "-c", CHILD, source, backend, str(SEED), "60", tmp_path / "work"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"SDA_FUZZ_SEED={SEED}: {done.stderr[-2000:]}"
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts["frames"] + counts["refused"] == 60 and counts["refused"] > 0
