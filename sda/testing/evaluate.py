@@ -32,6 +32,7 @@ from ..foundation.errors import RunError, SettingError, listed
 from ..foundation.files import find_clips, fingerprint, write_atomic
 from ..foundation.reading import read_arrays
 from ..networks.checkpoints import ModelCard, class_hash, load_model
+
 if TYPE_CHECKING:  # `sda predict` does without pandas
     import pandas as pd
 
