@@ -929,7 +929,7 @@ def test_a_network_of_torchvision_with_sda_goes_through_every_command(
         capsys, "inspect", CLIPS[0], "--checkpoint", model, "--out", "page.html", "--draws", "1", "--quiet"
     )
     page = Path("page.html").read_text(encoding="utf-8")
-    assert status == 0 and name in page and "layer4.1" in page, err
+    assert status == 0 and name in page and "20 classes of drawn clips" in page, err
     status, _, err = run(capsys, "export", model, "--to", "torch")
     assert status == 0 and model.with_suffix(".pt2").exists(), err
     panel = inspect_folder(small_set, model, split="val", strict=True)
