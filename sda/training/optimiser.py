@@ -25,7 +25,7 @@ from ..data.transforms import cut_clips
 from ..foundation.devices import device_of, dtype_of, set_layout
 from ..foundation.errors import RunError, SettingError, unknown_name
 from ..networks.backbones import VideoNet, new_parts
-from ..networks.blocks import SDA, QueryAttention
+from ..networks.blocks import SDA
 from .config import TrainConfig
 
 Batch = dict[str, Any]  # clip [B,T,3,H,W], or its bytes with scale and shift; label [B]; id list
@@ -42,7 +42,7 @@ def scaled_lr(config: TrainConfig) -> tuple[float, str]:
 def _roles(model: nn.Module) -> dict[str, str]:
     """What each trainable parameter is: kernel, norm, bias, sda kernel, query, head or head bias."""
     blocks = tuple(name + "." for name, m in model.named_modules() if isinstance(m, SDA))
-    queries = tuple(name + "." for name, m in model.named_modules() if isinstance(m, QueryAttention))
+    queries = tuple(name + "attention." for name in blocks)
     maps = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     biases = {f"{name}.bias".lstrip(".") for name, m in model.named_modules() if isinstance(m, maps)}
     roles = {}
@@ -321,8 +321,9 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
                 self.num_batches_tracked.add_(1)
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
-        scale = torch.rsqrt(var + self.eps) * self.weight
-        return ((wide - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        scale = torch.rsqrt(var + self.eps) * (1.0 if self.weight is None else self.weight)
+        y = (wide - mean.view(shape)) * scale.view(shape)
+        return (y if self.bias is None else y + self.bias.view(shape)).to(x.dtype)
 
 # %% ../../nbs/training/48_optimiser.ipynb #93b32f03
 def share_norms(
