@@ -68,7 +68,14 @@ def hard_concrete(
     if noise:
         uniform = torch.rand_like(scores).clamp(1e-6, 1 - 1e-6)
         scores = (uniform.logit() + scores) / _BETA
-    return (scores.sigmoid() * (_HIGH - _LOW) + _LOW).clamp(0, 1)
+    return open_gate(scores).clamp(0, 1)
+
+
+def open_gate(
+    scores: Tensor,  # [...]
+) -> Tensor:  # [...], between -.1 and 1.1: below 0 the gate is shut, above 1 wide open
+    """How far a gate is open before it is cut at 0 and 1, with a gradient everywhere."""
+    return scores.sigmoid() * (_HIGH - _LOW) + _LOW
 
 
 def open_probability(
@@ -103,8 +110,9 @@ class ScoredAttention(nn.Module):
         temperature: float = 1.0,  # divides the scores, below 1 sharpens the selection; above 0
         dropout: float = 0.0,  # chance that a dependency is left out of a clip while training
         k: int = 2,  # of top_k: how many weights are above zero
-        bias: float = 2.0,  # of gates: the scores they start from; 2 is open with 0.97, and .96 in evaluation
-        normalised: bool = False,  # of gates: weights sum to 1; else each is gate / M, and the rest is silence
+        bias: float = 2.0,  # of gates: the scores they start from; 2 is .96 open in evaluation
+        noise: bool = True,  # of gates: open and shut at random while training
+        normalised: bool = False,  # of gates: weights sum to 1; else each is gate / M
     ):
         super().__init__()
         if not temperature > 0:
@@ -117,6 +125,7 @@ class ScoredAttention(nn.Module):
         self.temperature = temperature
         self.dropout = dropout
         self.k = k
+        self.noise = noise
         self.normalised = normalised
         self.norm = nn.BatchNorm1d(channels, affine=False)
         self.queries = nn.Parameter(torch.empty(dependencies, channels).normal_(std=0.02))
@@ -141,7 +150,7 @@ class ScoredAttention(nn.Module):
         scores = self.scores(keys)
         if self.kind == "gated":
             self.scored = scores if self.training else None
-            gates = hard_concrete(scores, noise=self.training)
+            gates = hard_concrete(scores, noise=self.training and self.noise)
             weights = _shared(gates) if self.normalised else gates / gates.shape[-1]
         elif self.kind == "top_k":
             weights = top_k(scores * self.ramp, self.k, straight=self.training)

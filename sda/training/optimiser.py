@@ -27,6 +27,7 @@ from ..foundation.errors import RunError, SettingError, unknown_name
 from ..networks.backbones import VideoNet, new_parts
 from ..networks.blocks import SDA
 from .config import TrainConfig
+from .selecting import SelectionLoss
 
 Batch = dict[str, Any]  # clip [B,T,3,H,W], or its bytes with scale and shift; label [B]; id list
 
@@ -404,6 +405,7 @@ class TrainingStep:
         self.frozen = freeze(network, config.freeze)
         self.model, self.optimizer = self.accelerator.prepare(network, make_optimizer(network, config))
         self.weights = None if weights is None else weights.to(self.accelerator.device)
+        self.selection = SelectionLoss(config, self.network)
         self._clips: Tensor | None = None  # input of the last step, for its memory
 
     def __call__(
@@ -411,6 +413,7 @@ class TrainingStep:
         pieces: list[Batch],  # of this process; one, unless batches are accumulated
         size: int,  # clips over all pieces and processes
         factor: float = 1.0,  # share of the highest learning rate
+        progress: float = 1.0,  # share of all steps that are done
     ) -> StepResult:
         """Forward, backward, clip, step."""
         accelerator = self.accelerator
@@ -421,7 +424,7 @@ class TrainingStep:
         for k, batch in enumerate(pieces):
             last = k == len(pieces) - 1  # gradients of processes are added up once
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                objective, loss, right = self._forward(batch)
+                objective, loss, right = self._forward(batch, progress)
                 accelerator.backward(objective * (accelerator.num_processes / size))
             sums += torch.stack([loss.detach().to(sums.dtype), right.to(sums.dtype)])
         norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad or math.inf)
@@ -429,7 +432,7 @@ class TrainingStep:
         ids = [i for batch in pieces for i in batch["id"]]
         return StepResult(ids, size, accelerator.reduce(sums.float()), norm)
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the loss, and the right answers: sums over the clips."""
         config = self.config
         check_labels(batch, self.network.num_classes)
@@ -438,6 +441,7 @@ class TrainingStep:
         logits = self.model(clips).float()
         loss = mixed_loss(logits, labels, partners, share, config.label_smoothing, self.weights)
         objective = loss + second_loss(self.network, labels, partners, share)
+        objective = objective + self.selection(clips, labels, logits, progress)
         return objective, loss, (logits.argmax(1) == labels).sum()
 
 # %% ../../nbs/training/48_optimiser.ipynb #24e0cfa2

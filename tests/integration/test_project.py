@@ -24,6 +24,7 @@ PLAIN = (
     "networks/fast.py",
     "networks/weights.py",
     "training/advice.py",
+    "training/selecting.py",
     "networks/sharing.py",
     "networks/export.py",
     "methods/ops.py",
