@@ -15,20 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from filelock import FileLock, Timeout
-from shipped_models import rows
-
 from sda.data.datasets import open_dataset
-from sda.foundation.runs import new_record, save_record, seed_everything
+from sda.foundation.runs import seed_everything
 from sda.moves.classes import CLASSES
 from sda.networks.backbones import create_model
-from sda.networks.checkpoints import load_model
-from sda.training.config import plain_settings, recipe
+from sda.training.config import recipe
 from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "data" / "results" / "selection"
 START = ROOT / "sda" / "assets" / "checkpoints" / "sda_tsn_moves.safetensors"
 # three epochs of 100 steps: the shipped network had 15 of 50
 RECIPE: dict[str, Any] = dict(

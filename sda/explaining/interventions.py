@@ -23,6 +23,7 @@ from .trace import Trace
 from .tracer import Where, select_blocks
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES
+from ..networks.selection import leave_out
 
 # %% ../../nbs/explaining/58_interventions.ipynb #ac33a662
 @dataclass(frozen=True, eq=False)
@@ -182,7 +183,8 @@ def drop(
             raise SettingError(
                 f"nothing would be left in {block}", subject=block, remedy="keep() keeps nothing on purpose"
             )
-        return _renormalised(weights, kept)
+        # nothing that is shut opens: a row whose only open dependency is left out is a row of zeros
+        return leave_out(weights, weights.new_tensor(kept))
 
     return _selection(f"without {' and '.join(names)}", change, where)
 

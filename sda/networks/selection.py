@@ -91,6 +91,17 @@ def _shared(weights: Tensor) -> Tensor:
     return torch.where(total > 0, weights / total.clamp(min=1e-6), weights)
 
 
+def leave_out(
+    weights: Tensor,  # [B, M]
+    kept: Tensor,  # bool, [B, M] or [M]: the others are left out
+) -> Tensor:  # [B, M], rows with the same sums; zeros where nothing open is kept
+    """Weights without some dependencies: the open ones share what is free, what is shut stays shut."""
+    rest = weights * kept
+    total = rest.sum(-1, keepdim=True)
+    share = weights.sum(-1, keepdim=True) / total.clamp(min=1e-12)
+    return torch.where(total > 0, rest * share, rest)
+
+
 _RULES: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(-1),
     "sparsemax": sparsemax,

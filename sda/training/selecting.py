@@ -15,21 +15,13 @@ from ..foundation.errors import SettingError
 from ..networks.backbones import VideoNet, sda_blocks
 from ..networks.blocks import SDA
 from ..networks.checkpoints import load_model
-from ..networks.selection import ScoredAttention, open_gate, open_probability
+from ..networks.selection import ScoredAttention, leave_out, open_gate, open_probability
 from .config import TrainConfig
 
 __all__: list[str] = []
 
 _MARGIN = 0.1  # by how much the gate of the larger loss is to be wider
 _SOFT = 0.1  # a loss of log-probability that counts as some: below it a gate pays, and an order means little
-
-
-def leave_out(weights: Tensor, kept: Tensor) -> Tensor:
-    """Weights [B, M] with some at zero, bool [B, M]; the others share what is free, nothing is opened."""
-    rest = weights * kept
-    total = rest.sum(1, keepdim=True)
-    share = weights.sum(1, keepdim=True) / total.clamp(min=1e-12)
-    return torch.where(total > 0, rest * share, rest)
 
 
 @contextlib.contextmanager
@@ -55,7 +47,6 @@ def left_out(
     finally:
         for handle in handles:
             handle.remove()
-    assert len(kept) == clips
 
 
 class SelectionLoss:

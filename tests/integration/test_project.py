@@ -38,6 +38,7 @@ PLAIN = (
     "explaining/answers.py",
     "explaining/attribution.py",
     "explaining/tracer.py",
+    "explaining/faithful_selection.py",
     "inspector/",
     "commands/",
     "studies/",
