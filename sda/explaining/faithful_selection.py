@@ -165,7 +165,7 @@ def sufficiency(
     seed: int = 0,  # of the draws
     batch_size: int = 50,  # clips at a time
 ) -> dict[str, float]:  # accuracy: of the whole, of the selected alone, of as many random cells
-    """The answers when only the largest weights are kept, against the same weights in as many random cells."""
+    """The answers when only the largest weights are kept, against as many cells drawn at random."""
     flat = found.weights.reshape(len(found.weights), -1)
     rank = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1)
     kept = np.where(rank < count, flat, 0)

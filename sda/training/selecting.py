@@ -30,15 +30,10 @@ def left_out(
     kept: Tensor,  # bool [B, gates of a clip]: those of the first block, then the others
 ) -> Iterator[None]:
     """Inside, every clip is seen without some of its dependencies."""
-    clips = len(kept)
-
-    def hook(module: Any, args: Any, weights: Tensor, own: Tensor) -> Tensor:
-        return leave_out(weights, own.reshape(weights.shape))
-
     parts = kept.split([len(kept[0]) // len(blocks)] * len(blocks), 1)
     handles = [
         block.hook_weights.register_forward_hook(
-            lambda module, args, weights, own=own: hook(module, args, weights, own)
+            lambda module, args, weights, own=own: leave_out(weights, own.reshape(weights.shape))
         )
         for block, own in zip(blocks, parts, strict=True)
     ]
