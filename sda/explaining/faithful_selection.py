@@ -54,8 +54,7 @@ def left_out(
     batch_size: int = 50,  # clips at a time
 ) -> LeftOut:
     """Leave out one dependency of one block at a time; what no clip selects is known to change nothing."""
-    known = {"labels": labels} if isinstance(clips, Tensor) else {}
-    trace = trace_clips(model, clips, batch_size, **known)
+    trace = trace_clips(model, clips, batch_size, labels=labels)
     if trace.labels is None:
         raise SettingError("losses are of true classes", remedy="give labels= with a tensor of clips")
     if np.isnan(trace.weights).any() or len(select_blocks(model)) != len(trace.blocks):

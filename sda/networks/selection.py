@@ -110,8 +110,38 @@ _RULES: dict[str, Callable[[Tensor], Tensor]] = {
 KINDS = (*_RULES, "top_k", "gated")  # of `SDA(attention=...)`, beside query and uniform
 
 # %% ../../nbs/networks/02_selection.ipynb #26491de9
+class KeyScores(nn.Module):
+    """A query per dependency scores its normalised key."""
+
+    def __init__(
+        self,
+        channels: int,  # r, length of a key
+        dependencies: int,  # M
+        temperature: float = 1.0,  # divides the scores, below 1 sharpens the selection; above 0
+        bias: float = 0.0,  # the scores at the start, before they are divided
+    ):
+        super().__init__()
+        if not temperature > 0:
+            raise SettingError(f"temperature must be positive, got {temperature}")
+        self.temperature = temperature
+        self.norm = nn.BatchNorm1d(channels, affine=False)
+        self.queries = nn.Parameter(torch.empty(dependencies, channels).normal_(std=0.02))
+        self.bias = nn.Parameter(torch.full((dependencies,), float(bias)))
+
+    def forward(
+        self,
+        keys: Tensor,  # mean response of every dependency, [B, M, r]
+    ) -> Tensor:  # [B, M]
+        """<normalised key + mean key of the clip, query of the dependency> + bias, over the temperature."""
+        known = batch_norm(self.norm, keys.flatten(0, 1)).view_as(keys)
+        about = known + known.mean(1, keepdim=True)
+        return ((about * self.queries).sum(-1) + self.bias) / self.temperature
+
+
 class ScoredAttention(nn.Module):
-    """A query per dependency scores its normalised key; a rule makes weights of the scores."""
+    """Scores of the keys, and a rule that makes weights of them."""
+
+    ramp: Tensor
 
     def __init__(
         self,
@@ -126,32 +156,17 @@ class ScoredAttention(nn.Module):
         normalised: bool = False,  # of gates: weights sum to 1; else each is gate / M
     ):
         super().__init__()
-        if not temperature > 0:
-            raise SettingError(f"temperature must be positive, got {temperature}")
         if not 0 <= dropout < 1:
-            raise SettingError(f"dropout of dependencies must be in 0 to 1, got {dropout}")
-        if not 1 <= k:
+            raise SettingError(f"dropout of dependencies must be at least 0 and below 1, got {dropout}")
+        if not k >= 1:
             raise SettingError(f"k must be at least 1, got {k}")
         self.kind = kind
-        self.temperature = temperature
         self.dropout = dropout
         self.k = k
         self.noise = noise
         self.normalised = normalised
-        self.norm = nn.BatchNorm1d(channels, affine=False)
-        self.queries = nn.Parameter(torch.empty(dependencies, channels).normal_(std=0.02))
-        self.bias = nn.Parameter(torch.full((dependencies,), bias if kind == "gated" else 0.0))
-        self.register_buffer("ramp", torch.ones(()), persistent=False)  # multiplies the scores in training
-        self.scored: Tensor | None = None  # scores [B, M] of the last training pass, which have a price
-
-    def scores(
-        self,
-        keys: Tensor,  # mean response of every dependency, [B, M, r]
-    ) -> Tensor:  # [B, M]
-        """<normalised key + mean key of the clip, query of the dependency> + bias, over the temperature."""
-        known = batch_norm(self.norm, keys.flatten(0, 1)).view_as(keys)
-        about = known + known.mean(1, keepdim=True)
-        return ((about * self.queries).sum(-1) + self.bias) / self.temperature
+        self.scores = KeyScores(channels, dependencies, temperature, bias if kind == "gated" else 0.0)
+        self.register_buffer("ramp", torch.ones(()), persistent=False)  # multiplies scores; 1 in the end
 
     def forward(
         self,
@@ -160,7 +175,6 @@ class ScoredAttention(nn.Module):
         """The selection."""
         scores = self.scores(keys)
         if self.kind == "gated":
-            self.scored = scores if self.training else None
             gates = hard_concrete(scores, noise=self.training and self.noise)
             weights = _shared(gates) if self.normalised else gates / gates.shape[-1]
         elif self.kind == "top_k":
@@ -169,8 +183,7 @@ class ScoredAttention(nn.Module):
             weights = _RULES[self.kind](scores * self.ramp)
         if not (self.training and self.dropout):
             return weights
-        kept = weights * (torch.rand_like(weights) >= self.dropout)
-        return _shared(kept) * weights.sum(-1, keepdim=True)  # the others share its weight
+        return leave_out(weights, torch.rand_like(weights) >= self.dropout)
 
 # %% ../../nbs/networks/02_selection.ipynb #9d268357
 def scored_attention(

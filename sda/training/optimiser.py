@@ -438,7 +438,8 @@ class TrainingStep:
         check_labels(batch, self.network.num_classes)
         self._clips, labels = place_clips(batch, self.accelerator.device, config.channels_last, self._clips)
         clips, partners, share = mix_batch(self._clips, labels, config.mixup, config.cutmix)
-        logits = self.model(clips).float()
+        with self.selection:
+            logits = self.model(clips).float()
         loss = mixed_loss(logits, labels, partners, share, config.label_smoothing, self.weights)
         objective = loss + second_loss(self.network, labels, partners, share)
         objective = objective + self.selection(clips, labels, logits, progress)

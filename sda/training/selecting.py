@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from ..foundation.devices import evaluating, set_layout
 from ..foundation.errors import SettingError
 from ..networks.backbones import VideoNet, sda_blocks
 from ..networks.blocks import SDA
 from ..networks.checkpoints import load_model
-from ..networks.selection import ScoredAttention, leave_out, open_gate, open_probability
+from ..networks.selection import KeyScores, ScoredAttention, leave_out, open_gate, open_probability
 from .config import TrainConfig
 
 __all__: list[str] = []
@@ -54,12 +56,14 @@ class SelectionLoss:
         self.config = config
         self.network = network
         self.blocks = list(sda_blocks(network).values())
-        scored = [b.attention for b in self.blocks if isinstance(b.attention, ScoredAttention)]
-        self.ramps = [attention.ramp for attention in scored]
+        self.scored = [b.attention for b in self.blocks if isinstance(b.attention, ScoredAttention)]
         asked = config.gate_price or config.gate_follow or config.gate_order
-        if asked and not (scored and len(scored) == len(self.blocks)):
+        if asked and not (self.scored and all(attention.kind == "gated" for attention in self.scored)):
             remedy = 'make the network with attention="gated"'
             raise SettingError("only gates have a price", subject="gate_price", remedy=remedy)
+        self.seen: dict[ScoredAttention, Tensor] = {}  # scores of the last training pass, with gradients
+        self.hooks = [(a.scores, partial(self._see, a)) for a in self.scored if asked]
+        self.handles: list[RemovableHandle] = []
         self.teacher = None
         if config.distill:
             if not config.init:
@@ -67,6 +71,15 @@ class SelectionLoss:
                 raise SettingError(text, subject="distill", choices=("init",))
             self.teacher = load_model(config.init).eval().requires_grad_(False)
             set_layout(self.teacher, config.channels_last)
+
+    def __enter__(self) -> None:
+        """Inside, the scores of a pass are noted."""
+        self.handles = [scores.register_forward_hook(hook) for scores, hook in self.hooks]
+
+    def __exit__(self, *error: object) -> None:
+        """Hooks that stayed would travel with the network."""
+        for handle in self.handles:
+            handle.remove()
 
     def __call__(
         self,
@@ -79,8 +92,8 @@ class SelectionLoss:
         config = self.config
         ramp = min(1.0, progress / config.selection_ramp) if config.selection_ramp else 1.0
         total: Tensor | float = 0.0
-        for value in self.ramps:
-            value.fill_(ramp)
+        for attention in self.scored:
+            attention.ramp.fill_(ramp)
         if self.teacher is not None:
             kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision, torch.bfloat16)
             half = torch.autocast(clips.device.type, kind, enabled=config.precision != "fp32")
@@ -93,12 +106,17 @@ class SelectionLoss:
             total = total + config.gate_price * ramp * price
         if config.gate_order or config.gate_follow:
             total = total + self._ordered(clips, labels, ramp)
+        self.seen.clear()
         return total
 
     def _scores(self, clips: int) -> Tensor:
         """Scores of all gates [B, gates], with gradients."""
-        found = [block.attention.scored for block in self.blocks]
-        return torch.cat([s.unflatten(0, (clips, -1)).flatten(1) for s in found], 1)
+        return torch.cat([self.seen[a].unflatten(0, (clips, -1)).flatten(1) for a in self.scored], 1)
+
+    def _see(self, attention: ScoredAttention, module: KeyScores, args: tuple, scores: Tensor) -> None:
+        """Note the scores of a training pass."""
+        if module.training:
+            self.seen[attention] = scores
 
     def _ordered(self, clips: Tensor, labels: Tensor, ramp: float) -> Tensor:
         """Two open gates of some clips are shut, one after the other: what costs more is to be wider, what
