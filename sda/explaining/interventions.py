@@ -173,7 +173,7 @@ def drop(
     *names: str,  # dependencies to leave out
     where: Where = "all",  # see `select_blocks`
 ) -> SelectionChange:  # control: as many others left out, drawn for every block
-    """Leave dependencies out and let the others share their weight."""
+    """Leave dependencies out and let the open ones share their weight; nothing that is shut opens."""
     if not names:
         raise SettingError("name what to leave out", choices=DEPENDENCIES, remedy=", ".join(DEPENDENCIES))
 
@@ -183,7 +183,6 @@ def drop(
             raise SettingError(
                 f"nothing would be left in {block}", subject=block, remedy="keep() keeps nothing on purpose"
             )
-        # nothing that is shut opens: a row whose only open dependency is left out is a row of zeros
         return leave_out(weights, weights.new_tensor(kept))
 
     return _selection(f"without {' and '.join(names)}", change, where)
