@@ -8,18 +8,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.clips import ClipReader, LoadedClip
 from ..data.video import Video
-from ..explaining.answers import twin_index
+from ..explaining.answers import logits_of, twin_index
 from ..explaining.cam import clip_cam
 from ..explaining.effects import Effect
-from ..explaining.interventions import Intervention, drop, freeze, reverse, uniform
+from ..explaining.interventions import (
+    InputChange,
+    Intervention,
+    SelectionChange,
+    drop,
+    freeze,
+    reverse,
+    uniform,
+)
 from ..explaining.trace import trace_clips
-from ..explaining.variants import Variant, logits_under
+from ..explaining.tracer import select_blocks
 from ..figures.clips import fig_cam_strip, fig_clip
 from ..figures.effects import fig_interventions, fig_triptych
 from ..foundation.devices import place_model
@@ -79,17 +88,49 @@ def clip_interventions(
     return [*inside, reverse(), freeze(num_frames // 2)]
 
 
-def _controls(tried: Sequence[Intervention], draws: int) -> dict[str, list[Intervention]]:
-    """The same at random for every intervention, by name; those that leave one dependency out share theirs.
+def _each(model: nn.Module, changes: Sequence[Intervention]) -> SelectionChange:
+    """One change for a batch of copies: the first copy is changed as the first says, and so on."""
+    where = [select_blocks(model, one.where) if isinstance(one, SelectionChange) else {} for one in changes]
+    for one in changes:
+        if isinstance(one, SelectionChange) and one.trace is not None:
+            one.trace.check_model(model)
 
-    Which one is left out is drawn for every block, whichever one they stand beside.
-    """
-    kinds = {one.name: one.name.split()[0] for one in tried}  # "without LT" and "without LS" are of one kind
-    drawn: dict[str, list[Intervention]] = {}
-    for one in tried:
-        if kinds[one.name] not in drawn:
-            drawn[kinds[one.name]] = [one.random(seed) for seed in range(draws)]
-    return {name: drawn[kind] for name, kind in kinds.items()}
+    def change(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
+        rows = (
+            weights.unflatten(0, (len(changes), -1))
+            if len(weights) > 1
+            else weights.expand(len(changes), 1, -1)
+        )
+        new = [
+            one.change(block, names, row) if block in places_ else row
+            for one, places_, row in zip(changes, where, rows, strict=True)
+        ]
+        return torch.cat(new) if len(weights) > 1 else weights  # a single row is the trial before the pass
+
+    return SelectionChange(
+        "each copy its own", change, lambda seed: _each(model, [one.random(seed) for one in changes])
+    )
+
+
+def answers_under(
+    model: nn.Module,  # any network
+    views: Tensor,  # one clip [V,T,3,h,w]
+    changes: Sequence[Intervention],  # what is done, D times
+    together: int = 8,  # copies of 8 frames of 64 x 64 in a batch; fewer of larger clips
+) -> np.ndarray:  # logits [D,K], views averaged
+    """The answers to one clip under many interventions, in few passes."""
+    step = max(1, together * 8 * 64 * 64 // (views.shape[0] * views.shape[1] * views[0, 0, 0].numel()))
+    found = []
+    for start in range(0, len(changes), step):
+        some = changes[start : start + step]
+        copies = torch.stack([one(views) if isinstance(one, InputChange) else views for one in some])
+        if len(some) == 1:
+            found.append(logits_of(model, views[None], some[0]))
+        elif sda_blocks(model):
+            found.append(logits_of(model, copies, _each(model, some)))
+        else:
+            found.append(logits_of(model, copies))
+    return np.concatenate(found)
 
 
 def study_clip(
@@ -107,9 +148,10 @@ def study_clip(
     for one in (true, target):
         if one is not None and one not in names:
             raise unknown_name("class", one, names)
+    before = logits_of(model, clip)
     wanted = target or true
+    read = names.index(wanted) if wanted else int(before.argmax())
     tried = clip_interventions(model, clip.shape[2])
-    controls = _controls(tried, draws)
     blocks = sda_blocks(model)
     single = {
         (b, d): drop(DEPENDENCIES[d], where=name)
@@ -117,31 +159,27 @@ def study_clip(
         for d in range(4)
         if drop(DEPENDENCIES[d], where=name).fits(model)
     }
-    asked: dict[Any, Variant] = {"before": (), **single}
-    asked |= {id(change): change for one in tried for change in (one, *controls[one.name])}
-    under = dict(zip(asked, logits_under(model, clip, list(asked.values())), strict=True))  # each [1,K]
-    before = under["before"]
-    read = names.index(wanted) if wanted else int(before.argmax())
-    empty = np.empty((0, *before.shape))
+    every = [change for one in tried for change in (one, *(one.random(i) for i in range(draws)))]
+    logits = answers_under(model, seen.clip, [*every, *single.values()])
     done = [
         Effect(
             one.name,
             before,
-            under[id(one)],
-            np.stack([under[id(change)] for change in controls[one.name]]) if draws else empty,
+            after[:1],
+            after[1:, None],
             np.array([read]),
             [name],
             list(names),
             twin_index(names, ()),
         )
-        for one in tried
+        for one, after in zip(tried, logits[: len(every)].reshape(len(tried), draws + 1, -1), strict=True)
     ]
     weights = contributions = effect = np.empty((0, 4))
     if blocks:
         trace = trace_clips(model, clip)
         effect = np.full((len(blocks), 4), np.nan)
-        for place in single:
-            effect[place] = softmax(before)[0, read] - softmax(under[place])[0, read]
+        for place, after in zip(single, logits[len(every) :], strict=True):
+            effect[place] = softmax(before)[0, read] - softmax(after[None])[0, read]
         row = [[i for i, part in enumerate(trace.blocks) if part.split("[")[0] == block] for block in blocks]
         weights, contributions = (
             np.stack([values[:, some].mean((0, 1)) for some in row])

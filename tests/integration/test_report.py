@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sda.commands.report import ModelScores, choose_clips, view_clip, write_report
 from sda.data.clips import ClipReader
 from sda.data.datasets import open_dataset
 from sda.data.lists import read_groups
 from sda.data.transforms import TransformConfig
-from sda.explaining.effects import ablation_map
+from sda.explaining.effects import ablation_map, logits_of
 from sda.explaining.trace import trace_clips
 from sda.foundation.errors import FolderError, RunError, SettingError, UnknownNameError
 from sda.inspector.page import (
+    answers_under,
     best_classes,
+    clip_interventions,
     inspect_clips,
     study_clip,
     verdict,
@@ -235,6 +238,17 @@ def test_unknown_true_class_is_told(model, tmp_path):
             progress=False,
         )
     assert told.value.choices == tuple(model.card.class_names)
+
+
+def test_many_interventions_in_few_passes_answer_as_one_by_one(model):
+    views = ClipReader.from_card(model.card)(RIGHTWARD).clip
+    tried = clip_interventions(model, 8)
+    one_by_one = np.concatenate([logits_of(model, views[None], change) for change in tried])
+    for together in (1, 8):
+        np.testing.assert_allclose(answers_under(model, views, tried, together), one_by_one, atol=1e-4)
+    twice = torch.cat([views, views.flip(1)])  # two views of the clip, averaged
+    alone = logits_of(model, twice[None], tried[1])[0]
+    np.testing.assert_allclose(answers_under(model, twice, tried)[1], alone, atol=1e-4)
 
 
 def test_effects_of_a_study_are_those_of_the_library(model):
