@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from .trace import Trace
 from .tracer import Where, select_blocks
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES
+from ..networks.selection import leave_out
 
 # %% ../../nbs/explaining/58_interventions.ipynb #ac33a662
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ def drop(
     *names: str,  # dependencies to leave out
     where: Where = "all",  # see `select_blocks`
 ) -> SelectionChange:  # control: as many others left out, drawn for every block
-    """Leave dependencies out and let the others share their weight."""
+    """Leave dependencies out and let the open ones share their weight; nothing that is shut opens."""
     if not names:
         raise SettingError("name what to leave out", choices=DEPENDENCIES, remedy=", ".join(DEPENDENCIES))
 
@@ -182,7 +182,7 @@ def drop(
             raise SettingError(
                 f"nothing would be left in {block}", subject=block, remedy="keep() keeps nothing on purpose"
             )
-        return _renormalised(weights, kept)
+        return leave_out(weights, weights.new_tensor(kept))
 
     return _selection(f"without {' and '.join(names)}", change, where)
 
@@ -444,6 +444,8 @@ def blur(
     sigma: float = 2.0,  # standard deviation, pixels
 ) -> InputChange:  # control: the same differences in random places
     """Every frame blurred."""
+    from torchvision.transforms.v2.functional import gaussian_blur
+
     if not sigma > 0:
         raise SettingError(f"sigma must be positive, got {sigma}", subject="sigma")
     size = 2 * math.ceil(2 * sigma) + 1
