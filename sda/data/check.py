@@ -32,6 +32,7 @@ from .transforms import mirror_notes
 from .video import open_video
 from ..foundation.errors import DataError, VideoError, listed
 from ..foundation.files import write_atomic
+from ..foundation.reading import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,7 +302,7 @@ def _recount(root: Path, classes: int, report: CheckReport) -> list[str]:
     if not file.exists():
         return []
     try:
-        wrote = int(json.loads(file.read_text(encoding="utf-8"))["classes"])
+        wrote = int(read_json(file)["classes"])
     except (ValueError, TypeError, KeyError) as err:
         raise fault(
             file, f"does not say how many classes there are ({err})", "Make the lists again."

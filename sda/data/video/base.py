@@ -30,6 +30,9 @@ from ...foundation.files import cached_by_file
 # %% ../../../nbs/data/25_video.ipynb #14118ab6
 MIN_SIDE = 32  # pixels: below this a ResNet's last map would be empty
 MAX_PIXELS = 7680 * 4320  # of a frame: a header that promises more is not decoded
+MAX_BYTES = 8 << 30  # of the frames that are asked for at once: more of them belongs on the disk
+DENSEST = 100_000  # pixels from a byte: what was filmed has a fiftieth of that, frames of nothing have more
+FEW_PIXELS = 10**10  # that any file may hold: some seconds of work
 _AT_ONCE = 16  # frames in memory while all are decoded
 
 
@@ -114,6 +117,12 @@ class Video:
         """The chosen frames, in the order asked for."""
         wanted = _in_range(self, indices)
         unique = sorted(set(wanted))
+        height, width = self.size
+        if 3 * height * width * len(unique) > MAX_BYTES:  # before they take the memory
+            what = (
+                f"has {len(unique)} frames of {width}x{height}, which take over {MAX_BYTES >> 30} GiB at once"
+            )
+            raise unusable(self.path, what, "make them smaller (sda extract --height 256)")
         found = self._read(unique)
         row = {frame: n for n, frame in enumerate(unique)}
         return found if unique == wanted else found[[row[i] for i in wanted]]
@@ -204,6 +213,7 @@ KINDS = (
     "m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,vc1,mjpeg"
 )  # FFmpeg's names; mov is mp4 too, matroska webm
 INDEXED = ("mov", "matroska", "avi")  # others, such as transport streams, only guess where a time stamp lies
+_DECODER = {"max_pixels": str(MAX_PIXELS)}  # a picture may claim another size than the header
 
 
 def import_av() -> ModuleType:
@@ -221,7 +231,10 @@ def open_container(path: str | Path) -> Any:
     limits = {"format_whitelist": KINDS, "protocol_whitelist": "file"}
     try:
         # an absolute path: FFmpeg takes what stands before a colon for a protocol
-        return av.open(os.path.abspath(path), metadata_errors="replace", container_options=limits)
+        # max_pixels: what is asked of a decoder while it is found out what the file holds
+        return av.open(
+            os.path.abspath(path), metadata_errors="replace", container_options=limits, options=_DECODER
+        )
     except av.FFmpegError as err:
         if err.errno != errno.EINVAL:
             raise  # what FFmpeg says of a kind that is not named
@@ -236,6 +249,7 @@ def video_stream(box: Any, path: str | Path) -> Any:
     if streams:
         if streams[0].codec_context is not None:
             streams[0].thread_count = 1  # loaders have their own processes
+            streams[0].codec_context.options = _DECODER
         return streams[0]
     kinds = sorted({s.type for s in box.streams}) or ["nothing"]
     raise unusable(path, f"has no video in it, only {', '.join(kinds)}", "give a file with moving pictures")
@@ -272,6 +286,15 @@ def check_complete(
     raise unusable(path, what, AGAIN)
 
 # %% ../../../nbs/data/25_video.ipynb #8dc121f2
+def check_density(path: Path, packets: int, pixels: int) -> None:
+    """VideoError for a small file with very many pixels in its frames, before they are decoded: a hundred
+    bytes a frame are enough to keep a decoder busy with frames of 100 MB."""
+    total = packets * pixels
+    if total > max(FEW_PIXELS, DENSEST * path.stat().st_size):
+        what = f"has {packets} frames of {pixels} pixels in {path.stat().st_size} bytes"
+        raise unusable(path, what, "it is damaged, or made to do harm: take another copy")
+
+
 class Packet(NamedTuple):
     """What the container says of one packet."""
 
@@ -458,6 +481,7 @@ def facts_of(box: Any, path: Path) -> Facts:
     packets, first = packet_table(box, stream)
     if first is None:
         raise unusable(path, "holds no frames", "extract or download it again")
+    check_density(path, len(packets), first.width * first.height)
     tick = float(stream.time_base)
     fps = float(stream.average_rate or 0) or None
     container = box.format.name.split(",")[0]
