@@ -32,8 +32,8 @@ from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--epochs", "1", "--train", "1", "--val", "1", "--test", "1"]
-CONFIG = DemoConfig(epochs=1, train=1, val=1, test=1)
+SMALL = ["--epochs", "1", "--train", "2", "--val", "1", "--test", "1"]
+CONFIG = DemoConfig(epochs=1, train=2, val=1, test=1)
 
 
 def start(folder, *words):
