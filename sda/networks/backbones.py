@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
 from .blocks import SDA, check_clips, stage_of
-from .fast import conv_norm, fuses_conv, watched
+from .fast import conv_norm, first_conv, shortcut_of
 from .weights import image_weights, our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
@@ -59,23 +59,6 @@ def he_conv(
 def _through(block: nn.Module | None, x: Tensor, num_frames: int) -> Tensor:
     """Lead `x` through the block of a place."""
     return x if block is None else block(x, num_frames)
-
-
-def _enter(block: Any, x: Tensor, num_frames: int) -> Tensor:
-    """The block of the place `enter`, the first convolution, its norm and a rectifier."""
-    enter = block.enter
-    if hasattr(enter, "into") and fuses_conv(block.conv1, block.bn1, x) and not watched(enter):
-        return enter.into(block.conv1, x, num_frames)
-    return conv_norm(block.conv1, block.bn1, _through(enter, x, num_frames))
-
-
-def _shortcut(downsample: Any, x: Tensor) -> Tensor:
-    """What goes around the residual branch."""
-    if downsample is None:
-        return x
-    if type(downsample) is nn.Sequential and len(downsample) == 2 and not watched(downsample):
-        return conv_norm(*downsample, x, relu=False)
-    return downsample(x)
 
 # %% ../../nbs/networks/03_backbones.ipynb #52c876ce
 class Bottleneck(nn.Module):
@@ -134,8 +117,8 @@ class Bottleneck(nn.Module):
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
         """Residual branch with its places, plus the shortcut that sees the untouched input."""
-        shortcut = _shortcut(self.downsample, x)
-        x = _enter(self, x, num_frames)
+        shortcut = shortcut_of(self.downsample, x)
+        x = first_conv(self, x, num_frames)
         x = _through(self.adapt, x, num_frames)
         if self.mix is None:
             x = conv_norm(self.conv2, self.bn2, x, relu=self.gate is None)

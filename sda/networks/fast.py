@@ -246,6 +246,30 @@ def _fused(conv: nn.Conv2d, x: Tensor, add: Tensor | None, relu: bool) -> Tensor
     return binary(x, add, conv.weight, conv.bias, *at, "add", 1.0, after if relu else None, [], None)
 
 
+def first_conv(
+    block: Any,  # a bottleneck: `enter`, `conv1`, `bn1`
+    x: Tensor,  # what enters it, [B*T, Cin, H, W]
+    num_frames: int,  # T
+) -> Tensor:  # [B*T, P, H, W]
+    """The block of the place `enter`, the first convolution, its norm and a rectifier."""
+    enter = block.enter
+    if hasattr(enter, "into") and fuses_conv(block.conv1, block.bn1, x) and not watched(enter):
+        return enter.into(block.conv1, x, num_frames)
+    return conv_norm(block.conv1, block.bn1, x if enter is None else enter(x, num_frames))
+
+
+def shortcut_of(
+    downsample: Any,  # convolution and norm, or None
+    x: Tensor,  # what enters a bottleneck, [N, Cin, H, W]
+) -> Tensor:  # [N, Cout, H', W']
+    """What goes around the residual branch."""
+    if downsample is None:
+        return x
+    if type(downsample) is nn.Sequential and len(downsample) == 2 and not watched(downsample):
+        return conv_norm(*downsample, x, relu=False)
+    return downsample(x)
+
+
 class FoldedNorm(nn.Identity):
     """Stands where a norm stood whose work the layer before it does now; hooks on it see what they saw."""
 
