@@ -13,7 +13,7 @@ from ..foundation.errors import SettingError
 from .ops import centre_tap
 from ..networks.backbones import Site, register_method
 from ..networks.blocks import fold_clips, unfold_clips
-from ..networks.fast import scale_outputs
+from ..networks.fused import scale_outputs
 
 # %% ../../nbs/methods/21_c3d.ipynb #b19298c5
 INFLATIONS = ("centre", "mean")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..foundation.errors import SettingError
 from .ops import DepthwiseTime
 from ..networks.backbones import Site, register_method
-from ..networks.fast import scale_outputs
+from ..networks.fused import scale_outputs
 
 # %% ../../nbs/methods/17_stm.ipynb #3e198c12
 REDUCTION = 16  # STM, section 3.2

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
 from .blocks import SDA, check_clips, stage_of
-from .fast import conv_norm, first_conv, shortcut_of
+from .fused import conv_norm, first_conv, he_conv, shortcut_of
 from .weights import image_weights, our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
@@ -44,18 +44,6 @@ class Site:
     depths: tuple[int, ...]  # blocks of every stage, e.g. (3, 4, 6, 3) for ResNet-50
 
 # %% ../../nbs/networks/03_backbones.ipynb #2d60d4b6
-def he_conv(
-    in_channels: int,  # channels of the input
-    out_channels: int,  # channels of the output
-    kernel: int = 1,  # height and width
-    stride: int = 1,  # in space
-) -> nn.Conv2d:  # without bias, padded so that stride 1 keeps the size
-    """A convolution with He initialisation over its outputs, as in torchvision's ResNet."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return layer
-
-
 def _through(block: nn.Module | None, x: Tensor, num_frames: int) -> Tensor:
     """Lead `x` through the block of a place."""
     return x if block is None else block(x, num_frames)

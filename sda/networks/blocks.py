@@ -19,15 +19,14 @@ from sda.networks.fast import (
     PointConv,
     SumNorm,
     by_hand,
-    conv_norm,
     fuses,
-    fuses_conv,
     gated,
     gates_at_once,
     relu,
     resize,
     watched,
 )
+from .fused import conv_norm, fuses_conv
 
 # %% ../../nbs/networks/01_blocks.ipynb #59e7b1b3
 DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, files and plots everywhere

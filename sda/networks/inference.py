@@ -8,7 +8,8 @@ from torch import nn
 
 from ..foundation.devices import dtype_of, keep_memory, place_model, set_layout
 from ..foundation.files import cast_from, fingerprint
-from .fast import FoldedNorm, SumNorm, scale_outputs
+from .fast import SumNorm
+from .fused import FoldedNorm, scale_outputs
 
 __all__ = ["prepare_for_inference"]
 

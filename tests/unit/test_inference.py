@@ -14,7 +14,7 @@ from sda.foundation.errors import SettingError
 from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model, list_models
 from sda.networks.checkpoints import load_model, save_model
-from sda.networks.fast import FoldedNorm
+from sda.networks.fused import FoldedNorm
 from sda.networks.inference import prepare_for_inference
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
