@@ -41,7 +41,8 @@ class _Shift(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _shifted(grad, *ctx.of, way=-1), None, None
+        num_frames, fold = ctx.of
+        return _shifted(grad, num_frames, fold, -1), None, None
 
 
 def temporal_shift(
@@ -88,6 +89,7 @@ class TemporalShift(nn.Module):
         pixels = x.shape[2] * x.shape[3]
         rows = x.contiguous(memory_format=torch.channels_last).movedim(1, -1).flatten(0, 2)  # [B*T*H*W, C]
         kernel = conv.weight.flatten(1).T
+        assert conv.bias is not None  # of the norm that was folded
         out = torch.addmm(conv.bias, rows[:, 2 * fold :], kernel[2 * fold :])
         clips = rows.split(num_frames * pixels)
         for clip, to in zip(clips, out.split(num_frames * pixels), strict=True):

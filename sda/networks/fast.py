@@ -394,7 +394,7 @@ def gates_at_once(
 ) -> bool:  # whether `gated` may do the rest of the block
     """Whether a block only has to answer, and its input lies channels last."""
     plain = type(up) is PointConv and up.bias is None and type(norm) is SumNorm and not norm.training
-    return plain and answers(x) and channels_last(x) and norm.affine and norm.track_running_stats
+    return plain and answers(x) and channels_last(x) and bool(norm.affine and norm.track_running_stats)
 
 
 def gated(

@@ -46,7 +46,7 @@ def fuses_conv(
     x: Tensor,  # likewise
 ) -> bool:  # whether both are one operation
     """Whether oneDNN may compute a convolution with what follows it."""
-    return (
+    return bool(
         isinstance(norm, FoldedNorm)
         and type(conv) in (nn.Conv2d, PointConv)
         and conv.padding_mode == "zeros"
@@ -100,7 +100,8 @@ def shortcut_of(
     if downsample is None:
         return x
     if type(downsample) is nn.Sequential and len(downsample) == 2 and not watched(downsample):
-        return conv_norm(*downsample, x, relu=False)
+        conv, norm = downsample
+        return conv_norm(conv, norm, x, relu=False)
     return downsample(x)
 
 
