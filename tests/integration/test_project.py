@@ -33,6 +33,7 @@ PLAIN = (
     "data/annotations/textlists.py",
     "data/video/container.py",
     "data/video/mp4.py",
+    "data/video/scans.py",
     "figures/style.py",
     "figures/training.py",
     "explaining/answers.py",

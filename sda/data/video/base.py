@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from .container import cut_short
-from .mp4 import check_index
+from .mp4 import check_density, check_index
+from .scans import keep_scan, kept_scan, scan_name
 from ...foundation.errors import SettingError, VideoError, missing_package
 from ...foundation.files import cached_by_file
 
@@ -30,8 +31,6 @@ from ...foundation.files import cached_by_file
 MIN_SIDE = 32  # pixels: below this a ResNet's last map would be empty
 MAX_PIXELS = 7680 * 4320  # of a frame: a header that promises more is not decoded
 MAX_BYTES = 8 << 30  # of the frames that are asked for at once: more of them belongs on the disk
-DENSEST = 100_000  # pixels from a byte: what was filmed has a fiftieth of that, frames of nothing have more
-FEW_PIXELS = 10**10  # that any file may hold: some seconds of work
 _AT_ONCE = 16  # frames in memory while all are decoded
 
 
@@ -44,21 +43,6 @@ def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, in
     scale = min(short_side / min(size), 1)
     height, width = (max(round(side * scale), min(short_side, *size)) for side in size)
     return height, width
-
-
-def resize_pictures(
-    frames: torch.Tensor,  # uint8 [T,H,W,3]
-    height: int,  # Wanted height in pixels
-    width: int,  # Wanted width in pixels
-) -> torch.Tensor:  # uint8 [T,height,width,3]
-    """Antialiased bilinear resizing; bytes stay bytes on a CPU, where torch has a kernel for them."""
-    pictures = frames.permute(0, 3, 1, 2)  # channels last in memory
-    if pictures.device.type == "cpu":
-        small = F.interpolate(pictures, (height, width), mode="bilinear", antialias=True)
-    else:
-        small = F.interpolate(pictures.float(), (height, width), mode="bilinear", antialias=True)
-        small = small.round().to(torch.uint8)
-    return small.permute(0, 2, 3, 1)
 
 # %% ../../../nbs/data/25_video.ipynb #a9f65d85
 AGAIN = "copy or download it again"  # the remedy for a damaged file
@@ -167,7 +151,7 @@ class MemoryVideo(Video):
         name: str = "array",  # What messages call it
         short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
     ):
-        data = torch.as_tensor(frames)
+        data = torch.as_tensor(frames, device="cpu")
         if data.ndim != 4 or data.shape[-1] != 3 or data.dtype != torch.uint8:
             what = f"frames must be uint8 [N,H,W,3], not {data.dtype} {list(data.shape)}"
             raise VideoError(f"{name}: {what}", subject=name)
@@ -179,7 +163,8 @@ class MemoryVideo(Video):
     def _read(self, indices: list[int]) -> torch.Tensor:
         if self.size == self.full_size:
             return self._frames[indices]
-        return resize_pictures(self._frames[indices], *self.size)
+        frames = self._frames[indices].permute(0, 3, 1, 2)
+        return F.interpolate(frames, self.size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
 # %% ../../../nbs/data/25_video.ipynb #42a98f57
 @dataclass(frozen=True)
@@ -299,15 +284,6 @@ def check_complete(
     raise unusable(path, what, AGAIN)
 
 # %% ../../../nbs/data/25_video.ipynb #8dc121f2
-def check_density(path: Path, packets: int, pixels: int) -> None:
-    """VideoError for a small file with very many pixels in its frames, before they are decoded: a hundred
-    bytes a frame are enough to keep a decoder busy with frames of 100 MB."""
-    total = packets * pixels
-    if total > max(FEW_PIXELS, DENSEST * path.stat().st_size):
-        what = f"has {packets} frames of {pixels} pixels in {path.stat().st_size} bytes"
-        raise unusable(path, what, "it is damaged, or made to do harm: take another copy")
-
-
 class Packet(NamedTuple):
     """What the container says of one packet."""
 
@@ -518,12 +494,18 @@ def facts_of(box: Any, path: Path) -> Facts:
 # %% ../../../nbs/data/25_video.ipynb #0598c4a4
 @cached_by_file(4096)  # a file that had to be decoded is not decoded again in every epoch
 def _scan(path: Path) -> Facts:
-    """Facts of a file as of its last change."""
+    """Facts of a file as of its last change, from an earlier scan where one is kept."""
     av = import_av()
+    name = scan_name(path, f"1 {av.__version__}")  # 1: of what `Facts` means
+    if kept := kept_scan(name):
+        return Facts(**kept)
     check_index(path)
     try:
         with open_container(path) as box:
-            return facts_of(box, path)
+            facts = facts_of(box, path)
+        if scan_name(path, f"1 {av.__version__}") == name:  # nobody wrote meanwhile
+            keep_scan(name, vars(facts))
+        return facts
     except av.FFmpegError as err:
         what = f"is no video FFmpeg can read, or its end is missing ({err.strerror})"
         raise unusable(path, what, AGAIN) from err
