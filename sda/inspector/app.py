@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +189,6 @@ def inspect(
 
 # ---- As a page of one's own
 
-NOTEBOOK = """\
-import sda
-inspector = sda.inspect({model!r}, {clips!r}, split={split!r}, other={other!r}, visited=False)
-inspector
-"""
-
 
 def _notebook(source: str) -> str:
     """A notebook of one cell, as JSON."""
@@ -208,51 +204,39 @@ def _notebook(source: str) -> str:
     return json.dumps({"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
 
 
-def _answers(url: str) -> bool:
-    """Whether a server answers anything at all."""
-    try:
-        urllib.request.urlopen(url, timeout=2)
-    except urllib.error.HTTPError:
-        return True  # it wants the token
-    except OSError:
-        return False
-    return True
-
-
 def serve(
     model: str | Path,  # model file
-    clips: str | Path,  # dataset folder, or folder of videos
-    split: str = "test",
-    other: str | Path | None = None,
+    clips: Sequence[str | Path],  # a dataset folder, a folder of videos, or videos
     port: int = 0,  # 0: any free one
     browser: bool = True,  # open it
     wait: bool = True,  # until the server ends
+    **words: str,  # further ones of `inspect`
 ) -> tuple[str, subprocess.Popen]:  # address with its token, and the server
     """Serve the inspector on this machine, for whoever knows the token."""
-    try:
-        import voila  # noqa: F401
-    except ImportError as err:
-        raise missing_package("voila", "sda app", "notebook") from err
-    if port == 0:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+    if not find_spec("voila"):
+        raise missing_package("voila", "sda app", "notebook")
+    paths = [str(Path(path).resolve()) for path in clips]
+    open_session(
+        model, paths if len(paths) > 1 else paths[0], **words
+    )  # what is wrong is said here, not there
+    more = "".join(f", {name}={value!r}" for name, value in words.items())
+    source = (
+        f"import sda\n\nsda.inspect({str(Path(model).resolve())!r}, "
+        f"{paths if len(paths) > 1 else paths[0]!r}, visited=False{more})"
+    )
+    port = port or _free_port()
     token = secrets.token_urlsafe(24)
-    folder = tempfile.TemporaryDirectory(prefix="sda-app-")
-    book = Path(folder.name) / "inspector.ipynb"
-    words = {"model": str(Path(model).resolve()), "clips": str(Path(clips).resolve()), "split": split}
-    source = NOTEBOOK.format(**words, other=str(Path(other).resolve()) if other else None)
+    folder = tempfile.mkdtemp(prefix="sda-app-")
+    book = Path(folder) / "inspector.ipynb"
     book.write_text(_notebook(source), encoding="utf-8")
     options = ["--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", f"--token={token}"]
-    command = [sys.executable, "-m", "voila", str(book), *options, "--Voila.log_level=WARN"]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "voila", str(book), *options, "--Voila.log_level=WARN"],
+        stdin=subprocess.DEVNULL,
+    )
     url = f"http://127.0.0.1:{port}/?token={token}"
     try:
-        end = time.monotonic() + 60
-        while not _answers(url.partition("?")[0]):
-            if server.poll() is not None or time.monotonic() > end:
-                raise RunError("the server did not start", subject=str(port), remedy="try another --port")
-            time.sleep(0.2)
+        _wait_for(url.partition("?")[0], server)
         print(f"Inspector: {url}", flush=True)
         if browser:
             webbrowser.open(url)
@@ -264,5 +248,27 @@ def serve(
         raise
     finally:
         if wait:
-            folder.cleanup()
+            shutil.rmtree(folder, ignore_errors=True)
     return url, server
+
+
+def _free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _wait_for(url: str, server: subprocess.Popen, seconds: float = 60) -> None:
+    """Until a server answers anything at all."""
+    end = time.monotonic() + seconds
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(url, timeout=2)
+        except urllib.error.HTTPError:
+            return  # it wants the token
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise RunError("the server did not start", subject=url, remedy="try another --port")

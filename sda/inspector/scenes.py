@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .. import __version__
@@ -186,6 +187,26 @@ def best_classes(probabilities: np.ndarray, label: int | None) -> list[dict[str,
     return [{"class": k, "probability": round(float(probabilities[k]), 4), "true": k == label} for k in order]
 
 
+def order_of(
+    frames: str,  # change of the frames, one of FRAMES, or none
+    count: int,  # T
+) -> list[int]:  # T frames as they are shown
+    """In which order a change shows the frames."""
+    if frames in ("", "blurred"):
+        return list(range(count))
+    marked = torch.arange(count).float().view(1, count, 1, 1, 1)
+    return [int(t) for t in frame_changes([edit("frames", value=frames)])[0](marked).flatten()]
+
+
+def blurred(
+    pictures: np.ndarray,  # uint8 [T,h,w,3]
+) -> np.ndarray:  # the same
+    """Frames as the change "blurred" shows them."""
+    clip = torch.from_numpy(pictures).movedim(-1, 1)[None].float()
+    soft = frame_changes([edit("frames", value="blurred")])[0](clip)[0]
+    return soft.movedim(1, -1).round().byte().numpy()
+
+
 def scene_of(
     session: Session,
     clip_id: str,  # which clip
@@ -202,28 +223,8 @@ def scene_of(
     times = seen.times
     plain = network == 0 and not frames
     losses, how = session.losses(clip_id) if plain else (np.full(here.present.shape, np.nan), [])
-    shown = seen.frames
-    order = list(range(T))
-    if frames and frames != "blurred":
-        import torch
-
-        order = (
-            frame_changes([edit("frames", value=frames)])[0](torch.arange(T).float().view(1, T, 1, 1, 1))
-            .flatten()
-            .int()
-            .tolist()
-        )
-    if frames == "blurred":
-        import torch
-
-        shown = np.asarray(
-            frame_changes([edit("frames", value=frames)])[0](
-                torch.tensor(shown).permute(0, 3, 1, 2)[None].float()
-            )[0]
-            .permute(0, 2, 3, 1)
-            .clamp(0, 255)
-            .byte()
-        )
+    order = order_of(frames, T)
+    shown = blurred(seen.frames) if frames == "blurred" else seen.frames
     urls = [data_url(one, least=SHOWN) for one in shown] if pictures else []
     return {
         "clip": clip_id,
@@ -231,7 +232,7 @@ def scene_of(
         "network": network,
         "changed": frames or None,
         "order": order,
-        "shuffled": np.random.default_rng(0).permutation(T).tolist(),  # as the change "shuffled" deals them
+        "shuffled": order_of("shuffled", T),
         "label": label,
         "predicted": int(read.probabilities.argmax()),
         "read": session.class_read(clip_id),
