@@ -216,9 +216,7 @@ def serve(
     if not find_spec("voila"):
         raise missing_package("voila", "sda app", "notebook")
     paths = [str(Path(path).resolve()) for path in clips]
-    open_session(
-        model, paths if len(paths) > 1 else paths[0], **words
-    )  # what is wrong is said here, not there
+    open_session(model, paths if len(paths) > 1 else paths[0], **words)  # what is wrong is said now
     more = "".join(f", {name}={value!r}" for name, value in words.items())
     source = (
         f"import sda\n\nsda.inspect({str(Path(model).resolve())!r}, "
@@ -230,10 +228,8 @@ def serve(
     book = Path(folder) / "inspector.ipynb"
     book.write_text(_notebook(source), encoding="utf-8")
     options = ["--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", f"--token={token}"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "voila", str(book), *options, "--Voila.log_level=WARN"],
-        stdin=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "voila", str(book), *options, "--Voila.log_level=WARN"]
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/?token={token}"
     try:
         _wait_for(url.partition("?")[0], server)

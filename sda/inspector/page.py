@@ -95,7 +95,7 @@ def page_of(
         "layers": [layer] if any(one["maps"] for one in record.values()) else [],
         "methods": [METHOD],
         "recorded": "every single drop, keep-only and equal weights, every set of dependencies everywhere "
-        "and in each block, and reversed, shuffled, frozen and blurred frames; each with its controls at random",
+        "and in each block, reversed, shuffled, frozen and blurred frames, all with controls at random",
     }
     told["questions"] = []
     everything = {
