@@ -94,7 +94,7 @@ class Inspector:
         self.opened = dict(words)
         self.offer = name
         with self.state.hold_trait_notifications():
-            self.state.set_trait("edits", [])
+            self.state.edits = []
             self.state.beside = None
             self.state.map = None
             self.state.filters = {}
@@ -145,16 +145,13 @@ class Inspector:
             path, page_of(self.session, [self.state.selected], self.state, code=self.code(quiet=True))
         )
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
         """The widget, and a picture for readers without a kernel."""
         self.show()
         assert self.view is not None  # made above
-        kind = "application/vnd.jupyter.widget-view+json"
-        return {
-            kind: self.view.panel._repr_mimebundle_()[0][kind],
-            "image/png": base64.b64encode(self.png()).decode(),
-            "text/plain": repr(self),
-        }
+        data, metadata = self.view.panel._repr_mimebundle_()  # metadata tell Colab who draws it
+        picture = base64.b64encode(self.png()).decode()
+        return {**data, "image/png": picture, "text/plain": repr(self)}, metadata
 
     def __repr__(self) -> str:
         return f"Inspector of {len(self.session.clips.ids())} clips, {self.session.network.name}"

@@ -187,6 +187,11 @@ def best_classes(probabilities: np.ndarray, label: int | None) -> list[dict[str,
     return [{"class": k, "probability": round(float(probabilities[k]), 4), "true": k == label} for k in order]
 
 
+def unknown(present: np.ndarray) -> tuple[np.ndarray, list[list[str | None]]]:
+    """Losses that nobody measures."""
+    return np.full(present.shape, np.nan), [[None] * len(row) for row in present]
+
+
 def order_of(
     frames: str,  # change of the frames, one of FRAMES, or none
     count: int,  # T
@@ -222,7 +227,7 @@ def scene_of(
     label = session.clips.label(clip_id)
     times = seen.times
     plain = network == 0 and not frames
-    losses, how = session.losses(clip_id) if plain else (np.full(here.present.shape, np.nan), [])
+    losses, how = session.losses(clip_id) if plain else unknown(here.present)
     order = order_of(frames, T)
     shown = blurred(seen.frames) if frames == "blurred" else seen.frames
     urls = [data_url(one, least=SHOWN) for one in shown] if pictures else []

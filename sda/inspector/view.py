@@ -131,9 +131,12 @@ class View:
         """Show a session from its start."""
         inspector = self.inspector
         self.background.close()
-        self.panel.about = about(
-            self.session, "", True, inspector.visited, list(inspector.offers), inspector.offer
-        ) | {"questions": [{"name": n, "title": t, "words": w} for n, (t, w) in QUESTIONS.items()]}
+        told = about(self.session, "", True, inspector.visited, list(inspector.offers), inspector.offer)
+        told["questions"] = [{"name": n, "title": t, "words": w} for n, (t, w) in QUESTIONS.items()]
+        if inspector.visited:
+            folders = inspector.folders
+            told["left_out"] = {n: without_folders(why, folders) for n, why in told["left_out"].items()}
+        self.panel.about = told
         self.panel.questions = {name: {"state": "unmeasured", "rows": []} for name in QUESTIONS}
         self.trying("scene", self.show_clip)
         self.list_clips()

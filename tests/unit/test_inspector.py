@@ -205,7 +205,7 @@ def test_the_first_picture_needs_nothing_from_the_background(shown):
         finite(getattr(panel, name))
     assert panel.scene["clip"] == shown.state.selected == panel.selected
     assert panel.answers["items"]["[]"]["change"] == 0
-    bundle = shown._repr_mimebundle_()
+    bundle, _ = shown._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["image/png"].startswith("iVBOR")
 
 
