@@ -25,6 +25,7 @@ from ..networks.backbones import VideoNet
 from .edits import known_name
 from .keep import code_of, draw_state, kept_file
 from .opening import Model, Paths, open_session
+from .page import page_of, recording
 from .scenes import finding, fitting, row_of
 from .session import Session, planned
 from .state import InspectorState
@@ -137,8 +138,6 @@ class Inspector:
 
     def save_page(self, path: str | Path) -> Path:
         """Write the recorded page of the selected clip."""
-        from .page import page_of, recording
-
         for _ in recording(self.session, [self.state.selected]):
             pass
         return write_atomic(

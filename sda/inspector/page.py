@@ -14,12 +14,11 @@ from ..foundation.errors import SettingError
 from ..foundation.files import check_folder, write_atomic
 from ..networks.backbones import VideoNet
 from .edits import FRAMES
-from .html import render
+from .html import STATIC, render
 from .opening import open_session
 from .scenes import about, answers_of, map_of, row_of, scene_of, thumb_of
 from .session import DRAWS, FEW, Session, planned
 from .state import InspectorState
-from .view import STATIC
 
 __all__ = ["Inspection", "inspect_clips"]
 

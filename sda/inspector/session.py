@@ -22,8 +22,6 @@ from ..networks.blocks import DEPENDENCIES
 from .clips import Clips, Remembered
 from .edits import FRAMES, at_random, edit, edits_key, frame_changes, known_name, meaning, selection_change
 
-__all__ = ["Session"]
-
 DRAWS = 10
 FEW = 8  # blocks up to which every set of dependencies of each is answered before anybody asks
 STEP = 0.1  # seconds that a step in the background may take, so that the kernel answers in between
