@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 
 from .. import __version__
 from ..explaining.cam import enlarge
-from ..figures.clips import draw_frame, frame_labels
 from ..figures.style import FONT, HeatTable, draw_heat, new_figure, part_stages, shortened, to_png
 from ..foundation.errors import SettingError
 from ..foundation.statistics import softmax
 from .edits import check_edits, in_words
-from .scenes import best_classes, finding
+from .scenes import best_classes, blurred, facts, finding, order_of
 from .session import Session
 from .state import InspectorState
 
@@ -28,42 +27,55 @@ def draw_state(
 ) -> Figure:  # frames, perhaps with a map; the answer before and after the edits; the table
     """Exactly what is looked at, as one figure."""
     clip_id = state.selected
-    seen = session.clips.seen(clip_id)
     blocks = list(session.network.blocks)
     found = finding(session, clip_id)
-    figure = new_figure(9.5, 4.6 + 0.27 * max(len(blocks) - 4, 0), clip_id)
-    top, below = figure.subfigures(2, 1, height_ratios=[1.5, 3.1 + 0.27 * max(len(blocks) - 4, 0)])
-    _draw_frames(top, session, state)
-    left, right = below.subplots(1, 2, width_ratios=[1.2, 1]) if blocks else (below.subplots(), None)
-    _draw_answer(left, session, state)
-    if right is not None:
-        _draw_table(right, session, state)
-    words = found["sentence"] if found else f"{seen.total} frames, {session.network.name}"
-    figure.supxlabel(_lines(words), fontsize=FONT)
+    extra = 0.22 * max(len(blocks) - 6, 0)
+    height = 4.7 + extra
+    figure = new_figure(9.5, height)
+    figure.set_layout_engine("none")  # places are known; to find them takes longer than to draw
+    figure.text(0.01, 1 - 0.26 / height, shortened(clip_id, 100), fontsize=FONT + 1)
+    _draw_frames(figure.add_axes((0.01, 1 - 1.75 / height, 0.98, 1.3 / height)), session, state)
+    below = (0.62 / height, (2.0 + extra) / height)
+    _draw_answer(figure.add_axes((0.3, below[0], 0.24, below[1])), session, state)
+    if blocks:
+        _draw_table(figure.add_axes((0.66, below[0], 0.33, below[1])), session, state)
+    words = found["sentence"] if found else f"{facts(session.clips.seen(clip_id))}; {session.network.name}"
+    figure.text(0.01, 0.1 / height, textwrap.fill(words, 125), fontsize=FONT - 1)
     return figure
 
 
-def _lines(text: str) -> str:
-    """A sentence in lines that fit the picture."""
-    return textwrap.fill(text, 110)
+def _side_by_side(pictures: np.ndarray, gap: int, fill: float) -> np.ndarray:
+    """Pictures [T,h,w,...] as one, with gaps between them."""
+    between = [(0, 0)] * pictures.ndim
+    between[2] = (0, gap)
+    return np.concatenate(list(np.pad(pictures, between, constant_values=fill)), 1)
 
 
-def _draw_frames(figure: Any, session: Session, state: InspectorState) -> None:
+def _draw_frames(axes: Any, session: Session, state: InspectorState) -> None:
     """The frames that the network saw, the map over them."""
     seen = session.clips.seen(state.selected)
-    shown = list(range(len(seen.frames)))[:16]
-    names = frame_labels(len(seen.frames), seen.indices[0])
-    maps = None
-    if state.map is not None and state.map.get("layer"):
-        target = state.map.get("target")
-        target = session.class_read(state.selected) if target is None else target
-        cam = session.cams(state.selected, state.map["layer"], state.map["method"], [target])[0]
-        maps = enlarge(np.maximum(cam.maps, 0) / (max(cam.range[1], 0) or 1), seen.frames.shape[1:3])
-    for t, axes in zip(shown, np.atleast_1d(figure.subplots(1, len(shown))), strict=True):
-        draw_frame(axes, seen.frames[t], names[t])
-        if maps is not None:
-            opacity = float(state.look.get("opacity", 0.6))
-            axes.imshow(maps[t], cmap="inferno", vmin=0, vmax=1, alpha=opacity)
+    frames = seen.frames
+    numbers = np.array(seen.indices[0])
+    for one in state.edits:
+        if one.get("kind") == "frames":
+            order = order_of(one["value"], len(frames))
+            frames = blurred(frames) if one["value"] == "blurred" else frames[order]
+            numbers = numbers[order]
+    frames = frames[:16]
+    gap = max(frames.shape[2] // 32, 1)
+    axes.imshow(_side_by_side(frames, gap, 255), interpolation="nearest")
+    axes.set_axis_off()
+    width = frames.shape[2] + gap
+    for t, number in enumerate(numbers[: len(frames)]):
+        axes.text(t * width, -0.04 * frames.shape[1], f"frame {number}", fontsize=FONT - 2)
+    if state.map is None or not state.map.get("layer"):
+        return
+    target = state.map.get("target")
+    target = session.class_read(state.selected) if target is None else target
+    cam = session.cams(state.selected, state.map["layer"], state.map["method"], [target])[0]
+    maps = enlarge(np.maximum(cam.maps, 0) / (max(cam.range[1], 0) or 1), frames.shape[1:3])[:16]
+    opacity = float(state.look.get("opacity", 0.6))
+    axes.imshow(_side_by_side(maps, gap, np.nan), cmap="inferno", vmin=0, vmax=1, alpha=opacity)
 
 
 def _draw_answer(axes: Any, session: Session, state: InspectorState) -> None:
@@ -81,7 +93,7 @@ def _draw_answer(axes: Any, session: Session, state: InspectorState) -> None:
         after = softmax(logits[None])[0]
     rows = best_classes(after, label)
     names = [
-        shortened(session.class_names[row["class"]], 34) + (" (true)" if row["true"] else "") for row in rows
+        shortened(session.class_names[row["class"]], 30) + (" (true)" if row["true"] else "") for row in rows
     ]
     ks = [row["class"] for row in rows]
     y = range(len(rows))
