@@ -25,6 +25,7 @@ from ..networks.backbones import VideoNet
 from .edits import known_name
 from .keep import code_of, draw_state, kept_file
 from .opening import Model, Paths, open_session
+from .page import page_of, recording
 from .scenes import finding, fitting, row_of
 from .session import Session, planned
 from .state import InspectorState
@@ -94,7 +95,7 @@ class Inspector:
         self.opened = dict(words)
         self.offer = name
         with self.state.hold_trait_notifications():
-            self.state.set_trait("edits", [])
+            self.state.edits = []
             self.state.beside = None
             self.state.map = None
             self.state.filters = {}
@@ -137,24 +138,19 @@ class Inspector:
 
     def save_page(self, path: str | Path) -> Path:
         """Write the recorded page of the selected clip."""
-        from .page import page_of, recording
-
         for _ in recording(self.session, [self.state.selected]):
             pass
         return write_atomic(
             path, page_of(self.session, [self.state.selected], self.state, code=self.code(quiet=True))
         )
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
         """The widget, and a picture for readers without a kernel."""
         self.show()
         assert self.view is not None  # made above
-        kind = "application/vnd.jupyter.widget-view+json"
-        return {
-            kind: self.view.panel._repr_mimebundle_()[0][kind],
-            "image/png": base64.b64encode(self.png()).decode(),
-            "text/plain": repr(self),
-        }
+        data, metadata = self.view.panel._repr_mimebundle_()  # metadata tell Colab who draws it
+        picture = base64.b64encode(self.png()).decode()
+        return {**data, "image/png": picture, "text/plain": repr(self)}, metadata
 
     def __repr__(self) -> str:
         return f"Inspector of {len(self.session.clips.ids())} clips, {self.session.network.name}"
@@ -216,9 +212,7 @@ def serve(
     if not find_spec("voila"):
         raise missing_package("voila", "sda app", "notebook")
     paths = [str(Path(path).resolve()) for path in clips]
-    open_session(
-        model, paths if len(paths) > 1 else paths[0], **words
-    )  # what is wrong is said here, not there
+    open_session(model, paths if len(paths) > 1 else paths[0], **words)  # what is wrong is said now
     more = "".join(f", {name}={value!r}" for name, value in words.items())
     source = (
         f"import sda\n\nsda.inspect({str(Path(model).resolve())!r}, "
@@ -230,10 +224,8 @@ def serve(
     book = Path(folder) / "inspector.ipynb"
     book.write_text(_notebook(source), encoding="utf-8")
     options = ["--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}", f"--token={token}"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "voila", str(book), *options, "--Voila.log_level=WARN"],
-        stdin=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "voila", str(book), *options, "--Voila.log_level=WARN"]
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/?token={token}"
     try:
         _wait_for(url.partition("?")[0], server)

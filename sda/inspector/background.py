@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Background"]
-
 PAUSE = 0.005  # seconds between two steps, in which the loop takes messages
 
 

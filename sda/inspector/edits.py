@@ -16,8 +16,6 @@ from ..explaining.interventions import InputChange, SelectionChange, blur, freez
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES, SDA
 
-__all__ = ["edits_key"]
-
 Edit = Mapping[str, Any]  # kind, block (index, or None: everywhere), dependency (index), value
 
 KINDS = ("drop", "only", "uniform", "weight", "frames")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,16 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from .. import __version__
 from ..explaining.cam import enlarge
 from ..figures.clips import draw_frame, frame_labels
-from ..figures.effects import HeatTable
-from ..figures.style import FONT, draw_heat, new_figure, part_stages, shortened, to_png
+from ..figures.style import FONT, HeatTable, draw_heat, new_figure, part_stages, shortened, to_png
 from ..foundation.errors import SettingError
 from ..foundation.statistics import softmax
 from .edits import check_edits, in_words
 from .scenes import best_classes, finding
 from .session import Session
 from .state import InspectorState
-
-__all__ = ["draw_state"]
 
 
 def draw_state(
@@ -46,8 +45,6 @@ def draw_state(
 
 def _lines(text: str) -> str:
     """A sentence in lines that fit the picture."""
-    import textwrap
-
     return textwrap.fill(text, 110)
 
 
@@ -152,8 +149,6 @@ def kept_file(session: Session, state: InspectorState, what: str) -> tuple[str, 
 
 def state_json(session: Session, state: InspectorState) -> str:
     """The state, and which network and library it was of."""
-    from .. import __version__
-
     network = session.network
     return json.dumps(
         {

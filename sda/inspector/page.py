@@ -14,12 +14,11 @@ from ..foundation.errors import SettingError
 from ..foundation.files import check_folder, write_atomic
 from ..networks.backbones import VideoNet
 from .edits import FRAMES
-from .html import render
+from .html import STATIC, render
 from .opening import open_session
 from .scenes import about, answers_of, map_of, row_of, scene_of, thumb_of
-from .session import DRAWS, Session, planned
+from .session import DRAWS, FEW, Session, planned
 from .state import InspectorState
-from .view import STATIC
 
 __all__ = ["Inspection", "inspect_clips"]
 
@@ -53,7 +52,7 @@ def recording(
 def _expected(session: Session) -> int:
     """About how many passes one clip takes."""
     P = len(session.network.blocks)
-    return 60 + 31 * P + 20 if P else 40
+    return 90 + (31 if P <= FEW else 9) * P if P else 40
 
 
 def _maps(session: Session, clip_id: str) -> list[dict[str, Any]]:
@@ -95,7 +94,8 @@ def page_of(
         "layers": [layer] if any(one["maps"] for one in record.values()) else [],
         "methods": [METHOD],
         "recorded": "every single drop, keep-only and equal weights, every set of dependencies everywhere "
-        "and in each block, and reversed, shuffled, frozen and blurred frames; each with its controls at random",
+        + ("and in each block, " if len(session.network.blocks) <= FEW else "")
+        + "and reversed, shuffled, frozen and blurred frames, with controls at random",
     }
     told["questions"] = []
     everything = {

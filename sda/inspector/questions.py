@@ -16,8 +16,6 @@ from ..networks.blocks import DEPENDENCIES
 from .edits import edit, known_name
 from .session import Session
 
-__all__ = ["QUESTIONS"]
-
 MOST = 60  # clips that edits are tried on
 CHECKED = 12  # clips that maps are checked on
 

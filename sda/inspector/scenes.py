@@ -20,8 +20,6 @@ from .clips import CHUNK, MAX_UPLOAD, MAX_UPLOADS
 from .edits import edit, edits_key, frame_changes, in_words
 from .session import Session, numbers, planned
 
-__all__ = ["scene_of"]
-
 SHOWN = 224  # pixels that a frame is wide at least, so that it is sharp on a dense screen
 THUMB = 96
 
@@ -173,10 +171,13 @@ def about(
 def facts(seen: LoadedClip) -> str:
     """What the source of a clip is like, e.g. "24 frames of 72 × 72 pixels, 12 per second"."""
     video = seen.source
-    if not isinstance(video, Video):
-        return f"{seen.total} frames"
-    size = f"{seen.total} frames of {video.width} × {video.height} pixels"
-    return f"{size}, {video.fps:g} per second" if video.fps else size
+    said = f"{seen.total} frames"
+    if isinstance(video, Video):
+        height, width = video.full_size
+        said += f" of {width} × {height} pixels"
+        if video.fps:
+            said += f", {video.fps:.3g} per second"
+    return said
 
 
 def best_classes(probabilities: np.ndarray, label: int | None) -> list[dict[str, Any]]:
@@ -185,6 +186,11 @@ def best_classes(probabilities: np.ndarray, label: int | None) -> list[dict[str,
     if label is not None and label not in order:
         order[-1] = label
     return [{"class": k, "probability": round(float(probabilities[k]), 4), "true": k == label} for k in order]
+
+
+def unknown(present: np.ndarray) -> tuple[np.ndarray, list[list[str | None]]]:
+    """Losses that nobody measures."""
+    return np.full(present.shape, np.nan), [[None] * len(row) for row in present]
 
 
 def order_of(
@@ -222,7 +228,7 @@ def scene_of(
     label = session.clips.label(clip_id)
     times = seen.times
     plain = network == 0 and not frames
-    losses, how = session.losses(clip_id) if plain else (np.full(here.present.shape, np.nan), [])
+    losses, how = session.losses(clip_id) if plain else unknown(here.present)
     order = order_of(frames, T)
     shown = blurred(seen.frames) if frames == "blurred" else seen.frames
     urls = [data_url(one, least=SHOWN) for one in shown] if pictures else []
@@ -274,9 +280,9 @@ def finding(session: Session, clip_id: str) -> dict[str, Any] | None:
     k = session.class_read(clip_id)
     name = f"“{session.class_names[k]}”"
     what = in_words(tried[best], blocks).removeprefix("without ")
-    said = (
-        f"ten random removals there: {control['mean']:+.2f} [{control['low']:+.2f}, {control['high']:+.2f}]"
-    )
+    count = "ten" if control["n"] == 10 else control["n"]
+    ends = f"[{control['low']:+.2f}, {control['high']:+.2f}]"
+    said = f"{count} random removals there: {control['mean']:+.2f} {ends}"
     if change > -0.05:
         text = (
             f"No single dependency carries this answer: the costliest to leave out is {what}, "

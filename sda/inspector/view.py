@@ -12,14 +12,15 @@ from typing import Any
 from ..foundation.errors import SdaError, missing_package
 from .background import Background
 from .edits import check_edits, edits_key
+from .html import STATIC
 from .keep import kept_file, state_json
+from .page import page_of, recording
 from .questions import QUESTIONS, ask
 from .scenes import about, answers_of, finding, map_of, row_of, scene_of, thumb_of
 from .session import Session, numbers, planned
 
 log = logging.getLogger(__name__)
 
-STATIC = Path(__file__).resolve().parent / "static"
 SHARED = ("selected", "beside", "edits", "filters", "reading", "look")  # of the state and of the widget
 FLUSH = 0.3  # seconds between two looks at what is known by now
 SMALL = 100  # clips that are all looked at before the answers that nobody asked for yet
@@ -79,6 +80,7 @@ class View:
         self.panel = panel_class()()
         self.background = Background()
         self.flushed = (0, 0.0)  # answers that the widget has, and when it got them
+        self.faults = 0  # errors that were told so far
         self.keep_in_step()
         self.panel.on_msg(lambda widget, content, buffers: self.receive(content, buffers))
         self.begin()
@@ -131,9 +133,12 @@ class View:
         """Show a session from its start."""
         inspector = self.inspector
         self.background.close()
-        self.panel.about = about(
-            self.session, "", True, inspector.visited, list(inspector.offers), inspector.offer
-        ) | {"questions": [{"name": n, "title": t, "words": w} for n, (t, w) in QUESTIONS.items()]}
+        told = about(self.session, "", True, inspector.visited, list(inspector.offers), inspector.offer)
+        told["questions"] = [{"name": n, "title": t, "words": w} for n, (t, w) in QUESTIONS.items()]
+        if inspector.visited:
+            folders = inspector.folders
+            told["left_out"] = {n: without_folders(why, folders) for n, why in told["left_out"].items()}
+        self.panel.about = told
         self.panel.questions = {name: {"state": "unmeasured", "rows": []} for name in QUESTIONS}
         self.trying("scene", self.show_clip)
         self.list_clips()
@@ -400,8 +405,6 @@ class View:
             self.panel.send({"kept": what, "name": name, "mime": mime}, buffers=[content])
 
     def _paging(self, stem: str) -> Iterator[None]:
-        from .page import page_of, recording
-
         state = self.inspector.state
         ids = [state.selected]
         if state.beside and state.beside.get("clip"):
@@ -424,6 +427,7 @@ class View:
 
     def trying(self, where: str, call: Callable[[], None]) -> None:
         """Do something that may fail for reasons that people can mend."""
+        before = self.faults
         try:
             call()
         except Exception as err:
@@ -431,7 +435,8 @@ class View:
             if self.inspector.strict:
                 raise
         else:
-            if self.panel.status.get("where") == where and self.panel.status.get("state") == "error":
+            told = self.panel.status
+            if self.faults == before and told.get("where") == where and told.get("state") == "error":
                 self.say("ready", where)
 
     def words(self, error: BaseException) -> str:
@@ -442,6 +447,7 @@ class View:
     def failed(self, where: str, error: BaseException) -> None:
         """Say what went wrong at the place of the action."""
         log.debug("in the inspector", exc_info=error)
+        self.faults += 1
         self.say("error", where, self.words(error), remedy=getattr(error, "remedy", None) or "")
 
     def _quiet(self, error: BaseException | None) -> None:
@@ -465,6 +471,3 @@ class View:
         """Take the widget away."""
         self.background.close()
         self.panel.close()
-
-
-__all__ = ["View"]

@@ -24,6 +24,7 @@ from sda.testing.evaluate import predict
 pytest.importorskip("anywidget")
 B = DEFAULT_MODEL.parent / "sda_tsn_moves_fast_query.safetensors"
 PLAIN = DEFAULT_MODEL.parent / "tsn_moves.safetensors"
+DRAWS = 2  # controls, for the sake of time
 SHAKE, UP, SWING = (f"test_0000_{name}.mp4" for name in ("shake", "up", "swing"))
 FILE = SAMPLE_CLIPS / "img" / SWING
 
@@ -31,7 +32,7 @@ FILE = SAMPLE_CLIPS / "img" / SWING
 @pytest.fixture(scope="module")
 def session():
     """Three clips with classes, two networks; everything of the first clip is measured."""
-    found = open_session(DEFAULT_MODEL, SAMPLE_CLIPS, other=B)
+    found = open_session(DEFAULT_MODEL, SAMPLE_CLIPS, other=B, draws=DRAWS)
     for clip_id in (SHAKE, UP, SWING):
         found.read(clip_id)
     for controls, part in planned(found):
@@ -119,7 +120,7 @@ def test_a_scene_agrees_with_what_it_is_made_of(session):
     assert len(scene["frames"]) == 8 and all(one.startswith("data:image/jpeg") for one in scene["frames"])
     assert [one["class"] for one in scene["top"] if one["true"]] == [scene["label"]]
     found = scene["finding"]
-    assert found["control"]["n"] == 10 and found["control"]["low"] <= found["control"]["high"]
+    assert found["control"]["n"] == DRAWS and found["control"]["low"] <= found["control"]["high"]
     assert f"{found['value']:+.2f}".replace("-", "−") in found["sentence"]
     backwards = scene_of(session, SHAKE, frames="reversed")
     assert backwards["order"] == list(range(8))[::-1] and backwards["frames"] == scene["frames"][::-1]
@@ -143,7 +144,7 @@ def test_everything_planned_is_known_with_its_controls(session):
     keys = [edits_key(e) for _, part in planned(session) for e in part]
     answers = {key: session.answer(SHAKE, json.loads(key)) for key in {*map(fill, keys)}}
     assert all(answers.values())
-    assert all(one["control"]["n"] == 10 for key, one in answers.items() if key != "[]")
+    assert all(one["control"]["n"] == DRAWS for key, one in answers.items() if key != "[]")
     sets = [json.loads(key) for key in keys]
     everywhere = [s for s in sets if s and all(e["kind"] == "drop" and "block" not in e for e in s)]
     assert len({frozenset(e["dependency"] for e in s) for s in everywhere}) == 15, (
@@ -205,7 +206,7 @@ def test_the_first_picture_needs_nothing_from_the_background(shown):
         finite(getattr(panel, name))
     assert panel.scene["clip"] == shown.state.selected == panel.selected
     assert panel.answers["items"]["[]"]["change"] == 0
-    bundle = shown._repr_mimebundle_()
+    bundle, _ = shown._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["image/png"].startswith("iVBOR")
 
 
@@ -228,7 +229,7 @@ def test_an_edit_is_answered_at_once_and_its_control_follows(shown):
     answers = shown.view.panel.answers["items"]
     assert shown.state.edits == fresh and answers[edits_key(fresh)]["control"] is None
     run(shown.view, "edits")
-    assert shown.view.panel.answers["items"][edits_key(fresh)]["control"]["n"] == 10
+    assert shown.view.panel.answers["items"][edits_key(fresh)]["control"]["n"] == DRAWS
     shown.state.undo()
     assert shown.view.panel.edits == fresh[:1]
 

@@ -10,7 +10,7 @@ from traitlets import TraitError
 from sda.assets import DEFAULT_MODEL, SAMPLE_CLIPS
 from sda.explaining import interventions
 from sda.explaining.answers import logits_of
-from sda.foundation.errors import SettingError, UnknownNameError
+from sda.foundation.errors import SdaError, SettingError, UnknownNameError
 from sda.inspector import InspectorState
 from sda.inspector.edits import (
     at_random,
@@ -67,7 +67,7 @@ def test_the_name_of_edits_does_not_depend_on_their_order(edits, key):
     ],
 )
 def test_edits_that_cannot_be_are_refused(wrong):
-    with pytest.raises(SettingError):
+    with pytest.raises(SdaError):
         check_edits(wrong, 4)
 
 
