@@ -242,7 +242,9 @@ function picture(source, props) {
 function addTooltip(root) {
   const box = h("div", { class: "tip", role: "tooltip", id: `sda-tip-${(serial += 1)}`, hidden: true });
   let owner = null;
+  let soon = 0;
   const hide = () => {
+    clearTimeout(soon);
     box.hidden = true;
     owner?.removeAttribute("aria-describedby");
     owner = null;
@@ -250,9 +252,15 @@ function addTooltip(root) {
   const show = (event) => {
     let node = event.target;
     while (node && node !== root && !tips.has(node)) node = node.parentElement;
-    if (node === owner && event.type !== "refresh") return;
+    if (node === owner) return;
+    const open = !box.hidden;
     hide();
     if (!node || node === root) return;
+    if (event.type === "focusin") return node.matches(":focus-visible") && write(node);
+    if (open) return write(node);
+    soon = setTimeout(() => node.isConnected && write(node), 250);
+  };
+  const write = (node) => {
     const said = tips.get(node);
     const lines = [typeof said === "function" ? said() : said].flat().filter(Boolean);
     if (!lines.length) return;
@@ -321,15 +329,15 @@ function themeOf(root) {
 // ---------------------------------------------------------------- small plots
 
 /** A dot with its interval on a line with a mark at zero; `band` is the same at random. */
-function dotPlot({ value, low, high, band, zero = 0, domain, words }) {
+function dotPlot({ value, low, high, band, zero = 0, domain, words, control = false }) {
   const [from, to] = domain;
   const x = (v) => 4 + (112 * (clamp(v, from, to) - from)) / (to - from || 1);
   const parts = [svg("line", { x1: 4, x2: 116, y1: 9, y2: 9, class: "axis" })];
   if (band) parts.push(svg("rect", { x: x(band.low), width: Math.max(2, x(band.high) - x(band.low)), y: 4, height: 10, class: "band" }));
   if (band) parts.push(svg("line", { x1: x(band.mean), x2: x(band.mean), y1: 3, y2: 15, class: "mean" }));
   parts.push(svg("line", { x1: x(zero), x2: x(zero), y1: 1, y2: 17, class: "zero" }));
-  if (known(low) && known(high)) parts.push(svg("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "interval" }));
-  if (known(value)) parts.push(svg("circle", { cx: x(value), cy: 9, r: 4, class: "dot" }));
+  if (known(low) && known(high)) parts.push(svg("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: control ? "interval control" : "interval" }));
+  if (known(value)) parts.push(svg("circle", { cx: x(value), cy: 9, r: 4, class: control ? "dot control" : "dot" }));
   return svg("svg", { viewBox: "0 0 120 18", class: "dot-plot", role: "img", "aria-label": words }, parts);
 }
 
@@ -362,19 +370,19 @@ function orderOf(scene, frames, shuffled) {
 /** Pictures of a scene, decoded once; the oldest leave. */
 function makeAlbum(most = 6) {
   const kept = new Map();
-  return (scene, ready) => {
-    if (!kept.has(scene)) {
-      const images = scene.frames.map((source) => {
+  return ({ frames }, ready) => {
+    if (!kept.has(frames)) {
+      const images = frames.map((source) => {
         const image = new Image();
         image.addEventListener("load", () => images.ready.forEach((call) => call()), { once: true });
         image.src = String(source).startsWith("data:image/") ? source : "";
         return image;
       });
       images.ready = new Set();
-      kept.set(scene, images);
+      kept.set(frames, images);
       if (kept.size > most) kept.delete(kept.keys().next().value);
     }
-    const images = kept.get(scene);
+    const images = kept.get(frames);
     images.ready.add(ready);
     return images;
   };
@@ -456,7 +464,8 @@ function makePlayer(cleanup) {
     if (moves) timer = setTimeout(tick, player.pause * (player.at === player.T - 1 ? 2 : 1));
   };
   player.run = run;
-  player.show = (at) => {
+  player.show = (at, playing = player.playing) => {
+    player.playing = playing;
     player.at = clamp(Math.round(at), 0, player.T - 1);
     tell();
     run();
@@ -497,7 +506,7 @@ function makeContext(root, store, cleanup) {
     dirty.add(draw);
     due ||= requestAnimationFrame(flush);
   };
-  const ctx = { root, store, cleanup, player: makePlayer(cleanup), album: makeAlbum(), theme: "light", undone: [], alive: true };
+  const ctx = { root, store, cleanup, player: makePlayer(cleanup), album: makeAlbum(), thumbs: new Map(), theme: "light", undone: [], alive: true };
   ctx.watch = (names, draw) => {
     const again = () => mark(draw);
     names.forEach((name) => cleanup.push(name === "theme" ? onTheme(ctx, again) : store.on(name, again)));
@@ -507,9 +516,13 @@ function makeContext(root, store, cleanup) {
   cleanup.push(() => cancelAnimationFrame(due));
   ctx.themes = new Set();
   ctx.about = () => store.get("about");
+  let merged = null;
   ctx.scene = () => {
-    const scene = store.get("scene");
-    return scene && scene.clip === store.get("selected") ? scene : null;
+    const [scene, more] = [store.get("scene"), store.get("progress")];
+    if (!scene || scene.clip !== store.get("selected")) return null;
+    if (!more || more.clip !== scene.clip) return scene;
+    if (merged?.scene !== scene || merged.more !== more) merged = { scene, more, whole: { ...scene, ...more } };
+    return merged.whole;
   };
   ctx.className = (k) => ctx.about().network.classes[k] ?? "–";
   ctx.look = () => ({ opacity: 0.6, scale: "clip", target: null, ...store.get("look") });
@@ -639,7 +652,7 @@ function headView(ctx) {
     offline.hidden = alive;
   };
   ctx.cleanup.push(store.on("alive", ctx.setAlive));
-  ctx.watch(["scene", "selected", "about", "clips"], () => {
+  ctx.watch(["scene", "progress", "selected", "about", "clips"], () => {
     const scene = ctx.scene();
     const row = (store.get("clips") ?? []).find((clip) => clip.id === store.get("selected"));
     text(name, scene?.name ?? row?.name ?? store.get("selected") ?? "No clip is chosen");
@@ -669,7 +682,7 @@ function findingView(ctx) {
   const sentence = h("p", { class: "sentence" });
   const plot = h("div", { class: "finding-plot" });
   const show = button("Show it", () => ctx.setEdits(ctx.scene().finding.edits), { tip: "Make this change, and see the answer move." });
-  ctx.watch(["scene", "answers", "selected"], () => {
+  ctx.watch(["scene", "progress", "answers", "selected"], () => {
     const scene = ctx.scene();
     const answers = ctx.store.get("answers");
     const found = scene?.finding ?? null;
@@ -847,12 +860,11 @@ function clipView(ctx) {
   const [canvas, draw] = stage(ctx, ctx.scene, overlay, "The clip as the network gets it");
   ctx.canvas = canvas;
   canvas.addEventListener("click", () => player.play());
-  const scrub = h("input", { type: "range", class: "scrub", min: 0, step: 1, "aria-label": "Frame", tip: "Which frame is shown (keys ← →)", oninput: () => (player.play(false), player.show(Number(scrub.value))) });
+  const scrub = h("input", { type: "range", class: "scrub", min: 0, step: 1, "aria-label": "Frame", tip: "Which frame is shown (keys ← →)", oninput: () => player.show(Number(scrub.value), false) });
   const strip = h("canvas", { class: "strip", "aria-hidden": "true" });
   const drawStrip = () => stripDraw(ctx, strip, overlay, drawStrip);
   strip.addEventListener("pointerdown", (event) => {
-    player.play(false);
-    player.show(Math.floor((event.offsetX / strip.clientWidth) * player.T));
+    player.show(Math.floor((event.offsetX / strip.clientWidth) * player.T), false);
   });
   const play = button("", () => player.play(), { class: "play", tip: "Play or pause (key Space)" });
   const time = h("span", { class: "time" });
@@ -934,7 +946,8 @@ function mapView(ctx) {
     const method = methods.includes(look.method) ? look.method : methods[0];
     const names = layers().map((layer) => layer.name);
     const layer = names.includes(look.layer) ? look.layer : names.at(-1);
-    return { layer, method, target: look.target ?? ctx.scene()?.predicted };
+    const target = look.target ?? ctx.scene()?.predicted ?? null;
+    return { layer, method, target: target === null || target === "difference" ? target : Number(target) };
   };
   const ask = () => ctx.tell({ ask: "map", ...pick() });
   ctx.toggleMap = () => {
@@ -1002,7 +1015,7 @@ function answerView(ctx) {
     return { row, name, tag, ghost, bar, value };
   });
   const state = h("p", { class: "bar-state" });
-  ctx.watch(["scene", "selected", "edits", "answers"], () => {
+  ctx.watch(["scene", "progress", "selected", "edits", "answers"], () => {
     const scene = ctx.scene();
     const edits = store.get("edits");
     const answer = ctx.answer();
@@ -1056,7 +1069,7 @@ function logView(ctx) {
     list.hidden = !edits.length;
     fill(list, edits.map((edit, k) => logLine(ctx, scene, edits, k)).reverse());
   };
-  ctx.watch(["scene", "edits", "answers"], draw);
+  ctx.watch(["scene", "progress", "edits", "answers"], draw);
   return h("div", { class: "log-box" }, h("div", { class: "row" }, h("h3", {}, "Steps"), undo, redo, reset), empty, list);
 }
 
@@ -1108,7 +1121,7 @@ function selectionView(ctx) {
     rowHeads.forEach((head, p) => head.setAttribute("aria-selected", String(edits.some((e) => e.kind === "uniform" && (e.block ?? p) === p))));
     legendDraw(ctx, legend, shown, scale, scene);
   };
-  ctx.watch(["scene", "selected", "edits", "reading", "theme"], draw);
+  ctx.watch(["scene", "progress", "selected", "edits", "reading", "theme"], draw);
   ctx.watch(["answers"], () => {
     const { done, total, left_s: seconds } = store.get("answers") ?? {};
     const busy = ctx.about().live && total > done;
@@ -1310,7 +1323,7 @@ function besideView(ctx) {
 function side(ctx, letter, sceneOf) {
   const [canvas, draw] = stage(ctx, sceneOf, null, `Clip ${letter}`);
   const name = h("span", { class: "side-name" });
-  const scrub = h("input", { type: "range", class: "scrub", min: 0, step: 1, "aria-label": `Frame of both, at ${letter}`, oninput: () => (ctx.player.play(false), ctx.player.show(Number(scrub.value))) });
+  const scrub = h("input", { type: "range", class: "scrub", min: 0, step: 1, "aria-label": `Frame of both, at ${letter}`, oninput: () => ctx.player.show(Number(scrub.value), false) });
   const bars = h("ol", { class: "mini-bars" });
   const box = h("div", { class: "side" }, h("h3", {}, letter, name), canvas, scrub, bars);
   ctx.player.listeners.add(() => (scrub.value = String(ctx.player.at)));
@@ -1409,6 +1422,7 @@ function clipsView(ctx) {
     return cards.get(clip.id).node;
   };
   let at = null;
+  const thumbs = lateThumbs(ctx, grid);
   const draw = () => {
     const clips = fitting(ctx);
     const all = store.get("clips") ?? [];
@@ -1416,6 +1430,7 @@ function clipsView(ctx) {
     text(count, clips.length === all.length ? `${all.length} clips` : `${clips.length} of ${all.length} clips`);
     const nodes = clips.slice(0, 600).map(card);
     const same = nodes.length === grid.children.length && nodes.every((node, k) => node === grid.children[k]);
+    if (!same) thumbs();
     if (!same) fill(grid, nodes.length ? nodes : h("p", { class: "empty" }, all.length ? "No clip fits these filters." : "No clips yet: drop a video here."));
     nodes.forEach((node, k) => {
       const chosen = clips[k].id === here;
@@ -1431,6 +1446,7 @@ function clipsView(ctx) {
     const k = nodes.indexOf(event.target);
     if (k < 0) return;
     const columns = Math.max(1, nodes.filter((node) => node.offsetTop === nodes[0].offsetTop).length);
+    if (event.key === "Delete" && nodes[k].querySelector(".forget")) return nodes[k].querySelector(".forget").click();
     const to = { ArrowRight: k + 1, ArrowLeft: k - 1, ArrowDown: k + columns, ArrowUp: k - columns, Home: 0, End: nodes.length - 1 }[event.key];
     if (to === undefined && event.key !== "Enter" && event.key !== " ") return;
     const node = nodes[to === undefined ? k : clamp(to, 0, nodes.length - 1)];
@@ -1449,6 +1465,35 @@ function clipsView(ctx) {
   return box;
 }
 
+/** Thumbnails of large sets come when their cards are seen. */
+function lateThumbs(ctx, grid) {
+  const asked = new Set();
+  let due = 0;
+  const ask = () => {
+    const ids = [...asked].splice(0, 24);
+    ids.forEach((id) => asked.delete(id));
+    ctx.tell({ ask: "thumbs", ids });
+    due = asked.size ? setTimeout(ask, 200) : 0;
+  };
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      asked.add(target.parentElement.dataset.key);
+    }
+    if (asked.size && !due) due = setTimeout(ask, 60);
+  });
+  const show = (message) => {
+    for (const [id, thumb] of Object.entries(message?.thumbs ?? {})) {
+      ctx.thumbs.set(id, thumb);
+      const card = [...grid.children].find((node) => node.dataset.key === id);
+      card?.querySelector(".no-thumb")?.replaceWith(picture(thumb, { alt: "" }));
+    }
+  };
+  ctx.cleanup.push(ctx.store.on("message", show), () => (seen.disconnect(), clearTimeout(due)));
+  return () => requestAnimationFrame(() => ctx.about().live && grid.querySelectorAll(".no-thumb").forEach((node) => seen.observe(node)));
+}
+
 function scrollInto(box, node) {
   const [a, b] = [box.getBoundingClientRect(), node.getBoundingClientRect()];
   if (b.left < a.left || b.right > a.right) box.scrollLeft += b.left - a.left - (a.width - b.width) / 2;
@@ -1459,12 +1504,15 @@ function clipCard(ctx, clip) {
   const label = clip.label === null ? "true class not known" : ctx.className(clip.label);
   const answer = known(clip.predicted) ? `answer: ${ctx.className(clip.predicted)} ${number(clip.probability)}` : "not read yet";
   const dominant = dependencies[clip.dominant];
+  const thumb = clip.thumb ?? ctx.thumbs.get(clip.id);
+  const forget = (event) => (event.stopPropagation(), ctx.tell({ ask: "forget", clip: clip.id }));
   return h(
     "div", { role: "option", class: "clip-card", "data-key": clip.id, "aria-label": `${clip.name}, ${label}, ${answer}`, onclick: () => ctx.select(clip.id), tip: [clip.name, label, answer, dominant ? `largest weight: ${dominant}` : null] },
-    clip.thumb ? picture(clip.thumb, { alt: "", loading: "lazy" }) : h("span", { class: "no-thumb" }),
+    thumb ? picture(thumb, { alt: "", loading: "lazy" }) : h("span", { class: "no-thumb" }),
     clip.right === null || clip.right === undefined ? null : h("span", { class: "badge", "data-right": String(clip.right), "aria-hidden": "true" }, clip.right ? "✓" : "✗"),
     dominant ? h("span", { class: "badge dep", "data-dep": dominant, "aria-hidden": "true" }, dominant) : null,
-    h("span", { class: "clip-name", "aria-hidden": "true" }, clip.own ? "own: " : "", clip.name),
+    h("span", { class: "clip-name", "aria-hidden": "true" }, h("bdi", {}, clip.own ? `own: ${clip.name}` : clip.name)),
+    clip.own && ctx.about().live ? h("span", { class: "forget", onclick: forget, tip: "Take your clip away again (key Delete).", "aria-hidden": "true" }, "×") : null,
   );
 }
 
@@ -1612,7 +1660,7 @@ function addKeys(ctx) {
     r: () => ctx.edit(makeEdit("frames", null, null, "reversed")), s: () => ctx.edit(makeEdit("frames", null, null, "shuffled")),
     f: () => ctx.edit(makeEdit("frames", null, null, "frozen")), b: () => ctx.edit(makeEdit("frames", null, null, "blurred")),
     w: () => ctx.put("reading", "weight"), c: () => ctx.put("reading", "contribution"), l: () => ctx.put("reading", "loss"),
-    ArrowLeft: () => (ctx.player.play(false), ctx.player.show(ctx.player.at - 1)), ArrowRight: () => (ctx.player.play(false), ctx.player.show(ctx.player.at + 1)),
+    ArrowLeft: () => ctx.player.show(ctx.player.at - 1, false), ArrowRight: () => ctx.player.show(ctx.player.at + 1, false),
   };
   ctx.root.addEventListener("keydown", (event) => {
     event.stopPropagation();
@@ -1653,16 +1701,27 @@ function followSight(ctx) {
   ctx.cleanup.push(() => sight.disconnect());
 }
 
-/** Draw the inspector into an element; what it returns takes it away again. */
+/** Draw the inspector into an element, again when another network is opened; what it returns takes it away. */
 export function mount(el, store) {
+  const network = () => JSON.stringify(store.get("about")?.network ?? null);
+  let drawn = network();
+  let end = draw(el, store);
+  const stop = store.on("about", () => {
+    if (network() === drawn) return;
+    drawn = network();
+    end();
+    end = draw(el, store);
+  });
+  return () => (stop(), end());
+}
+
+function draw(el, store) {
   const cleanup = [];
   const root = h("div", { class: "sda-inspector", tabindex: "-1", "data-lm-suppress-shortcuts": "true" });
   el.append(root);
-  if (!store.get("about")) {
-    root.append(h("p", { class: "empty" }, "The inspector waits for its kernel."));
-    const wait = store.on("about", () => (wait(), root.remove(), (again = mount(el, store))));
-    let again = () => (wait(), root.remove());
-    return () => again();
+  if (!store.get("about")?.network) {
+    root.append(h("div", { class: "frame" }, h("p", { class: "empty" }, "The inspector waits for its kernel.")));
+    return () => root.remove();
   }
   const ctx = makeContext(root, store, cleanup);
   const said = h("div", { class: "unseen", "aria-live": "polite" });
@@ -1678,8 +1737,10 @@ export function mount(el, store) {
   ctx.watch(["look"], () => {
     const part = ctx.look().open;
     for (const name of Object.keys(drawers)) {
-      if (name === part && !built[name]) main.after((built[name] = drawers[name]()));
+      const fresh = name === part && !built[name];
+      if (fresh) main.after((built[name] = drawers[name]()));
       if (built[name]) built[name].hidden = name !== part;
+      if (fresh) built[name].scrollIntoView({ block: "nearest" });
     }
     root.dataset.open = part ?? "";
   });
