@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-PAUSE = 0.005  # seconds between two steps, in which the loop takes messages
+TURN = 0.03  # seconds of work, after which the loop gets its turn
+PAUSE = 0.005  # seconds in which it takes messages
 
 
 @dataclass
@@ -82,8 +83,11 @@ class Background:
             pass
 
     async def _run(self) -> None:
+        began = time.monotonic()
         while self.step():
-            await asyncio.sleep(PAUSE)
+            if time.monotonic() - began > TURN:
+                await asyncio.sleep(PAUSE)
+                began = time.monotonic()
 
     def close(self) -> None:
         """Forget all jobs."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -456,13 +457,13 @@ def test_work_on_a_loop_leaves_it_time():
     async def main():
         work = Background()
         turns = 0
-        work.start("long", iter(range(20)))
+        work.start("long", (time.sleep(0.01) for _ in range(20)))
         while work.jobs:
             turns += 1
             await asyncio.sleep(0)
         return turns
 
-    assert asyncio.run(main()) > 20
+    assert asyncio.run(main()) > 3
 
 
 def test_unknown_questions_and_messages_do_no_harm(shown):
