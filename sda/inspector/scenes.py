@@ -144,7 +144,7 @@ def about(
         "version": __version__,
         "network": {
             "name": network.name,
-            "trained_on": who_answers(model, network.name),
+            "trained_on": who_answers(model, network.name) if getattr(model, "card", None) else network.name,
             "classes": session.class_names,
             "num_frames": int(model.num_frames),
             "blocks": blocks,

@@ -310,14 +310,12 @@ class Session:
     # ---- Where the evidence lies
 
     def layers(self) -> list[dict[str, str]]:
-        """Layers that a map can be made at, with their shapes in words."""
-        seen = self.clips.data.transform_config
-        rows = self.maps.get("layers", lambda: cam_layers(self.network.model, seen.size if seen else 64))
-        return [
-            {"name": r.layer, "words": f"{r.layer}, {r.height} × {r.width} places"}
-            for r in rows.itertuples()
-            if r.layer.startswith("layer") or len(rows) < 12
+        """Layers that a map can be made at: stages and their blocks, or what a network of others has."""
+        model = self.network.model
+        names = [
+            name for name, _ in model.named_modules() if name.startswith("layer") and name.count(".") < 2
         ]
+        return [{"name": name, "words": name} for name in names or cam_layers(model).layer]
 
     def cams(
         self, clip_id: str, layer: str, method: str, targets: Sequence[int | str], network: int = 0
