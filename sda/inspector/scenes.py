@@ -93,7 +93,7 @@ def row_of(session: Session, clip_id: str, thumb: str | None = None) -> dict[str
     row["margin"] = round(float(p[mine] - np.delete(p, mine).max()), 4) if len(p) > 1 else None
     if len(read.weights):
         row["entropy"] = round(read.entropy, 4)
-        row["dominant"] = int(np.nanargmax(np.nanmean(read.weights, 0)))
+        row["dominant"] = int(np.nan_to_num(read.weights).mean(0).argmax())
     return row
 
 
