@@ -133,6 +133,8 @@ class Session:
 
     def read(self, clip_id: str, network: int = 0, frames: str = "") -> Read:
         """Selection and answer of one clip, its frames perhaps changed."""
+        if not 0 <= network < len(self.networks):
+            raise SettingError("there is no other network", remedy="open one with inspect(..., other=FILE)")
         here = self.networks[network]
         if (clip_id, frames) not in here.reads:
             views = self.views(clip_id)
