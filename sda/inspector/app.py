@@ -22,7 +22,7 @@ from typing import Any
 from ..foundation.errors import RunError, SettingError, missing_package
 from ..foundation.files import write_atomic
 from ..networks.backbones import VideoNet
-from .edits import known_name
+from .edits import check_edits, known_name
 from .keep import code_of, draw_state, kept_file
 from .opening import Model, Paths, open_session
 from .page import page_of, recording
@@ -104,10 +104,17 @@ class Inspector:
             self.view.begin()
 
     def load(self, text: str) -> None:
-        """Take over a state that was kept."""
-        values = json.loads(text) if text.strip().startswith("{") else None
-        whole = isinstance(values, dict) and "state" in values
-        self.state.load_json(json.dumps(values["state"]) if whole and values else text)
+        """Take over a state that was kept, by itself or with what it was of; all of it or nothing."""
+        try:
+            values = json.loads(text)
+        except ValueError as err:
+            raise SettingError(f"this is not JSON ({err})", remedy="paste a whole saved state") from err
+        if isinstance(values, dict) and isinstance(values.get("state"), dict):
+            values = values["state"]
+        if isinstance(values, dict):
+            self.session.clips.check(str(values.get("selected") or self.state.selected))
+            check_edits(values.get("edits", []), len(self.session.network.blocks))
+        self.state.load_json(json.dumps(values))
 
     def finding(self) -> str:
         """What the answer rests on, in one sentence; measured now where it is not known."""

@@ -413,6 +413,9 @@ def test_what_is_kept_is_this_state(shown, monkeypatch, tmp_path):
     shown.state.edits = []
     shown.view.receive({"ask": "load", "state": state["text"]})
     assert shown.state.edits == [edit("drop", 2, 3)]
+    for wrong in ("{", '{"selected": "gone.mp4"}', '{"edits": [{"kind": "burn"}]}', "[]"):
+        shown.view.receive({"ask": "load", "state": wrong})
+        assert shown.view.panel.status["state"] == "error" and shown.state.selected == SHAKE
     shown.state.edits = []
 
 
