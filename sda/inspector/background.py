@@ -33,6 +33,17 @@ class Background:
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.task: asyncio.Task | None = None
+        self.watched = False  # before somebody looks, a page may still be asking for what it draws
+
+    def go(self) -> None:
+        """Begin, now that somebody looks."""
+        self.watched = True
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # a script: nobody waits, see `drain`
+        if self.jobs and (self.task is None or self.task.done()):
+            self.task = loop.create_task(self._run())
 
     def start(
         self,
@@ -42,14 +53,10 @@ class Background:
         ended: Callable[[BaseException | None], None] = lambda error: None,
         urgency: int = 5,
     ) -> Job:
-        """Begin with the next turn of the loop; without a loop when `drain` is called."""
+        """Begin with the next turn of the loop once somebody looks; without a loop when `drain` is called."""
         self.jobs[name] = job = Job(name, steps, urgency, told, ended)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return job  # a script: nobody waits
-        if self.task is None or self.task.done():
-            self.task = loop.create_task(self._run())
+        if self.watched:
+            self.go()
         return job
 
     def cancel(self, name: str) -> bool:

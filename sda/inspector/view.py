@@ -294,6 +294,7 @@ class View:
         """What people ask for beside the state."""
         message = message if isinstance(message, dict) else {}
         answers: dict[str, tuple[str, Callable[[dict, Sequence[Any]], None]]] = {
+            "here": ("scene", lambda m, b: self.background.go()),
             "map": ("map", self._ask_map),
             "question": ("questions", self._ask_question),
             "cancel": ("questions", self._ask_cancel),

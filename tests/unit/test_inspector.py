@@ -456,9 +456,23 @@ def test_jobs_go_by_urgency_and_a_new_one_takes_the_place_of_the_old():
     assert isinstance(ended[0], ZeroDivisionError)
 
 
+def test_nothing_is_computed_before_somebody_looks():
+    async def main():
+        work = Background()
+        work.start("early", iter([1]))
+        await asyncio.sleep(0.05)
+        waiting = list(work.jobs)
+        work.go()
+        await asyncio.sleep(0.05)
+        return waiting, work.jobs
+
+    assert asyncio.run(main()) == (["early"], {})
+
+
 def test_work_on_a_loop_leaves_it_time():
     async def main():
         work = Background()
+        work.go()
         turns = 0
         work.start("long", (time.sleep(0.01) for _ in range(20)))
         while work.jobs:
