@@ -1746,6 +1746,7 @@ function draw(el, store) {
   });
   followTheme(ctx);
   followSight(ctx);
+  if (ctx.about().live) ctx.tell({ ask: "here" });
   return () => {
     cleanup.splice(0).forEach((end) => end());
     root.remove();
