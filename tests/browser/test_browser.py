@@ -228,7 +228,7 @@ def restart(page):
 def test_voila(chromium, folder):
     options = ["-m", "voila", BOOK, "--no-browser", "--Voila.ip=127.0.0.1", f"--token={TOKEN}"]
     with serving(folder, *options) as url, opened(chromium, "voila", url) as (page, panel):
-        page.goto(f"{url}/?token={TOKEN}")
+        page.goto(f"{url}/?token={TOKEN}", timeout=2 * STEP)  # it answers when the notebook has run
         look_around(panel, CLIP)
         panel.shot("voila")
         assert not page.get_by_label("Path of a video or folder").is_visible()  # visitors see no path

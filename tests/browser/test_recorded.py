@@ -275,7 +275,6 @@ def test_names_are_text(chromium, recorded_page, tmp_path):
     page.write_text(text, encoding="utf-8")
     viewer = Viewer(chromium, page)
     viewer.cell(2, 3).click()
-    viewer.button("Questions").click()
     viewer.button("Compare").click()
     viewer.button("All clips").click()
     viewer.page.locator(".clip-card").first.hover()
@@ -407,7 +406,8 @@ def test_both_themes_are_legible_at_every_width(chromium, recorded_page, scheme)
         assert canvas.evaluate("canvas => canvas.width") >= scale * canvas.bounding_box()["width"] - 1
         viewer.cell(2, 3).click()
         page.locator('button[data-name="loss"]').click()
-        viewer.button("Questions").click()
+        viewer.button("Compare").click()
+        page.get_by_role("group", name="Side B").get_by_text("reversed").click()
         viewer.button("All clips").click()
         viewer.button("Map").click()
         page.wait_for_timeout(100)
@@ -566,3 +566,31 @@ def test_a_negative_map_says_so(live):
     }""")
     page.get_by_text("negative everywhere").wait_for()
     live.button("Map").click()
+
+
+def test_questions_are_small_plots_with_a_verdict(live):
+    page = live.page
+    row = {"label": "weight", "value": 0.21, "low": 0.08, "high": 0.33, "n": 20, "unit": "rank correlation"}
+    told = {
+        "known": {"state": "done", "rows": [row | {"reference": 0}], "verdict": "Weight tells a little."},
+        "asked": {"state": "running", "rows": [], "done": 3, "total": 9, "left_s": 4},
+        "broken": {"state": "failed", "rows": [], "message": "no masks"},
+    }
+    asked = [{"name": name, "title": name, "words": "One sentence."} for name in (*told, "new")]
+    page.evaluate(
+        "([q, a]) => { store.set('questions', q); store.get('about').questions = a; }", [told, asked]
+    )
+    page.evaluate("store.set('about', { ...store.get('about') })")
+    live.button("Questions").click()
+    card = {name: page.locator(f'[data-question="{name}"]') for name in (*told, "new")}
+    assert card["known"].locator(".dot-plot").count() == 1
+    assert "Weight tells a little." in card["known"].inner_text()
+    assert "[+0.08, +0.33]" in card["known"].inner_text() and "n = 20" in card["known"].inner_text()
+    assert "3 of 9, about 4 s left" in card["asked"].inner_text()
+    assert "no masks" in card["broken"].inner_text() and "Not measured yet" in card["new"].inner_text()
+    page.evaluate("sent.length = 0")
+    card["asked"].get_by_role("button", name="Cancel").click()
+    card["new"].get_by_role("button", name="Measure").click()
+    assert last(live, 2) == {"ask": "question", "name": "new"}
+    assert page.evaluate(READABLE) == {"poor": [], "nameless": []}
+    live.button("Questions").click()
