@@ -1,4 +1,4 @@
-"""The inspector's view alone, in Chromium: a recorded page opened as a file, and the view on a made-up kernel."""
+"""The inspector's view alone, in Chromium: a recorded page opened as a file, and on a made-up kernel."""
 
 import json
 import random
@@ -104,7 +104,9 @@ def test_a_click_on_a_cell_leaves_it_out_and_undo_brings_it_back(viewer, record)
     assert viewer.cell(2, 3).get_attribute("data-edit") == "out"
     answers = record["record"][record["selected"]]["answers"]["items"]
     scene = record["record"][record["selected"]]["scene"]
-    after = answers[viewer.key()]["probabilities"][max(range(len(scene["probabilities"])), key=scene["probabilities"].__getitem__)]
+    after = answers[viewer.key()]["probabilities"][
+        max(range(len(scene["probabilities"])), key=scene["probabilities"].__getitem__)
+    ]
     assert viewer.first_bar() == (before[0], f"{after:.2f}")
     line = viewer.page.locator(".log li")
     assert line.count() == 1 and "random" in line.inner_text()
@@ -128,7 +130,12 @@ def test_heads_shift_and_frames_are_gestures_too(viewer):
     viewer.cell(0, 2).click(modifiers=["Shift"])
     viewer.shows(edit("only", 0, 2))
     viewer.button("Reset").click()
-    for words, value in (("Reverse", "reversed"), ("Shuffle", "shuffled"), ("Freeze", "frozen"), ("Blur", "blurred")):
+    for words, value in (
+        ("Reverse", "reversed"),
+        ("Shuffle", "shuffled"),
+        ("Freeze", "frozen"),
+        ("Blur", "blurred"),
+    ):
         viewer.button(words).click()
         viewer.shows(edit("frames", value=value))
         assert viewer.button(words).get_attribute("aria-pressed") == "true"
@@ -199,10 +206,14 @@ def test_the_map_is_drawn_in_the_browser(viewer):
     without = page.locator("canvas.stage").first.evaluate(shot)
     viewer.button("Map").click()
     page.locator(".range").wait_for()
-    page.wait_for_function("([before]) => document.querySelector('canvas.stage').toDataURL() !== before", arg=[without])
+    page.wait_for_function(
+        "([before]) => document.querySelector('canvas.stage').toDataURL() !== before", arg=[without]
+    )
     drawn = page.locator("canvas.stage").first.evaluate(shot)
     page.get_by_label("Opacity of the map").fill("0.95")
-    page.wait_for_function("([before]) => document.querySelector('canvas.stage').toDataURL() !== before", arg=[drawn])
+    page.wait_for_function(
+        "([before]) => document.querySelector('canvas.stage').toDataURL() !== before", arg=[drawn]
+    )
     viewer.button("frame").click()
     assert page.locator(".range span").first.inner_text() != ""
     viewer.button("Map").click()
@@ -264,7 +275,6 @@ def test_names_are_text(chromium, recorded_page, tmp_path):
     page.write_text(text, encoding="utf-8")
     viewer = Viewer(chromium, page)
     viewer.cell(2, 3).click()
-    viewer.button("Questions").click()
     viewer.button("Compare").click()
     viewer.button("All clips").click()
     viewer.page.locator(".clip-card").first.hover()
@@ -292,7 +302,9 @@ def test_python_and_the_page_write_edits_alike(viewer, recorded_page):
                 value = draw.choice((0, 1, 0.3, round(draw.random(), 2))) if kind == "weight" else None
                 some.append(edit(kind, block, draw.randrange(4), value))
         lists.append(some)
-    script = re.search(r'<script type="module">(.*?)mount\(document', recorded_page.read_text("utf-8"), re.S)[1]
+    script = re.search(r'<script type="module">(.*?)mount\(document', recorded_page.read_text("utf-8"), re.S)[
+        1
+    ]
     script = script.replace("export default", "const view =").replace("export ", "")
     found = viewer.page.evaluate(f"lists => {{ {script}; return lists.map(editsKey); }}", lists)
     assert found == [edits_key(some) for some in lists]
@@ -350,7 +362,8 @@ READABLE = """
     return [...canvas.getImageData(0, 0, 1, 1).data].map((c, k) => (k < 3 ? c : c / 255));
   };
   const over = (top, below) => [0, 1, 2].map((k) => top[k] * top[3] + below[k] * (1 - top[3])).concat(1);
-  const light = (c) => [0, 1, 2].map((k) => c[k] / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+  const linear = (x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  const light = (c) => [0, 1, 2].map((k) => linear(c[k] / 255));
   const luminance = (c) => light(c).reduce((sum, x, k) => sum + x * [0.2126, 0.7152, 0.0722][k], 0);
   const paper = (node) => {
     if (!node) return [255, 255, 255, 1];
@@ -359,15 +372,17 @@ READABLE = """
   };
   const poor = [];
   for (const node of document.querySelectorAll(".sda-inspector *")) {
-    const words = [...node.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!words.length || !node.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
+    const texts = [...node.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!texts.length || !node.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
     const below = paper(node);
     const ink = over(rgba(getComputedStyle(node).color), below);
     const [a, b] = [luminance(ink), luminance(below)].sort((x, y) => y - x);
     const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < 4.5) poor.push(`${node.className || node.tagName} “${node.textContent.slice(0, 20)}” ${contrast.toFixed(2)}`);
+    const words = `${node.className || node.tagName} “${node.textContent.slice(0, 20)}”`;
+    if (contrast < 4.5) poor.push(`${words} ${contrast.toFixed(2)}`);
   }
-  const nameless = [...document.querySelectorAll(".sda-inspector :is(button, input, select, [role=option], [role=gridcell][data-at])")]
+  const parts = ":is(button, input, select, [role=option], [role=gridcell][data-at])";
+  const nameless = [...document.querySelectorAll(`.sda-inspector ${parts}`)]
     .filter((node) => node.checkVisibility())
     .filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim()))
     .map((node) => node.outerHTML.slice(0, 80));
@@ -380,7 +395,9 @@ READABLE = """
 def test_both_themes_are_legible_at_every_width(chromium, recorded_page, scheme):
     SHOTS.mkdir(parents=True, exist_ok=True)
     for width, height, scale in WIDTHS:
-        viewer = Viewer(chromium, recorded_page, width, height, color_scheme=scheme, device_scale_factor=scale)
+        viewer = Viewer(
+            chromium, recorded_page, width, height, color_scheme=scheme, device_scale_factor=scale
+        )
         page = viewer.page
         page.wait_for_timeout(250)
         page.screenshot(path=SHOTS / f"first-{width}-{scheme}.png")
@@ -389,7 +406,8 @@ def test_both_themes_are_legible_at_every_width(chromium, recorded_page, scheme)
         assert canvas.evaluate("canvas => canvas.width") >= scale * canvas.bounding_box()["width"] - 1
         viewer.cell(2, 3).click()
         page.locator('button[data-name="loss"]').click()
-        viewer.button("Questions").click()
+        viewer.button("Compare").click()
+        page.get_by_role("group", name="Side B").get_by_text("reversed").click()
         viewer.button("All clips").click()
         viewer.button("Map").click()
         page.wait_for_timeout(100)
@@ -426,8 +444,13 @@ window.store = {
   get: (name) => state[name],
   set(name, value) { state[name] = value; (listeners[name] ?? []).forEach((call) => call(value)); },
   save() {},
-  send(message, buffers) { sent.push(buffers?.length ? { ...message, size: buffers[0].byteLength } : message); },
-  on(name, call) { (listeners[name] ??= []).push(call); return () => listeners[name].splice(listeners[name].indexOf(call), 1); },
+  send(message, buffers) {
+    sent.push(buffers?.length ? { ...message, size: buffers[0].byteLength } : message);
+  },
+  on(name, call) {
+    (listeners[name] ??= []).push(call);
+    return () => listeners[name].splice(listeners[name].indexOf(call), 1);
+  },
 };
 window.tell = (name, value) => listeners[name].forEach((call) => call(value));
 mount(document.getElementById("sda-inspector"), store);
@@ -464,7 +487,14 @@ def test_large_files_travel_in_pieces_and_the_limit_is_told_before(live):
     add.set_input_files({"name": "fits.mp4", "mimeType": "video/mp4", "buffer": b"0" * 900_000})
     for index, size in enumerate((400_000, 400_000, 100_000)):
         piece = last(live, index + 1)
-        assert piece == {"ask": "upload", "name": "fits.mp4", "index": index, "total": 3, "bytes": 900_000, "size": size}
+        assert piece == {
+            "ask": "upload",
+            "name": "fits.mp4",
+            "index": index,
+            "total": 3,
+            "bytes": 900_000,
+            "size": size,
+        }
         assert page.get_by_label("upload").is_visible()
         status = {"state": "busy", "where": "upload", "message": "fits.mp4", "done": index + 1, "total": 3}
         page.evaluate("status => store.set('status', status)", status)
@@ -481,7 +511,8 @@ def test_busy_error_and_offline_are_told_where_they_belong(live):
     page.evaluate("sent.length = 0")
     place.get_by_role("button", name="Cancel").click()
     assert last(live, 1) == {"ask": "cancel"}
-    page.evaluate("store.set('status', { state: 'error', where: 'clips', message: 'x.mp4 has no frames', remedy: 'Choose another.' })")
+    told = {"state": "error", "where": "clips", "message": "x.mp4 has no frames", "remedy": "Choose another."}
+    page.evaluate("status => store.set('status', status)", told)
     assert "Choose another." in page.locator("[data-region=clips] [role=alert]").inner_text()
     page.get_by_role("button", name="Close this message").click()
     page.evaluate("tell('alive', false)")
@@ -494,8 +525,12 @@ def test_estimates_look_like_estimates_until_they_are_measured(live):
     page = live.page
     page.keyboard.press("Escape")
     page.locator('button[data-name="loss"]').click()
-    progress = """how => { const scene = store.get("scene"); store.set("progress", { clip: scene.clip, losses: scene.losses,
-      finding: how === "measured" ? scene.finding : null, percentiles: scene.percentiles, loss_is: scene.losses.map((row) => row.map(() => how)) }); }"""
+    progress = """how => {
+      const { clip, losses, percentiles, finding } = store.get("scene");
+      const loss_is = losses.map((row) => row.map(() => how));
+      const found = how === "measured" ? finding : null;
+      store.set("progress", { clip, losses, percentiles, loss_is, finding: found });
+    }"""
     page.evaluate(progress, "estimated")
     page.locator(".heat td[data-is=estimated]").first.wait_for()
     assert page.locator(".legend-guess").is_visible()
@@ -526,7 +561,36 @@ def test_a_negative_map_says_so(live):
       const scene = store.get("scene");
       const values = btoa(String.fromCharCode(...new Uint8Array(new Float32Array(8 * 4).fill(-1).buffer)));
       const targets = { [scene.predicted]: { values, low: -1, high: -1, note: "" } };
-      store.set("map", { clip: scene.clip, layer: "layer2", method: "layercam", shape: [8, 2, 2], targets, top: 0 });
+      const about = { clip: scene.clip, layer: "layer2", method: "layercam" };
+      store.set("map", { ...about, shape: [8, 2, 2], targets, top: 0 });
     }""")
     page.get_by_text("negative everywhere").wait_for()
     live.button("Map").click()
+
+
+def test_questions_are_small_plots_with_a_verdict(live):
+    page = live.page
+    row = {"label": "weight", "value": 0.21, "low": 0.08, "high": 0.33, "n": 20, "unit": "rank correlation"}
+    told = {
+        "known": {"state": "done", "rows": [row | {"reference": 0}], "verdict": "Weight tells a little."},
+        "asked": {"state": "running", "rows": [], "done": 3, "total": 9, "left_s": 4},
+        "broken": {"state": "failed", "rows": [], "message": "no masks"},
+    }
+    asked = [{"name": name, "title": name, "words": "One sentence."} for name in (*told, "new")]
+    page.evaluate(
+        "([q, a]) => { store.set('questions', q); store.get('about').questions = a; }", [told, asked]
+    )
+    page.evaluate("store.set('about', { ...store.get('about') })")
+    live.button("Questions").click()
+    card = {name: page.locator(f'[data-question="{name}"]') for name in (*told, "new")}
+    assert card["known"].locator(".dot-plot").count() == 1
+    assert "Weight tells a little." in card["known"].inner_text()
+    assert "[+0.08, +0.33]" in card["known"].inner_text() and "n = 20" in card["known"].inner_text()
+    assert "3 of 9, about 4 s left" in card["asked"].inner_text()
+    assert "no masks" in card["broken"].inner_text() and "Not measured yet" in card["new"].inner_text()
+    page.evaluate("sent.length = 0")
+    card["asked"].get_by_role("button", name="Cancel").click()
+    card["new"].get_by_role("button", name="Measure").click()
+    assert last(live, 2) == {"ask": "question", "name": "new"}
+    assert page.evaluate(READABLE) == {"poor": [], "nameless": []}
+    live.button("Questions").click()

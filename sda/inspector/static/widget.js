@@ -664,7 +664,10 @@ function headView(ctx) {
     verdict.dataset.right = String(right);
     text(verdict, right === null ? "true class not known" : right ? "✓ right" : `✗ wrong: it is “${ctx.className(scene.label)}”`);
   });
-  ctx.watch(["look"], () => panels.forEach((one) => one.setAttribute("aria-expanded", String(ctx.look().open === one.dataset.open))));
+  ctx.watch(["look", "about"], () => {
+    panels.forEach((one) => one.setAttribute("aria-expanded", String(ctx.look().open === one.dataset.open)));
+    panels[1].hidden = !ctx.about().questions?.length;
+  });
   return h(
     "header",
     {},
@@ -943,9 +946,9 @@ function mapView(ctx) {
   const pick = () => {
     const methods = about.methods ?? [];
     const look = ctx.look();
-    const method = methods.includes(look.method) ? look.method : methods[0];
+    const method = [look.method, about.method].find((name) => methods.includes(name)) ?? methods[0];
     const names = layers().map((layer) => layer.name);
-    const layer = names.includes(look.layer) ? look.layer : names.at(-1);
+    const layer = [look.layer, about.layer].find((name) => names.includes(name)) ?? names[Math.floor(names.length / 2)];
     const target = look.target ?? ctx.scene()?.predicted ?? null;
     return { layer, method, target: target === null || target === "difference" ? target : Number(target) };
   };
@@ -1022,7 +1025,7 @@ function answerView(ctx) {
     const after = answer?.probabilities ?? null;
     list.dataset.state = !scene ? "empty" : after ? "known" : ctx.about().live ? "waiting" : "missing";
     list.dataset.key = after ? editsKey(edits) : "";
-    const said = { waiting: "Asking the network.", missing: "Not recorded: this page holds every single change, not this combination. Undo a step, or open the clip live." };
+    const said = { waiting: "Asking the network.", missing: `Not recorded. This page holds ${ctx.about().recorded ?? "every single change"}. Undo a step, or open the clip live.` };
     text(state, said[list.dataset.state] ?? "");
     const shown = scene ? barClasses(scene, after) : [];
     const winner = after ? after.indexOf(Math.max(...after)) : -1;
@@ -1359,7 +1362,6 @@ function questionsView(ctx) {
     const asked = ctx.about().questions ?? [];
     const told = store.get("questions") ?? {};
     fill(cards, asked.map((about) => questionCard(ctx, about, told[about.name] ?? { state: "unmeasured", rows: [] })));
-    if (!asked.length) fill(cards, h("p", { class: "empty" }, ctx.about().live ? "This network can be asked nothing here." : "No question was measured for this page."));
   });
   return region("questions", "Questions", cards, notice(ctx, "questions"));
 }
@@ -1603,14 +1605,14 @@ function addView(ctx) {
   );
   const input = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Add videos", onchange: () => (add([...input.files]), (input.value = "")) });
   const path = h("input", { type: "text", placeholder: "path of a video or folder", "aria-label": "Path of a video or folder", tip: "A path on this machine; Enter opens it.", onkeydown: (event) => event.key === "Enter" && path.value.trim() && ctx.tell({ ask: "path", path: path.value.trim() }) });
-  const pick = button("Add videos", () => (ctx.about().live ? input.click() : add([])), { tip: () => (limits() ? `Or drop them anywhere: at most ${megabytes(limits().upload_bytes)} each.` : "Videos can be added where a kernel runs.") });
+  const pick = button("Add videos", () => input.click(), { tip: () => limits() && `Or drop them anywhere: at most ${megabytes(limits().upload_bytes)} each.` });
   const offer = choice("Open", "Another set of clips or another network.", (name) => ctx.tell({ ask: "open", offer: name }));
   const veil = h("div", { class: "veil", hidden: true }, h("p", {}));
   dropTarget(ctx, veil, add);
   ctx.watch(["about"], () => {
     const about = ctx.about();
     path.hidden = !about.paths;
-    pick.hidden = about.live && !about.limits;
+    pick.hidden = !about.live || !about.limits;
     offer.hidden = (about.offers ?? []).length < 2;
     offer.show((about.offers ?? []).map((name) => [name, name]), about.offer ?? "");
     text(veil.firstChild, about.live && about.limits ? `Drop videos: at most ${megabytes(about.limits.upload_bytes)} each` : "A recorded page takes no videos: open the clips live");
@@ -1746,6 +1748,7 @@ function draw(el, store) {
   });
   followTheme(ctx);
   followSight(ctx);
+  if (ctx.about().live) ctx.tell({ ask: "here" });
   return () => {
     cleanup.splice(0).forEach((end) => end());
     root.remove();
