@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..figures.style import to_png
 from ..foundation.errors import RunError, SettingError, missing_package
 from ..foundation.files import write_atomic
 from ..networks.backbones import VideoNet
@@ -156,7 +157,7 @@ class Inspector:
         self.show()
         assert self.view is not None  # made above
         data, metadata = self.view.panel._repr_mimebundle_()  # metadata tell Colab who draws it
-        picture = base64.b64encode(self.png()).decode()
+        picture = base64.b64encode(to_png(self.figure())).decode()
         return {**data, "image/png": picture, "text/plain": repr(self)}, metadata
 
     def __repr__(self) -> str:
