@@ -13,7 +13,7 @@ from PIL import Image
 from .. import __version__
 from ..data.clips import LoadedClip
 from ..data.video import Video
-from ..explaining.cam import METHODS, ClipCam
+from ..explaining.cam import LAYER, METHOD, METHODS, ClipCam
 from ..networks.blocks import DEPENDENCIES
 from ..testing.evaluate import who_answers
 from .clips import CHUNK, MAX_UPLOAD, MAX_UPLOADS
@@ -156,6 +156,8 @@ def about(
         "networks": [one.name for one in session.networks],
         "offers": list(offers),
         "offer": offer,
+        "layer": LAYER,  # of the map that is recommended
+        "method": METHOD,
         "layers": session.layers() if live else [],
         "methods": [*METHODS, *(["gate"] if blocks else [])],
         "limits": {"upload_bytes": MAX_UPLOAD, "upload_total": MAX_UPLOADS, "chunk_bytes": CHUNK}

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..explaining.cam import LAYER, METHOD
 from ..foundation.errors import SdaError, missing_package
 from .background import Background
 from .edits import check_edits, edits_key
@@ -323,7 +324,7 @@ class View:
         chosen = state.map or {}
         edits = check_edits(state.edits, len(self.session.network.blocks))
         ids = self.inspector.found()
-        layer, method = chosen.get("layer") or "layer2", chosen.get("method") or "layercam"
+        layer, method = chosen.get("layer") or LAYER, chosen.get("method") or METHOD
         steps = ask(self.session, name, state.selected, ids, edits, layer, method)
         job = self.background.start(
             "question",
