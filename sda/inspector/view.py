@@ -223,7 +223,7 @@ class View:
         clip_id = state.selected
         answer = self.session.answer(clip_id, edits)
         if answer is None and edits:
-            self.session.compute(clip_id, [edits])
+            self.session.compute(clip_id, edits)
             self.flush(clip_id, whole=True)
         if edits and (answer is None or answer["control"] is None):
             steps = self.session.answering(clip_id, [edits])
