@@ -371,8 +371,10 @@ def control_of(changes: np.ndarray) -> dict[str, Any]:
 
 def numbers(values: np.ndarray, digits: int) -> list:
     """An array as JSON: rounded, None where there is no number."""
-    rounded = np.round(np.asarray(values, np.float64), digits).astype(object)
-    return np.where(np.isfinite(np.asarray(values, np.float64)), rounded, None).tolist()
+    exact = np.asarray(values, np.float64)
+    rounded = np.round(exact, digits).astype(object)
+    rounded[~np.isfinite(exact)] = None
+    return rounded.tolist()
 
 
 def planned(
