@@ -334,7 +334,7 @@ class Session:
             model = self.networks[network].model
             made = clip_cams(model, copies, list(new), layer, method, self.class_names)
             for target, cam in zip(new, made, strict=True):
-                self.maps.get((clip_id, layer, method, target, network), lambda cam=cam: cam)
+                self.maps.put((clip_id, layer, method, target, network), cam)
         return [self.maps.kept[key] for key in keys]
 
     def gate(self, clip_id: str, block: str, network: int = 0) -> ClipCam:
