@@ -1,16 +1,19 @@
 """`sda predict`: the most probable classes of video files."""
 
+from __future__ import annotations
+
+import itertools
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..assets import DEFAULT_MODEL
-from ..networks.backbones import VideoNet
-from ..testing.evaluate import find_videos, predict, slide, who_answers
 from .options import CommandLineError, ComputeCommand
+
+if TYPE_CHECKING:  # the help needs no torch, and the answers no pandas: each costs as much as the rest
+    from ..networks.backbones import VideoNet
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Predict(ComputeCommand):
 
     def run(self) -> None:
         """Predict the videos; those that cannot be read are named at the end, and the status says so."""
+        from ..testing.evaluate import find_videos, who_answers
+
         self.examine()
         path = self.checkpoint or DEFAULT_MODEL
         net = self.load(path)
@@ -41,7 +46,7 @@ class Predict(ComputeCommand):
         for why in problems.values():
             print(f"sda predict: {why}", file=sys.stderr)
         if problems:
-            answered = rows["video"].nunique()
+            answered = len({row["video"] for row in rows})
             total = len(set(clips) | problems.keys())
             print(f"sda predict: {answered} of {total} answered, {len(problems)} not", file=sys.stderr)
             raise SystemExit(1)
@@ -61,42 +66,41 @@ class Predict(ComputeCommand):
         clips: list[str],  # videos and folders of frames
         net: VideoNet,  # network with its card
         problems: dict[str, str],  # gets the videos that cannot be read, and why
-    ) -> pd.DataFrame:  # video, class, probability; with windows also start and end, in frames
+    ) -> list[dict[str, Any]]:  # video, class, probability; with windows also start and end, in frames
         """The answers to all videos that can be read."""
+        from ..testing.evaluate import best_classes, best_of_windows
+
         if not self.window:
             bar = len(clips) > 3 and not self.quiet
-            return predict(clips, net, self.top, bar, self.batch_size, problems)
-        columns = ["start", "end", "class", "probability", "video"]
-        tables = []
+            found = best_classes(clips, net, self.top, bar, self.batch_size, problems)
+            return [dict(zip(("video", "class", "probability"), row, strict=True)) for row in found]
+        rows = []
+        how: dict[str, Any] = dict(top=self.top, batch_size=self.batch_size, progress=not self.quiet)
         for clip in clips:
             try:
-                table = slide(
-                    clip,
-                    net,
-                    self.window,
-                    top=self.top,
-                    batch_size=self.batch_size,
-                    progress=not self.quiet,
-                )
+                answers = best_of_windows(clip, net, self.window, **how)
             except (OSError, RuntimeError, ValueError) as err:
                 problems[clip] = str(err) if clip in str(err) else f"{clip}: {err}"
             else:
-                tables.append(table.assign(video=clip))
-        return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+                columns = ("start", "end", "class", "probability")
+                rows += [dict(zip(columns, row, strict=True)) | {"video": clip} for row in answers]
+        return rows
 
     def print_json(
         self,
         model: str,  # name of the model file
         net: VideoNet,  # its network
-        rows: pd.DataFrame,  # from `rows`
+        rows: list[dict[str, Any]],  # from `rows`
         problems: dict[str, str],  # video -> why it is not in them
     ) -> None:
         """Everything as one JSON object."""
+        from ..testing.evaluate import who_answers
+
         found: dict[str, object] = {
             "model": model,
             "network": net.name,
             "about": who_answers(net, model),
-            "predictions": rows.to_dict("records"),
+            "predictions": rows,
         }
         if problems:
             found["failed"] = problems
@@ -104,11 +108,11 @@ class Predict(ComputeCommand):
 
     def print_table(
         self,
-        rows: pd.DataFrame,  # from `rows`
+        rows: list[dict[str, Any]],  # from `rows`
     ) -> None:
         """A line per class below the name of the video."""
-        for video, part in rows.groupby("video", sort=False):
+        for video, part in itertools.groupby(rows, lambda row: row["video"]):
             print(video)
-            for row in part.to_dict("records"):
+            for row in part:
                 when = f"{row['start']:6}-{row['end']:<6}" if self.window else ""
                 print(f"  {when}{row['probability']:6.3f}  {row['class']}")

@@ -8,12 +8,12 @@ __all__ = ['CROPS', 'COLOURS', 'flip_map', 'denormalise', 'TransformConfig']
 # %% ../../nbs/data/31_transforms.ipynb #9d984f36
 import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
+from .video.base import resize_pictures
 from ..foundation.errors import SettingError, unknown_name
 
 # %% ../../nbs/data/31_transforms.ipynb #62ab43a9
@@ -29,8 +29,7 @@ def resize_clip(
     """Antialiased bilinear resizing of all frames in one call."""
     if tuple(clip.shape[1:3]) == (height, width):
         return clip
-    frames = clip.permute(0, 3, 1, 2)  # [T,3,H,W], channels last in memory: torchvision's quick path
-    return F.resize(frames, [height, width], antialias=True).permute(0, 2, 3, 1)
+    return resize_pictures(clip, height, width)
 
 
 def resize_short(
@@ -292,7 +291,7 @@ def permute_colour(
 
 # %% ../../nbs/data/31_transforms.ipynb #b94a86d4
 def draw_once(
-    transform: v2.Transform,  # Any of torchvision's v2 transforms for pictures
+    transform: Callable[[torch.Tensor], torch.Tensor],  # Any of torchvision's v2 transforms for pictures
     clip: torch.Tensor,  # uint8 [T,H,W,3]
     generator: torch.Generator | None = None,  # Source of its random numbers
 ) -> torch.Tensor:  # uint8 [T,H',W',3], every frame treated alike
@@ -302,8 +301,10 @@ def draw_once(
         return transform(clip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 # %% ../../nbs/data/31_transforms.ipynb #8afadf6e
-def _borrowed(kind: str, config: "TransformConfig") -> v2.Transform:
+def _borrowed(kind: str, config: "TransformConfig") -> Callable[[torch.Tensor], torch.Tensor]:
     """torchvision's transform with the numbers of a configuration."""
+    from torchvision.transforms import v2  # as dear to import as torch itself
+
     c = config
     paint = [round(255 * m) for m in c.mean]
     if kind == "resized":

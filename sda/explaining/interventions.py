@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from .trace import Trace
 from .tracer import Where, select_blocks
@@ -444,6 +443,8 @@ def blur(
     sigma: float = 2.0,  # standard deviation, pixels
 ) -> InputChange:  # control: the same differences in random places
     """Every frame blurred."""
+    from torchvision.transforms.v2.functional import gaussian_blur
+
     if not sigma > 0:
         raise SettingError(f"sigma must be positive, got {sigma}", subject="sigma")
     size = 2 * math.ceil(2 * sigma) + 1

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .. import __version__
 from ..foundation.errors import DataError, listed
@@ -259,11 +260,22 @@ def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor], optiona
     return [f"{title}: {listed(names, most=30)}" for title, names in rows.items() if names]
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out random numbers: a network without memory has no room for them, and on the device "meta"
+    torch imports its compiler to draw them, which takes as long as torch itself."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):  # of tensors, and of torch.nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _rebuild(card: ModelCard) -> VideoNet:
     """The network a card describes, without memory for its numbers and without downloads."""
     if "pretrained" in card.options:
         raise DataError("a card cannot ask for a download (option 'pretrained')")
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return create_model(card.model, card.num_classes, card.num_frames, **card.options)
 
 

@@ -11,10 +11,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -33,7 +32,11 @@ from ..foundation.errors import RunError, SettingError, listed
 from ..foundation.files import find_clips, fingerprint, write_atomic
 from ..foundation.reading import read_arrays
 from ..networks.checkpoints import ModelCard, class_hash, load_model
-from .predictions import Predictions
+
+if TYPE_CHECKING:  # `sda predict` does without pandas
+    import pandas as pd
+
+    from sda.testing.predictions import Predictions
 
 _log = logging.getLogger(__name__)
 
@@ -154,10 +157,12 @@ def evaluate(
     num_workers: int = 0,  # processes that read clips
     allow_other_classes: bool = False,  # accept a model whose class names differ
     parts: str | Path | None = None,  # folder for the scores so far: a test that broke off goes on from there
-) -> Predictions:
+) -> "Predictions":
     """Logits of every view of every clip; several processes share the clips and all get all scores."""
     if not len(dataset):
         raise RunError("There are no clips to test.", remedy="Name a split that has clips, or give clips.")
+    from sda.testing.predictions import Predictions
+
     names = list(dataset.class_names)
     if not allow_other_classes:
         _check_classes(model, names)
@@ -243,14 +248,30 @@ def predict(
     progress: bool = False,  # show a bar over the videos
     batch_size: int = 8,  # videos at a time: memory does not grow with their number
     problems: dict[str, str] | None = None,  # gets the videos that cannot be read, and why; None: an error
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """The most probable classes: columns class and probability, before them video for several videos."""
+    import pandas as pd
+
     net: Any = load_model(model) if isinstance(model, str | Path) else model
-    reader = ClipReader.from_card(getattr(net, "card", None))
-    names = net.card.class_names
     asked = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
     paths = find_videos(asked, problems)
     alone = isinstance(path, str | os.PathLike) and paths == asked
+    rows = best_classes(paths, net, top, progress, batch_size, problems)
+    table = pd.DataFrame(rows, columns=["video", "class", "probability"])
+    return table.drop(columns="video") if alone else table
+
+# %% ../../nbs/testing/54_evaluate.ipynb #579355d2
+def best_classes(
+    paths: Sequence[str],  # from `find_videos`
+    net: Any,  # network with a card
+    top: int = 5,  # classes to list per video
+    progress: bool = False,  # show a bar over the videos
+    batch_size: int = 8,  # videos at a time
+    problems: dict[str, str] | None = None,  # gets the videos that cannot be read, and why; None: an error
+) -> list[tuple[str, str, float]]:  # video, class, probability
+    """The most probable classes of each video."""
+    reader = ClipReader.from_card(getattr(net, "card", None))
+    names = net.card.class_names
     rows = []
     with evaluating(net), tqdm(total=len(paths), disable=not progress, unit="video", desc="predict") as bar:
         for k in range(0, len(paths), batch_size):
@@ -264,8 +285,7 @@ def predict(
                     best = _best(reader.put_back(scores).mean(0), names, top)
                     rows += [(one, *row) for row in best]
             bar.update(len(paths[k : k + batch_size]))
-    table = pd.DataFrame(rows, columns=["video", "class", "probability"])
-    return table.drop(columns="video") if alone else table
+    return rows
 
 # %% ../../nbs/testing/54_evaluate.ipynb #7adfa1e4
 def windows(
@@ -290,9 +310,25 @@ def slide(
     top: int = 1,  # classes to list per window
     batch_size: int = 8,  # windows at a time: memory does not grow with the video
     progress: bool = False,  # show a bar over the windows
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Columns start and end (frames), class, probability: the `top` classes of each window."""
+    import pandas as pd
+
     net: Any = load_model(model) if isinstance(model, str | Path) else model
+    rows = best_of_windows(path, net, length, stride, top, batch_size, progress)
+    return pd.DataFrame(rows, columns=["start", "end", "class", "probability"])
+
+# %% ../../nbs/testing/54_evaluate.ipynb #26fd3a21
+def best_of_windows(
+    path: str | Path,  # a long video
+    net: Any,  # network with a card
+    length: int = 64,  # frames per window
+    stride: int = 0,  # frames between starts (0: half a window)
+    top: int = 1,  # classes to list per window
+    batch_size: int = 8,  # windows at a time
+    progress: bool = False,  # show a bar over the windows
+) -> list[tuple[int, int, str, float]]:  # start and end (frames), class, probability
+    """The most probable classes of each window of a video."""
     reader = ClipReader.from_card(getattr(net, "card", None))
     names = net.card.class_names
     video = reader.open(path)
@@ -307,4 +343,4 @@ def slide(
                 for span, scores in zip(some, logits, strict=True):
                     rows += [(*span, *row) for row in _best(scores, names, top)]
             bar.update(len(some))
-    return pd.DataFrame(rows, columns=["start", "end", "class", "probability"])
+    return rows

@@ -124,6 +124,21 @@ print(status, sorted(heavy), time.process_time() < 0.5)
     assert done.stdout.splitlines()[-1] == "0 [] True", done.stdout + done.stderr
 
 
+def test_predicting_imports_nothing_heavy_that_it_does_not_use():
+    """Each of these takes as long to import as the whole answer takes to find."""
+    clip = ROOT / "sda/assets/moves_sample/img/test_0000_closer.mp4"
+    code = f"""
+import sys
+from sda.commands.main import main
+status = main(["predict", {str(clip)!r}])
+heavy = {{"torchvision", "torch._dynamo", "sympy", "pandas", "scipy", "matplotlib", "accelerate", "jinja2",
+         "huggingface_hub", "IPython", "nbdev"}}
+print(status, sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
 def test_the_help_of_the_command_names_every_subcommand(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0 and all(f"  {name} " in out for name in COMMANDS)

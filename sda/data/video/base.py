@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .container import cut_short
 from .mp4 import check_index
@@ -40,6 +41,21 @@ def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, in
     scale = min(short_side / min(size), 1)
     height, width = (max(round(side * scale), min(short_side, *size)) for side in size)
     return height, width
+
+
+def resize_pictures(
+    frames: torch.Tensor,  # uint8 [T,H,W,3]
+    height: int,  # Wanted height in pixels
+    width: int,  # Wanted width in pixels
+) -> torch.Tensor:  # uint8 [T,height,width,3]
+    """Antialiased bilinear resizing; bytes stay bytes on a CPU, where torch has a kernel for them."""
+    pictures = frames.permute(0, 3, 1, 2)  # channels last in memory
+    if pictures.device.type == "cpu":
+        small = F.interpolate(pictures, (height, width), mode="bilinear", antialias=True)
+    else:
+        small = F.interpolate(pictures.float(), (height, width), mode="bilinear", antialias=True)
+        small = small.round().to(torch.uint8)
+    return small.permute(0, 2, 3, 1)
 
 # %% ../../../nbs/data/25_video.ipynb #a9f65d85
 AGAIN = "copy or download it again"  # the remedy for a damaged file
@@ -154,10 +170,7 @@ class MemoryVideo(Video):
     def _read(self, indices: list[int]) -> torch.Tensor:
         if self.size == self.full_size:
             return self._frames[indices]
-        from torchvision.transforms.v2.functional import resize
-
-        frames = self._frames[indices].permute(0, 3, 1, 2)
-        return resize(frames, list(self.size), antialias=True).permute(0, 2, 3, 1)
+        return resize_pictures(self._frames[indices], *self.size)
 
 # %% ../../../nbs/data/25_video.ipynb #42a98f57
 @dataclass(frozen=True)
