@@ -1,11 +1,15 @@
 """Before any test."""
 
 import logging
+import os
 import signal
 import threading
 
 import pytest
 from fuzzing import SEED
+
+# What scans of videos told is not kept in the caches of whoever runs the tests.
+os.environ["SDA_CACHE"] = ""
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs that tests interrupt.
 if threading.current_thread() is threading.main_thread():

@@ -75,6 +75,7 @@ def run(path, budget=BUDGET, kernel=None, slow=False):
             "PYTHONPATH": str(project),
             "IPYTHONDIR": home,
             "TQDM_DISABLE": "1",
+            "SDA_CACHE": "",  # scans of clips that are gone in a minute
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
         client = NotebookClient(

@@ -24,6 +24,7 @@ from ..explaining.trace import Trace, trace_clips
 from ..foundation.devices import place_model
 from ..foundation.errors import RunError, lacks_memory
 from ..foundation.files import check_folder, csv_text, disk_remedy, lock, system_error, write_atomic
+from ..foundation.reading import read_json
 from ..foundation.runs import load_records, new_record, save_record
 from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
@@ -72,7 +73,7 @@ class Signatures:
     ) -> dict:
         """The signature of a step; empty when there is none or it is damaged."""
         try:
-            sign = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            sign = read_json(self.folder / f"{name}.json")
         except (OSError, ValueError):
             return {}
         return sign if isinstance(sign, dict) else {}
@@ -241,7 +242,7 @@ def test_model(
     net = open_model(config, model)
     data = open_split(config, "test")
     found = evaluate(net, data, batch_size=50, progress=progress)
-    trained = json.loads((config.out / model / "record.json").read_text(encoding="utf-8"))
+    trained = read_json(config.out / model / "record.json")
     record = new_record(
         "test",
         model=model,

@@ -6,14 +6,16 @@
 __all__ = ['DEPENDENCIES', 'stage_of', 'unfold_clips', 'fold_clips', 'batch_norm', 'LST', 'LT', 'LS', 'S122', 'SDA']
 
 # %% ../../nbs/networks/01_blocks.ipynb #e95f3eb5
+import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import SettingError, unknown_name
-from .fast import PointConv, SumNorm, fuses, relu, resize, watched
+from .fast import PointConv, SumNorm, by_hand, fuses, relu, resize, watched
 
 # %% ../../nbs/networks/01_blocks.ipynb #59e7b1b3
 DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, files and plots everywhere
@@ -190,8 +192,15 @@ class QueryAttention(nn.Module):
         keys: Tensor,  # mean response of every dependency, [B, M, r]
     ) -> Tensor:  # weights, [B, M], positive, rows sum to 1
         """Softmax over the dependencies of <key, query> / temperature."""
+        return self.scores(keys).softmax(-1)
+
+    def scores(
+        self,
+        keys: Tensor,  # mean response of every dependency, [B, M, r]
+    ) -> Tensor:  # [B, M]
+        """<key, query> / temperature."""
         # a product and a sum stay in float32 under autocast, where a matrix product would not
-        return ((keys * self.query).sum(-1) / self.temperature).softmax(-1)
+        return (keys * self.query).sum(-1) / self.temperature
 
 # %% ../../nbs/networks/01_blocks.ipynb #73c99986
 class UniformAttention(nn.Module):
@@ -242,11 +251,29 @@ def _width(channels: int, reduction: int) -> int:
     return max(channels // reduction, 16)
 
 
-def _attention(name: str, channels: int, temperature: float) -> nn.Module:
-    """What turns keys into weights."""
-    if name not in _ATTENTIONS:
-        raise unknown_name("attention", name, _ATTENTIONS)
-    return _ATTENTIONS[name](channels, temperature)
+def _attention(
+    name: str, channels: int, dependencies: int, temperature: float, options: dict[str, Any] | None
+) -> nn.Module:
+    """What turns keys into weights; kinds beside the published ones have a room of their own."""
+    if name in _ATTENTIONS and not options:
+        return _ATTENTIONS[name](channels, temperature)
+    others = importlib.import_module("sda.networks.selection")
+    if name in _ATTENTIONS:
+        raise SettingError(f"attention {name!r} takes no options", subject=name, choices=others.KINDS)
+    if name not in others.KINDS:
+        raise unknown_name("attention", name, [*_ATTENTIONS, *others.KINDS])
+    return others.scored_attention(name, channels, dependencies, temperature, options or {})
+
+
+def _selected(
+    attention: nn.Module, weights: Tensor, responses: dict[str, Tensor]
+) -> dict[str, Tensor]:  # the responses times their weights
+    """Without those that a whole batch leaves out, where that can be: one stays in any case."""
+    kept = list(range(len(responses)))
+    if not (attention.training or isinstance(attention, tuple(_ATTENTIONS.values()))) and by_hand():
+        kept = (weights != 0).any(0).nonzero().flatten().tolist() or kept[:1]
+    columns = weights[:, :, None, None, None, None]
+    return {name: columns[:, i] * y for i, (name, y) in enumerate(responses.items()) if i in kept}
 
 # %% ../../nbs/networks/01_blocks.ipynb #416297a9
 def _expand(
@@ -283,8 +310,9 @@ class SDA(nn.Module):
         dependencies: tuple[str, ...] = DEPENDENCIES,  # which, and in which order
         reduction: int = 4,  # r = max(C // reduction, 16)
         split: int | None = None,  # every `split` frames are a clip (8: the published 16-frame model)
-        attention: str = "query",  # "query" or "uniform"
-        temperature: float = 1.0,  # of the query's softmax
+        attention: str = "query",  # or "uniform", or one of `sda.networks.selection.KINDS`, as "gated"
+        temperature: float = 1.0,  # divides the scores of a selection
+        attention_options: dict[str, Any] | None = None,  # of `sda.networks.selection.ScoredAttention`
     ):
         super().__init__()
         self.dependencies = _checked_dependencies(dependencies)
@@ -294,7 +322,7 @@ class SDA(nn.Module):
         self.down = PointConv(channels, r)
         self.down_norm = nn.BatchNorm2d(r)
         self.branches = nn.ModuleDict({name: _BRANCHES[name](r) for name in self.dependencies})
-        self.attention = _attention(attention, r, temperature)
+        self.attention = _attention(attention, r, len(self.dependencies), temperature, attention_options)
         self.up = PointConv(r, channels)
         self.up_norm = SumNorm(channels)
         self.hook_responses = nn.Identity()  # dependency -> response, [B, r, 1 or T, 1 or h, 1 or w]
@@ -317,9 +345,8 @@ class SDA(nn.Module):
         clips = unfold_clips(reduced, frames)  # [B, r, T, H, W], a view
         responses = self.hook_responses({name: branch(clips) for name, branch in self.branches.items()})
         keys = self.hook_keys(torch.stack([_key(y, size) for y in responses.values()], 1))
-        weights = self.hook_weights(self.attention(keys))[:, :, None, None, None, None]
-        mixture = {name: weights[:, i] * y for i, (name, y) in enumerate(responses.items())}
-        small, wide = _expand(self.up, mixture, frames, size)
+        weights = self.hook_weights(self.attention(keys))
+        small, wide = _expand(self.up, _selected(self.attention, weights, responses), frames, size)
         if fuses(self.up_norm) and not watched(self.up_norm, self.hook_gate):
             return self.up_norm.gate(x, small, wide)  # what follows, without a gate to keep
         gate = torch.sigmoid(_normalised_sum(self.up_norm, small, wide, x))

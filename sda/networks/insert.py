@@ -136,8 +136,16 @@ class FrameResNet(VideoNet):
         return self.fc(self.dropout(x)).unflatten(0, (-1, num_frames)).mean(1)
 
 
-def _refuse_places(places: set[str]) -> None:
-    """Only blocks beside the layers of others, not in their stead."""
+def _refuse_places(places: set[str], module: str = "") -> None:
+    """Only blocks beside the layers of others, not in their stead; behind a module by its name, SDA alone."""
+    if places and module:
+        raise SettingError(
+            f"a shift goes in front of convolutions of residual blocks, and {module} is a module by its "
+            "name: behind it goes SDA alone",
+            subject=module,
+            remedy="shift=False (TSN instead of TSM), or a ResNet of torchvision or timm with where=None or "
+            "its stages and blocks",
+        )
     if places:
         raise SettingError(
             f"this method fills the place {listed(sorted(places))}, which only our own "
@@ -313,7 +321,7 @@ def around(
     for i, name in enumerate(names or ()):
         channels = _check_place(model, name, shapes)
         blocks = places(Site(channels, channels, 1, num_frames, 1, i, (len(names or ()),)))
-        _refuse_places(set(blocks) - {"gate"})
+        _refuse_places(set(blocks) - {"gate"}, name)
         if "gate" in blocks:
             gates[name] = blocks["gate"]
     return FrameNet(model, gates, classifier, num_classes, num_frames, dropout)

@@ -34,6 +34,7 @@ from sda.data.transforms import TransformConfig
 from sda.data.video import open_video
 from sda.foundation.files import lock
 from sda.foundation.runs import load_records, new_record, write_record
+from sda.inspector import inspect_folder
 from sda.inspector.page import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model, save_model
@@ -913,3 +914,34 @@ def test_videos_become_frames_lists_and_a_dataset(capsys, tmp_path):
         capsys, "extract", tmp_path / "videos", tmp_path / "frames", "--height", "48", "--quiet"
     )
     assert status == 1 and "zzz.mp4" in out
+
+
+def test_a_network_of_torchvision_with_sda_goes_through_every_command(
+    capsys, small_set, tmp_path, monkeypatch
+):
+    """Trained, tested, asked, looked at and exported; no file has the colon of its name in its own."""
+    monkeypatch.chdir(tmp_path)
+    name = "sda_tsm_torchvision:resnet18"
+    short = "--epochs 1 --batch-size 5 --num-frames 2 --size 32 --cache no --threads 1 --quiet".split()
+    status, _, err = run(
+        capsys, "train", "--model", name, "--options", "where=[layer4]", "--data", small_set, *short
+    )
+    [model] = Path("runs").rglob("model.safetensors")
+    assert status == 0, err
+    status, _, err = run(
+        capsys, "test", model, "--data", small_set, "--split", "val", "--out", "scores", "--quiet"
+    )
+    record, scores = kept_by(Path("scores"), name)
+    assert status == 0 and record["metrics"]["n"] == len(scores) == 5, err
+    status, out, _ = run(capsys, "predict", CLIPS[0], "--checkpoint", model, "--top", "1")
+    assert status == 0 and name in out and "20 classes of drawn clips" in out
+    status, _, err = run(
+        capsys, "inspect", CLIPS[0], "--checkpoint", model, "--out", "page.html", "--draws", "1", "--quiet"
+    )
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert status == 0 and name in page and "20 classes of drawn clips" in page, err
+    status, _, err = run(capsys, "export", model, "--to", "torch")
+    assert status == 0 and model.with_suffix(".pt2").exists(), err
+    panel = inspect_folder(small_set, model, split="val", strict=True)
+    assert panel.provider.trace.blocks == ["layer4.0", "layer4.1"] and panel.overview().startswith(b"\x89PNG")
+    assert not [path for path in tmp_path.rglob("*") if ":" in path.name]

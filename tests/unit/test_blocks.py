@@ -11,6 +11,7 @@ from sda.foundation.errors import SettingError, UnknownNameError
 from sda.methods.shift import TemporalShift, temporal_shift
 from sda.networks.blocks import DEPENDENCIES, S122, SDA, fold_clips, unfold_clips
 from sda.networks.fast import resize
+from sda.networks.selection import KINDS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from naive import naive_sda  # noqa: E402
@@ -436,7 +437,8 @@ def test_order_of_dependencies_changes_names_not_values():
         ({"dependencies": ("LST", "XX")}, DEPENDENCIES),
         ({"dependencies": ()}, DEPENDENCIES),
         ({"dependencies": ("LT", "LT")}, DEPENDENCIES),
-        ({"attention": "soft"}, ("query", "uniform")),
+        ({"attention": "soft"}, ("query", "uniform", *KINDS)),
+        ({"attention": "query", "attention_options": {"k": 1}}, KINDS),
         ({"temperature": 0}, ()),
         ({"reduction": 0}, ()),
     ],
