@@ -64,7 +64,7 @@ class App(ComputeCommand):
         for path in self.folder:
             if not path.exists():
                 raise CommandLineError(f"there is no {path}", subject=str(path))
-        words = {"split": self.split, "device": self.device, "precision": self.precision}
+        words: dict[str, Any] = {"split": self.split, "device": self.device, "precision": self.precision}
         if self.other:
             words["other"] = str(self.other.resolve())
         clips = list(self.folder) or [SAMPLE_CLIPS]

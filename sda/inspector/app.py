@@ -196,7 +196,7 @@ def inspect(
 
 def _notebook(source: str) -> str:
     """A notebook of one cell, as JSON."""
-    cell = {
+    cell: dict[str, Any] = {
         "cell_type": "code",
         "id": "a",
         "metadata": {},
@@ -214,7 +214,7 @@ def serve(
     port: int = 0,  # 0: any free one
     browser: bool = True,  # open it
     wait: bool = True,  # until the server ends
-    **words: str,  # further ones of `inspect`
+    **words: Any,  # further ones of `inspect`
 ) -> tuple[str, subprocess.Popen]:  # address with its token, and the server
     """Serve the inspector on this machine, for whoever knows the token."""
     if not find_spec("voila"):

@@ -77,11 +77,19 @@ class Remembered:
     ) -> Any:  # the result
         """A known result, or a new one."""
         if key not in self.kept:
-            self.kept[key] = make()
-            if len(self.kept) > self.most:
-                self.kept.popitem(last=False)
+            self.put(key, make())
         self.kept.move_to_end(key)
         return self.kept[key]
+
+    def put(
+        self,
+        key: Any,  # what it depends on
+        result: Any,
+    ) -> None:
+        """Keep a result."""
+        self.kept[key] = result
+        if len(self.kept) > self.most:
+            self.kept.popitem(last=False)
 
 
 class Clips:

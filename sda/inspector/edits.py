@@ -3,7 +3,7 @@
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,7 +19,12 @@ from ..networks.blocks import DEPENDENCIES, SDA
 Edit = Mapping[str, Any]  # kind, block (index, or None: everywhere), dependency (index), value
 
 KINDS = ("drop", "only", "uniform", "weight", "frames")
-FRAMES = {"reversed": reverse, "shuffled": shuffle, "frozen": freeze, "blurred": blur}
+FRAMES: dict[str, Callable[..., InputChange]] = {
+    "reversed": reverse,
+    "shuffled": shuffle,
+    "frozen": freeze,
+    "blurred": blur,
+}
 _FIELDS = ("kind", "block", "dependency", "value")
 _DEAL = "deal"  # of controls alone: the weights of a block go to dependencies drawn by the seed in `value`
 
@@ -63,7 +68,7 @@ def check_edits(
 
 def _checked(one: dict, blocks: int) -> dict:
     """One edit that can be made."""
-    kind = one.get("kind")
+    kind = str(one.get("kind"))
     known_name("kind of edit", kind, KINDS)
     value = one.get("value")
     if kind == "frames":
@@ -209,11 +214,13 @@ def meaning(
 
 def frame_changes(edits: Sequence[Edit]) -> list[InputChange]:
     """What the edits do to the frames: their order first, then what they look like."""
-    changes = []
+    changes: list[InputChange] = []
     for value in sorted(one["value"] for one in edits if one["kind"] == "frames"):
         name, _, number = value.partition(" ")
         if name == "noise":
-            changes.append(blur().random(int(number)))
+            noise = blur().random(int(number))
+            assert isinstance(noise, InputChange)  # the control of a change of the clips
+            changes.append(noise)
         elif number:
             changes.append(FRAMES[name](int(number)))
         else:

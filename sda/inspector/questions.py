@@ -108,17 +108,21 @@ def _shapley(session: Session, clip_id: str) -> Iterator[Found]:
         raise SettingError(
             "the blocks have different dependencies", remedy="ask block by block with shift-click"
         )
-    own = [d for d in range(len(DEPENDENCIES)) if present[0, d]]
-    asked = {some: [edit("drop", None, d) for d in own if d not in some] for some in coalitions(own)}  # type: ignore[arg-type]
+    own = [name for name, there in zip(DEPENDENCIES, present[0], strict=True) if there]
+    asked = {
+        some: [edit("drop", None, DEPENDENCIES.index(name)) for name in own if name not in some]
+        for some in coalitions(own)
+    }
     for done, total in session.answering(clip_id, list(asked.values()), controls=False):
         yield {"rows": [], "verdict": "", "clips": 1, "done": done, "total": total}
     k = session.class_read(clip_id)
-    worth = {
-        some: softmax(session.known(clip_id, edits)[None])[0, k]  # type: ignore[index]
-        for some, edits in asked.items()
-    }
-    values = shapley_values(worth)  # type: ignore[arg-type]
-    rows = [row(DEPENDENCIES[d], v, np.nan, np.nan, 1, "probability") for d, v in values.items()]  # type: ignore[index]
+    worth: dict[tuple[str, ...], np.ndarray] = {}
+    for some, edits in asked.items():
+        logits = session.known(clip_id, edits)
+        assert logits is not None  # computed above
+        worth[some] = softmax(logits[None])[0, k]
+    values = shapley_values(worth)
+    rows = [row(name, float(value), np.nan, np.nan, 1, "probability") for name, value in values.items()]
     best = max(rows, key=lambda one: one["value"])
     none, whole = worth[()], worth[tuple(own)]
     verdict = f"{best['label']} brings most: {best['value']:+.2f} of {whole - none:+.2f} (all minus none)."

@@ -334,7 +334,7 @@ class Session:
             model = self.networks[network].model
             made = clip_cams(model, copies, list(new), layer, method, self.class_names)
             for target, cam in zip(new, made, strict=True):
-                self.maps.get((clip_id, layer, method, target, network), lambda cam=cam: cam)
+                self.maps.put((clip_id, layer, method, target, network), cam)
         return [self.maps.kept[key] for key in keys]
 
     def gate(self, clip_id: str, block: str, network: int = 0) -> ClipCam:
@@ -371,8 +371,10 @@ def control_of(changes: np.ndarray) -> dict[str, Any]:
 
 def numbers(values: np.ndarray, digits: int) -> list:
     """An array as JSON: rounded, None where there is no number."""
-    rounded = np.round(np.asarray(values, np.float64), digits).astype(object)
-    return np.where(np.isfinite(np.asarray(values, np.float64)), rounded, None).tolist()
+    exact = np.asarray(values, np.float64)
+    rounded = np.round(exact, digits).astype(object)
+    rounded[~np.isfinite(exact)] = None
+    return rounded.tolist()
 
 
 def planned(

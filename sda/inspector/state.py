@@ -1,6 +1,7 @@
 """What is being looked at: plain values that survive a trip through JSON, and can be undone."""
 
 import json
+from typing import Any
 
 from traitlets import Dict, Enum, HasTraits, List, TraitError, Unicode, validate
 
@@ -31,13 +32,13 @@ class InspectorState(HasTraits):
     """What is being looked at."""
 
     selected = Unicode(help="clip that is shown")
-    beside = Dict(
+    beside: Any = Dict(
         None, allow_none=True, help="what stands beside it: clip, frames, network; None for nothing"
     )
     edits = List(Dict(), help="what is changed, oldest first")
     filters = Dict(help="which clips are listed, and how they are sorted")
     reading = Enum(READINGS, "weight", help="what the cells of the table show")
-    map = Dict(None, allow_none=True, help="layer, method and target of the map; None for no map")
+    map: Any = Dict(None, allow_none=True, help="layer, method and target of the map; None for no map")
     look = Dict(help="what the page alone knows: frame, opacity, scale, theme")
 
     @validate("beside")

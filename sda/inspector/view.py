@@ -54,11 +54,11 @@ def panel_class() -> type:
         _esm = STATIC / "widget.js"
         _css = STATIC / "widget.css"
         about = traitlets.Dict().tag(sync=True)
-        clips = traitlets.List().tag(sync=True)
+        clips: Any = traitlets.List().tag(sync=True)
         filters = traitlets.Dict().tag(sync=True)
         selected = traitlets.Unicode().tag(sync=True)
         beside = traitlets.Dict(None, allow_none=True).tag(sync=True)
-        edits = traitlets.List().tag(sync=True)
+        edits: Any = traitlets.List().tag(sync=True)
         scene = traitlets.Dict(None, allow_none=True).tag(sync=True)
         progress = traitlets.Dict(None, allow_none=True).tag(sync=True)
         other = traitlets.Dict(None, allow_none=True).tag(sync=True)
@@ -358,10 +358,10 @@ class View:
         self.say("ready", "questions")
 
     def _ask_upload(self, message: dict, buffers: Sequence[Any]) -> None:
-        name, index, total, size = (message.get(key) for key in ("name", "index", "total", "bytes"))
-        clip_id = self.session.clips.piece(str(name), int(index), int(total), int(size), bytes(buffers[0]))
-        done = int(index) + 1
-        self.say("ready" if clip_id else "busy", "upload", f"{name}", done=done, total=int(total))
+        name = str(message.get("name"))
+        index, total, size = (int(message.get(key) or 0) for key in ("index", "total", "bytes"))
+        clip_id = self.session.clips.piece(name, index, total, size, bytes(buffers[0]))
+        self.say("ready" if clip_id else "busy", "upload", name, done=index + 1, total=total)
         if clip_id:
             self.added(clip_id)
 
