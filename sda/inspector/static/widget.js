@@ -130,8 +130,10 @@ export function recorded(block) {
     const here = block.record[state.selected];
     put("answers", here?.answers ?? { items: {} });
     put("scene", here?.scene ?? null);
-    put("map", state.map && (here?.maps ?? []).find((m) => m.layer === state.map.layer && m.method === state.map.method));
+    put("map", state.map ? mapLike(here?.maps, state.map) : null);
     put("other", besideOf(block.record, state));
+    const there = state.beside?.frames ? null : block.record[state.beside?.clip];
+    put("other_map", state.map ? mapLike(there?.maps, state.map) : null);
     if (!here) put("status", absent("scene", "This page does not hold that clip; its row in the list is all there is."));
   };
   try {
@@ -159,9 +161,9 @@ export function recorded(block) {
     },
     send(message) {
       if (message.ask !== "map") return;
-      const here = block.record[state.selected]?.maps ?? [];
-      const found = here.find((m) => m.layer === message.layer && m.method === message.method) ?? null;
+      const found = mapLike(block.record[state.selected]?.maps, message);
       put("map", message.layer ? found : null);
+      swap();
       const missing = message.layer && !found?.targets[message.target];
       put("status", missing ? absent("map", "This page does not hold that map.") : { state: "ready" });
     },
@@ -172,6 +174,8 @@ export function recorded(block) {
     },
   };
 }
+
+const mapLike = (maps, { layer, method }) => maps?.find((m) => m.layer === layer && m.method === method) ?? null;
 
 /** Side B of a recorded page: another clip, or the same frames changed. */
 function besideOf(record, { beside, selected }) {
@@ -807,7 +811,7 @@ function dialogView(ctx) {
 // ---------------------------------------------------------------- the clip: canvas, scrubber, strip, frames, map
 
 /** A canvas that shows a scene at the player's position; A with its map. */
-function stage(ctx, sceneOf, overlayOf, words) {
+function stage(ctx, sceneOf, overlay, words) {
   const canvas = h("canvas", { class: "stage", role: "img", "aria-label": words });
   const draw = () => {
     const scene = sceneOf();
@@ -816,12 +820,12 @@ function stage(ctx, sceneOf, overlayOf, words) {
     const [context, w, hgt] = fitted(canvas, width, canvas.clientHeight);
     context.clearRect(0, 0, w, hgt);
     if (!scene?.frames.length) return;
-    const edits = scene === ctx.scene() && overlayOf ? ctx.store.get("edits") : [];
+    const edits = scene === ctx.scene() ? ctx.store.get("edits") : [];
     const t = frameAt(ctx, scene, edits);
     const image = ctx.album(scene, draw)[t];
     const size = image.naturalWidth ? Math.min(w / image.naturalWidth, hgt / image.naturalHeight) : 0;
     const box = [(w - size * image.naturalWidth) / 2, (hgt - size * image.naturalHeight) / 2, size * image.naturalWidth, size * image.naturalHeight];
-    paint(context, image, box, overlayOf?.(t), ctx.look().opacity, isBlurred(edits) ? 0.03 : 0);
+    paint(context, image, box, overlay(t), ctx.look().opacity, isBlurred(edits) ? 0.03 : 0);
   };
   ctx.player.listeners.add(draw);
   const sized = new ResizeObserver(draw);
@@ -842,24 +846,30 @@ function frameAt(ctx, scene, edits) {
   return order[Math.min(ctx.player.at, order.length - 1)];
 }
 
-function clipView(ctx) {
-  const { store, player } = ctx;
-  let layers = null;
-  let made = "";
-  ctx.mapNow = () => {
-    const map = store.get("map");
-    const scene = ctx.scene();
+/** The layers of the map that is shown over a scene; null while there is none. */
+function mapReader(ctx, name, sceneOf) {
+  let made = {};
+  return () => {
+    const map = ctx.store.get(name);
+    const scene = sceneOf();
     const target = map && scene ? targetNow(ctx, map, scene) : null;
     if (target === null || map.clip !== scene.clip) return null;
-    const key = `${map.clip} ${map.layer} ${map.method} ${target} ${map.targets[target].values.length}`;
-    if (made !== key || layers.map !== map) layers = Object.assign(mapLayers(map, target), { map });
-    made = key;
-    return layers;
+    if (made.map !== map || made.target !== target) made = { map, target, layers: mapLayers(map, target) };
+    return made.layers;
   };
-  const overlay = (t) => {
-    const map = ctx.mapNow();
+}
+
+function overlayOf(ctx, mapNow) {
+  return (t) => {
+    const map = mapNow();
     return map && !map.negative ? map.layer(Math.min(t, map.T - 1), ctx.look().scale) : null;
   };
+}
+
+function clipView(ctx) {
+  const { store, player } = ctx;
+  ctx.mapNow = mapReader(ctx, "map", ctx.scene);
+  const overlay = overlayOf(ctx, ctx.mapNow);
   const [canvas, draw] = stage(ctx, ctx.scene, overlay, "The clip as the network gets it");
   ctx.canvas = canvas;
   canvas.addEventListener("click", () => player.play());
@@ -1297,13 +1307,14 @@ function besideView(ctx) {
   const networks = choice("Network B", "Another network looks at the same clip.", (k) => k && set({ clip: null, frames: null, network: Number(k) }));
   const none = button("No comparison", () => set(null), { tip: "Only A again." });
   const words = h("p", { class: "beside-words" });
+  const other = () => store.get("other");
   const sideA = side(ctx, "A", ctx.scene, ctx.mapNow);
-  const sideB = side(ctx, "B", () => store.get("other"));
+  const sideB = side(ctx, "B", other, mapReader(ctx, "other_map", other));
   const table = h("table", { class: "heat small" });
   const classes = h("ol", { class: "differences" });
   const middle = h("div", { class: "middle" }, h("h3", {}, "B minus A"), table, classes);
   const body = h("div", { class: "sides" }, sideA, middle, sideB);
-  ctx.watch(["beside", "other", "scene", "selected", "clips", "about", "theme", "look"], () => {
+  ctx.watch(["beside", "other", "scene", "selected", "clips", "about", "theme", "look", "map", "other_map", "edits"], () => {
     const beside = store.get("beside");
     const [a, b] = [ctx.scene(), beside ? store.get("other") : null];
     const clips = (store.get("clips") ?? []).filter((clip) => clip.id !== store.get("selected"));
@@ -1323,8 +1334,8 @@ function besideView(ctx) {
   return region("beside", "Compare", h("div", { class: "row" }, kinds, clipChoice, presets, networks, none), words, body, notice(ctx, "beside"));
 }
 
-function side(ctx, letter, sceneOf) {
-  const [canvas, draw] = stage(ctx, sceneOf, null, `Clip ${letter}`);
+function side(ctx, letter, sceneOf, mapNow) {
+  const [canvas, draw] = stage(ctx, sceneOf, overlayOf(ctx, mapNow), `Clip ${letter}`);
   const name = h("span", { class: "side-name" });
   const scrub = h("input", { type: "range", class: "scrub", min: 0, step: 1, "aria-label": `Frame of both, at ${letter}`, oninput: () => ctx.player.show(Number(scrub.value), false) });
   const bars = h("ol", { class: "mini-bars" });
