@@ -268,7 +268,7 @@ def trace_model(
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
     effects = ablation_table(net, data, GROUPS["need"], ordered_twins(), progress=progress)
-    write_atomic(config.out / "knock_outs.csv", csv_text(effects, "selection"))
+    write_atomic(config.out / "ablation.csv", csv_text(effects, "selection"))
 
 
 def report(
@@ -284,7 +284,7 @@ def report(
     net = open_model(config, config.model)
     data = open_split(config, "test")
     views = [view_clip(net, data, i, tested, trace) for i in choose_clips(tested, needs)]
-    effects = pd.read_csv(out / "knock_outs.csv", index_col="selection")
+    effects = pd.read_csv(out / "ablation.csv", index_col="selection")
     files = [out / "records" / f"test-{n}.json" for n in names] + [
         out / n / f for n in names for f in ("record.json", "history.csv", "model.safetensors", "test.npz")
     ]
@@ -296,7 +296,7 @@ def report(
         effects,
         needs,
         ordered_twins(),
-        [*files, out / "trace.npz", out / "knock_outs.csv"],
+        [*files, out / "trace.npz", out / "ablation.csv"],
         f"What {label(config.model)} selects on Moves",
     )
 
@@ -355,7 +355,7 @@ def demo_steps(
             "trace",
             "record the selections",
             seen,
-            [out / "trace.npz", out / "knock_outs.csv"],
+            [out / "trace.npz", out / "ablation.csv"],
             lambda: trace_model(config, progress),
         ),
         Step("report", "write the report", seen, [out / "report.html"], lambda: report(config)),
