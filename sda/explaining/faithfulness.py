@@ -282,16 +282,16 @@ def curve_areas(
 # %% ../../nbs/explaining/61_faithfulness.ipynb #03ab7458
 def curve_words(
     curves: pd.DataFrame,  # from `deletion_insertion`
-    order: str = "map",  # whose verdict, where several maps were given by name
+    order: str = "map",  # the one to compare, where several maps were given by name
 ) -> str:  # one sentence
     """Whether the marked places matter to the answer, in words."""
     table = curve_areas(curves)
     over = curves.over.iloc[0]
     row = table.loc[order]
     if "beyond random" not in table or np.isnan(row["low"]):
-        return f"Too few clips or no random order (n = {int(row['n'])}): no verdict."
+        return f"Too few clips or no random order (n = {int(row['n'])}): nothing can be said."
     places = "places" if over == "space" else "frames"
-    verdict = (
+    compared = (
         f"The {places} marked matter more than random ones"
         if row["low"] > 0
         else f"The {places} marked matter less than random ones"
@@ -304,7 +304,7 @@ def curve_words(
         else ""
     )
     return (
-        f"{verdict}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
+        f"{compared}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
         f"{row['beyond random']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], n = {int(row['n'])}."
     )
 

@@ -14,7 +14,7 @@ from ..foundation.errors import DataError, RunError, SettingError, unknown_name
 from ..networks.backbones import list_models, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES, SDA, resize
 
-__all__ = ["Where", "select_blocks", "full_norm", "Tracer"]
+__all__ = ["Where", "select_blocks", "Tracer"]
 
 Where = str | Sequence[str]  # "all", a stage ("layer3"), a block ("layer3.0"), or several of these
 

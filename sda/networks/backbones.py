@@ -213,22 +213,33 @@ class VideoNet(nn.Module):
         self.card: Any = None  # the ModelCard of the file it was loaded from, set by load_model
         self.start: Any = None  # what it took from a file when it was made to train, set by start_from
 
-    def features(self, clips: Tensor) -> Tensor:  # [B*T, C, H', W'], the frames of one clip contiguous
-        """Everything before the average over space."""
-        check_clips(clips)
+    def stem(self, clips: Tensor) -> Tensor:  # [B*T, C, h, w], the frames of one clip contiguous
+        """Everything before the first stage."""
         x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))), inplace=True)
-        x = F.max_pool2d(x, 3, 2, 1)
-        for stage in self.stages:
-            x = getattr(self, stage)(x, clips.shape[1])
-        return x
+        return F.max_pool2d(x, 3, 2, 1)
+
+    def head(
+        self,
+        x: Tensor,  # features of the last stage [B*T, C, H, W]
+        num_frames: int,  # T
+        below: Tensor,  # what entered the last stage; for networks with a neck
+    ) -> Tensor:  # logits [B, K], the mean over frames
+        """Everything after the last stage."""
+        x = self.fc(self.dropout(x.mean((2, 3))))  # [B*T, K]
+        return x.unflatten(0, (-1, num_frames)).mean(1)
 
     def forward(
         self,
         clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # logits [B, K], the mean over frames
+    ) -> Tensor:  # logits [B, K]
         """Classify clips."""
-        x = self.fc(self.dropout(self.features(clips).mean((2, 3))))  # [B*T, K]
-        return x.unflatten(0, clips.shape[:2]).mean(1)
+        check_clips(clips)
+        num_frames = clips.shape[1]
+        x = below = self.stem(clips)
+        for stage in self.stages:
+            below = x
+            x = getattr(self, stage)(x, num_frames)
+        return self.head(x, num_frames, below)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> "VideoNet":  # in evaluation mode
