@@ -700,6 +700,16 @@ def test_predict_slides_over_a_long_video(capsys, model_file):
     )
 
 
+def test_app_hands_its_words_on_and_names_what_is_missing(capsys, model_file, tmp_path, monkeypatch):
+    got = {}
+    monkeypatch.setattr("sda.inspector.app.serve", lambda *words, **more: got.update(more, words=words))
+    status, _, err = run(capsys, "app", tmp_path / "gone")
+    assert status == 2 and "gone" in err and not got
+    status, _, _ = run(capsys, "app", tmp_path, "--checkpoint", model_file, "--port", "8899", "--no-browser")
+    assert status == 0 and got["words"] == (Path(model_file), [tmp_path], 8899, False)
+    assert got["split"] == "test" and "other" not in got
+
+
 def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file, tmp_path, monkeypatch):
     status, out, err = run(
         capsys,

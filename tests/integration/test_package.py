@@ -139,8 +139,8 @@ assert main(["inspect", clip, "--out", "page.html", "--draws", "1", "--quiet"]) 
 assert main(["table", "--published", "--dataset", "something-v1"]) == 0
 for cell in json.load(open("tour.json")):
     exec(compile(cell, "tour", "exec"), globals())
-look = sda.inspect(SAMPLE_CLIPS, DEFAULT_MODEL, strict=True)
-open("overview.png", "wb").write(look.overview())
+look = sda.inspect(DEFAULT_MODEL, SAMPLE_CLIPS, strict=True)
+open("overview.png", "wb").write(look.png())
 elsewhere = [m.__file__ for n, m in list(sys.modules.items()) if n.split(".")[0] == "sda" and m.__file__]
 print("\\n" + json.dumps(elsewhere))
 """
