@@ -2,7 +2,8 @@
 
 ResNet-50 on clips of 8 x 224 x 224, one thread. Parts: evaluation (one clip), training (a step of two
 clips), layers (every bottleneck of one evaluation). All forms of a part take turns, so that a busy machine
-burdens them alike; medians and ratios to the published form are kept. What changes a whole process (memory
+burdens them alike, and seconds of the processor are counted; medians and ratios to the published form are
+kept after every round. What changes a whole process (memory
 that is kept, another checkout) gets a process of its own, and these take turns too. `published` is the
 literal form in naive.py in a network without any of our means. `--before FOLDER` adds the library of
 another checkout. Rewrites its parts of data/results/networks.json. On a GPU the same table: `--device cuda`.
@@ -14,6 +15,7 @@ import multiprocessing
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,7 @@ TSN, TSM, SDA = "tsn_resnet50", "tsm_resnet50", "sda_tsm_resnet50"
 # process, form, network, precision
 EVALUATION = [
     ("published", "published", SDA, "fp32"),
-    ("before", "plain", TSM, "fp32"),
     ("before", "plain", SDA, "fp32"),
-    ("kept", "published", SDA, "fp32"),
-    ("kept", "plain", SDA, "fp32"),
     ("kept", "prepared", TSN, "fp32"),
     ("kept", "prepared", TSM, "fp32"),
     ("kept", "prepared", SDA, "fp32"),
@@ -37,10 +36,7 @@ EVALUATION = [
 ]
 TRAINING = [
     ("published", "published", SDA, "fp32"),
-    ("before", "channels last", TSM, "fp32"),
     ("before", "channels last", SDA, "fp32"),
-    ("kept", "published", SDA, "fp32"),
-    ("kept", "channels last", TSN, "fp32"),
     ("kept", "channels last", TSM, "fp32"),
     ("kept", "channels last", SDA, "fp32"),
     ("kept", "channels last", TSM, "bf16"),
@@ -117,10 +113,10 @@ def layers(form: str, name: str, precision: str, device: str, clips: int) -> Any
     times: dict[str, float] = {}
 
     def begin(key: str) -> Any:
-        return lambda *args: times.update({key: times.get(key, 0.0) - time.perf_counter()})
+        return lambda *args: times.update({key: times.get(key, 0.0) - clock(device)})
 
     def end(key: str) -> Any:
-        return lambda *args: times.update({key: times[key] + time.perf_counter()})
+        return lambda *args: times.update({key: times[key] + clock(device)})
 
     for key, module in net.named_modules():
         if key.startswith("layer") and key.count(".") == 1 or key.endswith(".gate"):
@@ -129,12 +125,18 @@ def layers(form: str, name: str, precision: str, device: str, clips: int) -> Any
 
     def job() -> dict[str, float]:
         times.clear()
-        start = time.perf_counter()
+        start = clock(device)
         with torch.inference_mode():
             net(x)
-        return {"all": time.perf_counter() - start, **times}
+        return {"all": clock(device) - start, **times}
 
     return job
+
+
+def clock(device: str) -> float:
+    """Seconds of this process on its processor, which other processes do not stretch; on a GPU those of
+    the day."""
+    return time.perf_counter() if device == "cuda" else time.process_time()
 
 
 PARTS = {"evaluation": evaluation, "training": training, "layers": layers}
@@ -158,15 +160,15 @@ def serve(line: Connection, folder: str, keep: bool, threads: int, device: str) 
             jobs[key] = PARTS[part](*about)
         if device == "cuda":
             torch.cuda.synchronize()
-        start = time.perf_counter()
+        start = clock(device)
         found = jobs[key]()
         if device == "cuda":
             torch.cuda.synchronize()
-        line.send(found or time.perf_counter() - start)
+        line.send(found or clock(device) - start)
 
 
-def measured(args: argparse.Namespace, part: str, forms: list[tuple]) -> list[dict[str, Any]]:
-    """The rows of a part: medians over rounds in which all forms take turns."""
+def measured(args: argparse.Namespace, part: str, forms: list[tuple]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a part after every round in which all forms took a turn: medians."""
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Connection] = {}
     processes = []
@@ -184,16 +186,18 @@ def measured(args: argparse.Namespace, part: str, forms: list[tuple]) -> list[di
             found = lines[form[0]].recv()
             if turn:  # the first is warm-up
                 seconds[form].append(found)
+        if turn:
+            yield [row(form, values) for form, values in seconds.items()]
     for line in lines.values():
         line.send(None)
     for process in processes:
         process.join()
-    return [row(form, values) for form, values in seconds.items()]
 
 
 def row(form: tuple, values: list[Any]) -> dict[str, Any]:
     """One form: its names and its median milliseconds, of the whole or of every layer."""
     names = dict(zip(("process", "form", "model", "precision"), form, strict=True))
+    names["rounds"] = len(values)
     if isinstance(values[0], dict):
         found = {k: round(1e3 * statistics.median(v[k] for v in values), 2) for k in values[0]}
         return names | {"layers_ms": found}
@@ -220,16 +224,16 @@ def main() -> None:
         forms = {"evaluation": EVALUATION, "training": TRAINING}.get(part)
         forms = forms or [f for f in EVALUATION if f[2] == SDA and f[3] == "fp32"]
         forms = [f for f in forms if f[3] in args.precisions and (f[0] != "before" or args.before)]
-        rows = measured(args, part, forms)
-        first = rows[0].get("ms")
+        for rows in measured(args, part, forms):
+            if first := rows[0].get("ms"):
+                for one in rows:
+                    one["times_published"] = round(first / one["ms"], 2)
+            tables[part] = {"threads": args.threads, "device": args.device, "rows": rows}
+            options = {"model": "resnet50", "name": "networks", "metrics": {}, "tables": tables}
+            command = "python benchmarks/networks.py --part " + " ".join(tables)
+            save_record(new_record("benchmark", device=args.device, command=command, **options), args.out)
         for one in rows:
-            if first:
-                one["times_published"] = round(first / one["ms"], 2)
-                print(" ".join(f"{v!s:>16}" for v in one.values()), flush=True)
-        tables[part] = {"rounds": args.rounds, "threads": args.threads, "device": args.device, "rows": rows}
-    options = {"model": "resnet50", "name": "networks", "metrics": {}, "tables": tables}
-    command = "python " + " ".join(["benchmarks/networks.py", *sys.argv[1:]])
-    save_record(new_record("benchmark", device=args.device, command=command, **options), args.out)
+            print(" ".join(f"{v!s:>14}" for v in one.values() if not isinstance(v, dict)), flush=True)
 
 
 if __name__ == "__main__":
