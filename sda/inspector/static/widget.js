@@ -613,7 +613,7 @@ function notice(ctx, ...where) {
 
 function progress({ done, total, left_s: seconds }) {
   const words = `${done} of ${total}${known(seconds) ? `, ${left(seconds)}` : ""}`;
-  return h("span", { class: "progress" }, h("progress", { max: total, value: done, "aria-label": words }), h("span", {}, words));
+  return h("span", { class: "counted" }, h("progress", { max: total, value: done, "aria-label": words }), h("span", {}, words));
 }
 
 /** One of several: buttons of which one is pressed. */
