@@ -1,15 +1,15 @@
 """Find and show how far the recipe `own_clips` comes on a hundred real clips, on a processor, in minutes.
 
     python benchmarks/own_clips.py CLIPS [--search NAME ...] [--folds 0 1 2 3 4] [--models tsn_tiny ...]
-        [--epochs 20] [--runs runs/own_clips]
+        [--epochs 20] [--scratch] [--runs runs/own_clips]
 
 CLIPS is a folder with clips.csv (columns path, label, take), such as the 120 segmented recordings of
 UT-Interaction. The takes, in their order, make five folds of equally many: one fold is tested, the others
 train. Without --search the four tiny networks are trained on each fold with the recipe as it stands, started
-from the shipped weights, and tested once. With --search, candidates of the recipe are tried, never on a test
-take: two parts of the clips are looked at, each inside the training part of the other's fold. Resumable:
-what has a record in data/results/own_clips is skipped, an interrupted training goes on, and several of these
-processes share the work.
+from the shipped weights or, with --scratch, from new ones, and tested once. With --search, candidates of the
+recipe are tried, never on a test take: two parts of the clips are looked at, each inside the training part of
+the other's fold. Resumable: what has a record in data/results/own_clips is skipped, an interrupted training
+goes on, and several of these processes share the work.
 """
 
 import argparse
@@ -170,18 +170,22 @@ def search(name: str, clips: Clips, runs: Path) -> dict[str, Any]:
     )
 
 
-def run_name(model: str, number: int, epochs: int) -> str:
-    """Of folder and record: tsn_tiny-fold0; tsn_tiny-60epochs-fold0 where the recipe has others."""
-    other = f"-{epochs}epochs" if epochs != recipe("own_clips").epochs else ""
+def run_name(model: str, number: int, epochs: int, start: str | None) -> str:
+    """Of folder and record: tsn_tiny-fold0; tsn_tiny-scratch-60epochs-fold0 where both differ."""
+    other = "" if start else "-scratch"
+    other += f"-{epochs}epochs" if epochs != recipe("own_clips").epochs else ""
     return f"{model}{other}-fold{number}"
 
 
-def fold(model: str, number: int, epochs: int, clips: Clips, runs: Path, results: Path) -> dict[str, Any]:
+def fold(
+    model: str, number: int, epochs: int, start: str | None, clips: Clips, runs: Path, results: Path
+) -> dict[str, Any]:
     """Train on four folds to the last epoch, test the fifth once."""
-    config = recipe("own_clips", epochs=epochs, init=str(SHIPPED / f"{STARTS[model]}.safetensors"))
+    init = {"init": str(SHIPPED / f"{start}.safetensors")} if start else {}
+    config = recipe("own_clips", epochs=epochs, **init)
     folds = clips.folds()
     rest = [take for k, some in enumerate(folds) for take in some if k != number]
-    name = run_name(model, number, epochs)
+    name = run_name(model, number, epochs, start)
     data = clips.of(rest, config, True)
     begun = time.process_time()
     done = train(config, model, data, None, runs / name, progress=False)
@@ -194,7 +198,7 @@ def fold(model: str, number: int, epochs: int, clips: Clips, runs: Path, results
         name=name,
         recipe="own_clips",
         seed=config.seed,
-        start=STARTS[model],
+        start=start,
         dataset="UT-Interaction",
         split=f"fold {number}",
         protocol="1 clip, 3 crops",
@@ -230,6 +234,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)), choices=range(FOLDS))
     parser.add_argument("--models", nargs="+", default=list(STARTS), choices=STARTS, metavar="MODEL")
     parser.add_argument("--epochs", type=int, default=recipe("own_clips").epochs, help="of each training")
+    parser.add_argument("--scratch", action="store_true", help="start from new weights")
     parser.add_argument("--runs", type=Path, default=Path("runs/own_clips"), help="for frames and runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for records and logits")
     options = parser.parse_args()
@@ -239,8 +244,9 @@ def main() -> None:
         perform = partial(search, name, clips, options.runs)
         once(f"search-{name}", perform, options.runs, options.results)
     for model, number in [] if options.search else product(options.models, options.folds):
-        perform = partial(fold, model, number, options.epochs, clips, options.runs, options.results)
-        once(run_name(model, number, options.epochs), perform, options.runs, options.results)
+        start = None if options.scratch else STARTS[model]
+        perform = partial(fold, model, number, options.epochs, start, clips, options.runs, options.results)
+        once(run_name(model, number, options.epochs, start), perform, options.runs, options.results)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def check(name: str, folder: Path) -> dict[str, str]:
     torch.manual_seed(0)
     where = PLACES.get(name)
     image_net = image_network(name, 5)
+    wake(image_net)
     net = insert_sda(image_net, 4, where=where, shift=where is None)
     clips = torch.rand(2, 4, 3, 64, 64)
     steps: dict[str, Callable[[], bool]] = {
@@ -59,6 +60,14 @@ def check(name: str, folder: Path) -> dict[str, str]:
         except Exception as err:
             row[column] = f"{type(err).__name__}: {err}".splitlines()[0][:200]
     return row
+
+
+def wake(net: nn.Module) -> None:
+    """Norms that start at zero let no gradient through to what lies before them: they start at one."""
+    for module in net.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.ndim == 1 and not weight.any():
+            nn.init.ones_(weight)
 
 
 def forward(net: nn.Module, clips: torch.Tensor) -> bool:
@@ -115,7 +124,8 @@ if __name__ == "__main__":
         name="plug_in",
         metrics={},
         device="cpu",
-        protocol="clips of 4 frames of 64 x 64 pixels, random weights, 5 classes, float32",
+        protocol="clips of 4 frames of 64 x 64 pixels, random weights, norms that start at zero set to one, "
+        "5 classes, float32",
         rows=rows,
         command="python benchmarks/plug_in.py",
     )

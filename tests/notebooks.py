@@ -75,11 +75,12 @@ def run(path, budget=BUDGET, kernel=None, slow=False):
             "PYTHONPATH": str(project),
             "IPYTHONDIR": home,
             "TQDM_DISABLE": "1",
+            "SDA_CACHE": "",  # scans of clips that are gone in a minute
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
         client = NotebookClient(
             book,
-            startup_timeout=60,
+            startup_timeout=240,  # the process that forks may still be importing
             shutdown_kernel="immediate",
             timeout_func=lambda cell: max(1, int(end - time.monotonic())),
             resources={"metadata": {"path": str(path.parent)}},

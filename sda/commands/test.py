@@ -14,7 +14,7 @@ from ..data.annotations import read_diving48_vocabulary
 from ..data.sampling import Sampling
 from ..foundation.devices import device_of, precision_of
 from ..foundation.errors import SdaError
-from ..foundation.files import lock
+from ..foundation.files import file_words, lock
 from ..foundation.runs import new_record, record_name, save_record
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import read_card
@@ -176,7 +176,7 @@ def score_model(
     words = [net.name, options.split, options.views]
     if options.clips > 1:
         words.append(f"{options.clips}clips")
-    stem = "-".join(filter(None, words))
+    stem = file_words(*words)
     parts = options.out / f".{stem}-parts" if options.out else None
     if parts and parts in taken:
         parts = parts.with_name(f".{stem}-{len(taken) + 1}-parts")

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from ..data.datasets import ClipDataset
 from ..data.transforms import mirror_notes
-from ..foundation.files import check_folder
+from ..foundation.files import check_folder, file_words
 from ..networks.backbones import VideoNet
 from ..networks.cost import profile
 from ..training.advice import Advice, sentences
@@ -53,7 +53,7 @@ class Train(Command):
         c = self.config
         progress = not self.quiet
         cache = "no" if self.dry_run else self.cache
-        out = self.out or Path("runs") / f"{self.model}-{c.recipe}-seed{c.seed}"
+        out = self.out or Path("runs") / file_words(self.model, c.recipe, f"seed{c.seed}")
         if not self.dry_run:
             check_folder(out)
         data, val = (

@@ -18,6 +18,7 @@ import torch
 
 from ..foundation.errors import FolderError, VideoError
 from ..foundation.files import cached_by_file, digest, write_atomic
+from ..foundation.reading import read_json
 from .clips import open_record
 from .lists import Record
 
@@ -107,10 +108,16 @@ def _sealed(index: dict) -> str:
     return json.dumps(index | {"check": digest(json.dumps(index, sort_keys=True))})
 
 
+@cached_by_file(4)
+def _index(file: Path) -> dict:
+    """The index beside the bytes of a cache, read once until it changes."""
+    return read_json(file)
+
+
 def _flaw(data: Path, ids: list[str]) -> str:
     """What is wrong with a cache and its index; empty where nothing is."""
     try:
-        index = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
+        index = dict(_index(data.with_suffix(".json")))
         check = index.pop("check", None)
         size, content = _content(data)
     except (OSError, ValueError, AttributeError, TypeError) as err:
@@ -181,7 +188,7 @@ class FrameCache:
     ):
         self.path = Path(path)
         self._bytes: np.ndarray | None = None
-        index = json.loads(self.path.with_suffix(".json").read_text())
+        index = _index(self.path.with_suffix(".json"))
         self.shapes = index["shapes"]  # of clip i: [start, N, H, W]
         self.times = index["times"]  # of clip i: seconds [N], or None
 

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,12 +19,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from .annotations.base import outside
-from .lists import Record, fault, has_offsets, numbered_lines, parse_line, read_classes
+from sda.data.lists import (
+    Record,
+    SafeJoin,
+    fault,
+    has_offsets,
+    numbered_lines,
+    parse_line,
+    read_classes,
+)
 from .transforms import mirror_notes
 from .video import open_video
 from ..foundation.errors import DataError, VideoError, listed
 from ..foundation.files import write_atomic
+from ..foundation.reading import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,11 +88,11 @@ class CheckReport:
         self,
         most: int = 20,  # places to print; the JSON file has all of them
     ) -> str:  # several lines
-        """Verdict, counts, notes and the first places, as plain text."""
-        verdict = "ready" if self.ok else "not ready: mend or remove the lines below"
+        """Whether it is ready, counts, notes and the first places, as plain text."""
+        state = "ready" if self.ok else "not ready: mend or remove the lines below"
         places = [f"{p['split']}.txt, line {p['line']}: {p['reason']}: {p['detail']}" for p in self.problems]
         more = [f"... and {len(places) - most} more"] if len(places) > most else []
-        head = [f"{self.root}: {self.classes} classes, {verdict}", self.table().to_string()]
+        head = [f"{self.root}: {self.classes} classes, {state}", self.table().to_string()]
         return "\n".join([*head, *(f"note: {n}" for n in self.notes), *places[:most], *more])
 
     def __str__(self) -> str:
@@ -119,24 +127,50 @@ def look_at(path: Path, opener: Callable[[str], Any], decode: bool) -> Look:
         return Look(0, str(err))
 
 
-def look_at_all(
-    img: Path, names: Iterable[str], opener: Callable[[str], Any], decode: bool, workers: int, progress: bool
+_AT_A_TIME = 4096  # clips that wait for a thread: a job for each of a million would take gigabytes
+
+
+def looks_of(
+    names: Sequence[str], look: Callable[[str], Look], workers: int, what: str, progress: bool
 ) -> dict[str, Look]:
-    """What opening told of every clip that is there, by its name; several are opened at a time."""
-    there = [name for name in dict.fromkeys(names) if not outside(img, name) and (img / name).exists()]
+    """What looking at each told, several at a time."""
     found = {}
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        jobs = {pool.submit(look_at, img / name, opener, decode): name for name in there}
-        what = "decoding" if decode else "opening"
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        tqdm(total=len(names), desc=what, unit="clip", disable=not progress) as bar,
+    ):
         try:
-            for job in tqdm(
-                as_completed(jobs), total=len(jobs), desc=what, unit="clip", disable=not progress
-            ):
-                found[jobs[job]] = job.result()
+            for begin in range(0, len(names), _AT_A_TIME):
+                some = names[begin : begin + _AT_A_TIME]
+                for name, seen in zip(some, pool.map(look, some), strict=True):
+                    found[name] = seen
+                    bar.update()
         except BaseException:  # Ctrl-C: what has not begun is not begun
             pool.shutdown(cancel_futures=True)
             raise
     return found
+
+
+def leaves(join: SafeJoin, name: str) -> str:
+    """Why a path leaves the root; "" when it stays inside."""
+    try:
+        join(name)
+    except DataError as err:
+        return str(err)
+    return ""
+
+
+def look_at_all(
+    img: Path, names: Iterable[str], opener: Callable[[str], Any], decode: bool, workers: int, progress: bool
+) -> dict[str, Look]:
+    """What opening told of every clip that is there, by its name; several are opened at a time."""
+    join = SafeJoin(img)
+    there = [name for name in dict.fromkeys(names) if not leaves(join, name) and os.path.exists(join(name))]
+
+    def look(name: str) -> Look:
+        return look_at(img / name, opener, decode)
+
+    return looks_of(there, look, workers, "decoding" if decode else "opening", progress)
 
 
 def media_notes(looks: Mapping[str, Look]) -> list[str]:
@@ -159,14 +193,7 @@ def readable(
     def look(path: str) -> Look:
         return look_at(Path(path), partial(open_video, **options), True)
 
-    paths = list(dict.fromkeys(r.path for r in records))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        try:
-            told = tqdm(pool.map(look, paths), "decoding", len(paths), unit="clip", disable=not progress)
-            looks = dict(zip(paths, told, strict=True))
-        except BaseException:  # Ctrl-C: what has not begun is not begun
-            pool.shutdown(cancel_futures=True)
-            raise
+    looks = looks_of(list(dict.fromkeys(r.path for r in records)), look, workers, "decoding", progress)
     left_out = {}
     for r in records:
         there, why, _ = looks[r.path]
@@ -182,7 +209,7 @@ class _Checker:
     """Examines list lines one by one, and remembers what was seen."""
 
     def __init__(self, img: Path, classes: int, wanted: int, looks: Mapping[str, Look]):
-        self.img = img
+        self.join = SafeJoin(img)
         self.classes = classes
         self.wanted = wanted
         self.looks = looks
@@ -198,8 +225,8 @@ class _Checker:
             return "bad line", str(err)
         if not 0 <= record.label < self.classes:
             return "label unknown", f"{record.path}: label {record.label} is outside 0..{self.classes - 1}"
-        if leaves := outside(self.img, record.path):
-            return "path leaves the root", leaves
+        if why := leaves(self.join, record.path):
+            return "path leaves the root", why
         place = self.seen.setdefault((record.path, record.offset), split)
         if place != split:
             return "in two splits", f"{record.path} is in {place}.txt too"
@@ -275,7 +302,7 @@ def _recount(root: Path, classes: int, report: CheckReport) -> list[str]:
     if not file.exists():
         return []
     try:
-        wrote = int(json.loads(file.read_text(encoding="utf-8"))["classes"])
+        wrote = int(read_json(file)["classes"])
     except (ValueError, TypeError, KeyError) as err:
         raise fault(
             file, f"does not say how many classes there are ({err})", "Make the lists again."

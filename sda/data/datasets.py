@@ -7,7 +7,6 @@ __all__ = ['AUTO_CACHE', 'ClipDataset', 'open_dataset', 'epoch_plan', 'clip_load
 
 # %% ../../nbs/data/41_datasets.ipynb #a70f78d1
 import copy
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from .sampling import Sampling
 from .transforms import TransformConfig, to_float
 from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
 from ..foundation.processes import follow_parent, lost_worker
+from ..foundation.reading import read_json
 
 # %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
@@ -208,11 +208,15 @@ def source_of(
     split: str,  # Name of a list, e.g. "test"
 ) -> str:  # e.g. "Diving48 V2 (by file name)"; empty for clips of your own
     """Dataset and release that a list was made from, as `sda.data.make.make_dataset` left it there."""
-    try:
-        found = json.loads((Path(root) / "source.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    file = Path(root) / "source.json"
+    if not file.exists():
         return ""
-    return f"{found['dataset']} {found['variants'].get(split, '')}".strip()
+    try:
+        found = read_json(file)
+        return f"{found['dataset']} {found['variants'].get(split, '')}".strip()
+    except (KeyError, TypeError, AttributeError) as err:
+        remedy = "make the lists again, or delete it"
+        raise DataError(f"{file} names no dataset; {remedy}", subject=str(file), remedy=remedy) from err
 
 # %% ../../nbs/data/41_datasets.ipynb #491bcd00
 @dataclass

@@ -35,6 +35,7 @@ from sda.data.video.base import (
 from .video.pyav import upright
 from ..foundation.errors import DataError, FolderError, SettingError, VideoError
 from ..foundation.files import VIDEO_SUFFIXES, disk_remedy, lock, write_atomic
+from ..foundation.reading import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,7 +197,7 @@ def _same_settings(target: Path, config: ExtractConfig) -> None:
     settings = target / "extract.json"
     if not settings.exists():
         write_atomic(settings, json.dumps(asdict(config), indent=1) + "\n")
-    elif json.loads(settings.read_text()) != asdict(config):
+    elif read_json(settings) != asdict(config):
         raise SettingError(
             f"{target} was begun with other settings ({settings.name}); choose another folder",
             subject=str(target),

@@ -8,11 +8,12 @@ __all__ = ['Record', 'read_classes', 'read_list', 'read_groups', 'read_pairs']
 # %% ../../nbs/data/33_lists.ipynb #07b96bce
 import json
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
     return [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
 
 # %% ../../nbs/data/33_lists.ipynb #48532ea1
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # without a dict each: lists have a million
 class Record:
     """One clip of a dataset."""
 
@@ -106,23 +107,80 @@ def safe_join(
 
     A root that is a link was made by `sda data make --media`: who points at a folder means its links too.
     """
-    pure = PurePosixPath(name.replace("\\", "/"))
+    path = Path(root, *_below(name))
+    follow = Path(root).is_symlink() if links is None else links
+    if not follow and not path.resolve().is_relative_to(Path(root).resolve()):
+        raise _strays(name)
+    return path
+
+
+def _below(name: str) -> list[str]:
+    """The parts of a path that is relative and never climbs."""
+    text = name.replace("\\", "/")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
     windows = len(name) > 1 and name[1] == ":"
-    if pure.is_absolute() or windows or ".." in pure.parts or "\0" in name or not pure.parts:
+    if text.startswith("/") or windows or ".." in parts or "\0" in name or not parts:
         raise DataError(
             f"path {name!r} leaves the root",
             subject=name,
             remedy="write it relative to the root, without '..'",
         )
-    path = Path(root, *pure.parts)
-    follow = Path(root).is_symlink() if links is None else links
-    if not follow and not path.resolve().is_relative_to(Path(root).resolve()):
-        text = f"path {name!r} is a link that leaves the root"
-        remedy = "copy the clip into the root, or make the lists with `sda data make NAME --media FOLDER`"
-        raise DataError(text, subject=name, remedy=remedy)
-    return path
+    return parts
+
+
+def _strays(name: str) -> DataError:
+    """The error for a link to somewhere else."""
+    remedy = "copy the clip into the root, or make the lists with `sda data make NAME --media FOLDER`"
+    return DataError(f"path {name!r} is a link that leaves the root", subject=name, remedy=remedy)
+
+# %% ../../nbs/data/33_lists.ipynb #e8153fb9
+class SafeJoin:
+    """`safe_join` for the many lines of a list; each folder is looked at once, in one reading."""
+
+    def __init__(
+        self,
+        root: str | Path,  # The folder that must not be left
+        links: bool | None = None,  # As of `safe_join`
+    ):
+        self.root = Path(root)
+        self.follow = self.root.is_symlink() if links is None else links
+        self._begin = "" if str(root) == "." else str(self.root)
+        self._real = self.root.resolve()
+        # folder -> which of its entries are links; False: it lies elsewhere, True: each has to be asked
+        self._folders: dict[tuple[str, ...], tuple[str, set[str] | bool]] = {}
+
+    def __call__(
+        self,
+        name: str,  # Relative path from a list
+    ) -> str:  # root/name
+        """Join a path to the root; errors as of `safe_join`."""
+        *folder, last = _below(name)
+        key = tuple(folder)
+        if key not in self._folders:
+            place = os.path.join(self._begin, *folder, "")
+            self._folders[key] = (place, set() if self.follow else self._links_in(place))
+        place, links = self._folders[key]
+        asked = links if isinstance(links, bool) else links and os.path.normcase(last) in links
+        if links is False or (asked and not self._holds(place + last)):
+            raise _strays(name)
+        return place + last
+
+    def _holds(self, path: str) -> bool:
+        return Path(path).resolve().is_relative_to(self._real)
+
+    def _links_in(self, folder: str) -> set[str] | bool:
+        if not self._holds(folder):
+            return False
+        try:
+            with os.scandir(folder or ".") as entries:
+                return {os.path.normcase(entry.name) for entry in entries if entry.is_symlink()}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        except OSError:  # it may be entered and not listed
+            return True
 
 # %% ../../nbs/data/33_lists.ipynb #166bc6a9
+_WHOLE = re.compile(r"-?[0-9]{1,18}").fullmatch
 _FORMS = {False: "path num_frames label", True: "path offset num_frames label"}  # with offsets?
 
 
@@ -131,10 +189,11 @@ def has_offsets(
     root: str | Path,  # Folder of the clips, asked when a line can be read both ways
 ) -> bool:  # True for `path offset num_frames label`
     """Tell the two list forms apart; paths may hold spaces, so fields are counted from the right."""
-    fields = [line.rsplit(maxsplit=3) for line in lines]
+    fields = (line.rsplit(maxsplit=3) for line in lines)
     if any(len(f) < 4 or not re.fullmatch(r"[0-9]+", f[1]) for f in fields):
         return False
-    return not any(Path(root, " ".join(f[:2])).exists() for f in fields[:20])
+    first = (line.rsplit(maxsplit=3) for line in lines[:20])
+    return not any(Path(root, " ".join(f[:2])).exists() for f in first)
 
 
 def parse_line(
@@ -146,13 +205,13 @@ def parse_line(
     name, *fields = line.strip().rsplit(maxsplit=3 if offsets else 2)
     if len(fields) < (3 if offsets else 2):
         raise DataError(f"{len(fields) + 1} field(s) in {line!r}, expected {form!r} separated by spaces")
-    if odd := [f for f in fields if not re.fullmatch(r"-?[0-9]{1,18}", f)]:
+    if odd := [f for f in fields if not _WHOLE(f)]:
         raise DataError(f"{odd[0]!r} is not a whole number, expected {form!r}")
     *offset, frames, label = map(int, fields)
     return Record(name, name, label, frames, offset[0] if offsets else 0)
 
 
-def _checked(record: Record, root: Path, num_classes: int, offsets: bool) -> Record:
+def _checked(record: Record, join: SafeJoin, num_classes: int, offsets: bool) -> Record:
     """A parsed line as a clip of the dataset."""
     if (record.num_frames or 0) < 1:
         text = f"{record.path!r} has {record.num_frames} frames; extract the clip again or take the line out"
@@ -163,16 +222,15 @@ def _checked(record: Record, root: Path, num_classes: int, offsets: bool) -> Rec
         text = f"label {record.label} is outside the classes 0..{num_classes - 1}; labels count from 0"
         raise DataError(text)
     name = f"{record.path}@{record.offset}" if offsets else record.path
-    return replace(record, id=name, path=str(safe_join(root, record.path)))
+    return Record(name, join(record.path), record.label, record.num_frames, record.offset)
 
 # %% ../../nbs/data/33_lists.ipynb #30dc56e4
-def _renamed(record: Record, taken: Mapping[str, int]) -> Record:
-    """The record under the first free name of `id`, `id#2`, `id#3` ..."""
+def _renamed(record: Record, taken: Mapping[str, int], last: dict[str, int]) -> Record:
+    """The record under the first free name of `id`, `id#2`, `id#3` ...; `last` remembers how far they are."""
     free = record.id
-    number = 1
     while free in taken:
-        number += 1
-        free = f"{record.id}#{number}"
+        last[record.id] = last.get(record.id, 1) + 1
+        free = f"{record.id}#{last[record.id]}"
     return record if free == record.id else replace(record, id=free)
 
 # %% ../../nbs/data/33_lists.ipynb #d3ee971f
@@ -183,18 +241,21 @@ def read_list(
     offsets: bool | None = None,  # Lines are `path offset num_frames label`; None finds out
 ) -> list[Record]:  # In the order of the file
     """Read `path num_frames label` or `path offset num_frames label`; one error tells all that is wrong."""
-    numbered = numbered_lines(file)
-    root = Path(root)
+    lines = [line.strip() for line in read_text(file).split("\n")]
     if offsets is None:
-        offsets = has_offsets([line for _, line in numbered], root)
+        offsets = has_offsets([line for line in lines if line], root)
+    join = SafeJoin(root)
     records = []
     first_line: dict[str, int] = {}
+    names: dict[str, int] = {}
     wrong = []
-    for number, line in numbered:
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
-            record = _checked(parse_line(line, offsets), root, len(class_names), offsets)
+            record = _checked(parse_line(line, offsets), join, len(class_names), offsets)
             if offsets:
-                record = _renamed(record, first_line)
+                record = _renamed(record, first_line, names)
             if record.id in first_line:
                 raise DataError(f"{record.id!r} is on line {first_line[record.id]} too; remove one of them")
         except DataError as err:

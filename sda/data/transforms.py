@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
+import torch.nn.functional as F
 
-from .video.base import resize_pictures
 from ..foundation.errors import SettingError, unknown_name
 
 # %% ../../nbs/data/31_transforms.ipynb #62ab43a9
@@ -29,7 +29,13 @@ def resize_clip(
     """Antialiased bilinear resizing of all frames in one call."""
     if tuple(clip.shape[1:3]) == (height, width):
         return clip
-    return resize_pictures(clip, height, width)
+    frames = clip.permute(0, 3, 1, 2)  # [T,3,H,W], channels last in memory: the quick path
+    if frames.device.type == "cpu":
+        small = F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+    else:  # GPUs have no kernel for bytes
+        small = F.interpolate(frames.float(), (height, width), mode="bilinear", antialias=True)
+        small = small.round().to(torch.uint8)
+    return small.permute(0, 2, 3, 1)
 
 
 def resize_short(

@@ -11,6 +11,7 @@ _HOMES = {
         *("reverse", "shuffle", "freeze", "drop_frames", "patch_shuffle", "blur"),
     ),
     "answers": ("READINGS", "load_clips", "logits_of", "readings", "twin_index"),
+    "variants": ("stream_logits", "logits_under"),
     "attribution": ("KINDS", "Attribution", "from_trace"),
     "effects": (
         *("Effect", "measure", "attribute", "ablation_map", "ablation_table", "rank_agreement"),

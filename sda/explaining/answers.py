@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,12 +87,11 @@ def load_clips(
     )
 
 
-def view_logits(
-    model: nn.Module,  # network on any device, in the mode it should have
+def clip_batches(
     clips: Clips,  # see `Clips`
     batch_size: int,  # clips at a time
-) -> Iterator[Tensor]:  # [B,V,K] of every batch, on the device, those of mirrored views put back
-    """The answers to clips, view by view and batch by batch, so that memory stays bounded."""
+) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+    """Views of some clips [B*V,T,3,H,W], and what makes [B,V,K] of their logits: mirrored ones put back."""
     if not len(clips):
         raise SettingError("there are no clips: the selection or filter is empty")
     reader = None if isinstance(clips, Tensor) else getattr(clips, "reader", None)
@@ -102,8 +102,23 @@ def view_logits(
     for batch in batches:
         views = batch.shape[1] if batch.ndim == 6 else 1
         flat = batch.flatten(0, 1) if batch.ndim == 6 else batch
-        logits = model(to_model(flat, model)).float().unflatten(0, (-1, views))
-        yield logits if reader is None else reader.put_back(logits)
+        yield flat, partial(_joined, views=views, reader=reader)
+
+
+def _joined(logits: Tensor, views: int, reader: Any) -> Tensor:
+    """Logits [B*V,K] as [B,V,K], those of mirrored views put back to the classes of the video as it was."""
+    logits = logits.float().unflatten(0, (-1, views))
+    return logits if reader is None else reader.put_back(logits)
+
+
+def view_logits(
+    model: nn.Module,  # network on any device, in the mode it should have
+    clips: Clips,  # see `Clips`
+    batch_size: int,  # clips at a time
+) -> Iterator[Tensor]:  # [B,V,K] of every batch, on the device
+    """The answers to clips, view by view and batch by batch, so that memory stays bounded."""
+    for flat, join in clip_batches(clips, batch_size):
+        yield join(model(to_model(flat, model)))
 
 
 def logits_of(

@@ -13,11 +13,12 @@ from ..foundation.errors import DataError, unknown_name
 from ..foundation.files import load_arrays, save_arrays
 from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES
+from .answers import ReadClips
 from .trace import Trace
 
 __all__ = ["KINDS", "Attribution", "from_trace"]
 
-KINDS = ("weight", "contribution", "gradient x weight", "ablation", "shapley")
+KINDS = ("weight", "contribution", "gradient x weight", "first-order", "ablation", "shapley")
 
 _FORMAT = "sda attribution 1"
 _NAMES = ("kind", "clips", "places", "dependencies", "reading", "labels", "class_names")
@@ -159,4 +160,23 @@ def from_trace(
         labels=labels,
         class_names=trace.class_names,
         logits=per_video(trace.logits),
+    )
+
+
+def explained(
+    kind: str, values: np.ndarray, places: list[str], reading: str, about: ReadClips, logits: np.ndarray
+) -> Attribution:
+    """An attribution with what is known of its clips."""
+    labels = about.labels.tolist()
+    names = about.class_names
+    return Attribution(
+        kind,
+        values,
+        about.ids,
+        places,
+        DEPENDENCIES,
+        reading,
+        labels=labels,
+        class_names=names,
+        logits=logits,
     )

@@ -8,8 +8,7 @@ __all__ = ['Effect', 'measure', 'ablation_map', 'coalitions', 'shapley_values', 
 # %% ../../nbs/explaining/59_effects.ipynb #47a055c4
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,19 +21,18 @@ from ..data.datasets import ClipDataset
 from sda.explaining.answers import (
     READINGS,
     Clips,
-    ReadClips,
     check_reading,
     describe_clips,
     logits_of,
     readings,
     twin_index,
-    view_logits,
 )
-from .attribution import KINDS, Attribution, from_trace
+from .attribution import KINDS, Attribution, explained, from_trace
+from .gradients import first_order, gradient_times_weight
 from .interventions import Intervention, changed, drop, keep, uniform
 from .trace import trace_clips
-from .tracer import block_rows, select_blocks
-from ..foundation.devices import evaluating, to_numpy
+from .tracer import select_blocks
+from .variants import Variant, logits_under
 from ..foundation.errors import SettingError, unknown_name
 from ..foundation.statistics import mean_interval, rank_correlation, spearman
 from ..networks.blocks import DEPENDENCIES
@@ -153,13 +151,14 @@ def measure(
     progress: bool = False,  # show a bar over the passes
 ) -> Effect:  # all logits, and what can be read from them
     """What an intervention does to the answers, against the same intervention at random."""
-    old = logits_of(model, clips, batch_size=batch_size) if before is None else np.asarray(before)
-    about = describe_clips(model, clips, old, labels, class_names, ids)
-    passes = [intervention, *(intervention.random(seed + i) for i in range(draws))]
-    new, *drawn = (
-        logits_of(model, clips, one, batch_size=batch_size)
-        for one in tqdm(passes, desc=intervention.name, disable=not progress)
+    asked: list[Variant] = [intervention, *(intervention.random(seed + i) for i in range(draws))]
+    if before is None:
+        asked.append(())
+    new, *drawn = logits_under(
+        model, clips, asked, batch_size, progress=intervention.name if progress else ""
     )
+    old = drawn.pop() if before is None else np.asarray(before)
+    about = describe_clips(model, clips, old, labels, class_names, ids)
     return Effect(
         name=intervention.name,
         before=old,
@@ -184,37 +183,21 @@ def ablation_map(
     """Leave out one dependency at one place at a time."""
     check_reading(reading)
     places = list(select_blocks(model)) if at is None else list(at)
-    logits = logits_of(model, clips, batch_size=batch_size)
+    cells = {
+        (p, d): drop(dependency, where=place)
+        for p, place in enumerate(places)
+        for d, dependency in enumerate(DEPENDENCIES)
+    }
+    cells = {cell: change for cell, change in cells.items() if change.fits(model)}
+    title = "ablation" if progress else ""
+    logits, *without = logits_under(model, clips, [(), *cells.values()], batch_size, progress=title)
     about = describe_clips(model, clips, logits, labels, class_names)
     twin = twin_index(about.class_names, pairs)
     before = readings(logits, about.labels, twin)[reading]
     values = np.full((len(logits), len(places), len(DEPENDENCIES)), np.nan)
-    for p, place in enumerate(tqdm(places, desc="ablation", disable=not progress)):
-        for d, dependency in enumerate(DEPENDENCIES):
-            change = drop(dependency, where=place)
-            if change.fits(model):
-                after = logits_of(model, clips, change, batch_size=batch_size)
-                values[:, p, d] = before - readings(after, about.labels, twin)[reading]
-    return _explained("ablation", values, places, reading, about, logits)
-
-
-def _explained(
-    kind: str, values: np.ndarray, places: list[str], reading: str, about: ReadClips, logits: np.ndarray
-) -> Attribution:
-    """An attribution with what is known of its clips."""
-    labels = about.labels.tolist()
-    names = about.class_names
-    return Attribution(
-        kind,
-        values,
-        about.ids,
-        places,
-        DEPENDENCIES,
-        reading,
-        labels=labels,
-        class_names=names,
-        logits=logits,
-    )
+    for (p, d), after in zip(cells, without, strict=True):
+        values[:, p, d] = before - readings(after, about.labels, twin)[reading]
+    return explained("ablation", values, places, reading, about, logits)
 
 # %% ../../nbs/explaining/59_effects.ipynb #a0ab4d15
 def coalitions(
@@ -257,98 +240,38 @@ def _shapley(
 ) -> Attribution:
     """Exact Shapley values of the dependencies at every place; they add up to all minus none."""
     places = ["all"] if at is None else list(at)
-    logits = logits_of(model, clips, batch_size=batch_size)
+    present = [_players(model, place) for place in places]
+    asked = {
+        (p, some): keep(*some, where=place) if some != players else ()  # all of them: the network as it is
+        for p, (place, players) in enumerate(zip(places, present, strict=True))
+        for some in coalitions(players)
+    }
+    title = "coalitions" if progress else ""
+    found = dict(zip(asked, logits_under(model, clips, list(asked.values()), batch_size, progress=title)))
+    logits = found[0, present[0]]
     about = describe_clips(model, clips, logits, labels, class_names)
     twin = twin_index(about.class_names, pairs)
     values = np.full((len(logits), len(places), len(DEPENDENCIES)), np.nan)
-    for p, place in enumerate(places):
-        sets = {
-            tuple(n for n in DEPENDENCIES if n in block.dependencies)
-            for block in select_blocks(model, place).values()
-        }
-        if len(sets) > 1:
-            raise SettingError(
-                "the blocks have different dependencies",
-                subject=place,
-                remedy="ask for one block or stage at a time",
-            )
-        present = sets.pop()
-        worth = {}
-        for some in tqdm(coalitions(present), desc=f"coalitions, {place}", disable=not progress):
-            answers = logits
-            if some != present:
-                answers = logits_of(model, clips, keep(*some, where=place), batch_size=batch_size)
-            worth[some] = readings(answers, about.labels, twin)[reading]
+    for p, players in enumerate(present):
+        worth = {some: readings(found[p, some], about.labels, twin)[reading] for some in coalitions(players)}
         for name, value in shapley_values(worth).items():
             values[:, p, DEPENDENCIES.index(name)] = value
-    return _explained("shapley", values, places, reading, about, logits)
-
-# %% ../../nbs/explaining/59_effects.ipynb #31f00002
-@contextmanager
-def _weights_as_leaves(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Inside, the weights of every block begin a graph of their own; a pass leaves them here."""
-    leaves: dict[str, Tensor] = {}
-
-    def cut(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, weights: Tensor) -> Tensor:
-            leaves[name] = weights.detach().requires_grad_()
-            return leaves[name]
-
-        return hook
-
-    handles = [
-        block.hook_weights.register_forward_hook(cut(name)) for name, block in select_blocks(model).items()
-    ]
-    try:
-        yield leaves
-    finally:
-        for handle in handles:
-            handle.remove()
-
-# %% ../../nbs/explaining/59_effects.ipynb #31f00003
-def _gradient_rows(leaf: Tensor, grad: Tensor, clips: int, views: int, names: Sequence[str]) -> Tensor:
-    """Gradient times weight of one block [clips, parts, 4]; views add up, NaN for what it lacks."""
-    own = (grad * leaf.detach()).unflatten(0, (clips, views, -1)).sum(1)
-    full = own.new_full((*own.shape[:2], len(DEPENDENCIES)), torch.nan)
-    full[..., [DEPENDENCIES.index(name) for name in names]] = own
-    return full
+    return explained("shapley", values, places, reading, about, logits)
 
 
-def _gradient_times_weight(
-    model: nn.Module,
-    clips: Clips,
-    labels: Sequence[int] | None,
-    class_names: Sequence[str] | None,
-    batch_size: int,
-) -> Attribution:
-    """Weight times the gradient of the class's log-probability with respect to it, at every block."""
-    logits = logits_of(model, clips, batch_size=batch_size)
-    about = describe_clips(model, clips, logits, labels, class_names)
-    blocks = select_blocks(model)
-    found = []
-    done = 0
-    with evaluating(model, gradients=True), _weights_as_leaves(model) as leaves:
-        for answers in view_logits(model, clips, batch_size):
-            log_p = answers.mean(1).log_softmax(1)
-            n = len(log_p)
-            views = answers.shape[1]
-            true = about.labels[done : done + n].tolist()
-            done += n
-            grads = torch.autograd.grad(
-                log_p[range(n), true].sum(), list(leaves.values())
-            )  # clips do not meet
-            parts = [
-                _gradient_rows(leaf, grad, n, views, blocks[name].dependencies)
-                for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
-            ]
-            found.append(torch.cat(parts, 1).cpu())
-    places = [
-        row
-        for (name, block), part in zip(blocks.items(), parts, strict=True)
-        for row in block_rows(name, block.split, part.shape[1])
-    ]
-    values = to_numpy(torch.cat(found))
-    return _explained("gradient x weight", values, places, "log-probability", about, logits)
+def _players(model: nn.Module, place: str) -> tuple[str, ...]:
+    """The dependencies of the blocks at a place, which must be the same."""
+    sets = {
+        tuple(n for n in DEPENDENCIES if n in block.dependencies)
+        for block in select_blocks(model, place).values()
+    }
+    if len(sets) > 1:
+        raise SettingError(
+            "the blocks have different dependencies",
+            subject=place,
+            remedy="ask for one block or stage at a time",
+        )
+    return sets.pop()
 
 # %% ../../nbs/explaining/59_effects.ipynb #33a8506e
 def attribute(
@@ -356,14 +279,14 @@ def attribute(
     clips: Clips,  # see `Clips`
     kind: str = "ablation",  # one of KINDS
     labels: Sequence[int] | None = None,  # true classes; a data set knows them; else the model's own answers
-    reading: str = "probability",  # one of READINGS, for ablation and shapley; the others ask their own way
+    reading: str = "probability",  # one of READINGS, for what is about ablation; others ask their own way
     at: Sequence[str] | None = None,  # places; left out: every block, for shapley all together
     pairs: Sequence[tuple[str, str]] = (),  # twin classes, for the pair readings
     class_names: Sequence[str] | None = None,  # K names; those of the data set or the card if left out
     batch_size: int = 50,  # clips at a time; gradients take a training step's memory for each
     progress: bool = False,  # show a bar
 ) -> Attribution:  # [N,P,4]
-    """How much each clip's answer owes to each dependency, asked in one of five ways."""
+    """How much each clip's answer owes to each dependency, asked in one of six ways."""
     if kind not in KINDS:
         raise unknown_name("kind", kind, KINDS)
     check_reading(reading)
@@ -371,8 +294,10 @@ def attribute(
         return ablation_map(model, clips, labels, reading, at, pairs, class_names, batch_size, progress)
     if kind == "shapley":
         return _shapley(model, clips, labels, reading, at, pairs, class_names, batch_size, progress)
+    if kind == "first-order":
+        return first_order(model, clips, labels, reading, at, pairs, class_names, batch_size)
     if kind == "gradient x weight":
-        found = _gradient_times_weight(model, clips, labels, class_names, batch_size)
+        found = gradient_times_weight(model, clips, labels, class_names, batch_size)
     else:
         known = labels if isinstance(clips, Tensor) else None
         found = from_trace(trace_clips(model, clips, batch_size, labels=known, progress=progress), kind)

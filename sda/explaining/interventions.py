@@ -22,6 +22,7 @@ from .trace import Trace
 from .tracer import Where, select_blocks
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES
+from ..networks.selection import leave_out
 
 # %% ../../nbs/explaining/58_interventions.ipynb #ac33a662
 @dataclass(frozen=True, eq=False)
@@ -171,7 +172,7 @@ def drop(
     *names: str,  # dependencies to leave out
     where: Where = "all",  # see `select_blocks`
 ) -> SelectionChange:  # control: as many others left out, drawn for every block
-    """Leave dependencies out and let the others share their weight."""
+    """Leave dependencies out and let the open ones share their weight; nothing that is shut opens."""
     if not names:
         raise SettingError("name what to leave out", choices=DEPENDENCIES, remedy=", ".join(DEPENDENCIES))
 
@@ -181,7 +182,7 @@ def drop(
             raise SettingError(
                 f"nothing would be left in {block}", subject=block, remedy="keep() keeps nothing on purpose"
             )
-        return _renormalised(weights, kept)
+        return leave_out(weights, weights.new_tensor(kept))
 
     return _selection(f"without {' and '.join(names)}", change, where)
 

@@ -14,7 +14,7 @@ from ..foundation.errors import DataError, RunError, SettingError, unknown_name
 from ..networks.backbones import list_models, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES, SDA, resize
 
-__all__ = ["Where", "select_blocks", "full_norm", "Tracer"]
+__all__ = ["Where", "select_blocks", "Tracer"]
 
 Where = str | Sequence[str]  # "all", a stage ("layer3"), a block ("layer3.0"), or several of these
 
@@ -166,11 +166,9 @@ def _columns(values: Tensor, names: Sequence[str]) -> np.ndarray:
 
 
 def _scores(attention: nn.Module, keys: Tensor) -> Tensor:
-    """Scores before the softmax [B,M], which the block does not keep; NaN without a query."""
-    query = getattr(attention, "query", None)
-    if query is None:
-        return torch.full(keys.shape[:2], float("nan"))
-    return (keys * query).sum(-1) / attention.temperature
+    """Scores [B,M] before they become weights, which the block does not keep; NaN without a query."""
+    scores = getattr(attention, "scores", None)
+    return torch.full(keys.shape[:2], float("nan")) if scores is None else scores(keys)
 
 
 def _shown(response: Tensor, name: str) -> np.ndarray:

@@ -57,6 +57,13 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 
 
+def file_words(
+    *words: object,  # empty ones are left out
+) -> str:
+    """Words joined by dashes, with no letter that some system refuses in a name ("torchvision:resnet18")."""
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", str(word)) for word in words if word)
+
+
 def find_clips(
     path: str | Path,  # a file, a folder of frames, or a folder with any of these below it
 ) -> list[Path]:  # one or more, in the order of their names

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
-from .files import to_plain, write_atomic
+from .files import file_words, to_plain, write_atomic
 
 __all__ = [
     "now",
@@ -187,7 +187,7 @@ def record_name(record: dict[str, Any]) -> str:
     words += [f"s{record['seed']}"] if "seed" in record else []
     words += [re.sub(r"[^0-9T]", "", record["created"])[:15]]
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:6]
-    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", str(w)) for w in [*words, digest] if w) + ".json"
+    return file_words(*words, digest) + ".json"
 
 
 def write_record(

@@ -108,7 +108,7 @@ class Inspector:
         """Take over a state that was kept, by itself or with what it was of; all of it or nothing."""
         try:
             values = json.loads(text)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise SettingError(f"this is not JSON ({err})", remedy="paste a whole saved state") from err
         if isinstance(values, dict) and isinstance(values.get("state"), dict):
             values = values["state"]

@@ -1,10 +1,8 @@
 """What a person changes: edits of selection and frames, their one meaning, and the same at random."""
 
 import json
-import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..explaining.interventions import InputChange, SelectionChange, blur, freeze, reverse, shuffle
+from ..explaining.interventions import (
+    InputChange,
+    Intervention,
+    SelectionChange,
+    blur,
+    freeze,
+    reverse,
+    shuffle,
+)
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES, SDA
 
@@ -228,79 +234,49 @@ def frame_changes(edits: Sequence[Edit]) -> list[InputChange]:
     return sorted(changes, key=lambda change: "blur" in change.name)
 
 
-@dataclass(frozen=True, eq=False)
-class WeightPlan:
-    """What happens to the M weights of one block in each of D copies of a clip."""
-
-    order: Tensor  # long [D,M]: from which column a weight is taken
-    uniform: Tensor  # bool [D]
-    given: Tensor  # float [D,M], NaN where no weight is given
-    gone: Tensor  # bool [D,M]
-
-    def __call__(
-        self,
-        own: Tensor,  # weights as selected [D*n,M], the rows of one copy together
-    ) -> Tensor:  # as changed [D*n,M]
-        """Change the weights; rows without an edit stay as they are to the last bit."""
-        M = own.shape[1]
-        n = len(own) // len(self.order)
-        order, uniform, given, gone = (
-            part.to(own.device).repeat_interleave(n, 0)
-            for part in (self.order, self.uniform, self.given, self.gone)
-        )
-        weights = own.gather(1, order)
-        weights = torch.where(uniform[:, None], torch.full_like(weights, 1 / M), weights)
-        fixed = ~given.isnan()
-        given = given.nan_to_num(0).to(weights.dtype)
-        left = (1 - given.sum(1, keepdim=True)).clamp_min(0)
-        set_ = _shares(given + left * _shares(weights, ~fixed), torch.ones_like(fixed))
-        weights = torch.where(fixed.any(1, keepdim=True), set_, weights)
-        return torch.where(gone.any(1, keepdim=True), _shares(weights, ~gone), weights)
+def changed_weights(
+    own: Tensor,  # weights as selected [N,M]
+    asked: Told,  # of the block
+    block: str,  # its name
+) -> Tensor:  # as changed [N,M]
+    """Make a block's weights what is asked for."""
+    M = own.shape[1]
+    weights = own if asked.dealt is None else own[:, deal(asked.dealt, block, M)]
+    if asked.uniform:
+        weights = torch.full_like(weights, 1 / M)
+    fixed = torch.tensor([value is not None for value in asked.given], device=own.device)
+    if fixed.any():
+        given = own.new_tensor([value or 0 for value in asked.given])
+        left = (1 - given.sum()).clamp_min(0)
+        weights = _shares(given + left * _shares(weights, ~fixed), torch.ones_like(fixed))
+    gone = torch.tensor(asked.gone, device=own.device)
+    return _shares(weights, ~gone) if gone.any() else weights
 
 
 def _shares(weights: Tensor, kept: Tensor) -> Tensor:
     """Kept weights scaled to sum 1, equal ones where they were all zero, zeros where nothing is kept."""
     mine = weights * kept
     total = mine.sum(1, keepdim=True)
-    equal = kept / kept.sum(1, keepdim=True).clamp_min(1)
+    equal = kept / kept.sum().clamp_min(1)
     return torch.where(total > 0, mine / total.clamp_min(1e-30), equal.to(weights.dtype))
 
 
-def weight_plan(
-    edits: Sequence[Sequence[Edit]],  # D lists, one per copy
-    index: int,  # of the block
-    name: str,  # of the block
-    dependencies: Sequence[str],  # M, of the block
-) -> WeightPlan:
-    """What D lists of edits mean for one block."""
-    M = len(dependencies)
-    nothing = Told(None, False, (None,) * M, (False,) * M)
-    rows = [told(some, index, dependencies) or nothing for some in edits]
-    as_is = list(range(M))
-    return WeightPlan(
-        torch.tensor([as_is if row.dealt is None else deal(row.dealt, name, M) for row in rows]),
-        torch.tensor([row.uniform for row in rows]),
-        torch.tensor([[math.nan if v is None else float(v) for v in row.given] for row in rows]),
-        torch.tensor([row.gone for row in rows]),
-    )
-
-
-def selection_change(
-    edits: Sequence[Sequence[Edit]],  # D lists, one per copy of a clip
+def variant(
+    edits: Sequence[Edit],  # checked ones, or controls
     blocks: Mapping[str, SDA],  # of the network
-) -> SelectionChange:
-    """One change for a batch of D copies: each copy is changed as its own list says."""
-    plans = {
-        name: weight_plan(edits, b, name, block.dependencies)
+) -> list[Intervention]:  # made together
+    """A list of edits as interventions, at those blocks alone that it changes."""
+    asked = {
+        name: found
         for b, (name, block) in enumerate(blocks.items())
+        if (found := told(edits, b, block.dependencies)) is not None
     }
 
     def change(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
-        if len(weights) < len(edits):
-            return weights  # the trial of one row before the pass
-        return plans[block](weights)
+        return changed_weights(weights, asked[block], block)
 
     def again(seed: int) -> SelectionChange:
         raise SettingError("controls are lists of edits, see `at_random`")
 
-    return SelectionChange("edits", change, again)
+    inside = [SelectionChange("edits", change, again, list(asked))] if asked else []
+    return [*frame_changes(edits), *inside]

@@ -87,7 +87,7 @@ def _draw_answer(axes: Any, session: Session, state: InspectorState) -> None:
     after = before
     if edits:
         if session.known(clip_id, edits) is None:
-            session.compute(clip_id, [edits])
+            session.compute(clip_id, edits)
         logits = session.known(clip_id, edits)
         assert logits is not None  # computed above
         after = softmax(logits[None])[0]

@@ -7,20 +7,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..explaining.answers import logits_of
 from ..explaining.cam import ClipCam, cam_layers, clip_cams
 from ..explaining.effects import attribute
 from ..explaining.trace import Trace, trace_clips
+from ..explaining.variants import logits_under, stream_logits
 from ..foundation.errors import SettingError
 from ..foundation.files import fingerprint
 from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from .clips import Clips, Remembered
-from .edits import FRAMES, at_random, edit, edits_key, frame_changes, known_name, meaning, selection_change
+from .edits import FRAMES, at_random, edit, edits_key, frame_changes, known_name, meaning, variant
 
 DRAWS = 10
 FEW = 8  # blocks up to which every set of dependencies of each is answered before anybody asks
@@ -196,22 +196,12 @@ class Session:
             self.drawn[key] = [(meaning(one, self.network.blocks), one) for one in lots]
         return self.drawn[key]
 
-    def compute(self, clip_id: str, some: Sequence[Sequence[dict]]) -> None:
-        """Answer lists of edits in one pass, and keep the answers."""
-        views = self.views(clip_id)
-        changed = []
-        for edits in some:
-            copy = views
-            for change in frame_changes(edits):
-                copy = change(copy)
-            changed.append(copy)
-        start = time.perf_counter()
-        made = [selection_change(some, self.network.blocks)] if self.network.blocks else []
-        logits = logits_of(self.network.model, torch.stack(changed), *made)
-        self.seconds = (time.perf_counter() - start) / len(some)
+    def compute(self, clip_id: str, edits: Sequence[dict]) -> None:
+        """Answer edits now, and keep the answer."""
+        variants = [variant(edits, self.network.blocks)]
+        logits = logits_under(self.network.model, self.views(clip_id)[None], variants)
         kept = self.answered.setdefault(clip_id, {})
-        for edits, row in zip(some, logits, strict=True):
-            kept[meaning(edits, self.network.blocks)] = row
+        kept[meaning(edits, self.network.blocks)] = logits[0, 0]
 
     def answering(
         self,
@@ -227,14 +217,14 @@ class Session:
             todo.setdefault(meaning(edits, blocks), edits)
             todo.update(self.controls(clip_id, edits) if controls else ())
         left = [(key, one) for key, one in todo.items() if key not in kept]
-        total = len(left)
-        while left:
-            count = max(1, min(16, round(STEP / max(self.seconds, 1e-4))))
-            now, left = left[:count], left[count:]
-            now = [(key, one) for key, one in now if key not in kept]  # a click may have asked in between
-            if now:
-                self.compute(clip_id, [one for _, one in now])
-            yield total - len(left), total
+        if not left:
+            return
+        views = self.views(clip_id)
+        memory = int(max(1, STEP / self.seconds) * views.nbytes * 8)
+        variants = [variant(one, blocks) for _, one in left]
+        for done, (i, logits) in enumerate(stream_logits(self.network.model, views, variants, memory), 1):
+            kept.setdefault(left[i][0], logits.mean(0))
+            yield done, len(left)
 
     def answer(self, clip_id: str, edits: Sequence[dict]) -> dict[str, Any] | None:
         """An answer as the page shows it, with its control where known; None if it was not computed."""
@@ -287,26 +277,10 @@ class Session:
         -G_d + w_d / (1 - w_d) * (sum of the other G), where G is gradient times weight.
         """
         if clip_id not in self.guesses:
-            read = self.read(clip_id)
-            k = self.class_read(clip_id)
-            found = attribute(
-                self.network.model,
-                self.views(clip_id)[None],
-                "gradient x weight",
-                [k],
-                class_names=self.class_names,
-            )
-            rows = [
-                [i for i, row in enumerate(found.places) if row.split("[")[0] == b]
-                for b in self.network.blocks
-            ]
-            gradient = np.stack([np.nansum(found.values[0][some], 0) for some in rows])
-            w = np.nan_to_num(read.weights)
-            others = gradient.sum(1, keepdims=True) - gradient
-            change = -gradient + w / np.maximum(1 - w, 1e-6) * others
-            p = read.probabilities[k]
-            fall = p - np.minimum(p * np.exp(np.clip(change, -50, 50)), 1.0)
-            self.guesses[clip_id] = np.where(self.network.present, fall, np.nan)
+            views = self.views(clip_id)[None]
+            k = [self.class_read(clip_id)]
+            found = attribute(self.network.model, views, "first-order", k, class_names=self.class_names)
+            self.guesses[clip_id] = found.values[0]
         return self.guesses[clip_id]
 
     # ---- Where the evidence lies

@@ -81,7 +81,7 @@ class InspectorState(HasTraits):
         """Take over a state; all of it or, with one clear error, nothing."""
         try:
             values = json.loads(text)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise SettingError(f"this is not JSON ({err})", remedy="paste a whole saved state") from err
         if not isinstance(values, dict):
             raise SettingError("a state is a JSON object with names and values")

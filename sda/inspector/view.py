@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 SHARED = ("selected", "beside", "edits", "filters", "reading", "look")  # of the state and of the widget
 FLUSH = 0.3  # seconds between two looks at what is known by now
+CHEAP = 400_000  # numbers in a clip up to which the maps of five classes are made at once
 SMALL = 100  # clips that are all looked at before the answers that nobody asked for yet
 
 _FOLDERS = re.compile(r"(?<![\w.])(?:/[^\s/'\"]+)*/(?=[^\s/'\"])|[A-Za-z]:\\(?:[^\s\\'\"]+\\)*")
@@ -223,7 +224,7 @@ class View:
         clip_id = state.selected
         answer = self.session.answer(clip_id, edits)
         if answer is None and edits:
-            self.session.compute(clip_id, [edits])
+            self.session.compute(clip_id, edits)
             self.flush(clip_id, whole=True)
         if edits and (answer is None or answer["control"] is None):
             steps = self.session.answering(clip_id, [edits])
@@ -254,7 +255,7 @@ class View:
         k = self.session.class_read(state.selected)
         target = asked.get("target")
         wanted: list[int | str] = [k if target is None else target]
-        if self.session.seconds < 0.3:
+        if self.session.views(state.selected)[0].numel() <= CHEAP:
             wanted += [row["class"] for row in (self.panel.scene or {}).get("top", ())]
         wanted = list(dict.fromkeys(wanted))
         made = self.session.cams(state.selected, asked["layer"], asked["method"], wanted)

@@ -18,7 +18,6 @@ from sda.networks.backbones import (
     Site,
     Stage,
     VideoNet,
-    check_clips,
     he_conv,
     register_method,
 )
@@ -117,6 +116,7 @@ class RubiksBlock(nn.Module):
     """Two 1x1 convolutions around a shift; [B*T, Cin, H, W] -> [B*T, P, H/stride, W/stride]."""
 
     expansion, new_parts = 1, PLACES
+    folds = {"bn2": "conv1"}
 
     def __init__(
         self,
@@ -167,16 +167,13 @@ class RubiksNet(VideoNet):
         self.bn1 = nn.Identity()
         self.norm = nn.BatchNorm2d(backbone.widths[-1])
 
-    def features(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # features of the last stage [B*T, C, H', W']
-        """Everything before the average over space."""
-        check_clips(clips)
-        x = self.conv1(clips.flatten(0, 1))
-        for stage in ("layer0", *self.stages):
-            x = getattr(self, stage)(x, clips.shape[1])
-        return F.relu(self.norm(x))
+    def stem(self, clips: Tensor) -> Tensor:  # [B*T, C, h, w]
+        """A convolution, and a block in place of the pooling."""
+        return self.layer0(self.conv1(clips.flatten(0, 1)), clips.shape[1])
+
+    def head(self, x: Tensor, num_frames: int, below: Tensor) -> Tensor:  # logits [B, K]
+        """Normalise what blocks only added to, and classify."""
+        return super().head(F.relu(self.norm(x)), num_frames, below)
 
 # %% ../../nbs/methods/20_rubiks.ipynb #037f1ad6
 TIERS = ("large", "medium", "small", "smallest", "tiny")

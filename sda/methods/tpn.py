@@ -17,7 +17,6 @@ from sda.networks.backbones import (
     Bottleneck,
     Site,
     VideoNet,
-    check_clips,
     register_method,
 )
 from ..networks.blocks import batch_norm, unfold_clips
@@ -54,6 +53,8 @@ def _xavier(conv: nn.Module) -> nn.Module:
 
 class ConvNorm(nn.Sequential):
     """Convolution, batch normalisation, relu; [N, C, H, W] -> [N, C', H', W']."""
+
+    folds = {"1": "0"}
 
     def __init__(
         self,
@@ -211,20 +212,10 @@ class TPNet(VideoNet):
         """What copies and pickles hold: not the last pass."""
         return {**self.__dict__, "_answer": None}
 
-    def forward(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # logits [B, K]
-        """Classify clips."""
-        check_clips(clips)
-        T = clips.shape[1]
-        x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))))
-        x = F.max_pool2d(x, 3, 2, 1)
-        for stage in self.stages:
-            low = x
-            x = getattr(self, stage)(x, T)
-        self._answer = self.aux(low, T) if self.training and self.aux is not None else None
-        return self.fc(self.dropout(self.neck(low, x, T).mean((2, 3))))
+    def head(self, x: Tensor, num_frames: int, below: Tensor) -> Tensor:  # logits [B, K]
+        """Join what entered and what left the last stage, and classify."""
+        self._answer = self.aux(below, num_frames) if self.training and self.aux is not None else None
+        return self.fc(self.dropout(self.neck(below, x, num_frames).mean((2, 3))))
 
     def auxiliary_loss(
         self,

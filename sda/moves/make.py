@@ -29,6 +29,7 @@ from ..data.lists import write_groups
 from ..foundation.errors import DataError, FolderError, SettingError, missing_package
 from ..foundation.files import disk_remedy, lock, system_error, write_atomic
 from ..foundation.processes import follow_parent
+from ..foundation.reading import read_json
 from .classes import CLASSES, FRAMES, GROUPS, PAIRS, SIZE, MoveClass
 from .render import render_all
 
@@ -172,7 +173,7 @@ def _open_root(root: Path, parameters: dict[str, Any]) -> dict[str, Any]:
             )
         _write_manifest(root, {"parameters": parameters, "complete": False})
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
+        found = read_json(manifest)
         has = dict(found["parameters"])
         found["complete"]
     except (ValueError, KeyError, TypeError) as err:

@@ -6,14 +6,27 @@
 __all__ = ['DEPENDENCIES', 'stage_of', 'unfold_clips', 'fold_clips', 'batch_norm', 'LST', 'LT', 'LS', 'S122', 'SDA']
 
 # %% ../../nbs/networks/01_blocks.ipynb #e95f3eb5
+import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import SettingError, unknown_name
-from .fast import PointConv, SumNorm, fuses, relu, resize, watched
+from sda.networks.fast import (
+    PointConv,
+    SumNorm,
+    by_hand,
+    fuses,
+    gated,
+    gates_at_once,
+    relu,
+    resize,
+    watched,
+)
+from .fused import conv_norm, fuses_conv
 
 # %% ../../nbs/networks/01_blocks.ipynb #59e7b1b3
 DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, files and plots everywhere
@@ -89,6 +102,8 @@ def batch_norm(
 class LST(nn.Module):
     """Long space-time: one vector for the whole clip, [B, r, T, H, W] -> [B, r, 1, 1, 1]."""
 
+    folds = {"norm": "conv"}
+
     def __init__(
         self,
         channels: int,  # r, reduced channels
@@ -109,6 +124,8 @@ class LST(nn.Module):
 # %% ../../nbs/networks/01_blocks.ipynb #18391ed3
 class LT(nn.Module):
     """Long time: one map shared by all frames, [B, r, T, H, W] -> [B, r, 1, H, W]."""
+
+    folds = {"norm": "conv"}
 
     def __init__(
         self,
@@ -131,6 +148,8 @@ class LT(nn.Module):
 class LS(nn.Module):
     """Long space: one vector per frame, shared by all places, [B, r, T, H, W] -> [B, r, T, 1, 1]."""
 
+    folds = {"norm": "conv"}
+
     def __init__(
         self,
         channels: int,  # r, reduced channels
@@ -151,6 +170,8 @@ class LS(nn.Module):
 # %% ../../nbs/networks/01_blocks.ipynb #1b6c04dd
 class S122(nn.Module):
     """Short: a convolution over three frames at half resolution, [B, r, T, H, W] -> [B, r, T, H/2, W/2]."""
+
+    folds = {"norm": "conv"}
 
     def __init__(
         self,
@@ -190,8 +211,15 @@ class QueryAttention(nn.Module):
         keys: Tensor,  # mean response of every dependency, [B, M, r]
     ) -> Tensor:  # weights, [B, M], positive, rows sum to 1
         """Softmax over the dependencies of <key, query> / temperature."""
+        return self.scores(keys).softmax(-1)
+
+    def scores(
+        self,
+        keys: Tensor,  # mean response of every dependency, [B, M, r]
+    ) -> Tensor:  # [B, M]
+        """<key, query> / temperature."""
         # a product and a sum stay in float32 under autocast, where a matrix product would not
-        return ((keys * self.query).sum(-1) / self.temperature).softmax(-1)
+        return (keys * self.query).sum(-1) / self.temperature
 
 # %% ../../nbs/networks/01_blocks.ipynb #73c99986
 class UniformAttention(nn.Module):
@@ -242,17 +270,35 @@ def _width(channels: int, reduction: int) -> int:
     return max(channels // reduction, 16)
 
 
-def _attention(name: str, channels: int, temperature: float) -> nn.Module:
-    """What turns keys into weights."""
-    if name not in _ATTENTIONS:
-        raise unknown_name("attention", name, _ATTENTIONS)
-    return _ATTENTIONS[name](channels, temperature)
+def _attention(
+    name: str, channels: int, dependencies: int, temperature: float, options: dict[str, Any] | None
+) -> nn.Module:
+    """What turns keys into weights; kinds beside the published ones have a room of their own."""
+    if name in _ATTENTIONS and not options:
+        return _ATTENTIONS[name](channels, temperature)
+    others = importlib.import_module("sda.networks.selection")
+    if name in _ATTENTIONS:
+        raise SettingError(f"attention {name!r} takes no options", subject=name, choices=others.KINDS)
+    if name not in others.KINDS:
+        raise unknown_name("attention", name, [*_ATTENTIONS, *others.KINDS])
+    return others.scored_attention(name, channels, dependencies, temperature, options or {})
+
+
+def _selected(
+    attention: nn.Module, weights: Tensor, responses: dict[str, Tensor]
+) -> dict[str, Tensor]:  # the responses times their weights
+    """Without those that a whole batch leaves out, where that can be: one stays in any case."""
+    kept = list(range(len(responses)))
+    if not (attention.training or isinstance(attention, tuple(_ATTENTIONS.values()))) and by_hand():
+        kept = (weights != 0).any(0).nonzero().flatten().tolist() or kept[:1]
+    columns = weights[:, :, None, None, None, None]
+    return {name: columns[:, i] * y for i, (name, y) in enumerate(responses.items()) if i in kept}
 
 # %% ../../nbs/networks/01_blocks.ipynb #416297a9
-def _expand(
+def _sums(
     up: nn.Module, mixture: dict[str, Tensor], frames: int, size: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """The weighted responses in C channels: [B, T, C, h, w] of those of small size, [B, 1, C, H, W] of LT."""
+    """The weighted responses: sum [B, r, T, h, w] of those of small size, and LT's [B, r, H, W]."""
     wide = mixture.get("LT")
     terms = [y for name, y in mixture.items() if name != "LT"]
     if wide is not None and not (isinstance(up, nn.Conv2d) and up.bias is None):
@@ -261,8 +307,13 @@ def _expand(
         wide = None
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
     B, r, _, h, w = small.shape
-    small = up(fold_clips(small.expand(B, r, frames, h, w))).unflatten(0, (B, frames))
-    return small, None if wide is None else up(wide.squeeze(2)).unsqueeze(1)
+    return small.expand(B, r, frames, h, w), None if wide is None else wide.squeeze(2)
+
+
+def _expand(up: nn.Module, small: Tensor, wide: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Both in C channels, [B, T, C, h, w] and [B, 1, C, H, W]."""
+    expanded = up(fold_clips(small)).unflatten(0, (small.shape[0], small.shape[2]))
+    return expanded, None if wide is None else up(wide).unsqueeze(1)
 
 
 def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tensor) -> Tensor:
@@ -276,6 +327,8 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
 class SDA(nn.Module):
     """Selective dependency aggregation: gates frames by the mixture of dependencies a clip selects."""
 
+    folds = {"down_norm": "down"}  # norm -> the layer that can do its work, see `prepare_for_inference`
+
     def __init__(
         self,
         channels: int,  # C
@@ -283,8 +336,9 @@ class SDA(nn.Module):
         dependencies: tuple[str, ...] = DEPENDENCIES,  # which, and in which order
         reduction: int = 4,  # r = max(C // reduction, 16)
         split: int | None = None,  # every `split` frames are a clip (8: the published 16-frame model)
-        attention: str = "query",  # "query" or "uniform"
-        temperature: float = 1.0,  # of the query's softmax
+        attention: str = "query",  # or "uniform", or one of `sda.networks.selection.KINDS`, as "gated"
+        temperature: float = 1.0,  # divides the scores of a selection
+        attention_options: dict[str, Any] | None = None,  # of `sda.networks.selection.ScoredAttention`
     ):
         super().__init__()
         self.dependencies = _checked_dependencies(dependencies)
@@ -294,7 +348,7 @@ class SDA(nn.Module):
         self.down = PointConv(channels, r)
         self.down_norm = nn.BatchNorm2d(r)
         self.branches = nn.ModuleDict({name: _BRANCHES[name](r) for name in self.dependencies})
-        self.attention = _attention(attention, r, temperature)
+        self.attention = _attention(attention, r, len(self.dependencies), temperature, attention_options)
         self.up = PointConv(r, channels)
         self.up_norm = SumNorm(channels)
         self.hook_responses = nn.Identity()  # dependency -> response, [B, r, 1 or T, 1 or h, 1 or w]
@@ -313,14 +367,21 @@ class SDA(nn.Module):
         frames = self.clip_length(num_frames)
         unfold_clips(x, frames)  # complain about the shape before anything is computed
         size = x.shape[-2:]
-        reduced = relu(batch_norm(self.down_norm, self.down(x)))
+        if fuses_conv(self.down, self.down_norm, x):
+            reduced = conv_norm(self.down, self.down_norm, x)
+        else:
+            reduced = relu(batch_norm(self.down_norm, self.down(x)))
         clips = unfold_clips(reduced, frames)  # [B, r, T, H, W], a view
         responses = self.hook_responses({name: branch(clips) for name, branch in self.branches.items()})
         keys = self.hook_keys(torch.stack([_key(y, size) for y in responses.values()], 1))
-        weights = self.hook_weights(self.attention(keys))[:, :, None, None, None, None]
-        mixture = {name: weights[:, i] * y for i, (name, y) in enumerate(responses.items())}
-        small, wide = _expand(self.up, mixture, frames, size)
-        if fuses(self.up_norm) and not watched(self.up_norm, self.hook_gate):
+        weights = self.hook_weights(self.attention(keys))
+        mixture = _selected(self.attention, weights, responses)
+        small, wide = _sums(self.up, mixture, frames, size)
+        unseen = not watched(self.up_norm, self.hook_gate)
+        if unseen and not watched(self.up) and gates_at_once(self.up, self.up_norm, x):
+            return gated(x, small.transpose(1, 2), wide, self.up, self.up_norm)
+        small, wide = _expand(self.up, small, wide)
+        if unseen and fuses(self.up_norm):
             return self.up_norm.gate(x, small, wide)  # what follows, without a gate to keep
         gate = torch.sigmoid(_normalised_sum(self.up_norm, small, wide, x))
         return self.hook_gate(gate) * x

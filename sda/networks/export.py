@@ -25,6 +25,7 @@ __all__ = ["export_network"]
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}  # what it becomes -> end of the file's name
 _BATCHES = (2, 1, 3)  # the first is shown to the exporter, all are compared
+ONNX_LIMIT = 2 << 30  # bytes of weights in one file: its format (protocol buffers) holds no more
 TOLERANCE = 1e-3  # largest difference of a logit from the eager network's, as a share of the largest logit
 
 
@@ -133,6 +134,12 @@ def export_network(
     path = Path(path)
     if path.suffix != FORMATS[to]:
         raise SettingError(f"a file for {to} ends in {FORMATS[to]}, not {path.suffix!r}", subject=str(path))
+    held = sum(t.numel() * t.element_size() for t in net.state_dict().values())
+    if to == "onnx" and held >= ONNX_LIMIT:
+        what = (
+            f"{net.name} has {held / 1e9:.1f} GB of weights, and a file of ONNX holds {ONNX_LIMIT / 1e9:.1f}"
+        )
+        raise SettingError(what, subject=net.name, remedy="--to torch, whose files have no limit")
     card = net.card
     frames = num_frames or net.num_frames
     side = size or (card.transform.get("size") if card else None) or 224

@@ -9,6 +9,7 @@ __all__ = ['insert_sda']
 import copy
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ class ResidualBlock(nn.Module):
     """A block of torchvision or timm with our places; maps [B*T, Cin, H, W] as the block does."""
 
     new_parts = PLACES
+
+    @property
+    def folds(self) -> dict[str, str]:  # norm -> the convolution before it
+        """What `prepare_for_inference` may fold."""
+        return {norm: conv for conv, norm in pairwise(self.steps) if norm == conv.replace("conv", "bn")}
 
     def __init__(
         self,
@@ -120,33 +126,32 @@ class FrameResNet(VideoNet):
                 blocks.append(ResidualBlock(block, chosen))
             self.add_module(name, Stage(*blocks))
         self.dropout = nn.Dropout(dropout)
-        self.stem = [n for n in ("conv1", "bn1", "act1", "relu", "maxpool") if n in self._modules]
+        self.before = [n for n in ("conv1", "bn1", "act1", "relu", "maxpool") if n in self._modules]
         self.pool = next(n for n in ("avgpool", "global_pool") if n in self._modules)
 
-    def features(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # features of the last stage [B*T, C, H', W'], the frames of one clip contiguous
-        """Everything before the average over space."""
-        check_clips(clips)
+    def stem(self, clips: Tensor) -> Tensor:  # [B*T, C, h, w], the frames of one clip contiguous
+        """Everything before the first stage."""
         x = clips.flatten(0, 1)
-        for name in self.stem:
+        for name in self.before:
             x = getattr(self, name)(x)
-        for stage in self.stages:
-            x = getattr(self, stage)(x, clips.shape[1])
         return x
 
-    def forward(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # logits [B, K], the mean over frames
-        """Classify clips."""
-        x = getattr(self, self.pool)(self.features(clips)).flatten(1)
-        return self.fc(self.dropout(x)).unflatten(0, clips.shape[:2]).mean(1)
+    def head(self, x: Tensor, num_frames: int, below: Tensor) -> Tensor:  # logits [B, K]
+        """Pooled as the image network does, classified, and averaged over frames."""
+        x = getattr(self, self.pool)(x).flatten(1)
+        return self.fc(self.dropout(x)).unflatten(0, (-1, num_frames)).mean(1)
 
 
-def _refuse_places(places: set[str]) -> None:
-    """Only blocks beside the layers of others, not in their stead."""
+def _refuse_places(places: set[str], module: str = "") -> None:
+    """Only blocks beside the layers of others, not in their stead; behind a module by its name, SDA alone."""
+    if places and module:
+        raise SettingError(
+            f"a shift goes in front of convolutions of residual blocks, and {module} is a module by its "
+            "name: behind it goes SDA alone",
+            subject=module,
+            remedy="shift=False (TSN instead of TSM), or a ResNet of torchvision or timm with where=None or "
+            "its stages and blocks",
+        )
     if places:
         raise SettingError(
             f"this method fills the place {listed(sorted(places))}, which only our own "
@@ -210,23 +215,17 @@ class FrameNet(VideoNet):
         self.classifier = classifier
         self.map_layer = f"backbone.{list(gates)[len(gates) // 2]}" if gates else "backbone"
 
-    def features(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # what the classifier reads, [B*T, C]
-        """Everything before the classifier."""
-        check_clips(clips)
-        for module in self.modules():
-            if isinstance(module, Gated) and module.num_frames != clips.shape[1]:
-                module.num_frames = clips.shape[1]
-        return self.backbone(clips.flatten(0, 1))
-
     def forward(
         self,
         clips: Tensor,  # float [B, T, 3, H, W]
     ) -> Tensor:  # logits [B, K], the mean over frames
         """Classify clips."""
-        return self.fc(self.dropout(self.features(clips))).unflatten(0, clips.shape[:2]).mean(1)
+        check_clips(clips)
+        for module in self.modules():
+            if isinstance(module, Gated) and module.num_frames != clips.shape[1]:
+                module.num_frames = clips.shape[1]
+        x = self.backbone(clips.flatten(0, 1))
+        return self.fc(self.dropout(x)).unflatten(0, clips.shape[:2]).mean(1)
 
 # %% ../../nbs/networks/06_insert.ipynb #4c9aaebc
 def _look(model: nn.Module) -> tuple[dict[str, list[tuple[int, ...]]], Tensor, str | None]:
@@ -328,7 +327,7 @@ def around(
     for i, name in enumerate(names or ()):
         channels = _check_place(model, name, shapes)
         blocks = places(Site(channels, channels, 1, num_frames, 1, i, (len(names or ()),)))
-        _refuse_places(set(blocks) - {"gate"})
+        _refuse_places(set(blocks) - {"gate"}, name)
         if "gate" in blocks:
             gates[name] = blocks["gate"]
     return FrameNet(model, gates, classifier, num_classes, num_frames, dropout)

@@ -58,6 +58,13 @@ class OptimConfig:
     ema: float = 0.0  # decay of averaged weights, which are validated and stored (0: no average)
     sda_lr: float = 1.0  # rate multiplier of the convolutions and linear layers in SDA blocks (published: 5)
     query_lr: float = 1.0  # rate multiplier of the attention queries
+    # attention "gated": weight in the loss of the mean probability that a gate is open
+    gate_price: float = 0.0
+    gate_follow: float = 0.0  # the same for gates whose closing is seen to change nothing
+    gate_order: float = 0.0  # weight in the loss of gates that are wider than others whose closing costs more
+    gate_share: float = 0.25  # share of a batch in which two gates are closed to see what that costs
+    selection_ramp: float = 0.0  # share of all steps in which price, or scores of sparsemax, rise to all
+    distill: float = 0.0  # weight in the loss of the distance to the answers of the network in `init`
     head_lr: float = 1.0  # rate multiplier of the classifier
     bias_lr: float = 1.0  # further rate multiplier of biases (TSM: 2)
 
@@ -134,6 +141,8 @@ _MOST = {
     "dropout": 1,
     "erase": 1,
     "rand_augment": 30,
+    "gate_share": 1,
+    "selection_ramp": 1,
 }
 _LEAST = {
     "epochs": 1,

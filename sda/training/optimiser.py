@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from ..data.datasets import model_input
 from ..data.transforms import cut_clips
-from ..foundation.devices import device_of, dtype_of, set_layout
+from ..foundation.devices import device_of, dtype_of, keep_memory, set_layout
 from ..foundation.errors import RunError, SettingError, unknown_name
 from ..networks.backbones import VideoNet, new_parts
-from ..networks.blocks import SDA, QueryAttention
+from ..networks.blocks import SDA
 from .config import TrainConfig
+from .selecting import SelectionLoss
 
 Batch = dict[str, Any]  # clip [B,T,3,H,W], or its bytes with scale and shift; label [B]; id list
 
@@ -42,7 +43,7 @@ def scaled_lr(config: TrainConfig) -> tuple[float, str]:
 def _roles(model: nn.Module) -> dict[str, str]:
     """What each trainable parameter is: kernel, norm, bias, sda kernel, query, head or head bias."""
     blocks = tuple(name + "." for name, m in model.named_modules() if isinstance(m, SDA))
-    queries = tuple(name + "." for name, m in model.named_modules() if isinstance(m, QueryAttention))
+    queries = tuple(name + "attention." for name in blocks)
     maps = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     biases = {f"{name}.bias".lstrip(".") for name, m in model.named_modules() if isinstance(m, maps)}
     roles = {}
@@ -321,8 +322,9 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
                 self.num_batches_tracked.add_(1)
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
-        scale = torch.rsqrt(var + self.eps) * self.weight
-        return ((wide - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        scale = torch.rsqrt(var + self.eps) * (1.0 if self.weight is None else self.weight)
+        y = (wide - mean.view(shape)) * scale.view(shape)
+        return (y if self.bias is None else y + self.bias.view(shape)).to(x.dtype)
 
 # %% ../../nbs/training/48_optimiser.ipynb #93b32f03
 def share_norms(
@@ -394,6 +396,7 @@ class TrainingStep:
             torch.set_num_threads(config.threads)
         self.config = config
         self.accelerator = make_accelerator(config)
+        keep_memory()
         if config.channels_last:
             set_layout(network, True)
         self.ordinary = share_norms(network, self.accelerator.device) if config.sync_bn else {}
@@ -403,6 +406,7 @@ class TrainingStep:
         self.frozen = freeze(network, config.freeze)
         self.model, self.optimizer = self.accelerator.prepare(network, make_optimizer(network, config))
         self.weights = None if weights is None else weights.to(self.accelerator.device)
+        self.selection = SelectionLoss(config, self.network)
         self._clips: Tensor | None = None  # input of the last step, for its memory
 
     def __call__(
@@ -410,6 +414,7 @@ class TrainingStep:
         pieces: list[Batch],  # of this process; one, unless batches are accumulated
         size: int,  # clips over all pieces and processes
         factor: float = 1.0,  # share of the highest learning rate
+        progress: float = 1.0,  # share of all steps that are done
     ) -> StepResult:
         """Forward, backward, clip, step."""
         accelerator = self.accelerator
@@ -420,7 +425,7 @@ class TrainingStep:
         for k, batch in enumerate(pieces):
             last = k == len(pieces) - 1  # gradients of processes are added up once
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                objective, loss, right = self._forward(batch)
+                objective, loss, right = self._forward(batch, progress)
                 accelerator.backward(objective * (accelerator.num_processes / size))
             sums += torch.stack([loss.detach().to(sums.dtype), right.to(sums.dtype)])
         norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad or math.inf)
@@ -428,15 +433,17 @@ class TrainingStep:
         ids = [i for batch in pieces for i in batch["id"]]
         return StepResult(ids, size, accelerator.reduce(sums.float()), norm)
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, batch: Batch, progress: float) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the loss, and the right answers: sums over the clips."""
         config = self.config
         check_labels(batch, self.network.num_classes)
         self._clips, labels = place_clips(batch, self.accelerator.device, config.channels_last, self._clips)
         clips, partners, share = mix_batch(self._clips, labels, config.mixup, config.cutmix)
-        logits = self.model(clips).float()
+        with self.selection:
+            logits = self.model(clips).float()
         loss = mixed_loss(logits, labels, partners, share, config.label_smoothing, self.weights)
         objective = loss + second_loss(self.network, labels, partners, share)
+        objective = objective + self.selection(clips, labels, logits, progress)
         return objective, loss, (logits.argmax(1) == labels).sum()
 
 # %% ../../nbs/training/48_optimiser.ipynb #24e0cfa2

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from ..foundation.errors import FolderError, RunError
 from ..foundation.files import check_folder, csv_text, disk_remedy, system_error, write_atomic
+from ..foundation.reading import read_json
+from ..foundation.runs import check_record
 from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
 from .config import TrainConfig, plain_settings
@@ -391,15 +393,16 @@ def finished_run(
     if not (out / "record.json").exists():
         return None
     try:
-        record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+        record = check_record(read_json(out / "record.json"))
         history = pd.read_csv(out / "history.csv")
-    except (ValueError, OSError) as err:
+        before = record["identity"] | {
+            "config": {k: v for k, v in record["config"].items() if k not in _HARMLESS}
+        }
+        seconds = float(record["seconds"])
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as err:
         fault = f"holds a finished run with a missing or damaged file, record.json or history.csv ({err})"
         remedy = f"Choose another folder, or {_AGAIN}."
         raise RunError(f"{out} {fault}. {remedy}", subject=str(out), remedy=remedy) from err
-    before = record["identity"] | {
-        "config": {k: v for k, v in record["config"].items() if k not in _HARMLESS}
-    }
     if (out / "state.pt").exists() and _goes_on(before, identity, len(history)):
         _log.info("%s holds this run, finished with fewer epochs: it goes on", out)
         return None
@@ -409,7 +412,7 @@ def finished_run(
         text = f"{out} holds a model file and a record of two runs"
         raise RunError(text, subject=str(out), remedy=f"Choose another folder, or {_AGAIN}.")
     _log.info("%s holds this finished run: nothing to train", out)
-    return TrainResult(model, history, record["seconds"], out, record, reused=True)
+    return TrainResult(model, history, seconds, out, record, reused=True)
 
 # %% ../../nbs/training/49_resume.ipynb #70808dba
 class Meter:

@@ -93,8 +93,8 @@ def _loaders(
     return loader, clip_loader(as_bytes(val_data), config.batch_size * world, **share)
 
 
-def _batches(run: Run, loader: ClipLoader) -> Iterator[tuple[list[Batch], int, float]]:
-    """Pieces, size and rate of each step of an epoch that is still to do."""
+def _batches(run: Run, loader: ClipLoader) -> Iterator[tuple[list[Batch], int, float, float]]:
+    """Pieces, size, rate and progress of each step of an epoch that is still to do."""
     config, state = run.config, run.state
     rank = run.accelerator.process_index
     seed_everything(config.seed, state.epoch, state.step, rank)
@@ -103,7 +103,8 @@ def _batches(run: Run, loader: ClipLoader) -> Iterator[tuple[list[Batch], int, f
         seed_everything(config.seed, state.epoch, state.step, rank)
         done = state.epoch * run.steps_per_epoch + state.step
         factor = lr_factor(config, done, run.steps_per_epoch)
-        yield [next(batches) for _ in step.pieces], step.size, factor
+        progress = done / (config.epochs * run.steps_per_epoch)
+        yield [next(batches) for _ in step.pieces], step.size, factor, progress
 
 # %% ../../nbs/training/51_trainer.ipynb #7de26a40
 @torch.no_grad()
@@ -211,17 +212,17 @@ class Trainer:
         run.meter = Meter(run.state, run.accelerator.device)
         for callback in run.callbacks:
             callback.epoch_start(run)
-        for pieces, size, factor in _batches(run, self.loader):
-            self.step(pieces, size, factor)
+        for pieces, size, factor, progress in _batches(run, self.loader):
+            self.step(pieces, size, factor, progress)
         _close_epoch(run, self.val_loader)
         for callback in run.callbacks:
             callback.epoch_end(run)
         run.save()
 
-    def step(self, pieces: list[Batch], size: int, factor: float) -> None:
+    def step(self, pieces: list[Batch], size: int, factor: float, progress: float = 1.0) -> None:
         """Forward, backward, clip and step, which are one `TrainingStep`; log; save."""
         run = self.run
-        run.log(run.update(pieces, size, factor))
+        run.log(run.update(pieces, size, factor, progress))
         for callback in run.callbacks:
             callback.step_end(run)
         if run.config.save_every and run.state.step % run.config.save_every == 0:

@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from fuzzing import CORPUS, SEED, mutants
+from PIL import Image
 from unit.training_runs import Clips, small
 
 from sda.data.annotations.own import records_csv
-from sda.data.lists import read_classes, read_groups, read_list, read_pairs
+from sda.data.cache import FrameCache, build_cache
+from sda.data.datasets import source_of
+from sda.data.lists import Record, read_classes, read_groups, read_list, read_pairs
 from sda.explaining.attribution import Attribution
 from sda.explaining.trace import Trace, trace_clips
 from sda.foundation.errors import SdaError
@@ -20,7 +23,7 @@ from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.networks.weights import read_weights
 from sda.testing.predictions import Predictions
 from sda.training.config import load_config, recipe, save_config
-from sda.training.resume import load_state, run_identity
+from sda.training.resume import finished_run, load_state, run_identity
 
 CASES = 60
 CLIPS = Clips(4)
@@ -55,6 +58,20 @@ def foreign(folder):
     torch.save({"state_dict": {"conv1.weight": torch.ones(2)}}, folder / "foreign.pt")
 
 
+def finished(folder):
+    about = dict(model="m", metrics={"top1": 0.5}, seconds=1.0)
+    record = new_record("train", **about, identity=IDENTITY, config=IDENTITY["config"])
+    (folder / "history.csv").write_text("epoch,train_loss\n1,0.5\n")
+    return write_record(record, folder)
+
+
+def read_finished(path):
+    try:
+        finished_run(path.parent, IDENTITY)
+    except FileNotFoundError:  # the record holds, and says that it is another run's, or no model is beside it
+        pass
+
+
 def dataset(folder):
     (folder / "category.txt").write_text("walk\nrun\n")
     (folder / "list.txt").write_text("a.mp4 8 0\nsub/b.mp4 9 1\nc 12 1\n")
@@ -79,6 +96,14 @@ READERS = {  # file -> what makes it, what reads it
             d / "record.json"
         ),
         lambda path: load_records(path.parent),
+    ),
+    "finished.json": (
+        lambda d: finished(d).rename(d / "finished.json"),
+        lambda path: read_finished(path.replace(path.with_name("record.json"))),
+    ),
+    "source.json": (
+        lambda d: (d / "source.json").write_text('{"dataset": "Diving48", "variants": {"test": "V2"}}'),
+        lambda path: source_of(path.parent, "test"),
     ),
     "category.txt": (dataset, read_classes),
     "list.txt": (dataset, lambda path: read_list(path, path.parent, ["walk", "run"])),
@@ -120,6 +145,27 @@ def test_mutants_are_read_or_refused_by_name(target, recwarn):
         path.write_bytes(data)
         refused += read_or_refused(path, read, f"mutant {case} of {path.name}, SDA_FUZZ_SEED={SEED}")
     assert refused
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_mutated_cache_is_made_anew_and_gives_the_same_frames(tmp_path, suffix, caplog):
+    rng = np.random.default_rng(0)
+    records = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            picture = Image.fromarray(rng.integers(0, 255, (32, 40, 3), np.uint8))
+            picture.save(tmp_path / name / f"{number}.png")
+        records.append(Record(name, str(tmp_path / name), 0))
+    path = build_cache(records, tmp_path, progress=False)
+    frames = [FrameCache(path)[i].copy() for i in range(2)]
+    path = path.with_suffix(suffix)
+    for case, data in enumerate(mutants(path.read_bytes(), CASES // 3, (SEED, suffix))):
+        path.write_bytes(data)
+        again = FrameCache(build_cache(records, tmp_path, progress=False))
+        said = f"mutant {case} of {suffix}, SDA_FUZZ_SEED={SEED}"
+        assert all(np.array_equal(again[i], frames[i]) for i in range(2)), said
+    assert "is not used" in caplog.text
 
 
 @pytest.mark.parametrize(

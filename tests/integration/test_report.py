@@ -145,12 +145,9 @@ def test_clips_that_cannot_be_read_are_listed_with_the_reason(told):
 
 
 def test_no_clip_no_page(tmp_path, caplog):
-    with (
-        caplog.at_level(logging.WARNING),
-        pytest.raises(RunError, match="None of the clips.*does not exist"),
-    ):
+    with caplog.at_level(logging.WARNING), pytest.raises(RunError) as error:
         inspect_clips([tmp_path / "missing.mp4"], SDA_FILE, tmp_path / "x.html", progress=False)
-    assert not list(tmp_path.iterdir()) and "missing.mp4" in caplog.text
+    assert not list(tmp_path.iterdir()) and all("missing.mp4" in s for s in (str(error.value), caplog.text))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Effects: what is changed and what is not, in whatever order hooks are made; bad input; exact sums."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,7 @@ from sda.explaining.trace import trace_clips
 from sda.explaining.tracer import Tracer
 from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, sda_blocks
+from sda.networks.blocks import DEPENDENCIES
 
 CHANGES = [
     drop("LT"),
@@ -94,7 +97,7 @@ def test_a_tracer_hears_the_changed_weights_whoever_came_first(model, clips):
 def test_interventions_are_made_in_their_order(model, clips):
     with changed(model, force("LS"), drop("LS")):
         weights = trace_clips(model, clips).weights
-    assert np.allclose(weights, [1 / 3, 1 / 3, 0, 1 / 3], atol=1e-6)
+    assert not weights.any()  # what is left out last was all there was; nothing that is shut opens
     with changed(model, drop("LS"), force("LS")):
         weights = trace_clips(model, clips).weights
     assert (weights == [0, 0, 1, 0]).all()
@@ -231,6 +234,46 @@ def test_every_kind_is_one_table_and_one_file(kind, model, clips, tmp_path):
     assert np.allclose(found.at(["all"]).values[:, 0], found.values.mean(1))
     with pytest.raises(DataError):
         Attribution(kind, found.values, found.clips[:2], found.places)
+
+
+def test_a_first_order_estimate_is_the_slope_of_an_ablation():
+    """So small a part of the way to the weights of an ablation must cost that part of the estimate."""
+    net = make(split=2).double()
+    clips = 3 * torch.randn(3, 4, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+    torch.nn.init.normal_(net.fc.weight, generator=torch.Generator().manual_seed(2))
+    labels = [0, 1, 2]
+    told = attribute(net, clips, "first-order", labels, "margin")
+    for b, d in ((0, 3), (1, 1), (3, 0)):
+        gone = drop(DEPENDENCIES[d], where=told.places[b])
+
+        def margin(part, gone=gone):
+            def change(block, names, weights):
+                return weights + part * (gone.change(block, names, weights) - weights)
+
+            with torch.no_grad(), replace(gone, change=change).on(net):
+                return readings(net(clips).numpy(), labels)["margin"]  # in float64
+
+        slope = (margin(-1e-5) - margin(1e-5)) / 2e-5
+        np.testing.assert_allclose(told.values[:, b, d], slope, rtol=1e-3, atol=1e-5)
+    assert np.abs(told.values).max() > 0.1
+    frozen = attribute(net.requires_grad_(False), clips, "first-order", labels, "margin")
+    np.testing.assert_allclose(frozen.values, told.values)
+    everywhere = attribute(net, clips, "first-order", labels, "margin", ["all"])
+    np.testing.assert_allclose(everywhere.values[:, 0], told.values.sum(1))
+    sure = attribute(net, clips, "first-order", labels, "probability")
+    assert (np.abs(sure.values) <= 1).all() and np.isfinite(sure.values).all()
+
+
+def test_a_first_order_estimate_lacks_what_an_ablation_lacks(clips):
+    net = make(dependencies=["LT", "S122"])
+    for options in ({"dependencies": ["LT", "S122"]}, {"dependencies": ["LT"]}):
+        net = make(**options)
+        for reading, pairs in (("pair probability", [("class 0", "class 1")]), ("top-1", ())):
+            asked = {"labels": [0, 1, 2], "reading": reading, "pairs": pairs}
+            told, exact = (
+                attribute(net, clips, kind, **asked).values for kind in ("first-order", "ablation")
+            )
+            assert np.array_equal(np.isnan(told), np.isnan(exact))
 
 
 def test_views_of_a_video_are_one_row(model, clips):

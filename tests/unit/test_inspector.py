@@ -137,7 +137,7 @@ def test_estimates_rank_losses_before_they_are_measured(session):
     fresh.guess(UP)
     values, how = fresh.losses(UP)
     assert {one for row in how for one in row} == {"estimated"} and np.isfinite(values).all()
-    fresh.compute(UP, [[edit("drop", 1, 2)]])
+    fresh.compute(UP, [edit("drop", 1, 2)])
     assert fresh.losses(UP)[1][1][2] == "measured"
 
 

@@ -14,13 +14,14 @@ from sda.foundation.errors import SdaError, SettingError, UnknownNameError
 from sda.inspector import InspectorState
 from sda.inspector.edits import (
     at_random,
+    changed_weights,
     check_edits,
     edit,
     edits_key,
     in_words,
     meaning,
-    selection_change,
-    weight_plan,
+    told,
+    variant,
 )
 from sda.inspector.opening import open_session
 from sda.networks.backbones import create_model, sda_blocks
@@ -85,22 +86,26 @@ def test_edits_answer_as_the_interventions_of_the_library(session):
         (edit("frames", value="frozen"), interventions.freeze()),
         (edit("frames", value="blurred"), interventions.blur()),
     ]
-    views = session.views("test_0000_shake.mp4")
-    session.compute("test_0000_shake.mp4", [[], *([one] for one, _ in same)])
+    clip_id = "test_0000_shake.mp4"
+    views = session.views(clip_id)
+    for _ in session.answering(clip_id, [[], *([one] for one, _ in same)], controls=False):
+        pass
     alone = [logits_of(session.network.model, views[None], change)[0] for _, change in same]
-    found = [session.known("test_0000_shake.mp4", [one]) for one, _ in same]
+    found = [session.known(clip_id, [one]) for one, _ in same]
     np.testing.assert_allclose(found, alone, atol=2e-4)
-    plain = logits_of(session.network.model, views[None])[0]
-    np.testing.assert_allclose(session.known("test_0000_shake.mp4", []), plain, atol=2e-4)
+    session.compute(clip_id, [edit("drop", 0, 0)])
+    before = interventions.drop("LST", where=names[0])
+    one = session.known(clip_id, [edit("drop", 0, 0)])
+    np.testing.assert_allclose(one, logits_of(session.network.model, views[None], before)[0], atol=2e-4)
 
 
 def test_what_a_plan_makes_of_weights():
     own = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
 
     def changed(*edits):
-        return weight_plan([edits], 0, "layer1.0", DEPENDENCIES)(own)[0].tolist()
+        return changed_weights(own, told(edits, 0, DEPENDENCIES), "layer1.0")[0].tolist()
 
-    assert changed() == own[0].tolist(), "to the last bit"
+    assert told([], 0, DEPENDENCIES) is None, "nothing is touched"
     assert changed(edit("weight", 0, 0, 0.5)) == pytest.approx([0.5, 1 / 9, 1 / 6, 2 / 9])
     assert changed(edit("weight", 0, 0, 0.5), edit("drop", 0, 3)) == pytest.approx(
         [9 / 14, 1 / 7, 3 / 14, 0], abs=1e-6
@@ -108,9 +113,9 @@ def test_what_a_plan_makes_of_weights():
     assert changed(edit("weight", 0, 0, 1), edit("weight", None, 1, 1)) == pytest.approx([0.5, 0.5, 0, 0])
     assert changed(edit("only", 0, 0), edit("only", 0, 1)) == pytest.approx([1 / 3, 2 / 3, 0, 0])
     assert changed(*(edit("drop", None, d) for d in range(4))) == [0, 0, 0, 0], "nothing is added"
-    assert changed(edit("drop", 1, 0)) == own[0].tolist(), "another block"
-    few = weight_plan([[edit("drop", None, 0), edit("drop", None, 1)]], 0, "layer1.0", ("LT", "S122"))
-    assert few(torch.tensor([[0.3, 0.7]])).tolist() == [[0, 1]], "what a block lacks is not left out of it"
+    assert told([edit("drop", 1, 0)], 0, DEPENDENCIES) is None, "another block"
+    few = told([edit("drop", None, 0), edit("drop", None, 1)], 0, ("LT", "S122"))
+    assert few.gone == (True, False), "what a block lacks is not left out of it"
 
 
 def test_lists_that_come_to_the_same_are_answered_once(session):
@@ -135,9 +140,8 @@ def test_controls_are_as_large_stay_in_their_blocks_and_come_again():
     assert everywhere == at_random([edit("drop", None, 3)], 0, blocks, 8), "shared by changes of one size"
     own = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
     dealt = at_random([edit("uniform", 0)], 3, blocks, 8)
-    assert (
-        sorted(weight_plan([dealt], 0, next(iter(blocks)), DEPENDENCIES)(own)[0].tolist()) == own[0].tolist()
-    )
+    asked = told(dealt, 0, DEPENDENCIES)
+    assert sorted(changed_weights(own, asked, next(iter(blocks)))[0].tolist()) == own[0].tolist()
     frames = {
         at_random([edit("frames", value="reversed")], seed, blocks, 8)[0]["value"] for seed in range(10)
     }
@@ -147,11 +151,9 @@ def test_controls_are_as_large_stay_in_their_blocks_and_come_again():
 def test_a_network_whose_blocks_make_two_selections_a_clip(session):
     model = create_model("sda_tsn_tiny", 3, 8, split=4).eval()
     clips = session.views("test_0000_shake.mp4")[None]
-    blocks = sda_blocks(model)
-    lists = [[], [edit("drop", None, 0)], [edit("only", 0, 2)]]
-    found = logits_of(model, clips.repeat(3, 1, 1, 1, 1, 1), selection_change(lists, blocks))
-    alone = [logits_of(model, clips, selection_change([some], blocks))[0] for some in lists]
-    np.testing.assert_allclose(found, alone, atol=1e-4)
+    asked = variant([edit("drop", None, 0)], sda_blocks(model))
+    alone = logits_of(model, clips, interventions.drop("LST"))
+    np.testing.assert_allclose(logits_of(model, clips, *asked), alone, atol=1e-4)
 
 
 def test_words():

@@ -5,9 +5,13 @@ import json
 import tracemalloc
 import zipfile
 
+import av
 import numpy as np
 import pytest
+import torch
 
+from sda.data.video import MemoryVideo, PyAVVideo, scan
+from sda.data.video.base import open_container, video_stream
 from sda.data.video.mp4 import check_index
 from sda.foundation.errors import DataError, VideoError
 from sda.foundation.reading import parse_yaml, read_arrays, read_json
@@ -156,3 +160,55 @@ def test_an_honest_index_and_other_files_pass(tmp_path):
     }.items():
         (tmp_path / name).write_bytes(data)
         check_index(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["bomb.mkv", "bomb.avi", "bomb.mp4"])
+def test_a_small_file_with_endless_huge_frames_is_refused_before_they_are_decoded(tmp_path, name):
+    """Four thousand frames of nothing, 40 kB: minutes and gigabytes of pictures."""
+    pictures = [av.VideoFrame(4096, 2304, "yuv420p") for _ in range(2)]
+    for picture in pictures:
+        for plane in picture.planes:
+            plane.update(bytes(plane.buffer_size))
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 4096, 2304, "yuv420p"
+        first, nothing = [packet for picture in pictures for packet in stream.encode(picture)]
+        out.mux(first)
+        data = bytes(nothing)
+        for n in range(1, 4000):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = n
+            packet.time_base, packet.stream = nothing.time_base, stream
+            out.mux(packet)
+    assert (tmp_path / name).stat().st_size < 400_000
+    with pytest.raises(VideoError) as caught:
+        scan(tmp_path / name)
+    assert caught.value.subject == str(tmp_path / name) and caught.value.remedy
+
+
+def test_a_picture_that_claims_more_than_its_header_takes_no_memory(tmp_path):
+    """The second key frame of a VP8 file says 12000 x 12000: the decoder itself refuses it."""
+    path = tmp_path / "grown.webm"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libvpx", rate=12, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in rng.integers(0, 255, (3, 48, 64, 3), np.uint8):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    second = data.index(b"\x9d\x01\x2a", data.index(b"\x9d\x01\x2a") + 3)
+    data[second + 3 : second + 7] = 2 * (12000).to_bytes(2, "little")
+    path.write_bytes(data)
+    with open_container(path) as box, pytest.raises(av.FFmpegError):
+        list(box.decode(video_stream(box, path)))
+    with pytest.raises(VideoError) as caught:
+        PyAVVideo(path).frames([0, 1, 2])
+    assert caught.value.subject == str(path)
+
+
+def test_more_frames_at_once_than_memory_holds_are_refused_by_name():
+    video = MemoryVideo(torch.zeros(1, 1, 1, 3, dtype=torch.uint8).expand(4000, 1080, 1920, 3))
+    with pytest.raises(VideoError) as caught:
+        video.frames(list(range(4000)))
+    assert caught.value.remedy and "1920x1080" in str(caught.value)

@@ -193,6 +193,11 @@ def test_what_an_export_asks_for(net, tmp_path, monkeypatch):
         export_network(net, tmp_path / "x.onnx", "onyx")
     with pytest.raises(SettingError):
         export_network(net, tmp_path / "x.txt", "torch")
+    monkeypatch.setattr(export, "ONNX_LIMIT", 1000)
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(SettingError) as caught:
+        export_network(net, tmp_path / "x.onnx", "onnx")
+    assert caught.value.remedy and not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingPackageError) as caught:
         export_network(net, tmp_path / "x.onnx", "onnx")

@@ -145,6 +145,8 @@ def read_json(path: str | Path, kind: type | tuple[type, ...]) -> Any:
     except json.JSONDecodeError as err:
         where = f"{path}, line {err.lineno}, column {err.colno}"
         raise fault(where, f"not JSON ({err.msg})", "Download it again.") from err
+    except RecursionError as err:
+        raise fault(path, "nested without end", "Download it again.") from err
     if not isinstance(data, kind):
         want = "list" if kind is list else "object" if kind is dict else "list or object"
         what = f"holds a JSON {type(data).__name__}, a {want} was expected"

@@ -22,13 +22,15 @@ import torch
 import torch.nn.functional as F
 
 from .container import cut_short
-from .mp4 import check_index
+from .mp4 import check_density, check_index
+from .scans import keep_scan, kept_scan, scan_name
 from ...foundation.errors import SettingError, VideoError, missing_package
 from ...foundation.files import cached_by_file
 
 # %% ../../../nbs/data/25_video.ipynb #14118ab6
 MIN_SIDE = 32  # pixels: below this a ResNet's last map would be empty
 MAX_PIXELS = 7680 * 4320  # of a frame: a header that promises more is not decoded
+MAX_BYTES = 8 << 30  # of the frames that are asked for at once: more of them belongs on the disk
 _AT_ONCE = 16  # frames in memory while all are decoded
 
 
@@ -41,21 +43,6 @@ def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, in
     scale = min(short_side / min(size), 1)
     height, width = (max(round(side * scale), min(short_side, *size)) for side in size)
     return height, width
-
-
-def resize_pictures(
-    frames: torch.Tensor,  # uint8 [T,H,W,3]
-    height: int,  # Wanted height in pixels
-    width: int,  # Wanted width in pixels
-) -> torch.Tensor:  # uint8 [T,height,width,3]
-    """Antialiased bilinear resizing; bytes stay bytes on a CPU, where torch has a kernel for them."""
-    pictures = frames.permute(0, 3, 1, 2)  # channels last in memory
-    if pictures.device.type == "cpu":
-        small = F.interpolate(pictures, (height, width), mode="bilinear", antialias=True)
-    else:
-        small = F.interpolate(pictures.float(), (height, width), mode="bilinear", antialias=True)
-        small = small.round().to(torch.uint8)
-    return small.permute(0, 2, 3, 1)
 
 # %% ../../../nbs/data/25_video.ipynb #a9f65d85
 AGAIN = "copy or download it again"  # the remedy for a damaged file
@@ -128,6 +115,12 @@ class Video:
         """The chosen frames, in the order asked for."""
         wanted = _in_range(self, indices)
         unique = sorted(set(wanted))
+        height, width = self.size
+        if 3 * height * width * len(unique) > MAX_BYTES:  # before they take the memory
+            what = (
+                f"has {len(unique)} frames of {width}x{height}, which take over {MAX_BYTES >> 30} GiB at once"
+            )
+            raise unusable(self.path, what, "make them smaller (sda extract --height 256)")
         found = self._read(unique)
         row = {frame: n for n, frame in enumerate(unique)}
         return found if unique == wanted else found[[row[i] for i in wanted]]
@@ -158,7 +151,7 @@ class MemoryVideo(Video):
         name: str = "array",  # What messages call it
         short_side: int | None = None,  # Smaller side of the frames in pixels; None keeps the size
     ):
-        data = torch.as_tensor(frames)
+        data = torch.as_tensor(frames, device="cpu")
         if data.ndim != 4 or data.shape[-1] != 3 or data.dtype != torch.uint8:
             what = f"frames must be uint8 [N,H,W,3], not {data.dtype} {list(data.shape)}"
             raise VideoError(f"{name}: {what}", subject=name)
@@ -170,7 +163,8 @@ class MemoryVideo(Video):
     def _read(self, indices: list[int]) -> torch.Tensor:
         if self.size == self.full_size:
             return self._frames[indices]
-        return resize_pictures(self._frames[indices], *self.size)
+        frames = self._frames[indices].permute(0, 3, 1, 2)
+        return F.interpolate(frames, self.size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
 # %% ../../../nbs/data/25_video.ipynb #42a98f57
 @dataclass(frozen=True)
@@ -217,6 +211,7 @@ KINDS = (
     "m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,vc1,mjpeg"
 )  # FFmpeg's names; mov is mp4 too, matroska webm
 INDEXED = ("mov", "matroska", "avi")  # others, such as transport streams, only guess where a time stamp lies
+_DECODER = {"max_pixels": str(MAX_PIXELS)}  # a picture may claim another size than the header
 
 
 def import_av() -> ModuleType:
@@ -234,7 +229,10 @@ def open_container(path: str | Path) -> Any:
     limits = {"format_whitelist": KINDS, "protocol_whitelist": "file"}
     try:
         # an absolute path: FFmpeg takes what stands before a colon for a protocol
-        return av.open(os.path.abspath(path), metadata_errors="replace", container_options=limits)
+        # max_pixels: what is asked of a decoder while it is found out what the file holds
+        return av.open(
+            os.path.abspath(path), metadata_errors="replace", container_options=limits, options=_DECODER
+        )
     except av.FFmpegError as err:
         if err.errno != errno.EINVAL:
             raise  # what FFmpeg says of a kind that is not named
@@ -249,6 +247,7 @@ def video_stream(box: Any, path: str | Path) -> Any:
     if streams:
         if streams[0].codec_context is not None:
             streams[0].thread_count = 1  # loaders have their own processes
+            streams[0].codec_context.options = _DECODER
         return streams[0]
     kinds = sorted({s.type for s in box.streams}) or ["nothing"]
     raise unusable(path, f"has no video in it, only {', '.join(kinds)}", "give a file with moving pictures")
@@ -471,6 +470,7 @@ def facts_of(box: Any, path: Path) -> Facts:
     packets, first = packet_table(box, stream)
     if first is None:
         raise unusable(path, "holds no frames", "extract or download it again")
+    check_density(path, len(packets), first.width * first.height)
     tick = float(stream.time_base)
     fps = float(stream.average_rate or 0) or None
     container = box.format.name.split(",")[0]
@@ -494,12 +494,18 @@ def facts_of(box: Any, path: Path) -> Facts:
 # %% ../../../nbs/data/25_video.ipynb #0598c4a4
 @cached_by_file(4096)  # a file that had to be decoded is not decoded again in every epoch
 def _scan(path: Path) -> Facts:
-    """Facts of a file as of its last change."""
+    """Facts of a file as of its last change, from an earlier scan where one is kept."""
     av = import_av()
+    name = scan_name(path, f"1 {av.__version__}")  # 1: of what `Facts` means
+    if kept := kept_scan(name):
+        return Facts(**kept)
     check_index(path)
     try:
         with open_container(path) as box:
-            return facts_of(box, path)
+            facts = facts_of(box, path)
+        if scan_name(path, f"1 {av.__version__}") == name:  # nobody wrote meanwhile
+            keep_scan(name, vars(facts))
+        return facts
     except av.FFmpegError as err:
         what = f"is no video FFmpeg can read, or its end is missing ({err.strerror})"
         raise unusable(path, what, AGAIN) from err

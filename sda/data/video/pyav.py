@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../../nbs/data/26_pyav.ipynb #2a72e84e
 import logging
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,34 +54,87 @@ def one_thread() -> dict[str, int]:
     return {"threads": 1} if int(import_av().__version__.split(".")[0]) >= 17 else {}
 
 
-def upright(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
-    """RGB as shown; scaled to `size` on the way from the decoder's own format."""
+def upright(frame: Any, size: tuple[int, int] | None = None, converter: Any = None) -> np.ndarray:
+    """RGB as shown, perhaps a view; scaled to `size` on the way from the decoder's own format.
+
+    A `converter`, PyAV's VideoReformatter, keeps its tables from one frame to the next.
+    """
     options: dict[str, Any] = dict(one_thread())
     if size is not None:
         height, width = size if frame.rotation % 180 == 0 else size[::-1]
         options |= {"height": height, "width": width, "interpolation": "BILINEAR"}
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", **options), frame.rotation // 90))
+    turn = frame.rotation // 90
+    picture = (frame if converter is None else converter).reformat
+    given = () if converter is None else (frame,)
+    return np.rot90(picture(*given, format="rgb24", **options).to_ndarray(), turn)
+
+# %% ../../../nbs/data/26_pyav.ipynb #31bc2e0b
+def spared(
+    data: Any,  # Bytes of a packet of an mp4 or mkv file: units, each behind its length
+    width: int,  # Bytes of these lengths
+) -> bool:  # Whether it holds a picture, and no other can lean on it
+    """Whether an H.264 picture can be left out without a trace in the others."""
+    at = 0
+    slices = 0
+    while at + width < len(data):
+        length = int.from_bytes(data[at : at + width], "big")
+        head = data[at + width]
+        kind = head & 31
+        if kind == 1 and head & 0xE0 == 0:  # a slice of a picture that is no reference
+            slices += 1
+        elif kind not in (6, 9, 12):  # messages, borders, filling
+            return False
+        if not length:
+            return False
+        at += width + length
+    return at == len(data) and slices > 0
+
+
+def can_spare(facts: Facts, stream: Any) -> bool:
+    """Whether packets are whole pictures of a form that `spared` reads, each with its own time."""
+    form = bytes(stream.codec_context.extradata or b"")
+    known = facts.codec == "h264" and facts.container in ("mov", "matroska") and not facts.counted
+    return known and len(form) > 4 and form[0] == 1
+
+
+def needed_frames(box: Any, stream: Any, wanted: set[int], left_out: set[int]) -> Iterator[Any]:
+    """The frames in the order in which they are shown, without those that can be spared.
+
+    `wanted` are time stamps; those of what was spared are added to `left_out`, before a later one is shown.
+    """
+    width = (stream.codec_context.extradata[4] & 3) + 1
+    for packet in box.demux(stream):
+        if packet.pts is not None and packet.pts not in wanted and spared(memoryview(packet), width):
+            left_out.add(packet.pts)
+        else:
+            yield from packet.decode()
 
 # %% ../../../nbs/data/26_pyav.ipynb #fa5b4f81
-def _decode_run(video: "PyAVVideo", frames: Iterable, first: int, wanted: list[int]) -> dict[int, np.ndarray]:
-    """Wanted frames of one run; after a jump the time stamps must prove the numbers."""
+def _decode_run(
+    video: "PyAVVideo", frames: Iterable, first: int, wanted: list[int], left_out: set[int] | None = None
+) -> dict[int, np.ndarray]:
+    """Wanted frames of one run; where some are left out, time stamps prove the numbers."""
     ticks = video.facts.ticks
+    proven = first > 0 or left_out is not None
     number = first
     found = {}
     chosen = set(wanted)
+    converter = import_av().video.reformatter.VideoReformatter()
     for frame in frames:
+        while left_out and number < video.facts.length and ticks[number] in left_out:
+            number += 1
         if frame.is_corrupt or number >= video.facts.length:
             break
-        if first and (frame.pts is None or frame.pts > ticks[number]):
+        if proven and (frame.pts is None or frame.pts > ticks[number]):
             break
-        if first and frame.pts < ticks[number]:
+        if proven and frame.pts < ticks[number]:
             continue  # shown before the key frame, stored after it
         if number == first > 0 and not frame.key_frame:
             break
         if number in chosen:
             # a picture that changes its size is scaled to what the first frame has
             same = video.size == video.full_size == as_shown(frame)
-            found[number] = upright(frame, None if same else video.size)
+            found[number] = upright(frame, None if same else video.size, converter)
         if number == wanted[-1]:
             break
         number += 1
@@ -104,7 +157,7 @@ class PyAVVideo(Video):
         super().__init__(path, facts.timestamps, facts.length, facts.size, facts.fps, short_side)
 
     def _read(self, indices: list[int]) -> torch.Tensor:
-        found = self._decode(_runs(indices, self.facts.keys))
+        found = self._decode(_runs(indices, self.facts.keys), sparing=True)
         if len(found) < len(indices):
             found = self._decode([(0, indices)])  # from the start there is no doubt
         if len(found) < len(indices):
@@ -119,7 +172,7 @@ class PyAVVideo(Video):
         """Decode every frame, from the first to the last; as `Video.decode`."""
         return decoded_notes(self.path, self.facts)
 
-    def _decode(self, runs: list[tuple[int, list[int]]]) -> dict[int, np.ndarray]:
+    def _decode(self, runs: list[tuple[int, list[int]]], sparing: bool = False) -> dict[int, np.ndarray]:
         """Wanted frames by number; ends at the first that does not decode or is not the one expected."""
         av = import_av()
         found: dict[int, np.ndarray] = {}
@@ -130,7 +183,13 @@ class PyAVVideo(Video):
                 for first, wanted in runs:
                     if first:
                         box.seek(int(self.facts.ticks[first]), stream=stream)
-                    found |= _decode_run(self, shown_frames(box, stream, front), first, wanted)
+                    left_out: set[int] | None = None
+                    frames = shown_frames(box, stream, front)
+                    if sparing and can_spare(self.facts, stream):
+                        left_out = set()
+                        times = {int(self.facts.ticks[number]) for number in wanted}
+                        frames = needed_frames(box, stream, times, left_out)
+                    found |= _decode_run(self, frames, first, wanted, left_out)
                     if wanted[-1] not in found:
                         break
         except av.FFmpegError as err:

@@ -1,0 +1,245 @@
+"""Whether a selection can be believed: necessity, silence, sufficiency, stability and price, beside controls
+
+A selection is true when (1) what has the larger weight is what the answer loses most without, (2) what has
+no weight has no effect, (3) what is selected is enough, (4) it says what the clip needs, where that is known
+(`sda.studies.ground_truth`), (5) it stays when the clip hardly changes, and (6) it costs no accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..foundation.devices import to_numpy
+from ..foundation.errors import SettingError
+from ..foundation.statistics import bootstrap_interval, mean_interval, softmax, spearman
+from ..networks.selection import leave_out
+from .answers import Clips, logits_of
+from .interventions import SelectionChange
+from .trace import trace_clips
+from .tracer import select_blocks
+
+__all__: list[str] = []
+
+
+def _cells(change: Callable[[str, Tensor], Tensor], name: str) -> SelectionChange:
+    """A change of the weights of every block, without a control of its own."""
+
+    def control(seed: int) -> SelectionChange:
+        raise SettingError(f"{name} has no random counterpart", subject=name)
+
+    return SelectionChange(name, lambda block, present, weights: change(block, weights), control)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What N clips select in R blocks, and what their answers lose without each of the M dependencies."""
+
+    weights: np.ndarray  # [N, R, M]
+    losses: np.ndarray  # [N, R, M]: fall of the true class's log-probability; the others share the weight
+    right: np.ndarray  # bool [N]: clips that are answered correctly; only they are judged
+    blocks: list[str]  # R names
+    logits: np.ndarray  # [N, K]
+    labels: np.ndarray  # int [N]
+
+
+def left_out(
+    model: nn.Module,  # network whose blocks have the same dependencies, and no `split`
+    clips: Clips,  # see `Clips`
+    labels: Sequence[int] | None = None,  # true classes of a tensor's clips
+    batch_size: int = 50,  # clips at a time
+) -> LeftOut:
+    """Leave out one dependency of one block at a time; what no clip selects is known to change nothing."""
+    trace = trace_clips(model, clips, batch_size, labels=labels)
+    if trace.labels is None:
+        raise SettingError("losses are of true classes", remedy="give labels= with a tensor of clips")
+    if np.isnan(trace.weights).any() or len(select_blocks(model)) != len(trace.blocks):
+        text = "necessity is asked of blocks with the same four dependencies and one selection a clip"
+        raise SettingError(text, subject=trace.model)
+    chosen = np.arange(len(trace)), np.asarray(trace.labels)
+
+    def said(change: Sequence[SelectionChange] = ()) -> np.ndarray:
+        answers = logits_of(model, clips, *change, batch_size=batch_size)
+        return np.log(softmax(np.asarray(answers, float)))[chosen]
+
+    before = np.log(softmax(np.asarray(trace.logits, float)))[chosen]
+    losses = np.zeros(trace.weights.shape)
+    for r, place in enumerate(trace.blocks):
+        for m in range(trace.weights.shape[2]):
+            if not trace.weights[:, r, m].any():
+                continue  # shut in every clip: the network computes the same
+            kept = torch.arange(trace.weights.shape[2]) != m
+
+            def change(block: str, weights: Tensor, place: str = place, kept: Tensor = kept) -> Tensor:
+                return leave_out(weights, kept.to(weights.device)) if block == place else weights
+
+            losses[:, r, m] = before - said([_cells(change, f"without {m} in {place}")])
+    right = trace.logits.argmax(1) == trace.labels
+    return LeftOut(trace.weights, losses, right, trace.blocks, trace.logits, chosen[1])
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    """Mean over clips with its interval; NaN are left out."""
+    known = values[~np.isnan(values)]
+    low, high = mean_interval(known)
+    return {"mean": float(known.mean()) if len(known) else np.nan, "low": low, "high": high, "n": len(known)}
+
+
+def _within(weights: np.ndarray, size: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Rank correlation [N] of the known cells of every clip; NaN for fewer than three, or where all tie."""
+    rows = [
+        spearman(w[k], s[k]) if k.sum() > 2 else np.nan for w, s, k in zip(weights, size, known, strict=True)
+    ]
+    return np.array(rows, float)
+
+
+def necessity(
+    weights: np.ndarray,  # [N, R, M] of clips that are answered correctly
+    losses: np.ndarray,  # [N, R, M]
+) -> dict[str, dict[str, float]]:  # all, open, largest -> mean, low, high, n
+    """Rank correlation within clips of weight and size of the loss, over all cells and the open ones, and
+    how often the largest weight is among the three largest losses."""
+    w = weights.reshape(len(weights), -1)
+    size = np.abs(losses).reshape(len(losses), -1)
+    top = np.argsort(-size, axis=1, kind="stable")[:, :3]
+    largest = (top == w.argmax(1)[:, None]).any(1).astype(float)
+    largest[w.max(1) == 0] = np.nan
+    return {
+        "all": _interval(_within(w, size, np.ones(w.shape, bool))),
+        "open": _interval(_within(w, size, w > 0)),
+        "largest": _interval(largest),
+    }
+
+
+def controls(
+    found: LeftOut,  # of some network
+    seed: int = 0,  # of the draws
+) -> dict[str, np.ndarray]:  # name -> weights [N, R, M] that had no part in the losses
+    """Weights that should do worse: those of the clip dealt out to other cells, and those of another clip."""
+    rng = np.random.default_rng(seed)
+    flat = found.weights.reshape(len(found.weights), -1)
+    others = np.roll(rng.permutation(len(flat)), 1)
+    cycle = np.empty_like(others)
+    cycle[np.roll(others, 1)] = others  # no clip keeps its own
+    return {
+        "weights dealt out": rng.permuted(flat, axis=1).reshape(found.weights.shape),
+        "another clip's": found.weights[cycle],
+        "mean of all clips": np.broadcast_to(found.weights.mean(0), found.weights.shape),
+    }
+
+
+def truth_table(
+    found: LeftOut,
+    seed: int = 0,  # of the controls
+) -> dict[str, dict[str, dict[str, float]]]:  # whose weights -> measure -> mean, low, high, n
+    """Necessity of a selection and of its controls, on the clips that are answered correctly."""
+    told = {"selection": found.weights, **controls(found, seed)}
+    return {name: necessity(values[found.right], found.losses[found.right]) for name, values in told.items()}
+
+
+def silence(
+    found: LeftOut,
+) -> dict[str, float]:  # largest loss of what is shut, cells that are shut, open ones of a clip
+    """What is lost without what is shut."""
+    shut = found.weights == 0
+    return {
+        "largest loss": float(np.abs(found.losses[shut]).max()) if shut.any() else np.nan,
+        "shut": int(shut.sum()),
+        "open of a clip": float((~shut).reshape(len(shut), -1).sum(1).mean()),
+        "clips without any in a block": float(shut.all(2).any(1).mean()),
+        "mean size of a loss": float(np.abs(found.losses[found.right]).mean()),
+    }
+
+
+def sufficiency(
+    model: nn.Module,  # the network of `found`
+    clips: Clips,  # the clips of `found`
+    found: LeftOut,
+    count: int = 6,  # largest weights of a clip that stay, over all blocks
+    draws: int = 3,  # random choices of as many
+    seed: int = 0,  # of the draws
+    batch_size: int = 50,  # clips at a time
+) -> dict[str, float]:  # accuracy: of the whole, of the selected alone, of as many random cells
+    """The answers when only the largest weights are kept, against as many cells drawn at random."""
+    flat = found.weights.reshape(len(found.weights), -1)
+    rank = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1)
+    kept = np.where(rank < count, flat, 0)
+    rng = np.random.default_rng(seed)
+
+    def accuracy(weights: np.ndarray) -> float:
+        answers = _with_weights(model, clips, weights.reshape(found.weights.shape), found.blocks, batch_size)
+        return float((answers.argmax(1) == found.labels).mean())
+
+    at_random = [accuracy(rng.permuted(kept, axis=1)) for _ in range(draws)]
+    return {
+        "whole": float((found.logits.argmax(1) == found.labels).mean()),
+        "selected": accuracy(kept),
+        "random": float(np.mean(at_random)),
+        "cells": float((kept > 0).sum(1).mean()),
+    }
+
+
+def _with_weights(
+    model: nn.Module, clips: Clips, weights: np.ndarray, blocks: list[str], batch_size: int
+) -> np.ndarray:
+    """Logits under given weights [N, R, M], clip by clip; every block keeps the sum of its own rows."""
+    seen = dict.fromkeys(blocks, 0)
+
+    def change(block: str, own: Tensor) -> Tensor:
+        if len(own) == 1 and seen[block] == 0 and torch.equal(own, torch.full_like(own, 1 / own.shape[1])):
+            return own  # asked whether it fits
+        r = blocks.index(block)
+        rows = torch.as_tensor(weights[seen[block] : seen[block] + len(own), r]).to(own)
+        seen[block] += len(own)
+        total = rows.sum(1, keepdim=True)
+        return torch.where(total > 0, rows * own.sum(1, keepdim=True) / total.clamp(min=1e-12), rows)
+
+    return logits_of(model, clips, _cells(change, "given weights"), batch_size=batch_size)
+
+
+def stability(
+    model: nn.Module,  # network with SDA blocks
+    clips: Tensor,  # [N, T, 3, H, W]
+    shift: int = 2,  # pixels to the right
+    batch_size: int = 50,  # clips at a time
+) -> dict[str, dict[str, float]]:  # same clip, another clip -> mean, low, high, n
+    """Rank correlation of a clip's weights, less the mean of all clips, with those of the clip moved aside;
+    and with those of the next clip, moved aside."""
+    first, moved = (
+        trace_clips(model, x, batch_size).weights.reshape(len(clips), -1)
+        for x in (clips, clips.roll(shift, -1))
+    )
+    first, moved = first - first.mean(0), moved - moved.mean(0)
+    every = np.ones(first.shape, bool)
+    return {
+        "the same clip": _interval(_within(first, moved, every)),
+        "another clip": _interval(_within(first, np.roll(moved, 1, axis=0), every)),
+    }
+
+
+def price(
+    logits: np.ndarray,  # [N, K] of a network
+    others: np.ndarray,  # [N, K] of the published query, for the same clips
+    labels: Sequence[int] | np.ndarray,  # true classes
+) -> dict[str, float]:  # accuracy, difference with a paired interval
+    """What a selection costs in accuracy, paired over clips."""
+    known = np.asarray(labels)
+    right = (to_rows(logits).argmax(1) == known).astype(float)
+    paired = right - (to_rows(others).argmax(1) == known)
+    low, high = bootstrap_interval(paired)
+    return {
+        "accuracy": float(right.mean()),
+        "difference": float(paired.mean()),
+        "low": float(low),
+        "high": float(high),
+        "n": len(known),
+    }
+
+
+def to_rows(logits: np.ndarray | Tensor) -> np.ndarray:
+    """Logits as an array."""
+    return to_numpy(logits) if isinstance(logits, Tensor) else np.asarray(logits)
