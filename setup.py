@@ -62,7 +62,7 @@ setup(
         "sda": ["py.typed"],
         "sda.assets": ["**/*"],
         "sda.testing": ["templates/*"],
-        "sda.inspector": ["templates/*"],
+        "sda.inspector": ["templates/*", "static/*"],
         "sda.commands": ["templates/*"],
     },
     python_requires=f">={cfg['min_python']}",

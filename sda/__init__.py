@@ -19,6 +19,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "open_dataset": ".data.datasets",
         "predict": ".testing.evaluate",
         "trace_clips": ".explaining.trace",
-        "inspect": ".inspector.app:inspect_folder",
+        "inspect": ".inspector.app",
     },
 )

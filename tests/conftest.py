@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from fuzzing import SEED
+from warm_kernels import CAN_FORK, WarmProcess
 
 # What scans of videos told is not kept in the caches of whoever runs the tests.
 os.environ["SDA_CACHE"] = ""
@@ -19,6 +20,45 @@ if threading.current_thread() is threading.main_thread():
 def pytest_report_header():
     """The seed of the day, with which a failure of the fuzz tests is repeated."""
     return f"SDA_FUZZ_SEED={SEED}"
+
+
+WARM = pytest.StashKey[WarmProcess]()
+WANT_WARM = ("test_notebooks.py::test_runs", "test_cli.py::")
+
+
+def pytest_configure(config):
+    """One process imports what kernels and commands import, for all test processes."""
+    if CAN_FORK and not hasattr(config, "workerinput"):
+        config.stash[WARM] = WarmProcess()
+
+
+def pytest_unconfigure(config):
+    """It ends with the tests."""
+    if WARM in config.stash:
+        config.stash[WARM].close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Every test process is told where it is."""
+    if WARM in node.config.stash:
+        node.workerinput["warm"] = node.config.stash[WARM].address
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids):
+    """It starts beside the first tests, if one of them will need it."""
+    if WARM in node.config.stash and any(name in one for one in ids for name in WANT_WARM):
+        node.config.stash[WARM].start()
+
+
+@pytest.fixture(scope="session")
+def warm(pytestconfig):
+    """Address of the process that forks kernels and commands; None where that cannot be."""
+    if not hasattr(pytestconfig, "workerinput") and CAN_FORK:
+        pytestconfig.stash[WARM].start()
+        return pytestconfig.stash[WARM].address
+    return getattr(pytestconfig, "workerinput", {}).get("warm")
 
 
 @pytest.fixture(autouse=True)

@@ -33,8 +33,7 @@ from sda.data.transforms import TransformConfig
 from sda.data.video import open_video
 
 # -- the library: every import of it, and small functions around it, are in this part alone
-from sda.explaining import cam, effects
-from sda.explaining import faithfulness as trust
+from sda.explaining import cam, effects, faithfulness
 from sda.explaining import interventions as changing
 from sda.explaining.answers import load_clips
 from sda.explaining.attribution import from_trace
@@ -275,31 +274,31 @@ def transformed(frames, seed):
 
 def masks_of(data, indices):
     """Masks of the truth [N,T,H,W] by name."""
-    return trust.clip_masks(data, SAMPLE, indices)
+    return faithfulness.clip_masks(data, SAMPLE, indices)
 
 
 def pointing(maps, masks):
     """Pointing game per clip: hit, energy, area."""
-    return trust.pointing_game(maps, masks).to_numpy(float)
+    return faithfulness.pointing_game(maps, masks).to_numpy(float)
 
 
 def curves(net, clips, maps, over):
     """Probabilities along the deletion and insertion curves, and their areas."""
-    found = trust.deletion_insertion(net, clips, maps, over, steps=4, draws=1)
+    found = faithfulness.deletion_insertion(net, clips, maps, over, steps=4, draws=1)
     return {
         f"{over} curves": found.probability.to_numpy(),
-        f"{over} areas": trust.curve_areas(found).to_numpy(float),
+        f"{over} areas": faithfulness.curve_areas(found).to_numpy(float),
     }
 
 
 def randomised(net, clips):
     """Rank correlations of a map with itself under random weights; rests on the order modules are made in."""
-    return trust.parameter_randomisation(net, clips).to_numpy(float)
+    return faithfulness.parameter_randomisation(net, clips).to_numpy(float)
 
 
 def norms(net, clips):
     """Length of the features at every place."""
-    return trust.norm_maps(net, clips)
+    return faithfulness.norm_maps(net, clips)
 
 
 # -- the items: nothing of the library is named below
@@ -430,7 +429,7 @@ def views():
 
 
 @item("trust/maps", needs=("av", "pytorch_grad_cam"))
-def trust_in_maps():
+def faithful_maps():
     net, clips, labels = net_and_clips(STEMS[0])
     marked = activation_maps(net, clips[:2], target=labels[:2])[0]
     masks = masks_of(sample_clips(net), [3, 8])
@@ -442,7 +441,7 @@ def trust_in_maps():
 
 
 @item("trust/randomisation", needs=("av", "pytorch_grad_cam"))
-def trust_in_weights():
+def faithful_weights():
     net, clips, _ = net_and_clips(STEMS[0])
     return {"rho": randomised(net, clips[:2])}
 

@@ -80,7 +80,7 @@ def run(path, budget=BUDGET, kernel=None, slow=False):
         }
         client = NotebookClient(
             book,
-            startup_timeout=60,
+            startup_timeout=240,  # the process that forks may still be importing
             shutdown_kernel="immediate",
             timeout_func=lambda cell: max(1, int(end - time.monotonic())),
             resources={"metadata": {"path": str(path.parent)}},

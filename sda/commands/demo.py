@@ -21,7 +21,6 @@ import sda
 from ..data.datasets import ClipDataset, open_dataset
 from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
-from ..foundation.devices import place_model
 from ..foundation.errors import RunError, lacks_memory
 from ..foundation.files import check_folder, csv_text, disk_remedy, lock, system_error, write_atomic
 from ..foundation.reading import read_json
@@ -30,6 +29,7 @@ from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import load_model
+from ..networks.inference import prepare_for_inference
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, summary
 from ..training.config import TrainConfig, recipe
@@ -224,7 +224,7 @@ def open_model(
 ) -> VideoNet:
     """A network of the demo, as it is tested and explained."""
     net = load_model(config.out / model / "model.safetensors")
-    return place_model(net, config.device, config.precision)
+    return prepare_for_inference(net, config.precision, config.device)
 
 
 def ordered_twins() -> list[tuple[str, str]]:  # pairs of class names
@@ -268,7 +268,7 @@ def trace_model(
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
     effects = ablation_table(net, data, GROUPS["need"], ordered_twins(), progress=progress)
-    write_atomic(config.out / "knock_outs.csv", csv_text(effects, "selection"))
+    write_atomic(config.out / "ablation.csv", csv_text(effects, "selection"))
 
 
 def report(
@@ -284,7 +284,7 @@ def report(
     net = open_model(config, config.model)
     data = open_split(config, "test")
     views = [view_clip(net, data, i, tested, trace) for i in choose_clips(tested, needs)]
-    effects = pd.read_csv(out / "knock_outs.csv", index_col="selection")
+    effects = pd.read_csv(out / "ablation.csv", index_col="selection")
     files = [out / "records" / f"test-{n}.json" for n in names] + [
         out / n / f for n in names for f in ("record.json", "history.csv", "model.safetensors", "test.npz")
     ]
@@ -296,7 +296,7 @@ def report(
         effects,
         needs,
         ordered_twins(),
-        [*files, out / "trace.npz", out / "knock_outs.csv"],
+        [*files, out / "trace.npz", out / "ablation.csv"],
         f"What {label(config.model)} selects on Moves",
     )
 
@@ -355,7 +355,7 @@ def demo_steps(
             "trace",
             "record the selections",
             seen,
-            [out / "trace.npz", out / "knock_outs.csv"],
+            [out / "trace.npz", out / "ablation.csv"],
             lambda: trace_model(config, progress),
         ),
         Step("report", "write the report", seen, [out / "report.html"], lambda: report(config)),

@@ -37,6 +37,7 @@ COMMANDS = {
     "test": Entry("test", "Test", "Test a trained network on a split of a dataset"),
     "predict": Entry("predict", "Predict", "Say what happens in video files"),
     "inspect": Entry("show", "Inspect", "Write a page about some clips"),
+    "app": Entry("show", "App", "Serve the inspector on this machine and open the browser"),
     "table": Entry("show", "Table", "Print measured accuracies from a folder of records, and published ones"),
     "models": Entry("show", "Models", "List the networks that can be trained, or what a model file holds"),
     "profile": Entry("show", "Profile", "Count a network's parameters and multiply-adds, block by block"),

@@ -1,10 +1,10 @@
-"""What prints or writes what is known: `sda inspect`, `table`, `models` and `profile`."""
+"""What prints, writes or serves what is known: `sda inspect`, `app`, `table`, `models` and `profile`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..assets import DEFAULT_MODEL, PUBLISHED
+from ..assets import DEFAULT_MODEL, PUBLISHED, SAMPLE_CLIPS
 from ..foundation.files import write_atomic
 from ..foundation.runs import load_records
 from ..networks.backbones import create_model, list_models
@@ -15,7 +15,7 @@ from .options import Command, CommandLineError, ComputeCommand, read_options
 
 @dataclass
 class Inspect(ComputeCommand):
-    """Write a page about some clips: answer, selection, and what the network does without each dependency."""
+    """Write a page about some clips: answer, selection, and the answers to every click of a reader."""
 
     clips: tuple[Path, ...]  # video files, folders of frames, or folders with any of these below
     checkpoint: Path | None = None  # model file (default: the one that ships)
@@ -44,6 +44,31 @@ class Inspect(ComputeCommand):
             precision=self.precision,
         )
         print(f"Report: {self.out} ({len(done.shown)} of {len(done.shown) + len(done.failed)} clips)")
+
+
+@dataclass
+class App(ComputeCommand):
+    """Serve the inspector on this machine and open the browser."""
+
+    folder: tuple[Path, ...]  # dataset, folder of videos, or videos (default: the clips that ship)
+    checkpoint: Path | None = None  # model file (default: the one that ships)
+    other: Path | None = None  # another model file, to stand beside it
+    split: str = "test"  # of a dataset: list in trainValTest/
+    port: int = 0  # on 127.0.0.1 (0: any that is free)
+    no_browser: bool = False  # print the address alone
+
+    def run(self) -> None:
+        """Serve until Ctrl-C."""
+        from ..inspector.app import serve
+
+        for path in self.folder:
+            if not path.exists():
+                raise CommandLineError(f"there is no {path}", subject=str(path))
+        words: dict[str, Any] = {"split": self.split, "device": self.device, "precision": self.precision}
+        if self.other:
+            words["other"] = str(self.other.resolve())
+        clips = list(self.folder) or [SAMPLE_CLIPS]
+        serve(self.checkpoint or DEFAULT_MODEL, clips, self.port, not self.no_browser, **words)
 
 
 @dataclass

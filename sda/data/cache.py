@@ -108,10 +108,16 @@ def _sealed(index: dict) -> str:
     return json.dumps(index | {"check": digest(json.dumps(index, sort_keys=True))})
 
 
+@cached_by_file(4)
+def _index(file: Path) -> dict:
+    """The index beside the bytes of a cache, read once until it changes."""
+    return read_json(file)
+
+
 def _flaw(data: Path, ids: list[str]) -> str:
     """What is wrong with a cache and its index; empty where nothing is."""
     try:
-        index = read_json(data.with_suffix(".json"))
+        index = dict(_index(data.with_suffix(".json")))
         check = index.pop("check", None)
         size, content = _content(data)
     except (OSError, ValueError, AttributeError, TypeError) as err:
@@ -182,7 +188,7 @@ class FrameCache:
     ):
         self.path = Path(path)
         self._bytes: np.ndarray | None = None
-        index = read_json(self.path.with_suffix(".json"))
+        index = _index(self.path.with_suffix(".json"))
         self.shapes = index["shapes"]  # of clip i: [start, N, H, W]
         self.times = index["times"]  # of clip i: seconds [N], or None
 

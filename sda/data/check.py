@@ -88,11 +88,11 @@ class CheckReport:
         self,
         most: int = 20,  # places to print; the JSON file has all of them
     ) -> str:  # several lines
-        """Verdict, counts, notes and the first places, as plain text."""
-        verdict = "ready" if self.ok else "not ready: mend or remove the lines below"
+        """Whether it is ready, counts, notes and the first places, as plain text."""
+        state = "ready" if self.ok else "not ready: mend or remove the lines below"
         places = [f"{p['split']}.txt, line {p['line']}: {p['reason']}: {p['detail']}" for p in self.problems]
         more = [f"... and {len(places) - most} more"] if len(places) > most else []
-        head = [f"{self.root}: {self.classes} classes, {verdict}", self.table().to_string()]
+        head = [f"{self.root}: {self.classes} classes, {state}", self.table().to_string()]
         return "\n".join([*head, *(f"note: {n}" for n in self.notes), *places[:most], *more])
 
     def __str__(self) -> str:

@@ -24,10 +24,11 @@ from ..data.transforms import denormalise
 from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, enlarge, find_layer
 from .interventions import blur
-from ..foundation.devices import device_of, dtype_of, to_numpy
+from ..foundation.devices import to_numpy
 from ..foundation.errors import SettingError
 from ..foundation.statistics import mean_interval, softmax, spearman
 from ..networks.backbones import VideoNet, create_model
+from ..networks.inference import like
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(
@@ -282,16 +283,16 @@ def curve_areas(
 # %% ../../nbs/explaining/61_faithfulness.ipynb #03ab7458
 def curve_words(
     curves: pd.DataFrame,  # from `deletion_insertion`
-    order: str = "map",  # whose verdict, where several maps were given by name
+    order: str = "map",  # the one to compare, where several maps were given by name
 ) -> str:  # one sentence
     """Whether the marked places matter to the answer, in words."""
     table = curve_areas(curves)
     over = curves.over.iloc[0]
     row = table.loc[order]
     if "beyond random" not in table or np.isnan(row["low"]):
-        return f"Too few clips or no random order (n = {int(row['n'])}): no verdict."
+        return f"Too few clips or no random order (n = {int(row['n'])}): nothing can be said."
     places = "places" if over == "space" else "frames"
-    verdict = (
+    compared = (
         f"The {places} marked matter more than random ones"
         if row["low"] > 0
         else f"The {places} marked matter less than random ones"
@@ -304,7 +305,7 @@ def curve_words(
         else ""
     )
     return (
-        f"{verdict}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
+        f"{compared}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
         f"{row['beyond random']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], n = {int(row['n'])}."
     )
 
@@ -317,7 +318,7 @@ def reinitialised(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = create_model(model.name, model.num_classes, model.num_frames, **model.options)
-    return fresh.to(device_of(model), dtype_of(model)).eval()
+    return like(fresh, model)
 
 
 def _part_of(name: str, stages: Sequence[str]) -> str:

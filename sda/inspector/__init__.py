@@ -1,15 +1,13 @@
-"""One view of what a network selected, live in a notebook or written as a page."""
+"""One view of what a network selected: live in a notebook, as a page of one's own, or recorded in a file."""
 
 from ..foundation.lazy import lazy_exports
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "inspect_folder": ".app",
+        "inspect": ".app",
         "Inspector": ".app",
         "InspectorState": ".state",
-        "clip_table": ".state",
-        "find_clips": ".state",
         "inspect_clips": ".page",
     },
 )

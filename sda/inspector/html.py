@@ -13,6 +13,7 @@ from ..foundation.errors import missing_package
 
 __all__ = ["render"]
 
+STATIC = Path(__file__).resolve().parent / "static"  # script and style of the inspector
 TEMPLATES = Path(__file__).resolve().parent / "templates"  # layout and parts that pages share
 
 

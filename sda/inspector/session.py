@@ -1,437 +1,372 @@
-"""A session of looking: choose a clip, see what the network selected, change that, keep what you found."""
+"""What networks do with clips, asked once and kept: selections, answers under edits, maps. No widgets."""
 
-import io
-import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from traitlets import HasTraits, Instance
+from torch import Tensor
 
-from .. import __version__
-from ..explaining.checks import FaithfulnessReport
-from ..explaining.effects import Effect
-from ..explaining.trace import Trace
-from ..figures.effects import fig_checks, fig_curves
-from ..figures.style import to_png
+from ..explaining.answers import logits_of
+from ..explaining.cam import ClipCam, cam_layers, clip_cams
+from ..explaining.effects import attribute
+from ..explaining.trace import Trace, trace_clips
+from ..explaining.variants import logits_under, stream_logits
 from ..foundation.errors import SettingError
-from ..foundation.files import check_folder, write_atomic
-from .figures import PANELS, draw, fig_log, stacked
-from .provider import ModelProvider, Remembered, open_provider, unknown_clip
-from .state import MAP_OPTIONS, InspectorState, clip_table, find_clips, known_name, one_line
+from ..foundation.files import fingerprint
+from ..foundation.statistics import softmax
+from ..networks.backbones import VideoNet, sda_blocks, stage_of
+from ..networks.blocks import DEPENDENCIES
+from .clips import Clips, Remembered
+from .edits import FRAMES, at_random, edit, edits_key, frame_changes, known_name, meaning, variant
 
-__all__ = ["Session"]
-
-log = logging.getLogger(__name__)
-
-
-MEASURED = (
-    "log",
-    "trust",
-    "curves over space",
-    "curves over frames",
-)  # pictures of what was measured on request
+DRAWS = 10
+FEW = 8  # blocks up to which every set of dependencies of each is answered before anybody asks
+STEP = 0.1  # seconds that a step in the background may take, so that the kernel answers in between
 
 
-MOST_MEASURED = 60  # clips that are measured at once, so that the panel answers
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What one network selected and answered for one clip, averaged over its views."""
+
+    weights: np.ndarray  # [P,4], NaN where a block lacks a dependency
+    contributions: np.ndarray  # [P,4]
+    entropy: float  # mean over the blocks; NaN without blocks
+    logits: np.ndarray  # [K]
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of every class [K]."""
+        return softmax(self.logits[None])[0]
 
 
-PRESETS = ("same class, different selection", "same selection, different class")
+@dataclass(eq=False)
+class Network:
+    """A network, its SDA blocks, and what it did with the clips that were asked of it."""
+
+    model: VideoNet
+    name: str  # as shown
+    path: str = ""  # its file, where it has one
+    reads: dict[tuple[str, str], Read] = field(default_factory=dict)  # clip, change of the frames
+
+    def __post_init__(self) -> None:
+        self.blocks = sda_blocks(self.model)
+        self.fingerprint = fingerprint(self.model)
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Which block has which dependency, bool [P,4]."""
+        return np.array([[d in b.dependencies for d in DEPENDENCIES] for b in self.blocks.values()]).reshape(
+            -1, 4
+        )
+
+    def read(self, clips: Tensor) -> list[Read]:
+        """Selection and answer of clips [N,V,T,3,h,w]."""
+        if not self.blocks:
+            empty = np.empty((0, 4))
+            return [Read(empty, empty, float("nan"), logits) for logits in logits_of(self.model, clips)]
+        return self.reads_of(trace_clips(self.model, clips))
+
+    def reads_of(self, trace: Trace) -> list[Read]:
+        """The clips of a trace, in their order; views and parts of a clip are averaged."""
+        values = (trace.weights, trace.contribution(), trace.entropy(), trace.logits)
+        weights, contributions, entropy, logits = map(trace.per_video, values)
+        rows = [
+            [i for i, row in enumerate(trace.blocks) if row.split("[")[0] == name] for name in self.blocks
+        ]
+        weights, contributions = (
+            np.stack([each[:, some].mean(1) for some in rows], 1) for each in (weights, contributions)
+        )
+        return [
+            Read(*one) for one in zip(weights, contributions, entropy.mean(1).tolist(), logits, strict=True)
+        ]
 
 
-def effect_row(
-    effect: Effect,  # of one clip or several
-) -> dict:  # one line of the log
-    """What an intervention did, against the same at random; means over clips."""
-    table = effect.summary()
-    p, margin, flips = (table.loc[name] for name in ("probability", "margin", "flips"))
-    N = len(effect.ids)
-    after = effect.class_names[effect.after[0].argmax()] if effect.flips()[0][0] else "the same"
-    row = {
-        "clip": effect.ids[0] if N == 1 else f"{N} clips",
-        "change": effect.name,
-        "p before": p.before,
-        "p change": p.change,
-        "at random": p.random,
-        "lowest": p.low,
-        "highest": p.high,
-        "draws": len(effect.at_random),
-        "margin change": margin.change,
-        "answer": after if N == 1 else f"{flips.change * N:.0f} of {N} flip",
-    }
-    if "pair margin" in table.index:
-        row["pair margin change"] = table.loc["pair margin", "change"]
-    return {k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()}
-
-
-def joined(
-    parts: Sequence[Effect],  # the same intervention on some clips each
-) -> Effect:  # on all of them
-    """Effects on clips, a few at a time, as one."""
-    one, before, after, labels = (
-        parts[0],
-        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("before", "after", "labels")),
-    )
-    name = one.name if len({p.name for p in parts}) == 1 else "weights of its class"
-    return replace(
-        one,
-        name=name,
-        before=before,
-        after=after,
-        labels=labels,
-        ids=[i for p in parts for i in p.ids],
-        at_random=np.concatenate([p.at_random for p in parts], 1),
-    )
-
-
-def partner(
-    trace: Trace,  # of the dataset
-    clip_id: str,  # clip A
-    kind: str = "same class, different selection",  # or "same selection, different class"
-) -> str:  # clip B
-    """A clip worth comparing with."""
-    known_name("preset", kind, PRESETS)
-    if trace.labels is None:
-        raise SettingError("presets need true classes, and this dataset has none")
-    if clip_id not in trace.videos:
-        raise SettingError(f"presets need a clip of the dataset; {clip_id} is not one")
-    i = trace.videos.index(clip_id)
-    labels = np.array(trace.labels)
-    apart = np.sqrt((np.nan_to_num(trace.weights - trace.weights[i]) ** 2).sum((1, 2)))
-    same = kind == PRESETS[0]
-    fits = (labels == labels[i]) == same
-    fits &= np.array(trace.videos) != clip_id
-    if not fits.any():
-        raise SettingError(f"no other clip of the class of {clip_id} is in this dataset")
-    order = np.where(fits, apart, -1).argmax() if same else np.where(fits, apart, np.inf).argmin()
-    return trace.videos[int(order)]
-
-
-def sidecar(
-    provider: ModelProvider,  # where the picture came from
-    state: InspectorState,  # what it shows
-    panel: str,  # which panel
-    code: str,  # the call that makes it again
-) -> dict:  # plain values
-    """What must be written beside a picture to know what it shows."""
-    clips = getattr(provider, "clips", None)
-    data = clips.data if clips else None
-    config = getattr(data, "transform_config", None)
-    sampling = getattr(data, "sampling", None)
-    return {
-        "panel": panel,
-        "clip": state.clip_id,
-        "checkpoint": provider.name,
-        "model": provider.trace.model,
-        "fingerprint": provider.trace.fingerprint,
-        "state": json.loads(state.to_json()),
-        "code": code,
-        "transform": config.to_dict() if config else None,
-        "sampling": sampling.to_dict() if sampling else None,
-        "versions": {"sda": __version__, "torch": torch.__version__.split("+")[0], "numpy": np.__version__},
-    }
-
-
-def _says(path: Path, text: str) -> bool:
-    """Whether a file is not there, or holds this text."""
-    return not path.exists() or path.read_text(encoding="utf-8") == text
-
-
-class Session(HasTraits):
-    """State and provider together, and everything that can be done; `sda.inspector.app` shows it as a panel.
-
-    Whoever shows a session observes its `state` and its `provider`; the session knows of nobody.
-    """
-
-    provider = Instance(ModelProvider, help="where the answers come from")
+class Session:
+    """Networks and clips, and the answers that were computed so far."""
 
     def __init__(
         self,
-        provider: ModelProvider,  # where the answers come from
-        state: InspectorState | None = None,  # where to start
-        strict: bool = False,  # errors are raised as well as shown
-        source: str = "",  # the call that opens it, for `code`
-        seed: int = 0,  # of Random
-        offers: Mapping[str, Mapping[str, str]] | None = None,  # what may be opened: name -> words of `open`
-        visited: bool = False,  # by strangers: they choose among the offers, and no path is shown or taken
+        networks: Sequence[Network],  # the first is looked at, others can stand beside it
+        clips: Clips,  # of a dataset, and of people
+        target: int | None = None,  # class to ask about, instead of the true one
+        pairs: Sequence[tuple[str, str]] = (),  # twin classes
+        truth: str | None = None,  # folder that holds truth/, see `clip_masks`
+        trace: Trace | None = None,  # of the first network and these clips
+        draws: int = DRAWS,  # controls at random of every edit
     ):
-        super().__init__()
-        self.state = state or InspectorState()
-        self.strict = strict
-        self.offers = {name: dict(words) for name, words in (offers or {}).items()}
-        self.offer = next(iter(self.offers), "")
-        self.visited = visited
-        self.rng = np.random.default_rng(seed)
-        self.look_into(provider, source)
-        if not self.state.clip_id:
-            self.state.clip_id = self.found.video.iloc[0]
+        self.networks = list(networks)
+        self.clips = clips
+        self.target = target
+        self.pairs = pairs
+        self.truth = truth
+        self.draws = draws
+        self.class_names = list(clips.data.class_names)
+        self.answered: dict[str, dict[tuple, np.ndarray]] = {}  # clip -> meaning of edits -> logits [K]
+        self.drawn: dict[tuple, list[tuple[tuple, list[dict]]]] = {}  # controls of edits
+        self.guesses: dict[str, np.ndarray] = {}  # clip -> estimated losses [P,4]
+        self.maps = Remembered(64)
+        self.seconds = 0.05  # that one copy of a clip takes, as last measured
+        if trace is not None:
+            self._take(trace)
 
-    def look_into(self, provider: ModelProvider, source: str) -> None:
-        """Start anew with a provider."""
-        self.source = source
-        self.table = clip_table(provider.trace)
-        self.log: list[dict[str, Any]] = []
-        self.done: list[tuple[str, bool]] = []  # state as JSON, and whether all that fit were changed
-        self.effects: list[pd.Series | None] = []
-        self.pins: list[bytes] = []
-        self.judged: FaithfulnessReport | None = None
-        self.asked: tuple[str, int] | None = None  # the question that `judged` answers
-        self.drawn = Remembered(128)
-        self.provider = provider
+    def _take(self, trace: Trace) -> None:
+        """What a stored trace knows."""
+        trace.check_model(self.networks[0].model)
+        reads = self.networks[0].reads_of(trace) if trace.blocks else []
+        for clip_id, read in zip(dict.fromkeys(trace.videos), reads, strict=False):
+            self.networks[0].reads[clip_id, ""] = read
 
-    def open_offer(self, name: str) -> None:
-        """Look into one of the offers."""
-        known_name("dataset", name, list(self.offers))
-        before = self.offer
-        self.offer = name
-        try:
-            self.open(**self.offers[name])
-        except Exception:
-            self.offer = before
-            raise
+    @property
+    def network(self) -> Network:
+        """The network that is looked at."""
+        return self.networks[0]
 
-    def open(self, root: str, checkpoint: str, split: str = "test", other: str = "") -> None:
-        """Look into another folder, split or checkpoint; on an error everything stays as it was."""
-        provider, source = open_provider(root, checkpoint, split, other or None)
-        self.provider.close()
-        fits = self.state.layer in [*provider.layers(), *provider.trace.blocks]
-        # whoever observes is told of the provider first, when the settings fit it already
-        with self.state.hold_trait_notifications(), self.hold_trait_notifications():
-            self.look_into(provider, source)
-            self.state.filters = {}
-            self.state.compare_id = ""
-            self.state.compare = "clip"
-            self.state.scope = "all"
-            self.state.clip_id = self.table.video[0]
-            if not fits:
-                self.state.layer = MAP_OPTIONS["layer"].default
+    # ---- What was selected
+
+    def views(self, clip_id: str) -> Tensor:
+        """A clip as the network takes it [V,T,3,h,w]; mirrored views show other classes and are left out."""
+        seen = self.clips.seen(clip_id)
+        return seen.clip[[not mirrored for mirrored in seen.mirrored]]
+
+    def read(self, clip_id: str, network: int = 0, frames: str = "") -> Read:
+        """Selection and answer of one clip, its frames perhaps changed."""
+        if not 0 <= network < len(self.networks):
+            raise SettingError("there is no other network", remedy="open one with inspect(..., other=FILE)")
+        here = self.networks[network]
+        if (clip_id, frames) not in here.reads:
+            views = self.views(clip_id)
+            if frames:
+                views = frame_changes([edit("frames", value=frames)])[0](views)
+            start = time.perf_counter()
+            here.reads[clip_id, frames] = here.read(views[None])[0]
+            if network == 0:  # it is an answer too
+                self.seconds = time.perf_counter() - start
+                edits = [edit("frames", value=frames)] if frames else []
+                kept = self.answered.setdefault(clip_id, {})
+                kept.setdefault(meaning(edits, here.blocks), here.reads[clip_id, frames].logits)
+        return here.reads[clip_id, frames]
+
+    def class_read(self, clip_id: str) -> int:
+        """The class whose probability is read: the one asked about, the true one, or the answer."""
+        label = self.clips.label(clip_id)
+        wanted = label if self.target is None else self.target
+        return int(self.read(clip_id).logits.argmax()) if wanted is None else wanted
+
+    def unread(self) -> list[str]:
+        """Clips of which nothing is known yet."""
+        return [clip_id for clip_id in self.clips.ids() if (clip_id, "") not in self.network.reads]
+
+    def percentiles(self, clip_id: str) -> dict[str, Any] | None:
+        """Where weights and contributions lie among those of the clip's class; None where that is unknown."""
+        label = self.clips.label(clip_id)
+        if label is None or not self.network.blocks:
+            return None
+        reads = self.network.reads
+        ids = [
+            other for other in self.clips.known if self.clips.label(other) == label and (other, "") in reads
+        ]
+        if len(ids) < 3 or clip_id not in ids:
+            return None
+        mine = self.read(clip_id)
+        found: dict[str, Any] = {"n": len(ids), "of": label}
+        for name in ("weights", "contributions"):
+            all_ = np.stack([getattr(reads[other, ""], name) for other in ids])
+            own = getattr(mine, name)
+            below = (all_ < own).mean(0) + (all_ == own).mean(0) / 2
+            found[name] = numbers(np.where(np.isnan(own), np.nan, 100 * below), 0)
+        return found
+
+    # ---- What it answers under edits
+
+    def known(self, clip_id: str, edits: Sequence[dict]) -> np.ndarray | None:
+        """The answer to a clip under edits [K], if it was computed."""
+        return self.answered.get(clip_id, {}).get(meaning(edits, self.network.blocks))
+
+    def controls(self, clip_id: str, edits: Sequence[dict]) -> list[tuple[tuple, list[dict]]]:
+        """The same edits at random, as often as asked: what each comes to, and the edits."""
+        if not edits:
+            return []
+        frames = self.clips.seen(clip_id).clip.shape[1]
+        key = (edits_key(edits), frames)
+        if key not in self.drawn:
+            lots = [at_random(edits, seed, self.network.blocks, frames) for seed in range(self.draws)]
+            self.drawn[key] = [(meaning(one, self.network.blocks), one) for one in lots]
+        return self.drawn[key]
+
+    def compute(self, clip_id: str, edits: Sequence[dict]) -> None:
+        """Answer edits now, and keep the answer."""
+        variants = [variant(edits, self.network.blocks)]
+        logits = logits_under(self.network.model, self.views(clip_id)[None], variants)
+        kept = self.answered.setdefault(clip_id, {})
+        kept[meaning(edits, self.network.blocks)] = logits[0, 0]
+
+    def answering(
+        self,
+        clip_id: str,
+        wanted: Sequence[Sequence[dict]],  # lists of edits, the most urgent first
+        controls: bool = True,  # each with the same at random, right after it
+    ) -> Iterator[tuple[int, int]]:  # passes that are done, and all
+        """Compute what is not known, a short step at a time."""
+        blocks = self.network.blocks
+        kept = self.answered.setdefault(clip_id, {})
+        todo: dict[tuple, Sequence[dict]] = {}
+        for edits in wanted:
+            todo.setdefault(meaning(edits, blocks), edits)
+            todo.update(self.controls(clip_id, edits) if controls else ())
+        left = [(key, one) for key, one in todo.items() if key not in kept]
+        if not left:
+            return
+        views = self.views(clip_id)
+        memory = int(max(1, STEP / self.seconds) * views.nbytes * 8)
+        variants = [variant(one, blocks) for _, one in left]
+        for done, (i, logits) in enumerate(stream_logits(self.network.model, views, variants, memory), 1):
+            kept.setdefault(left[i][0], logits.mean(0))
+            yield done, len(left)
+
+    def answer(self, clip_id: str, edits: Sequence[dict]) -> dict[str, Any] | None:
+        """An answer as the page shows it, with its control where known; None if it was not computed."""
+        logits = self.known(clip_id, edits)
+        if logits is None:
+            return None
+        before = self.read(clip_id).probabilities
+        k = self.class_read(clip_id)
+        drawn = [self.answered[clip_id].get(key) for key, _ in self.controls(clip_id, edits)]
+        control = None
+        if drawn and all(one is not None for one in drawn):
+            control = control_of(softmax(np.stack(drawn))[:, k] - before[k])  # type: ignore[arg-type]
+        after = softmax(logits[None])[0]
+        return {
+            "probabilities": numbers(after, 4),
+            "change": round(float(after[k] - before[k]), 4),
+            "control": control,
+        }
+
+    # ---- What leaving out costs
+
+    def cells(self) -> list[tuple[int, int]]:
+        """Blocks and dependencies that can be left out: something else must be there to stand in."""
+        present = self.network.present
+        return [(b, d) for b, d in np.argwhere(present).tolist() if present[b].sum() > 1]
+
+    def losses(self, clip_id: str) -> tuple[np.ndarray, list[list[str | None]]]:
+        """Fall of the probability without each dependency of each block [P,4], and how each is known."""
+        values = np.full(self.network.present.shape, np.nan)
+        how: list[list[str | None]] = [
+            [None if p else "absent" for p in row] for row in self.network.present.tolist()
+        ]
+        k = self.class_read(clip_id)
+        before = self.read(clip_id).probabilities[k]
+        guess = self.guesses.get(clip_id)
+        for b, d in self.cells():
+            logits = self.known(clip_id, [edit("drop", b, d)])
+            if logits is not None:
+                values[b, d] = before - softmax(logits[None])[0, k]
+                how[b][d] = "measured"
+            elif guess is not None:
+                values[b, d] = guess[b, d]
+                how[b][d] = "estimated"
+        return values, how
+
+    def guess(self, clip_id: str) -> np.ndarray:
+        """Losses [P,4] to first order, from one pass forward and one back.
+
+        Without dependency d its weight goes to the others in proportion, so log p changes by
+        -G_d + w_d / (1 - w_d) * (sum of the other G), where G is gradient times weight.
+        """
+        if clip_id not in self.guesses:
+            views = self.views(clip_id)[None]
+            k = [self.class_read(clip_id)]
+            found = attribute(self.network.model, views, "first-order", k, class_names=self.class_names)
+            self.guesses[clip_id] = found.values[0]
+        return self.guesses[clip_id]
+
+    # ---- Where the evidence lies
+
+    def layers(self) -> list[dict[str, str]]:
+        """Layers that a map can be made at: stages and their blocks, or what a network of others has."""
+        model = self.network.model
+        names = [
+            name for name, _ in model.named_modules() if name.startswith("layer") and name.count(".") < 2
+        ]
+        return [{"name": name, "words": name} for name in names or cam_layers(model).layer]
+
+    def cams(
+        self, clip_id: str, layer: str, method: str, targets: Sequence[int | str], network: int = 0
+    ) -> list[ClipCam]:
+        """Evidence for classes or their difference, or the gate of a block; each is made once."""
+        if method == "gate":
+            return [
+                self.maps.get((clip_id, layer, method, network), lambda: self.gate(clip_id, layer, network))
+            ]
+        keys = [(clip_id, layer, method, target, network) for target in targets]
+        new = [target for key, target in zip(keys, targets, strict=True) if key not in self.maps.kept]
+        if new:
+            copies = self.views(clip_id)[:1].expand(len(new), -1, -1, -1, -1)
+            model = self.networks[network].model
+            made = clip_cams(model, copies, list(new), layer, method, self.class_names)
+            for target, cam in zip(new, made, strict=True):
+                self.maps.put((clip_id, layer, method, target, network), cam)
+        return [self.maps.kept[key] for key in keys]
+
+    def gate(self, clip_id: str, block: str, network: int = 0) -> ClipCam:
+        """The gate of an SDA block, or of the last one of a stage."""
+        here = self.networks[network]
+        if not here.blocks:
+            raise SettingError(f"{here.name} has no SDA blocks, so it has no gates", subject=here.name)
+        block = next((b for b in reversed(here.blocks) if block in (b, stage_of(b))), block)
+        known_name("SDA block", block, here.blocks)
+        trace = trace_clips(here.model, self.views(clip_id)[:1], responses=True)
+        parts = [r["gate"][0] for row, r in trace.responses.items() if row.split("[")[0] == block]
+        size = self.clips.seen(clip_id).frames.shape[1:3]
+        return ClipCam(
+            np.concatenate(parts), trace.logits[0], "gate, mean over channels", block, "gate", size
+        )
 
     def close(self) -> None:
         """Forget what was computed, and clips of one's own."""
-        self.provider.close()
+        self.clips.close()
+        self.maps.kept.clear()
+        self.answered.clear()
+        self.guesses.clear()
 
-    @property
-    def found(self) -> pd.DataFrame:
-        """The clips that fit the filters; clips of one's own are never filtered away."""
-        table = self.table
-        if len(self.effect_of):
-            table = table.join(self.effect_of.rename("effect"), on="video")
-        table.attrs["class_names"] = self.provider.class_names
-        return find_clips(table, **self.state.filters)
 
-    def filter(self, **filters: object) -> None:
-        """Change the filters; the clip stays if it fits, else the first one that does is shown."""
-        before = self.state.filters
-        self.state.filters = {**self.state.filters, **filters}
-        try:
-            videos = list(self.found.video)
-        except Exception:
-            self.state.filters = before
-            raise
-        if self.state.clip_id not in videos:
-            self.state.clip_id = videos[0] if videos else ""
+def control_of(changes: np.ndarray) -> dict[str, Any]:
+    """Changes at random [D] in four numbers."""
+    return {
+        "mean": round(float(changes.mean()), 4),
+        "low": round(float(changes.min()), 4),
+        "high": round(float(changes.max()), 4),
+        "n": len(changes),
+    }
 
-    def reset(self) -> None:
-        """No filter, the first clip."""
-        self.state.filters = {}
-        self.state.clip_id = self.table.video[0]
 
-    def choose(self, clip_id: str) -> None:
-        """Look at this clip; an unknown one is refused with the nearest."""
-        if clip_id not in self.provider.ids():
-            raise unknown_clip(clip_id, self.provider.ids())
-        self.state.clip_id = clip_id
+def numbers(values: np.ndarray, digits: int) -> list:
+    """An array as JSON: rounded, None where there is no number."""
+    exact = np.asarray(values, np.float64)
+    rounded = np.round(exact, digits).astype(object)
+    rounded[~np.isfinite(exact)] = None
+    return rounded.tolist()
 
-    def move(self, step: int) -> None:
-        """Another clip of those that fit, going round."""
-        videos = list(self.found.video)
-        if not videos:
-            raise SettingError("no clip fits the filters; loosen them or press Reset")
-        here = videos.index(self.state.clip_id) if self.state.clip_id in videos else -1 if step > 0 else 0
-        to = int(self.rng.integers(len(videos))) if step == 0 else (here + step) % len(videos)
-        self.state.clip_id = videos[to]
 
-    @property
-    def count(self) -> str:
-        """How many clips fit."""
-        found = len(self.found)
-        lost = self.provider.left_out
-        more = f"; {len(lost)} cannot be read, e.g. {next(iter(lost))}" if lost else ""
-        if not found:
-            return "No clip fits these filters; loosen them or press Reset."
-        return f"{found} of {len(self.table)} clips{more}"
-
-    def figure(self, panel: str = "strip") -> Figure:
-        """A panel as a figure."""
-        if panel == "log":
-            return fig_log(self.log)
-        if panel not in MEASURED:
-            return draw(self.provider, self.state, panel)
-        if self.judged is None:
-            raise SettingError("nothing was measured yet; see the tab Checks")
-        if panel == "trust":
-            return fig_checks(self.judged.table())
-        over = panel.removeprefix("curves over ")
-        return fig_curves(self.judged.curves_over(over), f"over {over}")
-
-    def png(self, panel: str = "strip") -> bytes:
-        """A panel as a PNG file; what was drawn before is not drawn again."""
-        if panel in MEASURED:
-            return to_png(self.figure(panel))
-        known_name("panel", panel, [*PANELS, *MEASURED])
-        key = (panel, *(getattr(self.state, name) for name in PANELS[panel][1]))
-        return self.drawn.get(key, lambda: to_png(self.figure(panel)))
-
-    def picture(self, panel: str = "strip") -> object:
-        """A panel as a picture that a notebook keeps."""
-        from IPython.display import Image
-
-        return Image(self.png(panel))
-
-    def code(self, panel: str = "strip") -> str:
-        """The lines that make this picture again."""
-        if not self.source:
-            raise SettingError(
-                "only an inspector opened with inspect_folder(folder, checkpoint file) "
-                "knows how to be opened again"
-            )
-        start = f"from sda.inspector import inspect_folder\n\ninspector = {self.source}\n"
-        load = "inspector.state.load_json"
-        end = f"inspector.figure({panel!r})"
-        if panel == "log":
-            return (
-                f"{start}for state, everywhere in {self.done!r}:\n    {load}(state)\n"
-                f"    inspector.run(everywhere)\n{end}"
-            )
-        if panel in MEASURED:
-            if self.asked is None:
-                raise SettingError("nothing was measured yet; see the tab Checks")
-            return f"{start}{load}({self.asked[0]!r})\ninspector.trust({self.asked[1]})\n{end}"
-        return f"{start}{load}({one_line(self.state)!r})\n{end}"
-
-    def save(self, folder: str | Path, panel: str = "strip", kind: str = "png") -> Path:
-        """Write a picture and what it shows; another one of that name is kept, this one gets a number."""
-        name, picture, beside = self.made(panel, kind)
-        folder = check_folder(folder)
-        path = folder / name
-        number = 1
-        while path.exists() and path.read_bytes() != picture or not _says(path.with_suffix(".json"), beside):
-            number += 1
-            path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
-        write_atomic(path, picture)
-        write_atomic(path.with_suffix(".json"), beside)
-        return path
-
-    def made(self, panel: str = "strip", kind: str = "png") -> tuple[str, bytes, str]:
-        """A picture: name for its file, content, and as JSON what it shows."""
-        known_name("kind of file", kind, ("png", "svg"))
-        if panel == "sheet":
-            kind = "png"
-            picture = stacked(self.pins)
-        elif kind == "png":
-            picture = to_png(self.figure(panel), dpi=160)
-        else:
-            with rc_context({"svg.hashsalt": "sda"}):  # the same again gives the same file
-                self.figure(panel).savefig(drawn := io.BytesIO(), format="svg", metadata={"Date": None})
-            picture = drawn.getvalue()
-        code = self.code(panel) if self.source and panel != "sheet" and not self.visited else ""
-        beside = json.dumps(sidecar(self.provider, self.state, panel, code), indent=1)
-        stem = Path(self.state.clip_id or "sheet").stem
-        return f"{stem}-{panel}.{kind}", picture, beside
-
-    def pin(self, panel: str = "strip") -> int:
-        """Put the picture on the contact sheet; how many are there."""
-        self.pins = [*self.pins, self.png(panel)]
-        return len(self.pins)
-
-    def run(self, everywhere: bool = False) -> dict:
-        """Change the clip, or all that fit, as the state says; the line of the log."""
-        for _ in self.running(everywhere):
-            pass
-        return self.log[-1]
-
-    def running(self, everywhere: bool = False) -> Iterator[str]:
-        """The same in steps, which say what is done next; nothing is logged before the last."""
-        s = self.state
-        ids = [self.state.clip_id]
-        line = one_line(self.state)
-        if everywhere:
-            ids = list(self.found.video)[:MOST_MEASURED]
-        if not ids or not ids[0]:
-            raise SettingError("there is no clip to change; loosen the filters or press Reset")
-        what = (s.scope, s.action, list(s.weights), s.compare_id)
-        parts = []
-        step = 6
-        if s.action == "weights of its class":
-            step = 1  # each clip gets those of its own
-        for start in range(0, len(ids), step):
-            some = ids[start : start + step]
-            yield f"{s.action}: {start} of {len(ids)} clips done"
-            parts.append(self.provider.intervene(some, *what))
-        effect = joined(parts)
-        self.effects = [
-            *self.effects,
-            pd.Series(effect.changes()[0], index=effect.ids) if everywhere else None,
-        ]
-        self.log = [*self.log, effect_row(effect)]
-        self.done = [*self.done, (line, everywhere)]
-
-    @property
-    def effect_of(self) -> pd.Series:
-        """Change of the class's probability by clip, of the last change of all that fit; to sort by."""
-        return next((e for e in reversed(self.effects) if e is not None), pd.Series(dtype=float))
-
-    def undo(self) -> None:
-        """Forget the last intervention."""
-        if not self.log:
-            raise SettingError("the log is empty")
-        self.log = self.log[:-1]
-        self.done = self.done[:-1]
-        self.effects = self.effects[:-1]
-
-    def swap(self) -> None:
-        """Exchange clip A and clip B."""
-        if not self.state.compare_id:
-            raise SettingError("there is no clip B to swap with")
-        with self.state.hold_trait_notifications():
-            self.state.clip_id, self.state.compare_id = self.state.compare_id, self.state.clip_id
-
-    def preset(self, kind: str) -> None:
-        """Choose a clip B worth comparing with."""
-        self.state.compare_id = partner(self.provider.trace, self.state.clip_id, kind)
-
-    def trust(self, most: int = 12) -> FaithfulnessReport:
-        """How far the pictures of the clips that fit can be trusted."""
-        for _ in self.judging(most):
-            pass
-        assert self.judged is not None  # every way through `judging` leaves what it found
-        return self.judged
-
-    def judging(self, most: int = 12) -> Iterator[str]:
-        """The same in steps, which say what is done next; what is known so far stays in `judged`."""
-        s = self.state
-        asked = (one_line(self.state), most)
-        for words, found in self.provider.trust(list(self.found.video), most, s.layer, s.method):
-            self.judged, self.asked = found, asked
-            if words:
-                yield words
-
-    def overview(self) -> bytes:
-        """The clip, what was selected for it and the answer, as one PNG file for readers without a kernel."""
-        return stacked(
-            [
-                self.png(p)
-                for p in ("strip", "selection", "prediction")
-                if p != "selection" or self.provider.trace.blocks
-            ]
-        )
-
-    def __repr__(self) -> str:
-        return f"Inspector of {len(self.table)} clips, {self.provider.name}"
+def planned(
+    session: Session,  # whose network it is
+) -> Iterator[tuple[bool, list[list[dict]]]]:  # whether with controls, and a part of the work
+    """All edits that are answered before anybody asks, in the order in which people ask for them."""
+    present = session.network.present
+    P, M = present.shape
+    cells = session.cells()
+    columns = [d for d in range(M) if present[:, d].any()]
+    frames = [[edit("frames", value=name)] for name in FRAMES]
+    rows = [[edit("uniform", b)] for b in (None, *range(P))] if P else []
+    yield True, [[], *([edit("drop", b, d)] for b, d in cells), *([edit("drop", None, d)] for d in columns)]
+    yield False, [*rows, *frames]
+    yield True, [[edit("only", b, d)] for b, d in cells] + [[edit("only", None, d)] for d in columns]
+    each = range(P) if P <= FEW else ()
+    for block in (None, *each):
+        some = columns if block is None else [d for d in columns if present[block, d]]
+        sets = [[d for i, d in enumerate(some) if mask >> i & 1] for mask in range(2 ** len(some))]
+        yield True, [[edit("drop", block, d) for d in gone] for gone in sets if len(gone) > 1]
+    yield True, [*frames, *(rows if P <= FEW else rows[:1])]

@@ -1,83 +1,31 @@
-"""Widgets that show the state of an inspector and set it, and do nothing else."""
+"""The widget: what the session knows goes in, what people do there comes back as state and messages."""
 
-import asyncio
-import base64
-import html
 import logging
 import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import wraps
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from ..explaining.checks import FaithfulnessReport
-from ..foundation.errors import SettingError
-from ..networks.blocks import DEPENDENCIES
-from .controls import import_widgets, make_controls
-from .figures import BESIDE, PANELS
-from .session import MEASURED, PRESETS, Session
+from ..explaining.cam import LAYER, METHOD
+from ..foundation.errors import SdaError, missing_package
+from .background import Background
+from .edits import check_edits, edits_key
+from .html import STATIC
+from .keep import kept_file, state_json
+from .page import page_of, recording
+from .questions import QUESTIONS, ask
+from .scenes import about, answers_of, finding, map_of, row_of, scene_of, thumb_of
+from .session import Session, numbers, planned
 
 log = logging.getLogger(__name__)
-Steps = Generator[None, None, str]  # of a job; its last words are returned
 
-
-def guarded(method: Callable) -> Callable:
-    """Say that work is going on, show errors in words, raise them when strict."""
-
-    @wraps(method)
-    def run(self: "InspectorView", *args: object, **options: object) -> object:
-        outermost, result = not self.busy, None
-        if outermost:
-            self.busy, self.wrong = True, ""
-        try:
-            if outermost:
-                self.say("working …")
-            result = method(self, *args, **options)
-        except Exception as err:
-            log.debug("in the inspector", exc_info=True)
-            self.wrong = str(err) or type(err).__name__
-            if self.inspector.strict:
-                raise
-        finally:
-            if outermost:
-                self.busy = False
-                self.say(self.wrong or (result if isinstance(result, str) else ""), error=bool(self.wrong))
-        return result
-
-    return run
-
-
-def _told(text: str, error: bool = False) -> str:
-    """A sentence as HTML; nothing in it is code."""
-    colour = "#B00020" if error else "#444444"
-    return f'<span style="color:{colour};line-height:1.4">{html.escape(text)}</span>' if text else ""
-
-
-def log_html(rows: Sequence[dict]) -> str:
-    """Interventions and what they did, the last one on top."""
-    if not rows:
-        return _told("Nothing was changed yet.")
-    frame = pd.DataFrame(rows[::-1])
-    text = frame.to_html(
-        index=False, border=0, float_format=lambda v: f"{v:+.3f}", na_rep="–", justify="left"
-    )
-    return f'<div style="overflow-x:auto;max-height:240px">{text}</div>'
-
-
-def download_html(
-    files: Mapping[str, tuple[str, bytes]],  # name -> type, content
-) -> str:
-    """Links under which the browser keeps files; nothing is written on this machine."""
-    links = [
-        f'<a download="{html.escape(name)}" href="data:{kind};base64,{base64.b64encode(content).decode()}">'
-        f"{html.escape(name)}</a>"
-        for name, (kind, content) in files.items()
-    ]
-    return "Download: " + " · ".join(links)
-
+SHARED = ("selected", "beside", "edits", "filters", "reading", "look")  # of the state and of the widget
+FLUSH = 0.3  # seconds between two looks at what is known by now
+CHEAP = 400_000  # numbers in a clip up to which the maps of five classes are made at once
+SMALL = 100  # clips that are all looked at before the answers that nobody asked for yet
 
 _FOLDERS = re.compile(r"(?<![\w.])(?:/[^\s/'\"]+)*/(?=[^\s/'\"])|[A-Za-z]:\\(?:[^\s\\'\"]+\\)*")
 
@@ -92,468 +40,437 @@ def without_folders(
     return _FOLDERS.sub("", text)
 
 
-def checks_html(found: FaithfulnessReport | None) -> str:
-    """What is known so far about how far the pictures can be believed."""
-    if found is None or not found.lines():
-        return _told("Nothing was measured yet.")
-    said = "".join(f'<li style="line-height:1.4">{html.escape(words)}</li>' for words in found.words.values())
-    lost = "".join(
-        f'<li style="line-height:1.4;color:#666666">Not measured: {html.escape(why)}.</li>'
-        for why in found.missing.values()
-    )
-    return f'<ul style="margin:0;max-width:60em">{said}{lost}</ul>'
+@lru_cache
+def panel_class() -> type:
+    """The widget; anywidget is imported here and nowhere else."""
+    try:
+        import anywidget
+        import traitlets
+    except ImportError as err:
+        raise missing_package("anywidget", "the inspector", "notebook") from err
+
+    class Panel(anywidget.AnyWidget):
+        """Traits that the front-end of this package draws; see static/widget.js."""
+
+        _esm = STATIC / "widget.js"
+        _css = STATIC / "widget.css"
+        about = traitlets.Dict().tag(sync=True)
+        clips: Any = traitlets.List().tag(sync=True)
+        filters = traitlets.Dict().tag(sync=True)
+        selected = traitlets.Unicode().tag(sync=True)
+        beside = traitlets.Dict(None, allow_none=True).tag(sync=True)
+        edits: Any = traitlets.List().tag(sync=True)
+        scene = traitlets.Dict(None, allow_none=True).tag(sync=True)
+        progress = traitlets.Dict(None, allow_none=True).tag(sync=True)
+        other = traitlets.Dict(None, allow_none=True).tag(sync=True)
+        answers = traitlets.Dict().tag(sync=True)
+        map = traitlets.Dict(None, allow_none=True).tag(sync=True)
+        other_map = traitlets.Dict(None, allow_none=True).tag(sync=True)
+        reading = traitlets.Unicode("weight").tag(sync=True)
+        look = traitlets.Dict().tag(sync=True)
+        questions = traitlets.Dict().tag(sync=True)
+        status = traitlets.Dict().tag(sync=True)
+
+    return Panel
 
 
-_JOBS = ("run all", "trust")  # what takes so long that it can be cancelled
-_FILTERS = ("true", "predicted", "outcome", "dominant", "sort", "confidence", "entropy")
-_LINKED = (
-    "clip_id",
-    "compare_id",
-    "compare",
-    "overlay",
-    "layer",
-    "target",
-    "method",
-    "scale",
-    "opacity",
-    "frame",
-    "view",
-    "scope",
-    "action",
-)
+class View:
+    """One widget on one inspector; `inspector` has session, state, offers and what may be shown."""
 
-
-class InspectorView:
-    """The panel: widgets that show the state and set it."""
-
-    def __init__(
-        self,
-        inspector: Session,  # what to show
-    ):
-        self.widgets = import_widgets()
+    def __init__(self, inspector: Any):
         self.inspector = inspector
-        self.quiet = False
-        self.busy = False
-        self.wrong = ""
-        self.working = False  # a job is being done
-        self.stopped = False  # it should end after this step
-        self.task: asyncio.Task[None] | None = None  # the job, where an event loop runs
-        self.box = self.widgets.VBox()
-        self._make()
-        inspector.state.observe(self._on_state)
-        inspector.observe(self._on_provider, names="provider")
+        self.panel = panel_class()()
+        self.background = Background()
+        self.flushed = (0, 0.0)  # answers that the widget has, and when it got them
+        self.faults = 0  # errors that were told so far
+        self.keep_in_step()
+        self.panel.on_msg(lambda widget, content, buffers: self.receive(content, buffers))
+        self.begin()
 
-    def _make(self) -> None:
-        """Every widget anew, in the box that is on the page."""
-        w, inspector = self.widgets, self.inspector
-        self.images = {
-            name: w.Image(
-                format="png", layout=w.Layout(max_width="100%", align_self="flex-start", display="none")
-            )
-            for name in (*PANELS, *MEASURED)
-        }
-        for name, image in self.images.items():
-            image.add_class("sda-" + name.replace(" ", "-"))
-        self.notes = {name: w.HTML() for name in self.images}
-        self.shown = {
-            "status": w.HTML(),
-            "count": w.HTML(),
-            "log": w.HTML(log_html([])),
-            "pins": w.VBox(),
-            "trust": w.HTML(checks_html(None)),
-            "download": w.HTML(),
-        }
-        self.shown["status"].add_class("sda-status")
-        self.controls = make_controls(w, inspector, self.click)
-        self.controls["cancel"].disabled = True
-        self.pull()
-        for name in _LINKED:
-            self.controls[name].observe(self._on_control, names="value")
-        for name in _FILTERS:
-            self.controls[name].observe(self._on_filter, names="value")
-        for d in DEPENDENCIES:
-            self.controls[f"weight {d}"].observe(self._on_weights, names="value")
-        self.controls["upload"].observe(self._on_upload, names="value")
-        self.box.children = _laid_out(w, self.controls, self.images, self.notes, self.shown)
-        self.redraw(set(PANELS))
+    @property
+    def session(self) -> Session:
+        """What is looked into now."""
+        return self.inspector.session
 
-    @guarded
-    def _on_provider(self, change: dict) -> None:
-        """Other data or another network: new controls in the same place."""
-        self.stopped = True  # whatever is being measured is of the old data
-        old = _below(self.widgets.Widget, (self.box.children, self.controls["play"].link))
-        self._make()
-        _put_away(old)
+    # ---- State and widget
 
-    @guarded
-    def _on_state(self, change: dict) -> None:
-        """A setting changed, wherever from: show it, redraw what depends on it."""
-        if change["name"] not in self.inspector.state.names():
-            return
-        self.pull()
-        self.redraw({panel for panel, (_, names) in PANELS.items() if change["name"] in names})
-
-    def say(self, text: str, error: bool = False) -> None:
-        """One line about what is going on."""
-        self.shown["status"].value = _told(self.allowed(text), error)
-
-    def allowed(self, text: str) -> str:
-        """A sentence as whoever looks may read it."""
-        if not self.inspector.visited:
-            return text
-        clips = self.inspector.provider.clips
-        words = [word for offer in self.inspector.offers.values() for word in offer.values()]
-        known = {str(Path(word).parent) for word in words} | {clips.folder.name if clips.folder else ""}
-        return without_folders(text, sorted(known, key=len, reverse=True))
-
-    def pull(self) -> None:
-        """Set every control to what the state says, without being told about it."""
+    def keep_in_step(self) -> None:
+        """What changes in the state changes in the widget, and the other way round; wrong values go back."""
         state = self.inspector.state
-        quiet = self.quiet
-        self.quiet = True
-        rest = {"outcome": "all", "sort": "list", "confidence": (0, 1), "entropy": (0, 1)}
-        try:
-            for name in _LINKED:
-                self.controls[name].value = getattr(state, name)
-            for name in _FILTERS:
-                value = state.filters.get(name) or rest.get(name, "")
-                self.controls[name].value = tuple(value) if isinstance(value, list) else value
-            for d, value in zip(DEPENDENCIES, state.weights, strict=True):
-                self.controls[f"weight {d}"].value = value
-            self.shown["count"].value = _told(self.inspector.count)
-        finally:
-            self.quiet = quiet
+        reach: dict[str, Callable[[], None]] = {
+            "selected": self.show_clip,
+            "edits": self.show_edits,
+            "beside": self.show_beside,
+            "map": self.show_map,
+        }
 
-    def redraw(self, panels: set[str]) -> None:
-        """Draw these panels; one that cannot be drawn says why and shows nothing."""
-        state, failed = self.inspector.state, None
-        for panel in (p for p in PANELS if p in panels):
+        def from_widget(change: dict) -> None:
+            name = change["name"]
+            if getattr(state, name) == change["new"]:
+                return
+            old = getattr(state, name)
             try:
-                idle = panel in BESIDE and state.compare == "clip" and not state.compare_id
-                data, note = (b"", "") if idle else (self.inspector.png(panel), "")
+                if name == "edits":
+                    check_edits(change["new"], len(self.session.network.blocks))
+                if name == "selected":
+                    self.session.clips.check(change["new"])
+                setattr(state, name, change["new"])
             except Exception as err:
-                data = b""
-                note = str(err) or type(err).__name__
-                failed = err
-            self.put(panel, data, note)
-        if failed is not None and self.inspector.strict:
-            raise failed
+                setattr(self.panel, name, old)
+                self.failed("table" if name == "edits" else "clips", err)
 
-    def put(self, panel: str, data: bytes, note: str = "") -> None:
-        """A picture, or the reason why there is none."""
-        self.notes[panel].value = _told(self.allowed(note), error=True)
-        self.images[panel].value = data
-        self.images[panel].layout.display = None if data else "none"
+        def from_state(change: dict) -> None:
+            name = change["name"]
+            if name in SHARED:
+                setattr(self.panel, name, change["new"])
+            if name in reach:
+                self.trying({"selected": "scene", "edits": "table"}.get(name, name), reach[name])
 
-    @guarded
-    def press(self, name: str) -> object:
-        """What a click on this button does."""
-        return getattr(self, "_do_" + name.replace(" ", "_"))()
+        for name in SHARED:
+            setattr(self.panel, name, getattr(state, name))
+        self.panel.observe(from_widget, list(SHARED))
+        state.observe(from_state, [*SHARED, "map"])
 
-    @guarded
-    def _on_control(self, change: dict) -> None:
-        """A control was moved: set its setting."""
-        if self.quiet:
+    def begin(self) -> None:
+        """Show a session from its start."""
+        inspector = self.inspector
+        self.background.close()
+        told = about(self.session, "", True, inspector.visited, list(inspector.offers), inspector.offer)
+        told["questions"] = [{"name": n, "title": t, "words": w} for n, (t, w) in QUESTIONS.items()]
+        if inspector.visited:
+            folders = inspector.folders
+            told["left_out"] = {n: without_folders(why, folders) for n, why in told["left_out"].items()}
+        self.panel.about = told
+        self.panel.questions = {name: {"state": "unmeasured", "rows": []} for name in QUESTIONS}
+        self.trying("scene", self.show_clip)
+        self.list_clips()
+        if self.session.unread():
+            self.background.start("clips", self._reading(), urgency=4 if self._small() else 6)
+
+    def _small(self) -> bool:
+        return len(self.session.clips.ids()) <= SMALL
+
+    # ---- One clip
+
+    def show_clip(self) -> None:
+        """The selected clip: its picture now, its answers in the background."""
+        clip_id = self.inspector.state.selected
+        self.panel.progress = None
+        self.panel.scene = scene_of(self.session, clip_id)
+        self.flush(clip_id)
+        self.show_beside()
+        self.show_map()
+        self.background.start("first", self._answering(clip_id, first=True), urgency=2, ended=self._quiet)
+        self.background.start("more", self._answering(clip_id, first=False), urgency=5, ended=self._quiet)
+        if self.inspector.state.edits:
+            self.show_edits()
+
+    def _answering(self, clip_id: str, first: bool) -> Iterator[None]:
+        """Answer what people will ask, a short step at a time; losses are estimated where that is slow."""
+        session = self.session
+        slow = session.seconds * len(session.cells()) > 1
+        if first and slow and session.network.blocks:
+            session.guess(clip_id)
+            self.measured(clip_id)
+            yield
+        parts = list(planned(session))
+        for controls, some in parts[:1] if first else parts[1:]:
+            for _ in session.answering(clip_id, some, controls):
+                if first:
+                    self.measured(clip_id)
+                self.flush(clip_id)
+                yield
+        self.measured(clip_id)
+        self.flush(clip_id, whole=not first)
+
+    def measured(self, clip_id: str) -> None:
+        """Tell what leaving out costs, as far as it is known."""
+        losses, how = self.session.losses(clip_id)
+        self.panel.progress = {
+            "clip": clip_id,
+            "losses": numbers(losses, 4),
+            "loss_is": how,
+            "finding": finding(self.session, clip_id),
+            "percentiles": self.session.percentiles(clip_id),
+        }
+
+    def flush(self, clip_id: str, whole: bool | None = None) -> None:
+        """Send answers, all again: each time there is a good part more, so that not much is sent in all."""
+        known = len(self.session.answered.get(clip_id, ()))
+        before, when = self.flushed
+        fresh = self.panel.answers.get("clip") != clip_id
+        if not fresh and whole is None and (known < before * 1.25 or time.monotonic() - when < FLUSH):
             return
-        name = next(n for n in _LINKED if self.controls[n] is change["owner"])
-        if name == "clip_id":
-            self.inspector.choose(change["new"])
-        else:
-            setattr(self.inspector.state, name, change["new"])
+        self.flushed = (known, time.monotonic())
+        items = answers_of(self.session, clip_id)
+        edits = self.inspector.state.edits
+        mine = self.session.answer(clip_id, edits) if edits else None
+        if mine is not None:
+            items[edits_key(edits)] = mine
+        total = len({edits_key(e) for _, part in planned(self.session) for e in part})
+        left = max(total - len(items), 0) * self.session.seconds
+        self.panel.answers = {
+            "clip": clip_id,
+            "items": items,
+            "done": min(len(items), total),
+            "total": total,
+            "left_s": round(left, 1),
+        }
 
-    @guarded
-    def _on_filter(self, change: dict) -> None:
-        """A filter was moved: search again."""
-        if self.quiet:
+    def show_edits(self) -> None:
+        """The answer to the present edits, and the same at random."""
+        state = self.inspector.state
+        edits = check_edits(state.edits, len(self.session.network.blocks))
+        clip_id = state.selected
+        answer = self.session.answer(clip_id, edits)
+        if answer is None and edits:
+            self.session.compute(clip_id, edits)
+            self.flush(clip_id, whole=True)
+        if edits and (answer is None or answer["control"] is None):
+            steps = self.session.answering(clip_id, [edits])
+            done = lambda error: self.flush(clip_id, whole=True)  # noqa: E731
+            self.background.start("edits", steps, ended=done, urgency=0)
+
+    def show_beside(self) -> None:
+        """What stands beside the clip."""
+        beside = self.inspector.state.beside
+        if beside is None:
+            self.panel.other = None
+            self.panel.other_map = None
             return
-        name = next(n for n in _FILTERS if self.controls[n] is change["owner"])
-        self.inspector.filter(
-            **{name: list(change["new"]) if isinstance(change["new"], tuple) else change["new"]}
+        clip_id = beside.get("clip") or self.inspector.state.selected
+        self.panel.other = scene_of(
+            self.session, clip_id, beside.get("network") or 0, beside.get("frames") or ""
         )
+        self.show_map()
 
-    @guarded
-    def _on_weights(self, change: dict) -> None:
-        """A slider was moved: these four weights, made to sum to 1 when they are used."""
-        if self.quiet:
+    def show_map(self) -> None:
+        """Raw maps of the five best classes, or of the one that is asked for."""
+        state = self.inspector.state
+        asked = state.map
+        if not asked or not asked.get("layer"):
+            self.panel.map = None
+            self.panel.other_map = None
             return
-        self.inspector.state.weights = [self.controls[f"weight {d}"].value for d in DEPENDENCIES]
-        self.inspector.state.action = "my weights"
+        k = self.session.class_read(state.selected)
+        target = asked.get("target")
+        wanted: list[int | str] = [k if target is None else target]
+        if self.session.views(state.selected)[0].numel() <= CHEAP:
+            wanted += [row["class"] for row in (self.panel.scene or {}).get("top", ())]
+        wanted = list(dict.fromkeys(wanted))
+        made = self.session.cams(state.selected, asked["layer"], asked["method"], wanted)
+        self.panel.map = map_of(made, wanted, state.selected)
+        beside = state.beside
+        if beside is not None and not beside.get("frames"):
+            clip_id = beside.get("clip") or state.selected
+            made = self.session.cams(
+                clip_id, asked["layer"], asked["method"], wanted, beside.get("network") or 0
+            )
+            other = map_of(made, wanted, clip_id)
+            top = max(other["top"], self.panel.map["top"])
+            self.panel.map = self.panel.map | {"top": top}
+            self.panel.other_map = other | {"top": top}
 
-    @guarded
-    def _on_upload(self, change: dict) -> None:
-        """A file arrived."""
-        for file in change["new"]:
-            self._added(self.inspector.provider.add(file["name"], bytes(file["content"])))
+    # ---- All clips
 
-    def click(self, name: str) -> None:
-        """What the browser calls: long work becomes a task where an event loop runs."""
-        try:
-            loop = asyncio.get_running_loop() if name in _JOBS else None
-        except RuntimeError:
-            loop = None
-        if loop is None or self.working:
-            self.press(name)
+    def list_clips(self) -> None:
+        """The rows of all clips; small sets bring their pictures."""
+        self.panel.clips = [row_of(self.session, clip_id) for clip_id in self.session.clips.ids()]
+
+    def _reading(self) -> Iterator[None]:
+        """Look at clips one by one; the list is sent each time a good part more is known."""
+        todo = self.session.unread()
+        sent = 0
+        for done, clip_id in enumerate(todo, 1):
+            if clip_id in self.session.clips.ids():
+                self.session.read(clip_id)
+            if done >= max(8, sent * 1.5) or done == len(todo):
+                sent = done
+                self.list_clips()
+            yield
+        self.measured(self.inspector.state.selected)
+
+    # ---- Messages
+
+    def receive(self, message: Any, buffers: Sequence[Any] = ()) -> None:
+        """What people ask for beside the state."""
+        message = message if isinstance(message, dict) else {}
+        answers: dict[str, tuple[str, Callable[[dict, Sequence[Any]], None]]] = {
+            "here": ("scene", lambda m, b: self.background.go()),
+            "map": ("map", self._ask_map),
+            "question": ("questions", self._ask_question),
+            "cancel": ("questions", self._ask_cancel),
+            "upload": ("upload", self._ask_upload),
+            "path": ("upload", self._ask_path),
+            "forget": ("clips", self._ask_forget),
+            "thumbs": ("clips", self._ask_thumbs),
+            "open": ("clips", lambda m, b: self.inspector.open_offer(str(m.get("offer")))),
+            "keep": ("keep", self._ask_keep),
+            "load": ("keep", lambda m, b: self.inspector.load(str(m.get("state")))),
+        }
+        if message.get("ask") in answers:
+            where, answer = answers[message["ask"]]
+            self.trying(where, lambda: answer(message, buffers))
+
+    def _ask_map(self, message: dict, buffers: Sequence[Any]) -> None:
+        state = self.inspector.state
+        wanted = {name: message.get(name) for name in ("layer", "method", "target")}
+        if wanted == state.map:
+            self.show_map()
+        state.map = wanted if wanted["layer"] else None
+
+    def _ask_question(self, message: dict, buffers: Sequence[Any]) -> None:
+        state = self.inspector.state
+        name = str(message.get("name"))
+        chosen = state.map or {}
+        edits = check_edits(state.edits, len(self.session.network.blocks))
+        ids = self.inspector.found()
+        layer, method = chosen.get("layer") or LAYER, chosen.get("method") or METHOD
+        steps = ask(self.session, name, state.selected, ids, edits, layer, method)
+        job = self.background.start(
+            "question",
+            steps,
+            lambda found: self._tell(name, found | {"state": "running"}),
+            lambda error: self._tell_end(name, error),
+            urgency=1,
+        )
+        self._tell(name, {"state": "running", "rows": [], "started": job.started})
+
+    def _tell(self, name: str, found: dict) -> None:
+        job = self.background.jobs.get("question")
+        done, total = found.get("done", 0), found.get("total", 0)
+        left = job.left(done, total) if job and total else None
+        self.panel.questions = self.panel.questions | {
+            name: {**self.panel.questions[name], **found, "left_s": left}
+        }
+
+    def _tell_end(self, name: str, error: BaseException | None) -> None:
+        words = {} if error is None else {"message": self.words(error)}
+        self._tell(name, {"state": "done" if error is None else "failed", **words})
+
+    def _ask_cancel(self, message: dict, buffers: Sequence[Any]) -> None:
+        for name in ("question", "keep"):
+            self.background.cancel(name)
+        self.session.clips.coming.clear()
+        self.panel.questions = {
+            name: one | ({"state": "unmeasured"} if one["state"] == "running" else {})
+            for name, one in self.panel.questions.items()
+        }
+        self.say("ready", "questions")
+
+    def _ask_upload(self, message: dict, buffers: Sequence[Any]) -> None:
+        name = str(message.get("name"))
+        index, total, size = (int(message.get(key) or 0) for key in ("index", "total", "bytes"))
+        clip_id = self.session.clips.piece(name, index, total, size, bytes(buffers[0]))
+        self.say("ready" if clip_id else "busy", "upload", name, done=index + 1, total=total)
+        if clip_id:
+            self.added(clip_id)
+
+    def _ask_path(self, message: dict, buffers: Sequence[Any]) -> None:
+        if self.inspector.visited:
+            raise SdaError("visitors cannot open files of the server", remedy="drop the video here")
+        self.added(self.session.clips.add_path(str(message.get("path")))[0])
+
+    def added(self, clip_id: str) -> None:
+        """Show a clip that somebody brought."""
+        self.inspector.state.selected = clip_id
+        self.list_clips()
+        if self.session.unread():
+            self.background.start("clips", self._reading(), urgency=4)
+
+    def _ask_forget(self, message: dict, buffers: Sequence[Any]) -> None:
+        clip_id = str(message.get("clip"))
+        self.session.clips.forget(clip_id)
+        if self.inspector.state.selected == clip_id:
+            self.inspector.state.selected = self.session.clips.ids()[0]
+        self.list_clips()
+
+    def _ask_thumbs(self, message: dict, buffers: Sequence[Any]) -> None:
+        wanted = [i for i in message.get("ids", ()) if i in self.session.clips.ids()][:24]
+        self.panel.send({"thumbs": {i: thumb_of(self.session, i) for i in wanted}})
+
+    def _ask_keep(self, message: dict, buffers: Sequence[Any]) -> None:
+        what = message.get("what")
+        inspector = self.inspector
+        stem = Path(inspector.state.selected).stem
+        if what == "code":
+            self.panel.send(
+                {"kept": what, "name": f"{stem}.py", "mime": "text/x-python", "text": inspector.code()}
+            )
+        elif what == "state":
+            text = state_json(self.session, inspector.state)
+            self.panel.send({"kept": what, "name": f"{stem}.json", "mime": "application/json", "text": text})
+        elif what == "page":
+            self.say("busy", "keep", "measuring what the page will hold")
+            self.background.start("keep", self._paging(stem), ended=self._quiet, urgency=1)
         else:
-            self.task = loop.create_task(self._in_background(name))
+            name, mime, content = kept_file(self.session, inspector.state, str(what))
+            self.panel.send({"kept": what, "name": name, "mime": mime}, buffers=[content])
 
-    async def _in_background(self, name: str) -> None:
-        """The steps of a job, with a breath between them."""
-        work = self._work(name)
-        words = ""
+    def _paging(self, stem: str) -> Iterator[None]:
+        state = self.inspector.state
+        ids = [state.selected]
+        if state.beside and state.beside.get("clip"):
+            ids.append(state.beside["clip"])
+        started = time.monotonic()
+        for done, total in recording(self.session, ids):
+            spent = time.monotonic() - started
+            left = round(spent / done * (total - done), 1) if done else None
+            self.say("busy", "keep", "measuring what the page will hold", done=done, total=total, left_s=left)
+            yield
+        text = page_of(
+            self.session, ids, state, code="" if self.inspector.visited else self.inspector.code(quiet=True)
+        )
+        self.panel.send(
+            {"kept": "page", "name": f"{stem}.html", "mime": "text/html"}, buffers=[text.encode()]
+        )
+        self.say("ready", "keep")
+
+    # ---- What is going on
+
+    def trying(self, where: str, call: Callable[[], None]) -> None:
+        """Do something that may fail for reasons that people can mend."""
+        before = self.faults
         try:
-            while True:
-                next(work)
-                await asyncio.sleep(0.02)
-        except StopIteration as end:
-            words = end.value
+            call()
         except Exception as err:
-            log.debug("in the inspector", exc_info=True)
-            self.wrong = str(err) or type(err).__name__
+            self.failed(where, err)
             if self.inspector.strict:
                 raise
-        finally:
-            self.say(self.wrong or words, error=bool(self.wrong))
-
-    def _do_cancel(self) -> str:
-        if not self.working:
-            raise SettingError("there is nothing to cancel")
-        self.stopped = True
-        return "stopping after this step …"
-
-    def _do_run_all(self) -> str:
-        return _finished(self._work("run all"))
-
-    def _do_trust(self) -> str:
-        return _finished(self._work("trust"))
-
-    def _work(self, name: str) -> Steps:
-        """Take the steps of a job and show what is known; its last words are returned."""
-        if self.working:
-            raise SettingError("still measuring; wait, or press Cancel")
-        self.working = True
-        self.stopped = False
-        self.controls["cancel"].disabled = False
-        ins = self.inspector
-        trust = name == "trust"
-        try:
-            for words in ins.judging(self.controls["most"].value) if trust else ins.running(everywhere=True):
-                if trust:
-                    self.shown["trust"].value = checks_html(ins.judged)
-                self.say(f"working … {words}")
-                yield
-                if self.stopped:
-                    return (
-                        f"stopped; {'what was measured so far is shown' if trust else 'nothing was changed'}"
-                    )
-        finally:
-            self.working = False
-            self.controls["cancel"].disabled = True
-            if trust:
-                self.show_checks()
-            else:
-                self._show_log()
-        return "" if trust else "the clips can now be put in order of this effect"
-
-    def show_checks(self) -> None:
-        """FaithfulnessReport in words and pictures, as far as they are known."""
-        judged = self.inspector.judged
-        self.shown["trust"].value = checks_html(judged)
-        for panel in (p for p in MEASURED if p != "log"):
-            known = judged is not None and (
-                judged.results
-                if panel == "trust"
-                else panel.removeprefix("curves over ") in {c.over.iloc[0] for c in judged.curves}
-            )
-            self.put(panel, self.inspector.png(panel) if known else b"")
-
-    def _do_next(self) -> None:
-        self.inspector.move(+1)
-
-    def _do_previous(self) -> None:
-        self.inspector.move(-1)
-
-    def _do_random(self) -> None:
-        self.inspector.move(0)
-
-    def _do_swap(self) -> None:
-        self.inspector.swap()
-
-    def _do_reset(self) -> None:
-        self.inspector.reset()
-        self.pull()
-
-    def _do_run(self) -> None:
-        self.inspector.run()
-        self._show_log()
-
-    def _do_undo(self) -> None:
-        self.inspector.undo()
-        self._show_log()
-
-    def _show_log(self) -> None:
-        self.shown["log"].value = log_html(self.inspector.log)
-        self.put("log", self.inspector.png("log") if self.inspector.log else b"")
-
-    def _preset(self, kind: str) -> None:
-        self.inspector.preset(kind)
-
-    def _do_most_different(self) -> None:
-        self._preset(PRESETS[0])
-
-    def _do_most_alike(self) -> None:
-        self._preset(PRESETS[1])
-
-    def _save(self, panel: str, kind: str) -> str:
-        if self.inspector.visited:
-            name, picture, beside = self.inspector.made(panel, kind)
-            kinds = {".svg": "image/svg+xml", ".png": "image/png"}
-            files = {name: (kinds[Path(name).suffix], picture)}
-            files[f"{Path(name).stem}.json"] = ("application/json", beside.encode())
-            self.shown["download"].value = download_html(files)
-            return f"{name} is ready to be downloaded"
-        return f"saved {self.inspector.save(self.controls['folder'].value, panel, kind)} and what it shows"
-
-    def _do_png(self) -> str:
-        return self._save(self.controls["panel"].value, "png")
-
-    def _do_svg(self) -> str:
-        return self._save(self.controls["panel"].value, "svg")
-
-    def _do_sheet(self) -> str:
-        return self._save("sheet", "png")
-
-    def _do_pin(self) -> str:
-        count = self.inspector.pin(self.controls["panel"].value)
-        self.shown["pins"].children = [
-            self.widgets.Image(value=one, format="png") for one in self.inspector.pins
-        ]
-        return f"{count} pinned"
-
-    def _do_code(self) -> None:
-        self.controls["text"].value = self.inspector.code(self.controls["panel"].value)
-
-    def _do_state(self) -> None:
-        self.controls["text"].value = self.inspector.state.to_json()
-
-    def _do_load(self) -> None:
-        self.inspector.state.load_json(self.controls["text"].value)
-        self.pull()
-
-    def _do_open(self) -> None:
-        self._added(self.inspector.provider.add_path(self.controls["path"].value))
-
-    def _do_open_data(self) -> str:
-        if self.inspector.visited:
-            self.inspector.open_offer(self.controls["offer"].value)
         else:
-            self.inspector.open(
-                *(self.controls[name].value for name in ("root", "checkpoint", "split", "other"))
-            )
-        return f"looking into {self.inspector.provider.name} and {len(self.inspector.table)} clips"
+            told = self.panel.status
+            if self.faults == before and told.get("where") == where and told.get("state") == "error":
+                self.say("ready", where)
 
-    def _added(self, clip_id: str) -> None:
-        for name in ("clip_id", "compare_id"):
-            self.controls[name].options = self.inspector.provider.ids()
-        self.inspector.choose(clip_id)
+    def words(self, error: BaseException) -> str:
+        """An error as people may read it."""
+        text = str(error) or type(error).__name__
+        return without_folders(text, self.inspector.folders) if self.inspector.visited else text
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Say what went wrong at the place of the action."""
+        log.debug("in the inspector", exc_info=error)
+        self.faults += 1
+        self.say("error", where, self.words(error), remedy=getattr(error, "remedy", None) or "")
+
+    def _quiet(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.failed("scene", error)
+
+    def say(self, state: str, where: str, message: str = "", **more: Any) -> None:
+        """Set the status."""
+        self.panel.status = {
+            "state": state,
+            "where": where,
+            "message": message,
+            "remedy": "",
+            "done": 0,
+            "total": 0,
+            "left_s": None,
+            **more,
+        }
 
     def close(self) -> None:
-        """Take every widget away and stop listening."""
-        self.stopped = True
-        self.inspector.state.unobserve(self._on_state)
-        self.inspector.unobserve(self._on_provider, names="provider")
-        _put_away(_below(self.widgets.Widget, (self.box, self.controls["play"].link)))
-
-
-def _finished(work: Steps) -> str:
-    """Take all steps; the last words."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
-def _below(kind: Any, top: Any) -> list[Any]:
-    """A widget and everything it holds: children, layouts, styles."""
-    found: dict[int, Any] = {}
-    waiting = [top]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, (list, tuple)):
-            waiting += one
-        elif isinstance(one, kind) and id(one) not in found:
-            found[id(one)] = one
-            waiting += [getattr(one, name) for name in one.keys]
-    return list(found.values())
-
-
-def _put_away(widgets: Sequence[Any]) -> None:
-    """Close widgets and forget who listened to them."""
-    for widget in widgets:
-        widget.unobserve_all()
-        widget.close()
-
-
-def _laid_out(w: Any, c: dict, images: dict, notes: dict, shown: dict) -> list:
-    """Everything in its place: the bar, the clip, what was selected, and tabs for the rest."""
-    wrap = w.Layout(flex_flow="row wrap")
-
-    def row(*names: str) -> Any:
-        return w.HBox([c[n] for n in names], layout=wrap)
-
-    def panel(name: str) -> Any:
-        return w.VBox([notes[name], images[name]])
-
-    def tab(*parts: Any) -> Any:
-        return w.VBox(list(parts))
-
-    visited = "offer" in c
-    if visited:
-        named = [c["offer"].value] if c["offer"].value else []
-        rows = [row(*(n for n in ("offer", "open data") if n in c))]
-    else:
-        named = [Path(c[n].value).stem for n in ("root", "split", "checkpoint", "other") if c[n].value]
-        rows = [row("root", "split"), row("checkpoint", "other", "open data")]
-    title = f"Data: {' · '.join(named) or 'in memory'}"
-    data = w.Accordion([tab(*rows)], titles=[title], selected_index=None)
-    bar = tab(
-        w.HBox(
-            [c["clip_id"], c["previous"], c["next"], c["random"], c["reset"], shown["count"]], layout=wrap
-        ),
-        row("true", "predicted", "outcome"),
-        row("confidence", "entropy", "dominant", "sort"),
-        w.HBox([c["cancel"], shown["status"]]),
-    )
-    clip = tab(
-        row("overlay", "layer", "target", "method"),
-        row("scale", "opacity", "play", "frame"),
-        w.HBox([panel("strip"), panel("frame")], layout=wrap),
-    )
-    chosen = tab(row("view"), w.HBox([panel("selection"), panel("prediction")], layout=wrap))
-    tabs = w.Tab(
-        [
-            tab(
-                row("scope", "action", "run", "run all", "undo"),
-                row(*(f"weight {d}" for d in DEPENDENCIES)),
-                panel("log"),
-                shown["log"],
-            ),
-            tab(
-                row("compare_id", "compare", "swap"),
-                row("most different", "most alike"),
-                panel("strip B"),
-                w.HBox([panel("compare"), panel("prediction B")], layout=wrap),
-            ),
-            tab(row("most", "trust"), shown["trust"], *map(panel, MEASURED[1:])),
-            tab(
-                row(*(n for n in ("panel", "folder", "png", "svg", "pin", "sheet") if n in c)),
-                shown["download"],
-                row(*(n for n in ("code", "state", "load") if n in c)),
-                c["text"],
-                row(*(n for n in ("upload", "path", "open") if n in c)),
-                shown["pins"],
-            ),
-        ],
-        titles=["Intervene", "Compare", "Checks", "Keep"],
-    )
-    return [data, bar, clip, chosen, tabs]
+        """Take the widget away."""
+        self.background.close()
+        self.panel.close()

@@ -166,7 +166,7 @@ class ScoredAttention(nn.Module):
         self.noise = noise
         self.normalised = normalised
         self.scores = KeyScores(channels, dependencies, temperature, bias if kind == "gated" else 0.0)
-        self.register_buffer("ramp", torch.ones(()), persistent=False)  # multiplies scores; 1 in the end
+        self.register_buffer("ramp", torch.ones(()))  # multiplies scores; 1 in the end
 
     def forward(
         self,

@@ -37,10 +37,13 @@ def same_videos(
     joined = []
     for other in several:
         if other.class_names != first.class_names:
-            raise DataError("The class names differ or have another order: nothing can be joined.")
+            text = "The class names differ or have another order: nothing can be joined."
+            odd = [name for name in other.class_names if name not in first.class_names]
+            raise DataError(text, subject=(odd or other.class_names)[0], choices=first.class_names)
         order = _order(first, other)
         if (other.labels[order] != first.labels).any():
-            raise DataError("The labels of the same videos differ.")
+            video = first.ids[int(np.argmax(other.labels[order] != first.labels))]
+            raise DataError(f"The labels of the same videos differ, e.g. of {video!r}.", subject=video)
         joined.append(replace(first, logits=other.logits[order]))
     return joined
 

@@ -157,7 +157,8 @@ def load_published(path: str | Path = PUBLISHED) -> pd.DataFrame:
         na_values={c: "" for c in ("crops", "clips", *_SIZES, "value")},
     )
     if missing := {"dataset", "method", "frames", *_SIZES, "metric", "value", "note"} - set(table.columns):
-        raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
+        lacks = f"{path} lacks the columns {', '.join(sorted(missing))}."
+        raise DataError(lacks, subject=str(path))
     return table
 
 

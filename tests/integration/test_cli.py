@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from tqdm import tqdm
+from warm_kernels import command
 
 import sda
 import sda.commands.test
@@ -96,15 +97,16 @@ def kept_by(folder, model="sda_tsn_tiny"):
     return json.loads(file.read_text()), Predictions.load(file.with_suffix(".npz"))
 
 
-def start(*words, **variables):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.Popen(
-        [sys.executable, "-m", "sda", *map(str, words)],
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+@pytest.fixture
+def start(warm):
+    """Start the command in a process of its own."""
+
+    def process(*words, **variables):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+        line = [*command(warm), *map(str, words)]
+        return subprocess.Popen(line, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    return process
 
 
 def test_version(capsys):
@@ -640,7 +642,7 @@ def test_records_of_a_test_tell_trainings_apart(model_file, small_set, tmp_path)
     assert sorted(table.settings) == ["lr=0.1", "lr=0.2"]
 
 
-def test_two_processes_test_like_one(capsys, model_file, small_set, tmp_path):
+def test_two_processes_test_like_one(start, capsys, model_file, small_set, tmp_path):
     words = ["test", model_file, "--data", small_set, "--quiet", "--device", "cpu", "--verbose", "--out"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -696,6 +698,16 @@ def test_predict_slides_over_a_long_video(capsys, model_file):
     assert [(r["start"], r["end"]) for r in rows] == [(0, 12), (6, 18), (12, 24)] and rows[0]["video"] == str(
         CLIPS[0]
     )
+
+
+def test_app_hands_its_words_on_and_names_what_is_missing(capsys, model_file, tmp_path, monkeypatch):
+    got = {}
+    monkeypatch.setattr("sda.inspector.app.serve", lambda *words, **more: got.update(more, words=words))
+    status, _, err = run(capsys, "app", tmp_path / "gone")
+    assert status == 2 and "gone" in err and not got
+    status, _, _ = run(capsys, "app", tmp_path, "--checkpoint", model_file, "--port", "8899", "--no-browser")
+    assert status == 0 and got["words"] == (Path(model_file), [tmp_path], 8899, False)
+    assert got["split"] == "test" and "other" not in got
 
 
 def test_inspect_hands_its_words_on_and_names_what_is_missing(capsys, model_file, tmp_path, monkeypatch):
@@ -846,7 +858,7 @@ def test_settings_that_mean_nothing_end_in_words(capsys, small_set, tmp_path, wo
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_training_says_so_and_goes_on(small_set, tmp_path, sent, status):
+def test_a_stopped_training_says_so_and_goes_on(start, small_set, tmp_path, sent, status):
     out = tmp_path / "run"
     process = start(
         "train", "--model", "tsn_tiny", "--data", small_set, "--out", out, "--epochs", "500", "--cache", "no"
@@ -860,8 +872,8 @@ def test_a_stopped_training_says_so_and_goes_on(small_set, tmp_path, sent, statu
     assert (out / "state.pt").exists() and not (out / "record.json").exists()
 
 
-def test_a_closed_pipe_is_no_error():
-    process = start("models", "--cost")
+def test_a_closed_pipe_is_no_error(start):
+    process = start("models")
     process.stdout.close()
     assert process.wait(60) == 0 and "Traceback" not in process.stderr.read()
 
@@ -909,7 +921,7 @@ def test_videos_become_frames_lists_and_a_dataset(capsys, tmp_path):
 def test_a_network_of_torchvision_with_sda_goes_through_every_command(
     capsys, small_set, tmp_path, monkeypatch
 ):
-    """Trained, tested, asked, looked at and exported; no file has the colon of its name in its own."""
+    """Trained, tested, asked and looked at; no file has the colon of its name in its own."""
     monkeypatch.chdir(tmp_path)
     name = "sda_tsm_torchvision:resnet18"
     short = "--epochs 1 --batch-size 5 --num-frames 2 --size 32 --cache no --threads 1 --quiet".split()
@@ -930,8 +942,6 @@ def test_a_network_of_torchvision_with_sda_goes_through_every_command(
     )
     page = Path("page.html").read_text(encoding="utf-8")
     assert status == 0 and name in page and "20 classes of drawn clips" in page, err
-    status, _, err = run(capsys, "export", model, "--to", "torch")
-    assert status == 0 and model.with_suffix(".pt2").exists(), err
     panel = inspect_folder(small_set, model, split="val", strict=True)
     assert panel.provider.trace.blocks == ["layer4.0", "layer4.1"] and panel.overview().startswith(b"\x89PNG")
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]

@@ -3,8 +3,9 @@
 import golden
 import pytest
 
-# five minutes of the largest networks: `python tests/golden.py check networks/resnet`
-BY_HAND = ("networks/resnet50", "networks/resnet101")
+# minutes of larger networks, and what another network with SDA does as well: `python tests/golden.py check`
+BY_HAND = ("networks/resnet50", "networks/resnet101", "networks/rubiks")
+BY_HAND += ("effects/sda_tsn_moves_fast_query", "interventions/sda_tsn_moves_fast_query")
 
 
 @pytest.mark.parametrize("name", [n for n in golden.ITEMS if n not in BY_HAND])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from notebooks import BUDGET, ROOT, directives, load, notebooks, run, source
-from warm_kernels import CAN_FORK, WarmKernels
+from warm_kernels import kernel
 
 BOOKS = [
     pytest.param(path, id=path.relative_to(ROOT / "nbs").with_suffix("").as_posix()) for path in notebooks()
@@ -123,24 +123,13 @@ def copy_tree(target: Path) -> Path:
     return Path(shutil.copytree(ROOT, target, ignore=left_out))
 
 
-@pytest.fixture(scope="session")
-def kernels():
-    """Kernels that start fast, where a process can fork."""
-    if not CAN_FORK:
-        yield None
-        return
-    warm = WarmKernels()
-    yield warm
-    warm.close()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(BUDGET + 90)
 @each
-def test_runs(path, copy, kernels):
+def test_runs(path, copy, warm):
     from nbclient.exceptions import CellExecutionError
 
     try:
-        run(copy / path.relative_to(ROOT), kernel=kernels and kernels.kernel)
+        run(copy / path.relative_to(ROOT), kernel=warm and kernel(warm))
     except CellExecutionError as err:
         pytest.fail(re.sub(r"\x1b\[[\d;]*m", "", str(err)), pytrace=False)

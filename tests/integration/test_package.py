@@ -22,7 +22,6 @@ FILES = (
     "CHANGELOG.md",
     "CITATION.cff",
 )
-CLIP = "moves_sample/img/test_0000_rightward.mp4"
 
 
 def outside(folder):
@@ -119,33 +118,35 @@ def test_nothing_of_the_package_is_left_behind(installed):
 
 
 def test_the_command_from_a_wheel(installed, tmp_path):
-    clip = installed / "sda/assets" / CLIP
     sda = installed / "bin/sda" if os.name != "nt" else installed / "Scripts/sda.exe"
-    found = json.loads(run(sda, "predict", clip, "--json", cwd=tmp_path, env=outside(installed)))
-    assert len(found["predictions"]) == 5
+    said = run(sda, "--version", cwd=tmp_path, env=outside(installed))
+    assert said == f"sda {setting('version')}\n"
 
 
 # One process for the rest: starting torch costs more than what is asked.
 REST = """
-import json, sys, torch
+import contextlib, io, json, sys, torch
 torch.set_num_threads(1)
 import sda
 from sda.assets import DEFAULT_MODEL, SAMPLE_CLIPS
 from sda.commands.main import main
 
 clip = str(SAMPLE_CLIPS / "img/test_0000_rightward.mp4")
+with contextlib.redirect_stdout(io.StringIO()) as found:
+    assert main(["predict", clip, "--json"]) == 0
+assert len(json.loads(found.getvalue())["predictions"]) == 5
 assert main(["inspect", clip, "--out", "page.html", "--draws", "1", "--quiet"]) == 0
 assert main(["table", "--published", "--dataset", "something-v1"]) == 0
 for cell in json.load(open("tour.json")):
     exec(compile(cell, "tour", "exec"), globals())
-look = sda.inspect(SAMPLE_CLIPS, DEFAULT_MODEL, strict=True)
-open("overview.png", "wb").write(look.overview())
+look = sda.inspect(DEFAULT_MODEL, SAMPLE_CLIPS, strict=True)
+open("overview.png", "wb").write(look.png())
 elsewhere = [m.__file__ for n, m in list(sys.modules.items()) if n.split(".")[0] == "sda" and m.__file__]
 print("\\n" + json.dumps(elsewhere))
 """
 
 
-def test_pages_tables_the_tour_and_the_inspector_from_a_wheel(installed, tmp_path):
+def test_predictions_pages_tables_the_tour_and_the_inspector_from_a_wheel(installed, tmp_path):
     for part in ("grad-cam", "ipywidgets"):
         if not find_spec({"grad-cam": "pytorch_grad_cam"}.get(part, part)):
             pytest.skip(f"{part} is not installed")

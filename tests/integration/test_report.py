@@ -1,37 +1,31 @@
 """The page about some clips: self-contained, escaped, complete or absent; clips that fail are told."""
 
+import json
 import logging
 import os
 import re
 import shutil
 import stat
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from sda.commands.report import ModelScores, choose_clips, view_clip, write_report
 from sda.data.clips import ClipReader
 from sda.data.datasets import open_dataset
 from sda.data.lists import read_groups
 from sda.data.transforms import TransformConfig
-from sda.explaining.effects import ablation_map, logits_of
+from sda.explaining.answers import logits_of
+from sda.explaining.interventions import drop, keep, reverse, uniform
 from sda.explaining.trace import trace_clips
 from sda.foundation.errors import FolderError, RunError, SettingError, UnknownNameError
-from sda.inspector.page import (
-    answers_under,
-    best_classes,
-    clip_interventions,
-    inspect_clips,
-    study_clip,
-    verdict,
-    why_not,
-)
+from sda.foundation.statistics import softmax
+from sda.inspector.edits import FRAMES, edit, edits_key
+from sda.inspector.page import inspect_clips
 from sda.networks.backbones import create_model
-from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.testing.evaluate import evaluate, predict
 from sda.testing.predictions import Predictions
@@ -80,11 +74,20 @@ def model():
     return load_model(SDA_FILE)
 
 
+def recorded(path):
+    """What a recorded page holds, and the page itself; whatever is in it stays text."""
+    page = Path(path).read_text(encoding="utf-8")
+    assert page.count("<script") == page.count("</script>") == 2, "names and code close no element"
+    data = re.search(r'<script type="application/json" id="sda-record">(.*?)</script>', page, re.DOTALL)[1]
+    assert "<" not in data and "default-src 'none'" in page
+    return json.loads(data), page
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """A page with a clip of an awful name, one that is known, one that is broken and one that is missing."""
     folder = tmp_path_factory.mktemp("some clips")
-    awful = folder / '<img src=x onerror=alert(1)> "é" $\\frac{1$ 日本.mp4'
+    awful = folder / '<!--<script>alert(1)<\u2028 "é" $\\frac{1$ 日本.mp4'
     shutil.copy(CLIPS / "test_0000_dense.mp4", awful)
     (folder / "broken.mp4").write_bytes(RIGHTWARD.read_bytes()[:2000])
     return inspect_clips(
@@ -92,47 +95,59 @@ def told(tmp_path_factory):
         SDA_FILE,
         folder / "new/clips.html",
         true={RIGHTWARD.name: "Moving something from left to right"},
-        draws=2,
+        draws=1,
         progress=False,
     ), awful
 
 
 def test_page_is_complete_and_self_contained(told, model):
     inspection, awful = told
-    page = Page(inspection.path)
+    found, page = recorded(inspection.path)
     assert [p.name for p in inspection.path.parent.iterdir()] == ["clips.html"]
-    assert inspection.shown == [awful.name, RIGHTWARD.name], "in order, each once"
-    assert (
-        sum(link.startswith("data:") for link in page.links) == 2 * 4
-    )  # strip, triptych, interventions, Grad-CAM
-    for words in (
-        awful.name,
-        "without S122",
-        "Weight, contribution and effect",
-        "(true)",
-        "A weight is not an effect",
-    ):
-        assert words in page.text or words in inspection.path.read_text(), words
+    assert inspection.shown == [awful.name, RIGHTWARD.name] == [one["id"] for one in found["clips"]]
+    assert found["about"]["live"] is False and str(ROOT) not in page, "no folders of this machine"
+    for clip_id in inspection.shown:
+        one = found["record"][clip_id]
+        assert len(one["scene"]["frames"]) == 8 and one["maps"] and set(one["frames"]) == set(FRAMES)
+        assert all(answer["control"] for key, answer in one["answers"]["items"].items() if key != "[]")
     answer = predict(RIGHTWARD, model, top=1)
-    assert f"{answer['class'][0]} (true){answer['probability'][0]:.2f}" in page.text
-    assert str(ROOT) not in page.text, "no folders of this machine"
+    best = found["record"][RIGHTWARD.name]["scene"]["top"][0]
+    assert found["about"]["network"]["classes"][best["class"]] == answer["class"][0] and best["true"]
+    assert best["probability"] == pytest.approx(answer["probability"][0], abs=1e-3)
+
+
+def test_what_a_reader_may_click_is_recorded_as_the_network_answers(told, model):
+    found, _ = recorded(told[0].path)
+    items = found["record"][RIGHTWARD.name]["answers"]["items"]
+    views = ClipReader.from_card(model.card)(RIGHTWARD).clip[None]
+    label = model.card.class_names.index("Moving something from left to right")
+    before = softmax(logits_of(model, views))[0, label]
+    for edits, change in (
+        ([edit("drop", 2, 3)], drop("S122", where="layer3.0")),
+        ([edit("drop", None, 0), edit("drop", None, 2)], drop("LST", "LS")),
+        ([edit("only", 1, 1)], keep("LT", where="layer2.0")),
+        ([edit("uniform")], uniform()),
+        ([edit("frames", value="reversed")], reverse()),
+    ):
+        after = softmax(logits_of(model, views, change))[0, label]
+        assert items[edits_key(edits)]["change"] == pytest.approx(after - before, abs=1e-3), edits
+    assert items[edits_key([edit("frames", value="reversed")])]["change"] < -0.5, "it is the other class"
+    sets = [key for key in items if key.startswith('[{"kind":"drop","block":0') and '"block":1' not in key]
+    assert len(sets) == 15, "every set of dependencies of a block, but the whole one"
 
 
 def test_clips_that_cannot_be_read_are_listed_with_the_reason(told):
     inspection, _ = told
-    assert list(inspection.failed) == ["broken.mp4", "missing.mp4"]
+    found, page = recorded(inspection.path)
+    assert list(inspection.failed) == list(found["about"]["left_out"]) == ["broken.mp4", "missing.mp4"]
     assert "does not exist" in inspection.failed["missing.mp4"]
-    text = Page(inspection.path).text
-    assert "Not shown" in text and text.count("missing.mp4") >= 1
+    assert page.count("missing.mp4") >= 2, "also for readers without scripts"
 
 
 def test_no_clip_no_page(tmp_path, caplog):
-    with (
-        caplog.at_level(logging.WARNING),
-        pytest.raises(RunError, match="None of the clips.*does not exist"),
-    ):
+    with caplog.at_level(logging.WARNING), pytest.raises(RunError) as error:
         inspect_clips([tmp_path / "missing.mp4"], SDA_FILE, tmp_path / "x.html", progress=False)
-    assert not list(tmp_path.iterdir()) and "missing.mp4" in caplog.text
+    assert not list(tmp_path.iterdir()) and all("missing.mp4" in s for s in (str(error.value), caplog.text))
 
 
 @pytest.mark.parametrize(
@@ -152,32 +167,20 @@ def test_read_only_folder_is_told_first(tmp_path):
         inspect_clips([RIGHTWARD], SDA_FILE, tmp_path / "x.html")
 
 
-def test_network_without_selection_gets_strip_answer_and_map(tmp_path):
-    page = Page(inspect_clips([RIGHTWARD], TSN_FILE, tmp_path / "x.html", draws=1, progress=False).path)
-    assert "tsn_tiny has no SDA blocks" in page.text and "sda_tsn_" in page.text
-    assert sum(link.startswith("data:") for link in page.links) == 3
-    assert (
-        "without" not in page.text and "reversed" not in page.text
-    )  # interventions on the clip are in a picture
+def test_network_without_selection_gets_frames_answer_and_map(tmp_path):
+    found, _ = recorded(
+        inspect_clips([RIGHTWARD], TSN_FILE, tmp_path / "x.html", draws=1, progress=False).path
+    )
+    one = found["record"][RIGHTWARD.name]
+    assert "no SDA blocks" in found["about"]["network"]["note"] and one["scene"]["weights"] == []
+    assert one["maps"] and edits_key([edit("frames", value="frozen")]) in one["answers"]["items"]
 
 
-def test_missing_grad_cam_is_said_on_the_page(tmp_path, monkeypatch):
-    import sys
-
+def test_a_page_without_the_package_of_maps_has_no_map(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    page = Page(inspect_clips([RIGHTWARD], TSN_FILE, tmp_path / "x.html", draws=0, progress=False).path)
-    assert "sda-workbench[cam]" in page.text and sum(link.startswith("data:") for link in page.links) == 2
-
-
-def test_study_agrees_with_what_it_is_made_of(model):
-    seen = ClipReader.from_card(model.card)(RIGHTWARD)
-    study = study_clip(model, seen, draws=3)
-    table = predict(RIGHTWARD, model, top=20).set_index("class")["probability"]
-    np.testing.assert_allclose(study.probabilities, table[model.card.class_names], atol=1e-5)
-    assert study.read == table.index[0] and study.weights.shape == study.effects.shape == (4, 4)
-    assert [e.name for e in study.done[:4]] == [f"without {name}" for name in DEPENDENCIES]
-    assert all(len(study.change(e)[1]) == 3 for e in study.done)
-    assert re.search(r"largest weight is on (LST|LT|LS|S122) \(0\.\d\d\)", verdict(study))
+    page = inspect_clips([RIGHTWARD], TSN_FILE, tmp_path / "x.html", draws=1, progress=False)
+    found, _ = recorded(page.path)
+    assert found["record"][RIGHTWARD.name]["maps"] == [] and found["about"]["layers"] == []
 
 
 def test_several_views_some_dependencies_and_two_halves(tmp_path):
@@ -192,80 +195,33 @@ def test_several_views_some_dependencies_and_two_halves(tmp_path):
         dict(strategy="twice", num_frames=8, views=2),
     )
     save_model(tmp_path / "m.safetensors", model, card)
-    page = Page(
-        inspect_clips(
-            [RIGHTWARD], tmp_path / "m.safetensors", tmp_path / "x.html", draws=1, progress=False
-        ).path
+    made = inspect_clips(
+        [RIGHTWARD], tmp_path / "m.safetensors", tmp_path / "x.html", draws=1, progress=False
     )
-    assert "Of 2 views the first is shown" in page.text and "<c>" in page.text
+    found, _ = recorded(made.path)
+    scene = found["record"][RIGHTWARD.name]["scene"]
+    assert scene["present"][0] == [False, True, False, True] and scene["weights"][0][0] is None
+    assert sum(filter(None, scene["weights"][0])) == pytest.approx(1, abs=1e-3)
+    assert found["about"]["network"]["classes"] == ["a", "b", "<c>"]
 
 
-def test_why_not_that_class(model, tmp_path):
-    """The class that is asked about is read everywhere, by name or number; the map speaks for it."""
+def test_the_class_that_is_asked_about_is_read(model, tmp_path):
+    """By name or number; backwards, the clip is of that class."""
     names = model.card.class_names
     other = names.index("Moving something from right to left")
-    page = inspect_clips([RIGHTWARD], model, tmp_path / "x.html", target=str(other), draws=1, progress=False)
-    text = Page(page.path).text
-    assert f"Why not '{names[other]}'?" in text and f"{names[other]} against " in page.path.read_text()
-    study = study_clip(model, ClipReader.from_card(model.card)(RIGHTWARD), 0, target=names[other])
-    backwards = next(e for e in study.done if e.name == "reversed")
-    assert study.read == names[other] and study.change(backwards)[0] > 0.5, "backwards is that class"
-    assert "'reversed'" in why_not(study, names) and "it becomes the answer" in why_not(study, names)
-    labelled = inspect_clips([RIGHTWARD], model, tmp_path / "y.html", label=names[3], draws=1, progress=False)
-    assert f"{names[3]} (true)" in " ".join(Page(labelled.path).text.split())
+    made = inspect_clips([RIGHTWARD], model, tmp_path / "x.html", target=str(other), draws=1, progress=False)
+    one = recorded(made.path)[0]["record"][RIGHTWARD.name]
+    assert one["scene"]["read"] == other
+    assert one["answers"]["items"][edits_key([edit("frames", value="reversed")])]["change"] > 0.5
     with pytest.raises(UnknownNameError):
         inspect_clips([RIGHTWARD], model, tmp_path / "x.html", target="20", draws=1, progress=False)
 
 
-def test_a_folder_of_clips_is_a_page(model, tmp_path):
-    folder = tmp_path / "clips"
-    folder.mkdir()
-    shutil.copy(RIGHTWARD, folder / "a.mp4")
-    (folder / "broken.mp4").write_bytes(RIGHTWARD.read_bytes()[:2000])
-    done = inspect_clips([folder], model, tmp_path / "x.html", draws=1, progress=False)
-    assert done.shown == ["a.mp4"] and list(done.failed) == ["broken.mp4"]
-    assert "knows 20 classes of drawn clips" in Page(done.path).text
-
-
 def test_unknown_true_class_is_told(model, tmp_path):
+    true = {RIGHTWARD.name: "Moving something lft"}
     with pytest.raises(UnknownNameError) as told:
-        inspect_clips(
-            [RIGHTWARD],
-            model,
-            tmp_path / "x.html",
-            true={RIGHTWARD.name: "Moving something lft"},
-            draws=0,
-            progress=False,
-        )
+        inspect_clips([RIGHTWARD], model, tmp_path / "x.html", true=true, progress=False)
     assert told.value.choices == tuple(model.card.class_names)
-
-
-def test_many_interventions_in_few_passes_answer_as_one_by_one(model):
-    views = ClipReader.from_card(model.card)(RIGHTWARD).clip
-    tried = clip_interventions(model, 8)
-    one_by_one = np.concatenate([logits_of(model, views[None], change) for change in tried])
-    for together in (1, 8):
-        np.testing.assert_allclose(answers_under(model, views, tried, together), one_by_one, atol=1e-4)
-    twice = torch.cat([views, views.flip(1)])  # two views of the clip, averaged
-    alone = logits_of(model, twice[None], tried[1])[0]
-    np.testing.assert_allclose(answers_under(model, twice, tried)[1], alone, atol=1e-4)
-
-
-def test_effects_of_a_study_are_those_of_the_library(model):
-    seen = ClipReader.from_card(model.card)(RIGHTWARD)
-    study = study_clip(model, seen, draws=2)
-    read = [model.card.class_names.index(study.read)]
-    assert np.allclose(study.weights.sum(1), 1) and np.allclose(study.contributions.sum(1), 1)
-    np.testing.assert_allclose(study.effects, ablation_map(model, seen.clip[None], read).values[0], atol=1e-4)
-    assert [e.name for e in study.done[4:]] == ["all weights equal", "reversed", "frame 4 frozen"]
-    assert study.change(study.done[5])[0] < -0.5, "backwards is the other class"
-
-
-def test_the_true_class_is_listed_even_when_it_is_improbable(model):
-    study = study_clip(model, ClipReader.from_card(model.card)(RIGHTWARD), draws=0)
-    names = model.card.class_names
-    study.true = names[int(study.probabilities.argmin())]
-    assert [name for name, _ in best_classes(study, names, 2)][2:] == [study.true]
 
 
 def test_report_of_two_models(model, tmp_path):

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from functools import cache
 
 import pytest
 import repo_map
@@ -26,7 +27,12 @@ CHAPTERS = (
 MOST_LINES = 560
 MOST_NAMES = 350
 MODULES = sorted(p for p in (ROOT / "sda").rglob("*.py") if p.name != "_modidx.py")
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+
+
+@cache
+def tree(path):
+    """The syntax tree of a module."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def room(path):
@@ -36,7 +42,7 @@ def room(path):
 
 def imported(path, nodes=None):
     """The modules of this package that a file imports, as file paths."""
-    for node in nodes if nodes is not None else ast.walk(TREES[path]):
+    for node in nodes if nodes is not None else ast.walk(tree(path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -91,8 +97,8 @@ def test_no_circle_of_imports():
 def test_no_private_class_is_the_parent_of_just_one():
     parents = Counter()
     private = {}
-    for path, tree in TREES.items():
-        for node in ast.walk(tree):
+    for path in MODULES:
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.ClassDef):
                 if node.name.startswith("_"):
                     private[node.name] = room(path)
@@ -103,9 +109,9 @@ def test_no_private_class_is_the_parent_of_just_one():
 
 def test_methods_are_written_in_their_class():
     made = []
-    for path, tree in TREES.items():
-        classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-        for node in ast.walk(tree):
+    for path in MODULES:
+        classes = {node.name for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)}
+        for node in ast.walk(tree(path)):
             target = None
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setattr":
                 target = node.args[0]
@@ -123,10 +129,10 @@ def test_a_module_is_read_in_one_sitting(path):
 
 def test_public_names_are_what_somebody_needs():
     names = 0
-    for path, tree in TREES.items():
+    for path in MODULES:
         if path.name == "__init__.py":
             continue  # re-exports
-        for node in tree.body:
+        for node in tree(path).body:
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
                 names += len(ast.literal_eval(node.value))
     assert names <= MOST_NAMES

@@ -30,6 +30,12 @@ def clip():
     return torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.fixture(scope="module")
+def small(clip):
+    """Two small frames: occlusion asks the network once for every tile."""
+    return clip[:2, :, :32, :32]
+
+
 def by_hand(model, clip, score, layer, combine):
     """Activation and gradient of the clip's score at a layer, combined."""
     kept = []
@@ -149,7 +155,7 @@ def test_the_model_is_untouched(clip):
         return fingerprint(model), modes, sum(len(m._forward_hooks) for m in model.modules())
 
     before = state()
-    for _ in range(10):
+    for _ in range(3):
         clip_cam(model, clip, layer="layer3")
     for bad in (
         {"layer": "layer9"},
@@ -197,9 +203,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("method", ["layercam", "occlusion"])
-def test_the_same_map_whatever_is_around_the_network(clip, way, method):
+# occlusion only calls the network: there are no hooks that a compiler could drop
+AROUND = [("layercam", way) for way in WAYS]
+AROUND += [("occlusion", way) for way in WAYS if "compiled" not in way]
+
+
+@pytest.mark.parametrize("method, way", AROUND)
+def test_the_same_map_whatever_is_around_the_network(clip, small, way, method):
+    clip = small if method == "occlusion" else clip
     model = make("sda_tsn_tiny").eval()
     plain = ask(model, clip, method)
     found = WAYS[way](model, clip, method)
@@ -208,8 +219,9 @@ def test_the_same_map_whatever_is_around_the_network(clip, way, method):
 
 
 @pytest.mark.parametrize("method", ["layercam", "occlusion"])
-def test_short_numbers_give_nearly_the_same_map(clip, method):
+def test_short_numbers_give_nearly_the_same_map(clip, small, method):
     model = make("sda_tsn_tiny").eval()
+    clip = small if method == "occlusion" else clip
     plain = clip_cam(model, clip, 3, method=method).maps
     with torch.autocast("cpu", torch.bfloat16):
         mixed = clip_cam(model, clip, 3, method=method).maps
@@ -263,15 +275,16 @@ def test_wrong_names_are_explained(clip):
     with pytest.raises(SettingError) as error:
         clip_cam(model, clip, layer="fc")
     assert error.value.subject == "fc"
-    with pytest.raises(ValueError, match="no class names"):
+    with pytest.raises(SettingError):
         clip_cam(model, clip, "jumping")
     names = ["walking"] + ["x"] * 19
     with pytest.raises(UnknownNameError) as error:
         clip_cam(model, clip, "walkin", class_names=names)
     assert error.value.choices == tuple(names) and "'walking'" in error.value.remedy
-    with pytest.raises(SettingError, match="clip_cams"):
+    with pytest.raises(SettingError) as error:
         clip_cam(model, clip[None])
-    with pytest.raises(ValueError, match="not finite"):
+    assert "clip_cams" in str(error.value), "the function that takes several clips"
+    with pytest.raises(SettingError):
         clip_cam(model, clip * float("nan"))
 
 

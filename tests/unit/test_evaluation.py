@@ -105,20 +105,21 @@ def test_groups_must_cover_everything():
 
 
 @pytest.mark.parametrize(
-    "change, words",
+    "change, subject",
     [
-        (dict(ids=["a", "a"]), "twice"),
-        (dict(labels=[0, 7]), "Labels outside"),
-        (dict(labels=[0]), "do not fit"),
-        (dict(logits=np.array([[0, np.inf], [0, 1]])), "not finite for 'a'"),
-        (dict(class_names=["x"]), "do not fit"),
+        (dict(ids=["a", "a"]), "a"),
+        (dict(labels=[0, 7]), "b"),
+        (dict(labels=[0]), None),
+        (dict(logits=np.array([[0, np.inf], [0, 1]])), "a"),
+        (dict(class_names=["x"]), None),
     ],
 )
-def test_nonsense_is_refused(change, words):
+def test_nonsense_is_refused(change, subject):
     good = dict(ids=["a", "b"], logits=np.zeros((2, 2)), labels=[0, 1], class_names=["x", "y"])
     Predictions(**good)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError) as error:
         Predictions(**good | change)
+    assert error.value.subject == subject
 
 
 def test_files(tmp_path):
@@ -170,12 +171,15 @@ def test_the_interval_of_an_accuracy_is_wilsons():
 
 def test_other_videos_and_classes_are_not_joined():
     p = toy()
-    with pytest.raises(DataError, match="class names differ"):
-        same_videos(p, Predictions(p.ids, p.logits, p.labels, p.class_names[::-1]))
-    with pytest.raises(DataError, match="in one set only"):
-        same_videos(p, toy(n=39))
-    with pytest.raises(DataError, match="labels of the same videos differ"):
-        same_videos(p, Predictions(p.ids, p.logits, (p.labels + 1) % 5, p.class_names))
+    odd = set(p.ids) - set(toy(n=39).ids)
+    for other, subjects in (
+        (Predictions(p.ids, p.logits, p.labels, p.class_names[::-1]), p.class_names),
+        (toy(n=39), odd),
+        (Predictions(p.ids, p.logits, (p.labels + 1) % 5, p.class_names), p.ids),
+    ):
+        with pytest.raises(DataError) as error:
+            same_videos(p, other)
+        assert error.value.subject in subjects
 
 
 def test_compare_is_the_exact_test():
@@ -235,8 +239,9 @@ def test_actions_are_ranked_among_all_pairs():
         want = (best == (verbs.labels * 6 + nouns.labels)[:, None]).any(1).mean()
         assert table[f"top{k}"]["action"] == pytest.approx(want)
     assert table.top1["noun"] == nouns.accuracy() and table.top1["verb"] == verbs.accuracy()
-    with pytest.raises(DataError, match="in one set only"):
+    with pytest.raises(DataError) as error:
         actions(verbs, toy(n=39))
+    assert {error.value.subject} == set(verbs.ids) - set(toy(n=39).ids)
 
 
 @pytest.mark.parametrize(
@@ -363,14 +368,16 @@ def test_workers_give_the_same(model):
 
 
 def test_evaluation_names_what_is_wrong(model):
-    with pytest.raises(RunError, match="number 2.*moov"):
+    with pytest.raises(RunError) as error:
         evaluate(model, Clips(bad=2), progress=False)
+    assert "2" in error.value.subject and str(error.value.__cause__) in str(error.value)
     assert model.training, "the mode is put back after an error too"
-    with pytest.raises(RunError, match="no clips"):
+    with pytest.raises(RunError) as error:
         evaluate(model, Clips(n=0), progress=False)
+    assert error.value.remedy
     broken = nn.Sequential(nn.Flatten(), nn.Linear(4 * 3 * 32 * 32, 3))
     nn.init.constant_(broken[1].bias, float("nan"))
-    with pytest.raises(DataError, match="not finite") as error:
+    with pytest.raises(DataError) as error:
         evaluate(broken, Clips(), progress=False)
     assert error.value.subject == "c0"
 
@@ -378,9 +385,9 @@ def test_evaluation_names_what_is_wrong(model):
 def test_other_class_names_are_refused(model):
     model.card = ModelCard.of(model, ["a", "c", "b"])
     try:
-        with pytest.raises(RunError, match="category.txt") as error:
+        with pytest.raises(RunError) as error:
             evaluate(model, Clips(), progress=False)
-        assert error.value.choices == ("a", "c", "b")
+        assert error.value.choices == ("a", "c", "b") and "category.txt" in error.value.remedy
         evaluate(model, Clips(), progress=False, allow_other_classes=True)
     finally:
         del model.card
@@ -481,8 +488,9 @@ def test_scores_of_changed_clips_are_not_taken(lights, side, tmp_path):
 
 def test_missing_clip_is_named(lights, side):
     gone = [*lights, Record("c9", "/nowhere/c9", 0)]
-    with pytest.raises(VideoError, match="c9"):
+    with pytest.raises(VideoError) as error:
         evaluate(side, seen(gone, side), progress=False)
+    assert "c9" in str(error.value)
 
 
 def test_protocols_have_names_and_errors(side):
@@ -494,14 +502,16 @@ def test_protocols_have_names_and_errors(side):
         3,
         "2 frames x 3x36to32 x 2 clips",
     )
-    with pytest.raises(ValueError, match="did you mean '3x36to32'"):
+    with pytest.raises(UnknownNameError) as error:
         protocol(side.card, "3x36to23")
-    with pytest.raises(SettingError, match="3 clips per video.*dense"):
+    assert error.value.subject == "3x36to23" and "3x36to32" in error.value.remedy
+    with pytest.raises(SettingError) as error:
         protocol(side.card, clips=3)
+    assert "dense" in str(error.value), "the strategy that takes three"
     side.card.sampling = Sampling("twice", 2, 2).to_dict()
     assert protocol(side.card, clips=1)[0] == Sampling("segments", 2)
     side.card.transform = TransformConfig(size=32, resize=None).to_dict()
-    with pytest.raises(SettingError, match="one height"):
+    with pytest.raises(SettingError):
         protocol(side.card, "3x36to32")
 
 
@@ -565,11 +575,13 @@ def test_predict_bad_clips(model_file, videos, tmp_path):
     (tmp_path / "text.mp4").write_text("not a video")
     one_view = load_model(model_file)
     one_view.card.sampling = {"strategy": "segments", "num_frames": 4, "views": 5}
-    with pytest.raises(RunError, match="one.mp4.*views"):
+    with pytest.raises(RunError) as error:
         predict(videos[0], one_view)
+    assert error.value.subject.endswith("one.mp4") and "views" in str(error.value)
     for bad in (tmp_path / "none.mp4", tmp_path / "text.mp4"):
-        with pytest.raises(VideoError, match=bad.name):
+        with pytest.raises(VideoError) as error:
             predict([videos[0], bad], model_file)
+        assert bad.name in str(error.value)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
@@ -689,5 +701,6 @@ def test_sliding_over_a_long_video(tmp_path):
     assert table["start"].tolist() == [0, 4, 8, 12, 16] and table["end"].tolist() == [8, 12, 16, 20, 24]
     assert (table["class"].iloc[0], table["class"].iloc[-1]) == ("dark", "bright")
     assert len(slide(tmp_path, net, length=8, top=2)) == 10 and table["probability"].between(0.5, 1).all()
-    with pytest.raises(SettingError, match="covers nothing"):
+    with pytest.raises(SettingError) as error:
         slide(tmp_path, net, length=0)
+    assert error.value.subject == "length"

@@ -1,494 +1,69 @@
-"""The inspector without a browser: state, provider, panels, widgets, files, and bad input."""
+"""The inspector without a browser: opening, the session, what the widget is told, messages, and bad input."""
 
 import asyncio
-import base64
-import datetime
-import gc
 import json
-import re
 import shutil
-from dataclasses import replace
+import time
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from notebooks import ROOT
-from traitlets import TraitError
 
-from sda.data.datasets import open_dataset
-from sda.explaining.checks import CheckInput, CheckResult, FaithfulnessReport, check_steps
-from sda.explaining.trace import Trace
-from sda.figures.style import to_png
-from sda.foundation.errors import FolderError, SettingError, UnknownNameError, VideoError
-from sda.inspector import Inspector, InspectorState, clip_table, find_clips, inspect_folder
-from sda.inspector.figures import PANELS, draw
-from sda.inspector.provider import MAX_UPLOAD, ModelProvider
-from sda.inspector.session import MEASURED, PRESETS
-from sda.inspector.state import ACTIONS
-from sda.networks.backbones import VideoNet, create_model, sda_blocks
+from sda.assets import DEFAULT_MODEL, FOLDER, SAMPLE_CLIPS
+from sda.explaining.effects import ablation_map
+from sda.foundation.errors import RunError, SettingError, UnknownNameError, VideoError
+from sda.inspector import Inspector, inspect
+from sda.inspector.background import Background
+from sda.inspector.clips import Clips
+from sda.inspector.edits import edit, edits_key
+from sda.inspector.opening import open_session
+from sda.inspector.questions import QUESTIONS
+from sda.inspector.scenes import fitting, row_of, scene_of
+from sda.inspector.session import planned
+from sda.networks.backbones import create_model
+from sda.testing.evaluate import predict
 
-FOLDER = ROOT / "sda/assets/moves_sample"
-CHECKPOINTS = ROOT / "sda/assets/checkpoints"
-A = CHECKPOINTS / "sda_tsn_moves.safetensors"
-B = CHECKPOINTS / "sda_tsn_moves_fast_query.safetensors"
-FILE = FOLDER / "img/test_0000_swing.mp4"
-NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
-widgets = pytest.importorskip("ipywidgets")
-
-
-class Counting(ModelProvider):
-    """A provider that counts the questions it is asked."""
-
-    asked = 0
-
-    def cam(self, *args):
-        self.asked += 1
-        return super().cam(*args)
+pytest.importorskip("anywidget")
+B = DEFAULT_MODEL.parent / "sda_tsn_moves_fast_query.safetensors"
+PLAIN = DEFAULT_MODEL.parent / "tsn_moves.safetensors"
+DRAWS = 2  # controls, for the sake of time
+SHAKE, UP, SWING = (f"test_0000_{name}.mp4" for name in ("shake", "up", "swing"))
+FILE = SAMPLE_CLIPS / "img" / SWING
 
 
 @pytest.fixture(scope="module")
-def opened():
-    return inspect_folder(FOLDER, A, other=B, strict=True)
-
-
-@pytest.fixture(scope="module")
-def shown(opened):
-    """One panel for the tests that change nothing for good; see `start_again`."""
-    inspector = Inspector(opened.provider, strict=True, source=opened.source).show()
-    inspector.free = {
-        name: inspector.view.controls[name].value for name in ("folder", "panel", "text", "path", "most")
-    }
-    yield inspector
-    inspector.view.close()
-
-
-def start_again(inspector):
-    """As it was when it was opened; what was drawn need not be drawn again."""
-    view = inspector.view
-    state = inspector.state
-    drawn = inspector.drawn
-    inspector.strict = False
-    inspector.look_into(inspector.provider, inspector.source)
-    inspector.drawn = drawn
-    fresh = InspectorState(clip_id=inspector.table.video[0])
-    with state.hold_trait_notifications():
-        for name in state.names():
-            setattr(state, name, getattr(fresh, name))
-    for name, value in inspector.free.items():
-        view.controls[name].value = value
-    view.pull()
-    view.redraw(set(PANELS))
-    view.show_checks()
-    for panel in MEASURED:
-        view.put(panel, b"")
-    view.shown["log"].value = ""
-    view.shown["pins"].children = ()
-    inspector.strict = True
+def session():
+    """Three clips with classes, two networks; everything of the first clip is measured."""
+    found = open_session(DEFAULT_MODEL, SAMPLE_CLIPS, other=B, draws=DRAWS)
+    for clip_id in (SHAKE, UP, SWING):
+        found.read(clip_id)
+    for controls, part in planned(found):
+        for _ in found.answering(SHAKE, part, controls):
+            pass
+    return found
 
 
 @pytest.fixture
-def ins(shown):
-    """An inspector as it is opened."""
-    yield shown
-    start_again(shown)
+def shown(session):
+    """A widget on the session; it starts nothing by itself, for there is no loop."""
+    made = Inspector(session)
+    made.state.selected = SHAKE
+    made.show()
+    yield made
+    made.view.close()
 
 
-@pytest.fixture
-def light(ins, monkeypatch):
-    """The same with stand-ins for pictures and few draws: what is drawn elsewhere need not be drawn again."""
-    monkeypatch.setattr(ins.provider, "draws", 2)
-
-    def stand_in(self, panel="strip"):
-        self.provider.seen(self.state.clip_id or draw(self.provider, self.state, panel))
-        return b"\x89PNG" + self.state.to_json().encode()
-
-    monkeypatch.setattr(Inspector, "png", stand_in)
-    return ins
+def finite(value):
+    """Whether a value is JSON that a browser reads."""
+    return json.loads(json.dumps(value, allow_nan=False))
 
 
-def png(view, panel):
-    return bytes(view.images[panel].value)
+def run(view, name=None):
+    """Do the work in the background, or one job of it."""
+    while view.background.jobs if name is None else name in view.background.jobs:
+        view.background.step()
 
 
-def test_the_first_picture_waits_for_nothing_that_it_does_not_need(tmp_path, monkeypatch):
-    passes = []
-    forward = VideoNet.forward
-    monkeypatch.setattr(
-        VideoNet, "forward", lambda self, clips: passes.append(len(clips)) or forward(self, clips)
-    )
-    assert inspect_folder(FOLDER, A, trace=tmp_path / "t.npz").png("strip") and sum(passes) == 20
-    passes.clear()
-    cached = inspect_folder(FOLDER, A, trace=tmp_path / "t.npz")
-    assert cached.overview() and not passes, "a kept trace answers without the network"
-    cached.show()
-    assert sum(passes) <= 1, "the shapes of the layers, for the menu"
-    cached.close()
-
-
-CHANGES = [
-    ("overlay", "Grad-CAM", "strip"),
-    ("overlay", "gate", "strip"),
-    ("clip_id", "test_0000_up.mp4", "prediction"),
-    ("view", "contribution", "selection"),
-    ("view", "effect", "selection"),
-    ("view", "triptych", "selection"),
-    ("view", "minus class mean", "selection"),
-    ("view", "minus mean", "selection"),
-    ("frame", 5, "frame"),
-    ("compare_id", "test_0000_up.mp4", "compare"),
-    ("compare", "checkpoint", "compare"),
-]
-
-
-@pytest.mark.parametrize("name, value, panel", CHANGES)
-def test_a_control_sets_the_state_and_redraws_its_panel(ins, name, value, panel):
-    before = png(ins.view, panel)
-    ins.view.controls[name].value = value
-    assert getattr(ins.state, name) == value
-    assert png(ins.view, panel).startswith(b"\x89PNG") and png(ins.view, panel) != before
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("layer", "layer1"),
-        ("target", "runner-up"),
-        ("method", "hirescam"),
-        ("scale", "frame"),
-        ("opacity", 0.2),
-    ],
-)
-def test_a_control_of_the_map_redraws_the_strip(ins, name, value):
-    ins.state.overlay = "Grad-CAM"
-    before = png(ins.view, "strip")
-    ins.view.controls[name].value = value
-    assert png(ins.view, "strip") != before
-
-
-def test_the_map_is_computed_once(opened):
-    provider = Counting(opened.provider.model, opened.provider.clips.data, opened.provider.trace)
-    inspector = Inspector(provider, InspectorState(overlay="Grad-CAM"), strict=True).show()
-    asked = provider.asked
-    inspector.state.view = "contribution"
-    assert provider.asked == asked, "another panel's setting asks for no map"
-    inspector.state.opacity = 0.3
-    assert len([key for key in provider.cache.kept if key[0] == "cam"]) == 1
-    inspector.view.close()
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("true", "Something appearing"),
-        ("predicted", "Something appearing"),
-        ("outcome", "right"),
-        ("dominant", "LT"),
-        ("confidence", (0.0, 0.5)),
-        ("entropy", (0.5, 1.0)),
-    ],
-)
-def test_a_filter_narrows_the_choice(light, name, value):
-    light.view.controls[name].value = value
-    fits = light.table
-    if name in ("true", "predicted", "dominant"):
-        fits = fits[fits[name] == value]
-    elif name == "outcome":
-        fits = fits[fits.right]
-    else:
-        fits = fits[fits[name].between(*value)]
-    assert list(light.found.video) == list(fits.video)
-    assert light.state.clip_id in [*fits.video] or (light.state.clip_id == "" and not len(fits))
-
-
-def test_sort_and_walk(light):
-    light.view.controls["sort"].value = "margin"
-    assert light.found.margin.is_monotonic_increasing
-    videos = list(light.found.video)
-    light.choose(videos[0])
-    light.view.press("next")
-    assert light.state.clip_id == videos[1]
-    light.view.press("previous")
-    light.view.press("previous")
-    assert light.state.clip_id == videos[-1]
-    light.view.press("random")
-    assert light.state.clip_id in videos
-
-
-def test_an_empty_choice_is_said_and_reset_helps(light):
-    names = light.provider.class_names
-    light.strict = False
-    light.view.controls["true"].value = names[0]
-    light.view.controls["confidence"].value = (0.0, 0.001)
-    assert (
-        "No clip fits" in light.view.shown["count"].value
-        and "no clip is chosen" in light.view.notes["strip"].value
-    )
-    assert light.view.images["strip"].layout.display == "none"
-    light.view.press("next")
-    assert "no clip fits" in light.view.shown["status"].value
-    light.view.press("reset")
-    assert light.view.controls["true"].value == "" and png(light.view, "strip")
-    assert light.view.images["strip"].layout.display is None and not light.view.notes["strip"].value
-
-
-def test_every_action_is_measured_against_chance(opened, monkeypatch):
-    inspector = Inspector(opened.provider, InspectorState(compare_id="test_0000_up.mp4"), strict=True)
-    monkeypatch.setattr(opened.provider, "draws", 2)
-    for action in ACTIONS:
-        inspector.state.action = action
-        row = inspector.run()
-        assert row["lowest"] <= row["at random"] <= row["highest"] and -1 <= row["p change"] <= 1, action
-    assert len(inspector.log) == len(ACTIONS)
-    assert all(not block.attention._forward_hooks for block in sda_blocks(opened.provider.model).values())
-
-
-def test_log_sliders_scope_and_undo(light):
-    view = light.view
-    view.controls["action"].value = "uniform"
-    assert light.state.action == "uniform"
-    view.controls["weight LT"].value = 0.75
-    assert light.state.weights == [0.25, 0.75, 0.25, 0.25] and light.state.action == "my weights"
-    view.controls["scope"].value = "layer3"
-    view.press("run")
-    view.press("run")
-    assert (
-        len(light.log) == 2
-        and "weights LST 0.17 LT 0.50 LS 0.17 S122 0.17 in layer3" in view.shown["log"].value
-    )
-    view.press("undo")
-    assert len(light.log) == 1
-    view.press("run all")
-    assert light.log[-1]["clip"] == "20 clips" and "flip" in light.log[-1]["answer"]
-    view.controls["sort"].value = "effect"
-    assert light.found.effect.is_monotonic_increasing
-    view.press("undo")
-    view.press("undo")
-    with pytest.raises(ValueError, match="empty"):
-        view.press("undo")
-
-
-def test_compare_swap_and_presets(ins):
-    with pytest.raises(ValueError, match="no clip B"):
-        ins.view.press("swap")
-    ins.view.press("most alike")
-    a = ins.state.clip_id
-    b = ins.state.compare_id
-    assert b and b != a and png(ins.view, "compare")
-    ins.view.press("swap")
-    assert (ins.state.clip_id, ins.state.compare_id) == (b, a) and PRESETS[0] != PRESETS[1]
-    with pytest.raises(ValueError, match="no other clip of the class"):
-        ins.view.press("most different")
-
-
-@pytest.mark.parametrize("name", ["weight LST", "weight LT", "weight LS", "weight S122"])
-def test_every_slider_makes_weights_of_ones_own(light, name):
-    light.view.controls[name].value = 0.75
-    assert sorted(light.state.weights) == [0.25, 0.25, 0.25, 0.75] and light.state.action == "my weights"
-    assert (
-        light.provider.intervene(
-            [light.state.clip_id], "all", "my weights", light.state.weights, ""
-        ).name.count("0.50")
-        == 1
-    )
-
-
-def test_clips_without_a_true_class_are_neither_right_nor_wrong(opened):
-    known = opened.provider.trace
-    unknown = replace(known, labels=None)
-    assert len(find_clips(unknown)) == len(clip_table(unknown)) > 0 and clip_table(unknown).right.isna().all()
-    assert find_clips(unknown, outcome="wrong").empty and find_clips(unknown, outcome="right").empty
-    parts = [set(find_clips(known, outcome=outcome).video) for outcome in ("right", "wrong")]
-    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(known.videos) and parts[0]
-    table = clip_table(known)
-    table.loc[0, "right"] = pd.NA  # one of many
-    assert table.video[0] not in {
-        *find_clips(table, outcome="right").video,
-        *find_clips(table, outcome="wrong").video,
-    }
-
-
-def test_a_network_with_a_single_dependency_is_shown_without_effects(tmp_path):
-    torch.manual_seed(0)
-    one = create_model("sda_tsn_tiny", 20, dependencies=["LST"])
-    inspector = inspect_folder(FOLDER, one, strict=True)
-    assert np.isnan(inspector.provider.effects(inspector.state.clip_id)).all()
-    for view in ("weight", "effect", "triptych"):
-        inspector.state.view = view
-        assert inspector.png("selection").startswith(b"\x89PNG")
-    inspector.state.action = "drop LST"
-    with pytest.raises(ValueError, match="nothing would be left"):
-        inspector.run()
-    inspector.provider.trial = {"steps": 2, "draws": 1}
-    judged = inspector.trust(3)
-    assert "two dependencies or more" in judged.missing["selection"] and {"space", "frames"} <= set(
-        judged.words
-    )
-
-
-def test_a_map_judged_in_place_of_another_says_so(opened, monkeypatch):
-    monkeypatch.setattr(opened.provider, "trial", {"steps": 2, "draws": 1})
-    inspector = Inspector(opened.provider, InspectorState(method="occlusion"), strict=True)
-    judged = inspector.trust(3)
-    for question, words in judged.words.items():
-        of_maps = question in ("space", "frames", "randomisation", "pointing")
-        assert ("maps of layercam: those of occlusion" in words) == of_maps, question
-    named = judged.table().query("check in ('space', 'frames')").what
-    assert set(named) == {"map of layercam", "the centre"}
-    with pytest.raises(UnknownNameError) as error:
-        list(opened.provider.trust(inspector.table.video, 3, "layer2", "layercan"))
-    assert error.value.subject == "layercan" and "'layercam'" in error.value.remedy
-    clips = torch.stack([opened.provider.seen(i).clip for i in inspector.table.video[:3]])
-    _, report = next(check_steps(CheckInput(opened.provider.model, clips, [0, 1, 2])))
-    assert "give trace=" in report.missing["selection"]
-
-
-def test_trust_says_numbers_with_interval_and_n(ins, monkeypatch):
-    monkeypatch.setattr(ins.provider, "trial", {"steps": 2, "draws": 1})
-    ins.view.controls["most"].value = 6
-    ins.view.press("trust")
-    found = ins.judged.table()
-    said = ins.view.shown["trust"].value
-    assert set(found.check) == {"selection", "space", "frames", "randomisation", "pointing", "seeds"}, (
-        ins.judged.missing
-    )
-    assert (found.n <= 6).all() and (found.n > 0).all() and ins.judged.n == 6
-    known = found.dropna(subset=["low"])
-    assert (
-        (known.low <= known.value).all()
-        and (known.value <= known.high).all()
-        and len(known) >= len(found) - 2
-    )
-    assert said.count("<li") == 6 and said.count("n = 6") >= 4 and "rank correlation" in said
-    for panel in MEASURED[1:]:
-        assert png(ins.view, panel).startswith(b"\x89PNG")
-    assert not hooks_of(ins.provider.model)
-
-
-def hooks_of(model):
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def test_trust_of_too_few_clips_is_refused(ins):
-    ins.filter(text="disc_cross")
-    with pytest.raises(ValueError, match="1 clips are too few"):
-        ins.view.press("trust")
-
-
-def test_long_work_is_cancelled_between_two_steps(light, monkeypatch):
-    view, light.strict = light.view, False
-    monkeypatch.setattr(light.provider, "trial", {"steps": 2, "draws": 1, "together": 2})
-
-    async def cancelled(name, after):
-        view.click(name)
-        while not view.working or (after and len(light.judged.results) < after):
-            await asyncio.sleep(0.01)
-        assert "working …" in view.shown["status"].value and not view.controls["cancel"].disabled
-        view.click("trust")  # a second job
-        assert "still measuring" in view.shown["status"].value
-        view.press("cancel")
-        await view.task
-
-    asyncio.run(cancelled("trust", 1))
-    assert {f.check for f in light.judged.results} == {"selection"} and "stopped" in view.shown[
-        "status"
-    ].value
-    assert "Weight" in view.shown["trust"].value and view.controls["cancel"].disabled
-    asyncio.run(cancelled("run all", 0))
-    assert (
-        not light.log
-        and "nothing was changed" in view.shown["status"].value
-        and not hooks_of(light.provider.model)
-    )
-    view.press("cancel")
-    assert "nothing to cancel" in view.shown["status"].value
-
-
-def test_an_error_in_the_background_is_words_too(light):
-    light.strict = False
-    light.filter(text="disc_cross")
-
-    async def clicked():
-        light.view.click("trust")
-        await light.view.task
-
-    asyncio.run(clicked())
-    assert "too few" in light.view.shown["status"].value
-
-
-@pytest.mark.parametrize("name, start", [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_save_writes_a_picture_and_what_it_shows(ins, tmp_path, name, start):
-    kind = name
-    ins.view.controls["folder"].value = str(tmp_path / "kept")
-    ins.view.controls["panel"].value = "selection"
-    ins.view.press(kind)
-    (path,) = (tmp_path / "kept").glob(f"*.{kind}")
-    side = json.loads(path.with_suffix(".json").read_text())
-    assert path.read_bytes().startswith(start) and side["clip"] == ins.state.clip_id
-    assert side["fingerprint"] == ins.provider.trace.fingerprint and side["state"]["view"] == ins.state.view
-    assert (
-        side["transform"]["size"]
-        and side["versions"]["sda"]
-        and str(path.name) in ins.view.shown["status"].value
-    )
-
-
-def test_two_pictures_of_one_name_are_both_kept(ins, tmp_path, monkeypatch):
-    """Clips of two folders have the same name, and so has one clip in another light."""
-    first = ins.save(tmp_path, "prediction")
-    assert ins.save(tmp_path, "prediction") == first, "the same again is no second picture"
-    clip = ins.state.clip_id
-    there = ins.provider.clips
-    monkeypatch.setitem(there.known, f"other/{clip}", there.known["test_0000_up.mp4"])
-    monkeypatch.setattr(ins.provider, "chosen", lambda *_, real=ins.provider.chosen: real("test_0000_up.mp4"))
-    ins.state.clip_id = f"other/{clip}"
-    second = ins.save(tmp_path, "prediction")
-    assert second != first and len(list(tmp_path.glob("*.png"))) == len(list(tmp_path.glob("*.json"))) == 2
-    sides = [json.loads(path.with_suffix(".json").read_text())["clip"] for path in (first, second)]
-    assert sides == [clip, f"other/{clip}"] and first.read_bytes() != second.read_bytes()
-
-
-def test_visitors_choose_among_offers_and_reach_no_path(monkeypatch, tmp_path):
-    """Under Voila: no control takes or shows a path, results are downloads, uploads have a total."""
-    monkeypatch.setenv("VOILA_REQUEST_URL", "http://localhost/")
-    monkeypatch.chdir(tmp_path)
-    offers = {
-        "with SDA": {"root": str(FOLDER), "checkpoint": str(A)},
-        "without": {"root": str(FOLDER), "checkpoint": str(CHECKPOINTS / "tsn_moves.safetensors")},
-    }
-    inspector = inspect_folder(FOLDER, A, offers=offers).show()
-    view = inspector.view
-    paths = {"root", "split", "checkpoint", "other", "folder", "path", "open", "code"}
-    assert not paths & view.controls.keys() and view.controls["offer"].options == tuple(offers)
-    view.controls["panel"].value = "prediction"
-    view.press("png")
-    assert 'download="test_0000' in view.shown["download"].value and not list(tmp_path.iterdir())
-    payload = base64.b64decode(
-        re.search(r"application/json;base64,([^\"]+)", view.shown["download"].value)[1]
-    )
-    values = [
-        w.value
-        for w in (*view.controls.values(), *view.shown.values())
-        if isinstance(getattr(w, "value", 0), str)
-    ]
-    assert str(ROOT) not in payload.decode() and not any(str(ROOT) in value for value in values)
-    view.say(f"there is no file {FOLDER}/img/x.mp4", error=True)
-    assert "x.mp4" in view.shown["status"].value and str(ROOT) not in view.shown["status"].value
-    view.say("/srv/secret/x.mp4 cannot be read", error=True)
-    assert ">x.mp4 cannot" in view.shown["status"].value
-    content = FILE.read_bytes()
-    monkeypatch.setattr("sda.inspector.provider.MAX_UPLOADS", 2 * len(content) - 1)
-    for name, refused in (("1.mp4", False), ("2.mp4", True)):
-        view.controls["upload"].value = (
-            {"name": name, "type": "", "size": 1, "content": content, "last_modified": NOW},
-        )
-        assert ("together" in view.shown["status"].value) == refused
-    view.controls["offer"].value = "without"
-    view.press("open data")
-    assert "tsn_moves" in view.shown["status"].value and view.controls["offer"].value == "without"
-    with pytest.raises(UnknownNameError):
-        inspector.open_offer(str(FOLDER))
-    inspector.close()
+# ---- Opening
 
 
 def test_a_folder_of_videos_opens_without_lists(tmp_path):
@@ -496,344 +71,422 @@ def test_a_folder_of_videos_opens_without_lists(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(FILE, tmp_path / name)
     (tmp_path / "broken.mp4").write_bytes(FILE.read_bytes()[:900])
-    inspector = inspect_folder(tmp_path, A)
-    assert inspector.table.video.tolist() == ["b.mp4", "sub/a.mp4"] and inspector.table.true.isna().all()
-    assert "broken.mp4" in inspector.count and inspector.provider.left_out.keys() == {"broken.mp4"}
-    assert "true class not known" in inspector.figure("strip").get_suptitle()
-    assert inspector.overview().startswith(b"\x89PNG")
-    with pytest.raises(SettingError):
-        inspect_folder(FOLDER / "img", A)
-    added = inspector.provider.add_path(tmp_path / "sub")
-    assert added == "a.mp4" and added in inspector.provider.ids()
-
-
-def test_pins_make_a_sheet(ins, tmp_path):
-    ins.view.controls["folder"].value = str(tmp_path)
-    with pytest.raises(ValueError, match="nothing is pinned"):
-        ins.view.press("sheet")
-    ins.view.press("pin")
-    ins.view.press("pin")
-    ins.view.press("sheet")
-    assert len(ins.view.shown["pins"].children) == 2 and list(tmp_path.glob("*sheet.png"))
-
-
-def made_by(code):
-    """The figure at the end of some lines of code."""
-    *lines, last = code.splitlines()
-    names = {}
-    exec("\n".join([*lines, f"found = {last}"]), names)
-    return to_png(names["found"])
-
-
-def test_copied_code_makes_the_same_picture(ins):
-    ins.state.view = "contribution"
-    ins.state.clip_id = "test_0000_up.mp4"
-    ins.view.controls["panel"].value = "selection"
-    ins.view.press("code")
-    assert made_by(ins.view.controls["text"].value) == ins.png("selection")
-
-
-def test_code_of_every_panel_makes_its_picture(ins, monkeypatch):
-    def reopened(*args, **options):
-        assert (args, options) == ((str(FOLDER), str(A)), {"split": "test", "other": str(B)})
-        return Inspector(ins.provider, source=ins.source)
-
-    asked = []
-    curves = [
-        pd.DataFrame(
-            {
-                "over": over,
-                "curve": curve,
-                "order": order,
-                "draw": 0,
-                "share": [0.0, 0.5, 1.0],
-                "clip": 0,
-                "probability": [0.1, 0.4, 0.9],
-            }
-        )
-        for over in ("space", "frames")
-        for curve in ("deletion", "insertion")
-        for order in ("map", "centre", "random")
-    ]
-
-    def judged(*question):
-        asked.append(question)
-        yield (
-            "",
-            FaithfulnessReport(
-                3,
-                (CheckResult("selection", "weight", 0.5, 0.2, 0.7, 3),),
-                curves=tuple(pd.concat(curves[k : k + 6]) for k in (0, 6)),
-            ),
-        )
-
-    with pytest.raises(ValueError, match="nothing was measured"):
-        ins.code("trust")
-    monkeypatch.setattr("sda.inspector.app.inspect_folder", reopened)
-    monkeypatch.setattr(ins.provider, "draws", 2)
-    monkeypatch.setattr(ins.provider, "trust", judged)
-    ins.filter(text="se")
-    ins.state.compare_id = "test_0000_up.mp4"
-    ins.state.overlay = "gate"
-    ins.trust(3)
-    ins.run()
-    ins.state.action = "uniform"
-    ins.run(everywhere=True)
-    for panel in (*PANELS, *MEASURED):
-        assert made_by(ins.code(panel)) == ins.png(panel), panel
-    assert len(asked) == 4 and asked == asked[:1] * 4, "the same question about the same clips"
-
-
-def test_state_goes_out_and_in(light):
-    light.state.overlay = "gate"
-    light.state.filters = {"outcome": "right", "confidence": [0, 1]}
-    light.view.press("state")
-    text = light.view.controls["text"].value
-    light.view.press("reset")
-    light.state.overlay = "none"
-    light.view.controls["text"].value = text
-    light.view.press("load")
-    assert light.state.overlay == "gate" and light.view.controls["outcome"].value == "right"
-    light.view.controls["text"].value = '{"view": "importance"}'
-    with pytest.raises(TraitError):
-        light.view.press("load")
-
-
-def test_a_clip_of_ones_own(ins, tmp_path):
-    ins.view.controls["upload"].value = (
-        {"name": "my cup.mp4", "type": "", "size": 1, "content": FILE.read_bytes(), "last_modified": NOW},
+    found = open_session(DEFAULT_MODEL, tmp_path)
+    assert found.clips.ids() == ["b.mp4", "sub/a.mp4"] and list(found.clips.left_out) == ["broken.mp4"]
+    assert (
+        found.clips.label("b.mp4") is None
+        and found.class_read("b.mp4") == found.read("b.mp4").logits.argmax()
     )
-    mine = ins.state.clip_id
-    assert mine.startswith("my_cup") and mine in ins.view.controls["clip_id"].options
-    assert np.allclose(
-        ins.provider.chosen(mine).weights, ins.provider.chosen("test_0000_swing.mp4").weights, atol=1e-5
-    )
-    assert "true class not known" in ins.figure("strip").get_suptitle()
-    ins.view.controls["path"].value = str(FILE)
-    ins.view.press("open")
-    assert ins.state.clip_id == "my test_0000_swing.mp4"
+    assert scene_of(found, "b.mp4")["label"] is None
+    found.clips.add_path(tmp_path / "sub")
+    assert found.clips.ids() == ["a.mp4", "b.mp4", "sub/a.mp4"], "one's own come first"
 
 
 @pytest.mark.parametrize(
-    "name, content, words",
+    "model, clips, error",
     [
-        ("a.mp4", b"#!/bin/sh", "not a video"),
-        ("b.mp4", b"", "not a video"),
-        ("c.mp4", bytes(MAX_UPLOAD + 1), "at most 8 MB"),
-        ("d.mp4", b"\0\0\0\x18ftypmp42" + bytes(999), "d-"),
+        (DEFAULT_MODEL, SAMPLE_CLIPS / "img", SettingError),  # the clips of a dataset, without its lists
+        (SAMPLE_CLIPS, DEFAULT_MODEL, SettingError),  # the wrong way round
+        (DEFAULT_MODEL, FOLDER / "gone.mp4", RunError),
+        (DEFAULT_MODEL, [], SettingError),
     ],
 )
-def test_a_bad_upload_is_refused_in_words(light, name, content, words):
-    light.strict = False
-    before = light.state.clip_id
-    light.view.controls["upload"].value = (
-        {"name": name, "type": "video/mp4", "size": len(content), "content": content, "last_modified": NOW},
-    )
-    assert words in light.view.shown["status"].value and light.state.clip_id == before
+def test_what_cannot_be_opened_is_refused(model, clips, error):
+    with pytest.raises(error):
+        open_session(model, clips)
 
 
-def test_errors_are_words_in_the_panel_and_raised_when_strict(ins):
-    with pytest.raises(UnknownNameError) as error:
-        ins.view.controls["clip_id"].value = "test_0000_swings.mp4"
-    assert error.value.subject == "test_0000_swings.mp4" and set(error.value.choices) == set(
-        ins.provider.ids()
-    )
-    assert "nearest: test_0000_swing.mp4" in ins.view.shown["status"].value
-    ins.strict = False
-    ins.view.controls["overlay"].value = "Grad-CAM"
-    ins.view.controls["scale"].value = "shared"
-    assert "choose a clip B" in ins.view.notes["strip"].value
-    assert ins.view.images["strip"].layout.display == "none"
-
-
-def test_words_are_never_markup(light):
-    light.strict = False
-    light.view.controls["clip_id"].value = "<img src=x onerror=alert(1)>"
-    assert "<img" not in light.view.shown["status"].value and "&lt;img" in light.view.shown["status"].value
-
-
-def test_bad_settings(ins, tmp_path):
-    with pytest.raises(UnknownNameError) as error:
-        Inspector(ins.provider, InspectorState(overlay="Grad-CAM", layer="layer9")).figure("strip")
-    assert error.value.subject == "layer9" and "layer4" in error.value.choices
-    with pytest.raises(TraitError):
-        ins.state.weights = [0, 0, 0, 0]
-    with pytest.raises(UnknownNameError) as error:
-        ins.provider.intervene([ins.state.clip_id], "layr3", "uniform", [1] * 4, "")
-    assert error.value.subject == "layr3" and "layer3" in error.value.remedy
-    file = tmp_path / "a file"
-    file.write_text("")
-    with pytest.raises(FolderError) as error:
-        ins.save(file / "below")
-    assert error.value.subject == str(file / "below") and error.value.remedy
-
-
-def test_a_clip_that_cannot_be_decoded_is_words_in_the_panel(opened, tmp_path):
-    folder = shutil.copytree(FOLDER, tmp_path / "set")
-    broken = "test_0000_up.mp4"
-    (folder / "img" / broken).write_bytes((folder / "img" / broken).read_bytes()[:900])
-    with pytest.raises(VideoError, match=broken):
-        inspect_folder(folder, A)
-    data = open_dataset(
-        folder, "test", opened.provider.clips.data.sampling, opened.provider.clips.data.transform_config
-    )
-    inspector = Inspector(
-        ModelProvider(opened.provider.model, data, opened.provider.trace)
-    ).show()  # traced before
-    view = inspector.view
-    view.controls["clip_id"].value = broken
-    for panel in ("strip", "frame", "prediction"):
-        assert broken in view.notes[panel].value and view.images[panel].layout.display == "none", panel
-    view.press("run")
-    assert broken in view.shown["status"].value and not inspector.log
-    view.press("next")
-    assert view.images["strip"].layout.display is None and not view.notes["strip"].value, (
-        "the next clip is shown again"
-    )
-    inspector.strict = True
-    with pytest.raises(VideoError, match=broken):
-        view.controls["clip_id"].value = broken
-    inspector.close()
-
-
-def test_another_checkpoint_or_folder_is_opened_in_place(opened):
-    inspector = Inspector(opened.provider, strict=True, source=opened.source).show()
-    view = inspector.view
-    box = inspector.view.box
-    inspector.provider.close = lambda: None  # other tests look into it
-    for name, value, words in (
-        ("checkpoint", str(FOLDER / "category.txt"), "category.txt"),
-        ("split", "tets", "did you mean"),
-        ("root", str(FOLDER / "img"), "category.txt"),
-        ("other", "nowhere.safetensors", "nowhere"),
-    ):
-        before = view.controls[name].value
-        view.controls[name].value = value
-        with pytest.raises(Exception, match=words):
-            view.press("open data")
-        assert words in view.shown["status"].value and inspector.provider is opened.provider
-        view.controls[name].value = before
-    inspector.strict = False  # the table of selections says that there is nothing
-    view.controls["checkpoint"].value = str(CHECKPOINTS / "tsn_moves.safetensors")
-    view.controls["other"].value = ""
-    inspector.filter(text="swing")
-    view.press("open data")
-    assert "tsn_moves" in view.shown["status"].value and "no SDA blocks" in view.notes["selection"].value
-    assert view.box is box and inspector.state.filters == {} and view.controls["compare"].options == ("clip",)
-    view.controls["clip_id"].value = "test_0000_up.mp4"
-    assert inspector.state.clip_id == "test_0000_up.mp4" and "tsn_moves" in inspector.source
-    inspector.view.close()
-
-
-def test_a_network_without_sda_blocks_still_answers():
-    inspector = inspect_folder(FOLDER, CHECKPOINTS / "tsn_moves.safetensors").show()
-    assert "no SDA blocks" in inspector.view.notes["selection"].value
-    assert "sda_tsn_tiny" in inspector.view.notes["selection"].value
-    inspector.state.overlay = "Grad-CAM"
-    assert png(inspector.view, "strip") and png(inspector.view, "prediction")
-    inspector.view.press("run")
-    assert "no SDA blocks" in inspector.view.shown["status"].value
-    inspector.close()
-
-
-def test_a_trace_of_another_model_is_refused(tmp_path):
+def test_a_stored_trace_is_used_and_one_of_another_network_refused(tmp_path, monkeypatch):
     path = tmp_path / "t.npz"
-    inspect_folder(FOLDER, A, trace=path)
-    with pytest.raises(ValueError, match="this trace is of"):
-        inspect_folder(FOLDER, B, trace=path)
-    assert len(Trace.load(path)) == 20
+    first = open_session(DEFAULT_MODEL, SAMPLE_CLIPS, trace=path)
+    again = open_session(DEFAULT_MODEL, SAMPLE_CLIPS, trace=path)
+    assert not again.unread() and path.is_file()
+    np.testing.assert_array_equal(again.read(UP).weights, first.read(UP).weights)
+    with pytest.raises(SettingError):
+        open_session(B, SAMPLE_CLIPS, trace=path)
 
 
-def test_a_model_in_memory_and_split_blocks():
-    torch.manual_seed(0)
-    inspector = inspect_folder(
-        FOLDER, create_model("sda_tsn_tiny", 20, num_frames=16, split=8), overlay="gate", view="effect"
+# ---- The session
+
+
+def test_a_scene_agrees_with_what_it_is_made_of(session):
+    scene = finite(scene_of(session, SHAKE))
+    table = predict(SAMPLE_CLIPS / "img" / SHAKE, session.network.model, top=20).set_index("class")[
+        "probability"
+    ]
+    np.testing.assert_allclose(scene["probabilities"], table[session.class_names], atol=1e-3)
+    effect = ablation_map(session.network.model, session.views(SHAKE)[None], [scene["read"]]).values[0]
+    np.testing.assert_allclose(np.array(scene["losses"], float), effect, atol=1e-3)
+    assert {how for row in scene["loss_is"] for how in row} == {"measured"}
+    assert len(scene["frames"]) == 8 and all(one.startswith("data:image/jpeg") for one in scene["frames"])
+    assert [one["class"] for one in scene["top"] if one["true"]] == [scene["label"]]
+    found = scene["finding"]
+    assert found["control"]["n"] == DRAWS and found["control"]["low"] <= found["control"]["high"]
+    assert f"{found['value']:+.2f}".replace("-", "−") in found["sentence"]
+    backwards = scene_of(session, SHAKE, frames="reversed")
+    assert backwards["order"] == list(range(8))[::-1] and backwards["frames"] == scene["frames"][::-1]
+
+
+def test_estimates_rank_losses_before_they_are_measured(session):
+    guess = session.guess(SHAKE)
+    losses, _ = session.losses(SHAKE)
+    assert guess.shape == losses.shape and np.isfinite(guess).all()
+    assert np.abs(guess).max() <= 1
+    fresh = open_session(DEFAULT_MODEL, SAMPLE_CLIPS)
+    assert {how for row in fresh.losses(UP)[1] for how in row} == {None}
+    fresh.guess(UP)
+    values, how = fresh.losses(UP)
+    assert {one for row in how for one in row} == {"estimated"} and np.isfinite(values).all()
+    fresh.compute(UP, [edit("drop", 1, 2)])
+    assert fresh.losses(UP)[1][1][2] == "measured"
+
+
+def test_everything_planned_is_known_with_its_controls(session):
+    keys = [edits_key(e) for _, part in planned(session) for e in part]
+    answers = {key: session.answer(SHAKE, json.loads(key)) for key in {*map(fill, keys)}}
+    assert all(answers.values())
+    assert all(one["control"]["n"] == DRAWS for key, one in answers.items() if key != "[]")
+    sets = [json.loads(key) for key in keys]
+    everywhere = [s for s in sets if s and all(e["kind"] == "drop" and "block" not in e for e in s)]
+    assert len({frozenset(e["dependency"] for e in s) for s in everywhere}) == 15, (
+        "every set but the whole one"
     )
-    assert len(inspector.provider.trace.blocks) == 8 and inspector.png("strip") and inspector.png("selection")
-    with pytest.raises(ValueError, match="only an inspector opened with"):
-        inspector.code()
 
 
-def test_opened_and_closed_leaves_nothing(opened, monkeypatch):
-    def hooks():
-        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in opened.provider.model.modules())
-
-    def listeners(state):
-        return sum(len(found) for kinds in state._trait_notifiers.values() for found in kinds.values())
-
-    from ipywidgets.widgets.widget import _instances
-
-    state = InspectorState(clip_id="test_0000_up.mp4", overlay="Grad-CAM")
-    fresh = listeners(state)
-    kept = hooks()
-    counts = []
-    monkeypatch.setattr(Inspector, "png", lambda self, panel="strip": b"\x89PNG")
-    for i in range(20):
-        inspector = Inspector(opened.provider, state)
-        inspector.drawn = opened.drawn
-        inspector.show().view.close()
-        del inspector
-        if i in (4, 19):
-            gc.collect()
-            counts.append((len(_instances), hooks(), listeners(state)))
-    assert counts[0] == counts[1] and counts[1][1:] == (kept, fresh)
+def fill(key):
+    """A key whose edits have all their fields."""
+    return json.dumps([edit(**one) for one in json.loads(key)])
 
 
-def another(control):
-    """A value that a control can have and has not."""
-    if hasattr(control, "options") and not isinstance(control, widgets.Combobox):
-        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
-        return next(value for value in values if value != control.value)
-    if isinstance(control, widgets.FloatRangeSlider):
-        return (0.25, 0.75)
-    return control.max if control.value != control.max else control.min
+def test_percentiles_are_of_the_class_and_say_n(session):
+    assert session.percentiles(SHAKE) is None, "one clip of a class has no place among others"
+    labels = dict.fromkeys(session.clips.known, 0)
+    few = Clips(session.clips.data, labels)
+    mine = type(session)(session.networks, few)
+    found = mine.percentiles(UP)
+    assert found["n"] == 3 and found["of"] == 0
+    assert all(0 <= value <= 100 for row in found["weights"] for value in row)
 
 
-def test_every_control_is_wired(light, monkeypatch):
-    """A setting sets the state, a filter the filters, a button calls what it is named after."""
-    view = light.view
-    light.strict = False
-    pressed = []
-    monkeypatch.setattr(view, "press", pressed.append)
-    monkeypatch.setattr(light, "filter", lambda **filters: pressed.extend(filters))
-    # said or moved by hand in the tests above
-    alone = {
-        "folder",
-        "panel",
-        "text",
-        "path",
-        "most",
-        "upload",
-        "root",
-        "split",
-        "checkpoint",
-        "other",
-        "play",
+def test_filters_and_orders(session):
+    rows = [row_of(session, clip_id) for clip_id in (SHAKE, UP, SWING)]
+    names = session.class_names
+
+    def found(**filters):
+        return [row["id"] for row in fitting(rows, filters, names)]
+
+    assert found() == [SHAKE, UP, SWING] and found(text="SWIN") == [SWING] and found(text="<b>") == []
+    assert found(classes=[names.index("Moving something up")]) == [UP]
+    assert found(right=True) == [r["id"] for r in rows if r["right"]]
+    assert found(dominant=[r["dominant"] for r in rows]) == [SHAKE, UP, SWING] and found(own=True) == []
+    margins = {row["id"]: row["margin"] for row in rows}
+    assert found(sort="margin") == sorted(margins, key=margins.get)
+
+
+def test_a_network_without_selection_and_one_with_a_single_dependency(tmp_path):
+    plain = inspect(PLAIN, FILE, strict=True)
+    plain.show()
+    run(plain.view)
+    assert (
+        plain.view.panel.scene["weights"] == []
+        and "no SDA blocks" in plain.view.panel.about["network"]["note"]
+    )
+    assert edits_key([edit("frames", value="reversed")]) in plain.view.panel.answers["items"]
+    plain.view.receive({"ask": "keep", "what": "png"})
+    plain.close()
+    one = open_session(create_model("sda_tsn_tiny", 3, 8, dependencies=("LST",)), FILE)
+    assert one.cells() == [] and {how for row in one.losses(SWING)[1] for how in row} == {None, "absent"}
+
+
+# ---- The widget
+
+
+def test_the_first_picture_needs_nothing_from_the_background(shown):
+    panel = shown.view.panel
+    for name in ("about", "clips", "scene", "answers", "questions"):
+        finite(getattr(panel, name))
+    assert panel.scene["clip"] == shown.state.selected == panel.selected
+    assert panel.answers["items"]["[]"]["change"] == 0
+    bundle, _ = shown._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["image/png"].startswith("iVBOR")
+
+
+def test_the_background_fills_in_what_is_not_known(session):
+    few = Inspector(open_session(DEFAULT_MODEL, [FILE, SAMPLE_CLIPS / "img" / UP]))
+    view = few.show().view
+    assert view.panel.clips[1]["predicted"] is None
+    run(view, "first")
+    assert view.panel.progress["finding"] and {h for row in view.panel.progress["loss_is"] for h in row} == {
+        "measured"
     }
-    for name, control in view.controls.items():
-        assert control.description, f"{name}: a control says what it is"
-        if name in alone or isinstance(control, widgets.Combobox):
-            continue
-        if isinstance(control, widgets.Button):
-            control.disabled = False
-            control.click()
-            assert pressed.pop() == name
-        elif name in light.state.trait_names() and name not in ("compare",):
-            value = another(control)
-            control.value = value
-            assert getattr(light.state, name) == value, name
-        elif name.startswith("weight "):
-            control.value = 0.75
-            assert 0.75 in light.state.weights
-        elif name != "compare":
-            control.value = another(control)
-            assert pressed.pop() == name
-    assert not pressed
+    run(view, "clips")
+    assert view.panel.clips[1]["predicted"] is not None
+    few.close()
 
 
-def test_every_panel_has_a_picture_and_the_player_moves_the_frame(ins):
-    assert {*PANELS, *MEASURED} == set(ins.view.images)
-    play = ins.view.controls["play"]
-    frame = ins.view.controls["frame"]
-    assert play.link.source == (play, "value") and play.link.target == (frame, "value")
-    assert play.max == frame.max == 7
+def test_an_edit_is_answered_at_once_and_its_control_follows(shown):
+    fresh = [edit("weight", 1, 1, 0.77), edit("frames", value="blurred")]
+    shown.view.panel.edits = fresh
+    answers = shown.view.panel.answers["items"]
+    assert shown.state.edits == fresh and answers[edits_key(fresh)]["control"] is None
+    run(shown.view, "edits")
+    assert shown.view.panel.answers["items"][edits_key(fresh)]["control"]["n"] == DRAWS
+    shown.state.undo()
+    assert shown.view.panel.edits == fresh[:1]
+
+
+@pytest.mark.parametrize(
+    "name, wrong",
+    [("edits", [{"kind": "burn"}]), ("selected", "../../etc/passwd"), ("beside", {"frames": "burnt"}),
+     ("reading", "effect"), ("filters", {"sort": "size"})],
+)  # fmt: skip
+def test_wrong_values_from_the_page_go_back_with_words(shown, name, wrong):
+    before = getattr(shown.state, name)
+    setattr(shown.view.panel, name, wrong)
+    assert getattr(shown.state, name) == getattr(shown.view.panel, name) == before
+    assert shown.view.panel.status["state"] == "error" and shown.view.panel.status["message"]
+
+
+def test_a_change_reaches_only_what_depends_on_it(shown):
+    seen = []
+    shown.view.panel.observe(lambda change: seen.append(change["name"]))
+    shown.state.look = {"opacity": 0.3}
+    shown.state.filters = {"text": "a"}
+    shown.state.reading = "loss"
+    assert sorted(seen) == ["filters", "look", "reading"]
+
+
+def test_maps_travel_raw_once_for_the_best_classes(shown):
+    shown.view.receive({"ask": "map", "layer": "layer2", "method": "layercam", "target": None})
+    found = finite(shown.view.panel.map)
+    assert found["shape"] == [8, 8, 8]
+    assert {str(one["class"]) for one in shown.view.panel.scene["top"]} <= found["targets"].keys()
+    shown.view.receive({"ask": "map", "layer": "layer3.0", "method": "gate", "target": None})
+    assert shown.view.panel.map["method"] == "gate"
+    shown.view.receive({"ask": "map", "layer": "layer9", "method": "layercam", "target": None})
+    assert shown.view.panel.status["where"] == "map" and shown.view.panel.status["state"] == "error"
+    shown.view.receive({"ask": "map", "layer": None})
+    assert shown.view.panel.map is None
+
+
+def test_beside_a_clip_stands_another_its_reverse_or_another_network(shown):
+    for beside, clip, network in (
+        ({"clip": UP}, UP, 0),
+        ({"frames": "reversed"}, SHAKE, 0),
+        ({"network": 1}, SHAKE, 1),
+    ):
+        shown.state.beside = beside
+        other = finite(shown.view.panel.other)
+        assert (other["clip"], other["network"]) == (clip, network)
+    shown.state.beside = {"network": 2}
+    assert shown.view.panel.status["state"] == "error"
+    shown.state.beside = None
+    assert shown.view.panel.other is None
+
+
+def test_questions_are_answered_in_steps_and_can_be_cancelled(shown):
+    view = shown.view
+    view.receive({"ask": "question", "name": "shapley"})
+    assert view.panel.questions["shapley"]["state"] == "running"
+    run(view, "question")
+    found = view.panel.questions["shapley"]
+    scene = shown.view.panel.scene
+    none = shown.session.answer(SHAKE, [edit("drop", None, d) for d in range(4)])["change"]
+    assert found["state"] == "done" and sum(r["value"] for r in found["rows"]) == pytest.approx(
+        -none, abs=1e-3
+    )
+    assert scene["read"] == shown.session.class_read(SHAKE)
+    view.receive({"ask": "question", "name": "edits"})
+    run(view, "question")
+    assert view.panel.questions["edits"]["state"] == "failed" and view.panel.questions["edits"]["message"]
+    view.receive({"ask": "question", "name": "space"})
+    view.background.step()
+    view.receive({"ask": "cancel"})
+    assert view.panel.questions["space"]["state"] == "unmeasured" and "question" not in view.background.jobs
+    view.receive({"ask": "question", "name": "seeds"})
+    run(view, "question")
+    assert view.panel.questions["seeds"]["state"] == "done" and set(view.panel.questions) == set(QUESTIONS)
+
+
+def test_the_present_edits_are_asked_of_the_clips_that_fit(shown):
+    shown.state.filters = {"text": "swing"}
+    shown.state.edits = [edit("drop", None, 3)]
+    shown.view.receive({"ask": "question", "name": "edits"})
+    run(shown.view, "question")
+    found = shown.view.panel.questions["edits"]
+    assert found["state"] == "done" and found["clips"] == 1 and "at random" in found["rows"][1]["label"]
+    shown.state.filters = {}
+    shown.state.edits = []
+
+
+# ---- Bringing clips, keeping results
+
+
+def send(view, name, content, pieces=3, size=None):
+    """Upload a file in pieces."""
+    step = -(-len(content) // pieces)
+    for index in range(pieces):
+        message = {
+            "ask": "upload",
+            "name": name,
+            "index": index,
+            "total": pieces,
+            "bytes": size or len(content),
+        }
+        view.receive(message, [memoryview(content)[index * step : (index + 1) * step]])
+
+
+def test_an_upload_in_pieces_is_a_clip_like_others(shown):
+    name = '<img src=x onerror=alert(1)>" .mp4'
+    send(shown.view, name, FILE.read_bytes())
+    assert shown.state.selected == name and shown.view.panel.scene["name"] == name
+    assert shown.view.panel.clips[0]["id"] == name and shown.view.panel.clips[0]["own"]
+    assert shown.view.panel.scene["label"] is None
+    send(shown.view, name, FILE.read_bytes())
+    assert shown.state.selected == f"{name} (2)", "nothing is replaced"
+    folder = shown.session.clips.folder.name
+    for clip_id in (name, f"{name} (2)"):
+        shown.view.receive({"ask": "forget", "clip": clip_id})
+    assert shown.state.selected != name and name not in shown.session.clips.ids()
+    shown.view.receive({"ask": "forget", "clip": UP})
+    assert UP in shown.session.clips.ids() and folder
+
+
+@pytest.mark.parametrize(
+    "content, size",
+    [(b"MZ" + bytes(4000), None), (FILE.read_bytes()[:900], None), (FILE.read_bytes(), 10**9),
+     (FILE.read_bytes(), 100)],
+    ids=["no video", "broken", "too large", "more than it said"],
+)  # fmt: skip
+def test_an_upload_that_is_no_good_is_refused_with_words(shown, content, size):
+    before = shown.session.clips.ids()
+    send(shown.view, "x.mp4", content, size=size)
+    assert shown.session.clips.ids() == before and not shown.session.clips.coming
+    assert shown.view.panel.status["state"] == "error" and shown.view.panel.status["where"] == "upload"
+
+
+def test_uploads_have_a_limit_together_and_leave_nothing_behind(monkeypatch, session):
+    clips = Clips(session.clips.data)
+    content = FILE.read_bytes()
+    monkeypatch.setattr("sda.inspector.clips.MAX_UPLOADS", 2 * len(content) - 1)
+    clips.piece("1.mp4", 0, 1, len(content), content)
+    with pytest.raises(SettingError):
+        clips.piece("2.mp4", 0, 1, len(content), content)
+    with pytest.raises(SettingError):
+        clips.piece("3.mp4", 1, 2, 10, content)
+    folder = clips.folder.name
+    clips.close()
+    assert not shutil.os.path.exists(folder)
+
+
+def test_visitors_reach_no_path(monkeypatch, session):
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://localhost/")
+    offers = {
+        "with SDA": {"model": str(DEFAULT_MODEL), "clips": str(SAMPLE_CLIPS)},
+        "without": {"model": str(PLAIN), "clips": str(SAMPLE_CLIPS)},
+    }
+    visited = inspect(DEFAULT_MODEL, SAMPLE_CLIPS, offers=offers)
+    view = visited.show().view
+    view.receive({"ask": "path", "path": str(FILE)})
+    assert view.panel.status["state"] == "error" and SWING not in visited.session.clips.added
+    view.receive({"ask": "keep", "what": "code"})
+    assert view.panel.status["state"] == "error"
+    view.failed("clips", VideoError(f"there is no file {FILE}"))
+    told = json.dumps([getattr(view.panel, name) for name in ("about", "clips", "scene", "status")])
+    assert SWING in view.panel.status["message"] and str(FOLDER) not in told
+    view.receive({"ask": "open", "offer": "without"})
+    assert view.panel.about["offer"] == "without" and view.panel.about["network"]["blocks"] == []
+    view.receive({"ask": "open", "offer": str(SAMPLE_CLIPS)})
+    assert view.panel.status["state"] == "error" and view.panel.about["offer"] == "without"
+    visited.close()
+
+
+def test_what_is_kept_is_this_state(shown, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    sent = []
+    monkeypatch.setattr(shown.view.panel, "send", lambda message, buffers=(): sent.append((message, buffers)))
+    shown.state.edits = [edit("drop", 2, 3)]
+    for what in ("png", "svg", "state"):
+        shown.view.receive({"ask": "keep", "what": what})
+    (png, [picture]), (svg, [drawing]), (state, _) = sent
+    assert picture.startswith(b"\x89PNG") and b"<svg" in drawing and not list(tmp_path.iterdir())
+    shown.state.edits = []
+    shown.view.receive({"ask": "load", "state": state["text"]})
+    assert shown.state.edits == [edit("drop", 2, 3)]
+    for wrong in ("{", '{"selected": "gone.mp4"}', '{"edits": [{"kind": "burn"}]}', "[]"):
+        shown.view.receive({"ask": "load", "state": wrong})
+        assert shown.view.panel.status["state"] == "error" and shown.state.selected == SHAKE
+    shown.state.edits = []
+
+
+def test_the_code_opens_the_same_state_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(FOLDER)
+    made = inspect("checkpoints/sda_tsn_moves.safetensors", "moves_sample", reading="loss")
+    made.state.edits = [edit("uniform")]
+    code = made.code()
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(compile(code.replace("\ninspector\n", "\n"), "code", "exec"), found)
+    assert found["inspector"].state.to_json() == made.state.to_json()
+    with pytest.raises(SettingError):
+        inspect(made.session.network.model, [FILE]).code()
+
+
+# ---- Work in steps
+
+
+def test_jobs_go_by_urgency_and_a_new_one_takes_the_place_of_the_old():
+    done = []
+    work = Background()
+
+    def steps(name, count):
+        for i in range(count):
+            done.append(f"{name}{i}")
+            yield i
+
+    work.start("late", steps("late", 2), urgency=5)
+    work.start("soon", steps("old", 2), urgency=1)
+    work.step()
+    work.start("soon", steps("soon", 2), urgency=1)
+    work.drain()
+    assert done == ["old0", "soon0", "soon1", "late0", "late1"]
+    ended = []
+    work.start("bad", (1 / 0 for _ in range(1)), ended=ended.append)
+    work.drain()
+    assert isinstance(ended[0], ZeroDivisionError)
+
+
+def test_nothing_is_computed_before_somebody_looks():
+    async def main():
+        work = Background()
+        work.start("early", iter([1]))
+        await asyncio.sleep(0.05)
+        waiting = list(work.jobs)
+        work.go()
+        await asyncio.sleep(0.05)
+        return waiting, work.jobs
+
+    assert asyncio.run(main()) == (["early"], {})
+
+
+def test_work_on_a_loop_leaves_it_time():
+    async def main():
+        work = Background()
+        work.go()
+        turns = 0
+        work.start("long", (time.sleep(0.01) for _ in range(20)))
+        while work.jobs:
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    assert asyncio.run(main()) > 3
+
+
+def test_unknown_questions_and_messages_do_no_harm(shown):
+    shown.view.receive({"ask": "question", "name": "why"})
+    assert shown.view.panel.status["state"] == "error"
+    for message in ("text", None, {"ask": "burn"}, {"ask": "upload"}, {"ask": "thumbs", "ids": ["gone"]}):
+        shown.view.receive(message)
+    with pytest.raises(UnknownNameError):
+        shown.session.clips.check("gone.mp4")

@@ -330,18 +330,20 @@ def test_resnet101_has_the_blocks_too(name):
 
 
 @pytest.fixture(scope="module")
-def image_net():
-    """torchvision's ResNet-50 with random weights: what a file of ImageNet weights holds."""
+def image_net(tmp_path_factory):
+    """torchvision's ResNet-50 with random weights, and a file of them as ImageNet weights are one."""
     from torchvision.models import resnet50
 
     torch.manual_seed(3)
-    return resnet50(weights=None).state_dict()
+    state = resnet50(weights=None).state_dict()
+    torch.save(state, file := tmp_path_factory.mktemp("image net") / "w.pth")
+    return state, file
 
 
 @pytest.mark.parametrize("name", ["tin", "tei", "tam", "stm", "gst", "c3d", "sda_gst", "tpn", "smallbig"])
-def test_imagenet_weights_load_into_what_is_shared(name, image_net, tmp_path):
-    torch.save(image_net, tmp_path / "w.pth")
-    net = load_imagenet(create_model(f"{name}_resnet50", 5), tmp_path / "w.pth")
+def test_imagenet_weights_load_into_what_is_shared(name, image_net):
+    image_net, file = image_net
+    net = load_imagenet(create_model(f"{name}_resnet50", 5), file)
     state = net.state_dict()
     kernel = image_net["layer3.2.conv2.weight"]
     shared = [k for k in state if k in image_net and not k.startswith("fc.")]
@@ -355,9 +357,9 @@ def test_imagenet_weights_load_into_what_is_shared(name, image_net, tmp_path):
         assert torch.equal(mix.spatial.weight, kernel[:192, :128])
 
 
-def test_imagenet_weights_become_the_centre_of_v4d(image_net, tmp_path):
-    torch.save(image_net, tmp_path / "w.pth")
-    net = load_imagenet(create_model("v4d_resnet50", 5), tmp_path / "w.pth")
+def test_imagenet_weights_become_the_centre_of_v4d(image_net):
+    image_net, file = image_net
+    net = load_imagenet(create_model("v4d_resnet50", 5), file)
     kernel = net.layer3[2].conv1.weight
     flat = image_net["layer3.2.conv1.weight"]
     assert torch.equal(kernel[:, :, 1], flat) and not kernel[:, :, [0, 2]].any()

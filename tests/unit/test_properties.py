@@ -47,7 +47,7 @@ def drawn(name, total, count, random, seed, views):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_any_strategy(name):
-    @bounded(150)
+    @bounded(60)
     @given(totals, frames, st.integers(1, 6), st.booleans(), seeds)
     def check(total, count, views, random, seed):
         got, expected = drawn(name, total, count, random, seed, views)
@@ -62,7 +62,7 @@ def test_any_strategy(name):
     check()
 
 
-@bounded(150)
+@bounded(60)
 @given(totals, frames, st.booleans(), seeds)
 def test_legacy_is_the_published_formula(total, count, random, seed):
     u = torch.rand(count, generator=seeded(seed), dtype=torch.float64).tolist()
@@ -80,7 +80,7 @@ def test_legacy_is_the_published_formula(total, count, random, seed):
     ]
 
 
-@bounded(200)
+@bounded(80)
 @given(totals, frames, st.floats(0.01, 3), st.floats(1, 120), st.booleans(), seeds)
 def test_seconds_keep_their_step(total, count, step, fps, random, seed):
     (got,) = Sampling("seconds", count, step=step, fps=fps).indices(total, random, seeded(seed))
@@ -92,7 +92,7 @@ def test_seconds_keep_their_step(total, count, step, fps, random, seed):
         assert all(abs(b - a - step * fps) < 1.001 for a, b in zip(got, got[1:], strict=False))
 
 
-@bounded(150)
+@bounded(60)
 @given(
     st.lists(st.floats(0.001, 1), min_size=1, max_size=80), frames, st.floats(0.01, 1), st.booleans(), seeds
 )
@@ -107,7 +107,7 @@ def test_seconds_follow_a_clock_that_varies(gaps, count, step, random, seed):
     assert got == sorted(got) and 0 <= got[0] and got[-1] < len(times)
 
 
-@bounded(150)
+@bounded(60)
 @given(rows, st.booleans(), st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_lists_survive_editors(tmp_path_factory, rows, bom, end, last):
     file = tmp_path_factory.getbasetemp() / "list.txt"
@@ -131,7 +131,7 @@ BAD = [
 ]
 
 
-@bounded(150)
+@bounded(60)
 @given(rows, st.integers(0, 8), st.sampled_from(BAD), st.booleans(), st.sampled_from(["\n", "\r\n"]))
 def test_a_bad_line_is_named_with_its_number(tmp_path_factory, rows, place, bad, bom, end):
     file = tmp_path_factory.getbasetemp() / "bad.txt"

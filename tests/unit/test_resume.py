@@ -34,10 +34,11 @@ def test_a_damaged_state_is_named(tmp_path):
 
 
 def test_a_damaged_finished_run_is_named(tmp_path, finished):
-    for name in ("record.json", "history.csv"):
-        out = tmp_path / name
+    damaged = [("record.json", text) for text in ('{"config": ', "[]", "{}", "[" * 50_000)]
+    for number, (name, text) in enumerate([("history.csv", ""), *damaged]):
+        out = tmp_path / str(number)
         shutil.copytree(finished.out, out)
-        (out / name).write_text("" if name.endswith("csv") else '{"config": ')
+        (out / name).write_text(text)
         with pytest.raises(RunError) as caught:
             train(small(epochs=1), "tsn_tiny", Clips(), Clips(6), out, progress=False)
         assert caught.value.subject == str(out) and "--resume no" in caught.value.remedy

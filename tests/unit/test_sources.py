@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sda.data.datasets import open_dataset
+from sda.data.datasets import open_dataset, source_of
 from sda.data.lists import read_classes, read_list
 from sda.data.make import make_dataset
 from sda.foundation.errors import DataError, SdaError, SettingError
@@ -21,6 +21,14 @@ def frames(folder, count=9):
     for k in range(count):
         Image.new("RGB", (40, 40), (9 * k, 0, 0)).save(folder / f"{k + 1:05d}.jpg")
     return folder
+
+
+@pytest.mark.parametrize("text", ["[]", '{"dataset": "own"}', "[" * 50_000])
+def test_a_damaged_note_of_where_a_set_comes_from_is_named(tmp_path, text):
+    (tmp_path / "source.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        source_of(tmp_path, "test")
+    assert error.value.subject == str(tmp_path / "source.json") and error.value.remedy
 
 
 def test_something_v1(tmp_path):

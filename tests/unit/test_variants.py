@@ -84,7 +84,7 @@ def test_variants_answer_as_each_by_itself(name):
     for memory in (1, 2**26):  # one at a time, and all at once
         found = logits_under(net, clips(), asked, memory=memory)
         np.testing.assert_allclose(found, one_by_one, rtol=1e-5, atol=1e-5 * size)
-    assert np.ptp(one_by_one, 0).max() > 1e-2 * size, "the changes do something, so that the test can fail"
+    assert np.ptp(one_by_one, 0).max() > 1e-4 * size, "the changes do something, so that the test can fail"
 
 
 @pytest.fixture(scope="module")

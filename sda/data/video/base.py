@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from .container import cut_short
-from .mp4 import check_index
+from .mp4 import check_density, check_index
 from .scans import keep_scan, kept_scan, scan_name
 from ...foundation.errors import SettingError, VideoError, missing_package
 from ...foundation.files import cached_by_file
@@ -31,8 +31,6 @@ from ...foundation.files import cached_by_file
 MIN_SIDE = 32  # pixels: below this a ResNet's last map would be empty
 MAX_PIXELS = 7680 * 4320  # of a frame: a header that promises more is not decoded
 MAX_BYTES = 8 << 30  # of the frames that are asked for at once: more of them belongs on the disk
-DENSEST = 100_000  # pixels from a byte: what was filmed has a fiftieth of that, frames of nothing have more
-FEW_PIXELS = 10**10  # that any file may hold: some seconds of work
 _AT_ONCE = 16  # frames in memory while all are decoded
 
 
@@ -286,15 +284,6 @@ def check_complete(
     raise unusable(path, what, AGAIN)
 
 # %% ../../../nbs/data/25_video.ipynb #8dc121f2
-def check_density(path: Path, packets: int, pixels: int) -> None:
-    """VideoError for a small file with very many pixels in its frames, before they are decoded: a hundred
-    bytes a frame are enough to keep a decoder busy with frames of 100 MB."""
-    total = packets * pixels
-    if total > max(FEW_PIXELS, DENSEST * path.stat().st_size):
-        what = f"has {packets} frames of {pixels} pixels in {path.stat().st_size} bytes"
-        raise unusable(path, what, "it is damaged, or made to do harm: take another copy")
-
-
 class Packet(NamedTuple):
     """What the container says of one packet."""
 

@@ -12,6 +12,8 @@ from ...foundation.errors import VideoError
 OUTER = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")  # boxes that hold boxes
 COUNT_AT = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # box -> where in it the number of samples stands
 RUNS = {b"stts": 8, b"ctts": 8}  # box -> bytes of an entry, whose first four say how often it holds
+DENSEST = 100_000  # pixels from a byte: what was filmed has a fiftieth of that, frames of nothing have more
+FEW_PIXELS = 10**10  # that any file may hold: some seconds of work
 FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot")
 
 
@@ -31,6 +33,19 @@ def check_index(path: str | Path) -> None:
                     subject=str(path),
                     remedy="it is damaged, or made to do harm: take another copy",
                 )
+
+
+def check_density(path: Path, packets: int, pixels: int) -> None:
+    """VideoError for a small file with very many pixels in its frames, before they are decoded.
+
+    A hundred bytes a frame are enough to keep a decoder busy with frames of 100 MB."""
+    size = path.stat().st_size
+    if packets * pixels > max(FEW_PIXELS, DENSEST * size):
+        raise VideoError(
+            f"{path} has {packets} frames of {pixels} pixels in {size} bytes",
+            subject=str(path),
+            remedy="it is damaged, or made to do harm: take another copy",
+        )
 
 
 def _claims(file: BinaryIO, start: int, end: int, depth: int = 8) -> Iterator[tuple[str, int]]:
