@@ -48,3 +48,37 @@ def naive_sda(block: SDA, x: Tensor, num_frames: int = 8) -> Tensor:
     mixed = sum(weights[:, i, None, None, None, None] * y for i, y in enumerate(full))
     gate = torch.sigmoid(_norm(block.up_norm, F.conv3d(mixed, block.up.weight.unsqueeze(-1))))
     return (v * gate).transpose(1, 2).contiguous().flatten(0, 1)
+
+
+def naive_shift(x: Tensor, num_frames: int, fold_div: int) -> Tensor:
+    """The temporal shift of folded frames, slice by slice into zeros."""
+    clips = x.unflatten(0, (-1, num_frames))
+    fold = x.shape[1] // fold_div
+    out = torch.zeros_like(clips)
+    out[:, :-1, :fold] = clips[:, 1:, :fold]
+    out[:, 1:, fold : 2 * fold] = clips[:, :-1, fold : 2 * fold]
+    out[:, :, 2 * fold :] = clips[:, :, 2 * fold :]
+    return out.flatten(0, 1)
+
+
+class Published(torch.nn.Module):
+    """A block or a shift of ours, computed in the published form."""
+
+    def __init__(self, inner: torch.nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        """Maps [B*T, C, H, W] to the same shape."""
+        if isinstance(self.inner, SDA):
+            return naive_sda(self.inner, x, num_frames)
+        return naive_shift(x, num_frames, self.inner.fold_div)
+
+
+def published(net: torch.nn.Module) -> torch.nn.Module:
+    """Let a TSN or TSM, with or without SDA, compute in the published form; changed in place."""
+    for block in list(net.modules()):
+        for place in ("enter", "gate"):
+            if getattr(block, place, None) is not None:
+                setattr(block, place, Published(getattr(block, place)))
+    return net

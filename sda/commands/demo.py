@@ -21,7 +21,6 @@ import sda
 from ..data.datasets import ClipDataset, open_dataset
 from ..explaining.effects import ablation_table
 from ..explaining.trace import Trace, trace_clips
-from ..foundation.devices import place_model
 from ..foundation.errors import RunError, lacks_memory
 from ..foundation.files import check_folder, csv_text, disk_remedy, lock, system_error, write_atomic
 from ..foundation.reading import read_json
@@ -30,6 +29,7 @@ from ..moves.classes import CLASSES, GROUPS, PAIRS
 from ..moves.make import make_moves
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import load_model
+from ..networks.inference import prepare_for_inference
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, summary
 from ..training.config import TrainConfig, recipe
@@ -224,7 +224,7 @@ def open_model(
 ) -> VideoNet:
     """A network of the demo, as it is tested and explained."""
     net = load_model(config.out / model / "model.safetensors")
-    return place_model(net, config.device, config.precision)
+    return prepare_for_inference(net, config.precision, config.device)
 
 
 def ordered_twins() -> list[tuple[str, str]]:  # pairs of class names

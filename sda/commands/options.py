@@ -44,7 +44,7 @@ class ComputeCommand(Command):
 
     # where to compute; auto: a GPU where there is one
     device: Literal["auto", "cpu", "cuda", "mps"] = field(default="auto", kw_only=True)
-    # number format; auto: bf16 on NVIDIA GPUs that are fast at it, else fp32
+    # number format; auto: bf16 on GPUs and processors that are fast at it, else fp32
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(default="auto", kw_only=True)
 
     def load(
@@ -53,8 +53,8 @@ class ComputeCommand(Command):
         device: torch.device | None = None,  # where one has been chosen already
     ) -> VideoNet:  # where and in the format the options say
         """A network from its file."""
-        from ..foundation.devices import place_model
         from ..networks.checkpoints import load_model
+        from ..networks.inference import prepare_for_inference
 
         net = load_model(path)
         if not net.card.transform or not net.card.sampling:
@@ -63,7 +63,7 @@ class ComputeCommand(Command):
                 subject=str(path),
                 remedy="use a file that sda train wrote",
             )
-        return place_model(net, device or self.device, self.precision)
+        return prepare_for_inference(net, self.precision, device or self.device)
 
 
 _ELSEWHERE = {

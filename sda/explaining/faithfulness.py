@@ -24,10 +24,11 @@ from ..data.transforms import denormalise
 from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, enlarge, find_layer
 from .interventions import blur
-from ..foundation.devices import device_of, dtype_of, to_numpy
+from ..foundation.devices import to_numpy
 from ..foundation.errors import SettingError
 from ..foundation.statistics import mean_interval, softmax, spearman
 from ..networks.backbones import VideoNet, create_model
+from ..networks.inference import like
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #651b56af
 def maps_of(
@@ -317,7 +318,7 @@ def reinitialised(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = create_model(model.name, model.num_classes, model.num_frames, **model.options)
-    return fresh.to(device_of(model), dtype_of(model)).eval()
+    return like(fresh, model)
 
 
 def _part_of(name: str, stages: Sequence[str]) -> str:

@@ -10,11 +10,11 @@ from ..data.lists import Record, read_classes, read_pairs
 from ..data.sampling import Sampling
 from ..data.transforms import TransformConfig
 from ..explaining.trace import Trace, trace_clips
-from ..foundation.devices import place_model
 from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
 from ..foundation.files import find_clips
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import ModelCard, load_model
+from ..networks.inference import prepare_for_inference
 from ..testing.evaluate import find_videos
 from .clips import Clips
 from .session import DRAWS, Network, Session
@@ -128,7 +128,7 @@ def open_session(
                 subject=str(file),
                 remedy="inspect(model file, clips)",
             )
-        loaded = place_model(load_model(file, class_names=names), device, precision)
+        loaded = prepare_for_inference(load_model(file, class_names=names), precision, device)
         return Network(loaded, Path(file).stem, str(file))
 
     networks = [network(file) for file in (model, other) if file is not None]

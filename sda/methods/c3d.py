@@ -13,6 +13,7 @@ from ..foundation.errors import SettingError
 from .ops import centre_tap
 from ..networks.backbones import Site, register_method
 from ..networks.blocks import fold_clips, unfold_clips
+from ..networks.fused import scale_outputs
 
 # %% ../../nbs/methods/21_c3d.ipynb #b19298c5
 INFLATIONS = ("centre", "mean")
@@ -52,6 +53,14 @@ class InflatedConv(nn.Module):
     ) -> None:
         """Inflate it."""
         self.conv.weight.copy_(inflate_kernel(weight, self.inflate))
+
+    def absorb(
+        self,
+        scale: Tensor,  # of a norm behind this block, [P]
+        shift: Tensor,  # of that norm, [P]
+    ) -> None:
+        """Do the norm's work as well."""
+        scale_outputs(self.conv, scale, shift)
 
     def forward(
         self,

@@ -13,6 +13,7 @@ from ..foundation.errors import SettingError
 from .ops import centre_tap
 from ..networks.backbones import Site, register_method
 from ..networks.blocks import fold_clips, unfold_clips
+from ..networks.fused import scale_outputs
 
 # %% ../../nbs/methods/11_gst.ipynb #b6971e64
 ALPHA = 4  # GST, section 4
@@ -57,6 +58,16 @@ class GroupedConv(nn.Module):
         self.spatial.weight.copy_(weight[:out, : self.read])
         if self.identity:
             self.temporal.weight.copy_(centre_tap(weight[out:, -self.read :]))
+
+    def absorb(
+        self,
+        scale: Tensor,  # of a norm behind this block, [P]
+        shift: Tensor,  # of that norm, [P]
+    ) -> None:
+        """Do the norm's work as well."""
+        out = self.spatial.out_channels
+        scale_outputs(self.spatial, scale[:out], shift[:out])
+        scale_outputs(self.temporal, scale[out:], shift[out:])
 
     def forward(
         self,

@@ -116,6 +116,7 @@ class RubiksBlock(nn.Module):
     """Two 1x1 convolutions around a shift; [B*T, Cin, H, W] -> [B*T, P, H/stride, W/stride]."""
 
     expansion, new_parts = 1, PLACES
+    folds = {"bn2": "conv1"}
 
     def __init__(
         self,

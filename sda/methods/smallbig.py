@@ -51,6 +51,11 @@ class SmallBigBottleneck(Bottleneck):
 
     new_parts = (*Bottleneck.new_parts, "big")
 
+    @property
+    def folds(self) -> dict[str, str]:
+        """Nothing where a convolution serves two norms."""
+        return super().folds if self.big is None else {}
+
     def __init__(
         self,
         site: Site,  # channels, stride and position

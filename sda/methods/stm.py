@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..foundation.errors import SettingError
 from .ops import DepthwiseTime
 from ..networks.backbones import Site, register_method
+from ..networks.fused import scale_outputs
 
 # %% ../../nbs/methods/17_stm.ipynb #3e198c12
 REDUCTION = 16  # STM, section 3.2
@@ -77,6 +78,15 @@ class SpatioTemporalMotion(nn.Module):
     ) -> None:
         """Take it over."""
         self.space.weight.copy_(weight)
+
+    def absorb(
+        self,
+        scale: Tensor,  # of a norm behind this block, [P]
+        shift: Tensor,  # of that norm, [P]
+    ) -> None:
+        """Do the norm's work as well."""
+        scale_outputs(self.space, scale, shift)
+        scale_outputs(self.motion.expand, scale)
 
     def forward(
         self,

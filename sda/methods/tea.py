@@ -23,6 +23,8 @@ GROUPS, WIDTH, REDUCTION = 4, 26, 16  # Res2Net-50 26w x 4s; reduction of ME
 class MotionExcitation(nn.Module):
     """Excite channels that change to the next frame, [B*T, C, H, W] -> the same shape."""
 
+    folds = {"norm": "reduce", "out": "expand"}
+
     def __init__(
         self,
         channels: int,  # C
@@ -77,6 +79,7 @@ class TEABottleneck(nn.Module):
     new_parts = PLACES
     mix: Any  # the taps of the groups
     gate_channels = staticmethod(inner_channels)
+    folds = {"bn1": "conv1", "bn3": "conv3"} | {f"bns.{i}": f"convs.{i}" for i in range(GROUPS - 1)}
 
     def __init__(
         self,

@@ -54,6 +54,8 @@ def _xavier(conv: nn.Module) -> nn.Module:
 class ConvNorm(nn.Sequential):
     """Convolution, batch normalisation, relu; [N, C, H, W] -> [N, C', H', W']."""
 
+    folds = {"1": "0"}
+
     def __init__(
         self,
         channels: int,  # C

@@ -88,7 +88,7 @@ class TimeConv(nn.Conv3d):
         """Convolve inside each unit."""
         clips = unfold_clips(x, frames_per_unit(num_frames, self.units))  # [B*U, C, T/U, H, W]
         # the same sum as a 2-D convolution: oneDNN computes a wrong bfloat16 gradient of (3, 1, 1) kernels
-        y = F.conv2d(clips.flatten(3), self.weight.squeeze(-1), padding=(1, 0))
+        y = F.conv2d(clips.flatten(3), self.weight.squeeze(-1), self.bias, padding=(1, 0))
         return fold_clips(y.unflatten(3, clips.shape[3:]))
 
 # %% ../../nbs/methods/19_v4d.ipynb #595eda3d

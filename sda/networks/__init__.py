@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "insert_sda": ".insert",
         "Profile": ".cost",
         "profile": ".cost",
+        "prepare_for_inference": ".inference",
         "ModelCard": ".checkpoints",
         "load_model": ".checkpoints",
         "load_reference": ".checkpoints",

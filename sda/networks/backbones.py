@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
 from .blocks import SDA, check_clips, stage_of
+from .fused import conv_norm, first_conv, he_conv, shortcut_of
 from .weights import image_weights, our_name, read_weights
 
 # %% ../../nbs/networks/03_backbones.ipynb #bf7e2a8f
@@ -43,18 +44,6 @@ class Site:
     depths: tuple[int, ...]  # blocks of every stage, e.g. (3, 4, 6, 3) for ResNet-50
 
 # %% ../../nbs/networks/03_backbones.ipynb #2d60d4b6
-def he_conv(
-    in_channels: int,  # channels of the input
-    out_channels: int,  # channels of the output
-    kernel: int = 1,  # height and width
-    stride: int = 1,  # in space
-) -> nn.Conv2d:  # without bias, padded so that stride 1 keeps the size
-    """A convolution with He initialisation over its outputs, as in torchvision's ResNet."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return layer
-
-
 def _through(block: nn.Module | None, x: Tensor, num_frames: int) -> Tensor:
     """Lead `x` through the block of a place."""
     return x if block is None else block(x, num_frames)
@@ -72,6 +61,11 @@ class Bottleneck(nn.Module):
     mix: Any
     gate: Any
     new_parts: tuple[str, ...] = PLACES  # names of children that ImageNet weights do not know
+
+    @property
+    def folds(self) -> dict[str, str]:  # norm -> the layer that can do its work once its numbers are fixed
+        """What `prepare_for_inference` may fold."""
+        return {"bn1": "conv1", "bn2": "conv2" if self.mix is None else "mix", "bn3": "conv3"}
 
     @staticmethod
     def gate_channels(
@@ -111,12 +105,18 @@ class Bottleneck(nn.Module):
         num_frames: int,  # T
     ) -> Tensor:  # features [B*T, 4P, H', W']
         """Residual branch with its places, plus the shortcut that sees the untouched input."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(_through(self.enter, x, num_frames))))
+        shortcut = shortcut_of(self.downsample, x)
+        x = first_conv(self, x, num_frames)
         x = _through(self.adapt, x, num_frames)
-        x = self.bn2(self.conv2(x) if self.mix is None else self.mix(x, num_frames))
-        x = F.relu(_through(self.gate, x, num_frames))  # not in place: a hook on the gate keeps what it saw
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        if self.mix is None:
+            x = conv_norm(self.conv2, self.bn2, x, relu=self.gate is None)
+        else:
+            x = self.bn2(self.mix(x, num_frames))
+        if self.gate is not None or self.mix is not None:
+            x = F.relu(
+                _through(self.gate, x, num_frames)
+            )  # not in place: a hook on the gate keeps what it saw
+        return conv_norm(self.conv3, self.bn3, x, add=shortcut)
 
 # %% ../../nbs/networks/03_backbones.ipynb #57e0e940
 class Stage(nn.Sequential):
@@ -181,6 +181,8 @@ def _sites(backbone: Backbone, num_frames: int, expansion: int) -> Iterator[list
 class VideoNet(nn.Module):
     """Clips [B, T, 3, H, W] of any T and H, W >= 32 to logits [B, K]; layers are named as in torchvision."""
 
+    folds: ClassVar[dict[str, str]] = {"bn1": "conv1"}  # as in `Bottleneck`
+
     def __init__(
         self,
         backbone: Backbone,  # the frame-wise ResNet
@@ -215,7 +217,7 @@ class VideoNet(nn.Module):
 
     def stem(self, clips: Tensor) -> Tensor:  # [B*T, C, h, w], the frames of one clip contiguous
         """Everything before the first stage."""
-        x = F.relu(self.bn1(self.conv1(clips.flatten(0, 1))), inplace=True)
+        x = conv_norm(self.conv1, self.bn1, clips.flatten(0, 1))
         return F.max_pool2d(x, 3, 2, 1)
 
     def head(

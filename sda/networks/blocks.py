@@ -15,7 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import SettingError, unknown_name
-from .fast import PointConv, SumNorm, by_hand, fuses, relu, resize, watched
+from sda.networks.fast import (
+    PointConv,
+    SumNorm,
+    by_hand,
+    fuses,
+    gated,
+    gates_at_once,
+    relu,
+    resize,
+    watched,
+)
+from .fused import conv_norm, fuses_conv
 
 # %% ../../nbs/networks/01_blocks.ipynb #59e7b1b3
 DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, files and plots everywhere
@@ -91,6 +102,8 @@ def batch_norm(
 class LST(nn.Module):
     """Long space-time: one vector for the whole clip, [B, r, T, H, W] -> [B, r, 1, 1, 1]."""
 
+    folds = {"norm": "conv"}
+
     def __init__(
         self,
         channels: int,  # r, reduced channels
@@ -111,6 +124,8 @@ class LST(nn.Module):
 # %% ../../nbs/networks/01_blocks.ipynb #18391ed3
 class LT(nn.Module):
     """Long time: one map shared by all frames, [B, r, T, H, W] -> [B, r, 1, H, W]."""
+
+    folds = {"norm": "conv"}
 
     def __init__(
         self,
@@ -133,6 +148,8 @@ class LT(nn.Module):
 class LS(nn.Module):
     """Long space: one vector per frame, shared by all places, [B, r, T, H, W] -> [B, r, T, 1, 1]."""
 
+    folds = {"norm": "conv"}
+
     def __init__(
         self,
         channels: int,  # r, reduced channels
@@ -153,6 +170,8 @@ class LS(nn.Module):
 # %% ../../nbs/networks/01_blocks.ipynb #1b6c04dd
 class S122(nn.Module):
     """Short: a convolution over three frames at half resolution, [B, r, T, H, W] -> [B, r, T, H/2, W/2]."""
+
+    folds = {"norm": "conv"}
 
     def __init__(
         self,
@@ -276,10 +295,10 @@ def _selected(
     return {name: columns[:, i] * y for i, (name, y) in enumerate(responses.items()) if i in kept}
 
 # %% ../../nbs/networks/01_blocks.ipynb #416297a9
-def _expand(
+def _sums(
     up: nn.Module, mixture: dict[str, Tensor], frames: int, size: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """The weighted responses in C channels: [B, T, C, h, w] of those of small size, [B, 1, C, H, W] of LT."""
+    """The weighted responses: sum [B, r, T, h, w] of those of small size, and LT's [B, r, H, W]."""
     wide = mixture.get("LT")
     terms = [y for name, y in mixture.items() if name != "LT"]
     if wide is not None and not (isinstance(up, nn.Conv2d) and up.bias is None):
@@ -288,8 +307,13 @@ def _expand(
         wide = None
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
     B, r, _, h, w = small.shape
-    small = up(fold_clips(small.expand(B, r, frames, h, w))).unflatten(0, (B, frames))
-    return small, None if wide is None else up(wide.squeeze(2)).unsqueeze(1)
+    return small.expand(B, r, frames, h, w), None if wide is None else wide.squeeze(2)
+
+
+def _expand(up: nn.Module, small: Tensor, wide: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Both in C channels, [B, T, C, h, w] and [B, 1, C, H, W]."""
+    expanded = up(fold_clips(small)).unflatten(0, (small.shape[0], small.shape[2]))
+    return expanded, None if wide is None else up(wide).unsqueeze(1)
 
 
 def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tensor) -> Tensor:
@@ -302,6 +326,8 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
 # %% ../../nbs/networks/01_blocks.ipynb #b1206c47
 class SDA(nn.Module):
     """Selective dependency aggregation: gates frames by the mixture of dependencies a clip selects."""
+
+    folds = {"down_norm": "down"}  # norm -> the layer that can do its work, see `prepare_for_inference`
 
     def __init__(
         self,
@@ -341,13 +367,21 @@ class SDA(nn.Module):
         frames = self.clip_length(num_frames)
         unfold_clips(x, frames)  # complain about the shape before anything is computed
         size = x.shape[-2:]
-        reduced = relu(batch_norm(self.down_norm, self.down(x)))
+        if fuses_conv(self.down, self.down_norm, x):
+            reduced = conv_norm(self.down, self.down_norm, x)
+        else:
+            reduced = relu(batch_norm(self.down_norm, self.down(x)))
         clips = unfold_clips(reduced, frames)  # [B, r, T, H, W], a view
         responses = self.hook_responses({name: branch(clips) for name, branch in self.branches.items()})
         keys = self.hook_keys(torch.stack([_key(y, size) for y in responses.values()], 1))
         weights = self.hook_weights(self.attention(keys))
-        small, wide = _expand(self.up, _selected(self.attention, weights, responses), frames, size)
-        if fuses(self.up_norm) and not watched(self.up_norm, self.hook_gate):
+        mixture = _selected(self.attention, weights, responses)
+        small, wide = _sums(self.up, mixture, frames, size)
+        unseen = not watched(self.up_norm, self.hook_gate)
+        if unseen and not watched(self.up) and gates_at_once(self.up, self.up_norm, x):
+            return gated(x, small.transpose(1, 2), wide, self.up, self.up_norm)
+        small, wide = _expand(self.up, small, wide)
+        if unseen and fuses(self.up_norm):
             return self.up_norm.gate(x, small, wide)  # what follows, without a gate to keep
         gate = torch.sigmoid(_normalised_sum(self.up_norm, small, wide, x))
         return self.hook_gate(gate) * x

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .. import __version__
-from ..foundation.errors import DataError, listed
+from ..foundation.errors import DataError, SettingError, listed
 from ..foundation.files import digest, fingerprint, to_plain, write_atomic
 from .backbones import VideoNet, create_model, new_parts
+from .inference import is_prepared
 from .weights import Fit, check_fit, fit, read_weights, renamed, state_in
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #e2747b6f
@@ -109,6 +110,12 @@ def _agree(model: nn.Module, card: ModelCard) -> None:
     if not isinstance(model, VideoNet):
         raise TypeError(
             f"only a network of create_model can be saved, not {type(model).__name__}: unwrap it first"
+        )
+    if is_prepared(model):
+        raise SettingError(
+            f"{model.name} was prepared for inference and has no norms left to save",
+            subject=model.name,
+            remedy="copy the file that it was loaded from, or save it before it is prepared",
         )
     for name, of_model in {
         "model": model.name,

@@ -33,8 +33,19 @@ def by_hand() -> bool:
     )
 
 
+def channels_last(x: Tensor) -> bool:
+    """Whether the channels of a place lie side by side in memory, in maps [..., C, h, w]."""
+    return x.ndim > 3 and x.stride(-3) == 1 < min(x.shape[-3], x.stride(-1))
+
+
 def _double(x: Tensor) -> Tensor:
     """[..., h, w] -> [..., 2h, 2w], every value four times; strided writes are faster than interpolate."""
+    if channels_last(x):
+        x = x.movedim(-3, -1)
+        h, w, C = x.shape[-3:]
+        y = x.new_empty(*x.shape[:-3], h, 2, w, 2, C)
+        y.copy_(x[..., :, None, :, None, :])
+        return y.view(*x.shape[:-3], 2 * h, 2 * w, C).movedim(-1, -3)
     y = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
     y[..., ::2] = x
     y[..., 1::2] = x
@@ -55,6 +66,22 @@ def _bins(like: Tensor, n: int, m: int) -> Tensor:
     return F.adaptive_avg_pool1d(torch.eye(n, dtype=like.dtype, device=like.device), m)
 
 
+def _through(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Maps [..., n, m] through matrices [n, N] and [m, M], in their own layout."""
+    small = rows.numel() * columns.numel() <= 4096
+    if channels_last(x):
+        if small:
+            both = torch.kron(rows, columns)
+            return (both.mT @ x.flatten(-2).mT).mT.unflatten(-1, (rows.shape[1], columns.shape[1]))
+        x = x.movedim(-3, -1)  # [..., n, m, C]
+        x = (rows.mT @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
+        return (columns.mT @ x).movedim(-1, -3)
+    if small:
+        both = torch.kron(rows, columns)
+        return (x.flatten(-2) @ both).unflatten(-1, (rows.shape[1], columns.shape[1]))
+    return rows.mT @ (x @ columns)
+
+
 def _spread(x: Tensor, size: Size) -> Tensor:
     """adaptive_avg_pool2d(x, size) of maps [..., h, w], as a linear map."""
     h, w = x.shape[-2:]
@@ -67,9 +94,7 @@ def _spread(x: Tensor, size: Size) -> Tensor:
         return _double(x)
     rows = _bins(x, h, H)
     columns = _bins(x, w, W)
-    if h * w * H * W <= 4096:
-        return (x.flatten(-2) @ torch.kron(rows, columns)).unflatten(-1, (H, W))
-    return rows.mT @ (x @ columns)
+    return _through(x, rows, columns)
 
 
 def _collect(x: Tensor, size: Size) -> Tensor:
@@ -84,9 +109,7 @@ def _collect(x: Tensor, size: Size) -> Tensor:
         return _quad_sum(x)
     rows = _bins(x, h, H)
     columns = _bins(x, w, W)
-    if h * w * H * W <= 4096:
-        return (x.flatten(-2) @ torch.kron(rows, columns).mT).unflatten(-1, (h, w))
-    return rows @ (x @ columns.mT)
+    return _through(x, rows.mT, columns.mT)
 
 
 class _Resize(torch.autograd.Function):
@@ -130,11 +153,12 @@ def relu(
     x: Tensor,  # any shape
 ) -> Tensor:  # the shape of x
     """Rectifier that keeps one byte a value for the gradient instead of four."""
-    return _Relu.apply(x) if by_hand() else F.relu(x)
+    return _Relu.apply(x) if by_hand() and torch.is_grad_enabled() else F.relu(x)
 
 
 class PointConv(nn.Conv2d):
-    """1x1 convolution without bias; on large maps a matrix product, whose gradient is faster on CPU."""
+    """1x1 convolution without bias; on large maps, and channels last, a matrix product: its gradient is
+    faster on CPU, and the layout stays."""
 
     def __init__(
         self,
@@ -148,6 +172,8 @@ class PointConv(nn.Conv2d):
         x: Tensor,  # [N, in_channels, H, W]
     ) -> Tensor:  # [N, out_channels, H, W]
         """Mix the channels of every pixel."""
+        if by_hand() and x.device.type == "cpu" and channels_last(x):
+            return F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
         if x.shape[-2] * x.shape[-1] < 400 or self.bias is not None:  # a norm may have been fused into it
             return super().forward(x)
         weight = self.weight.flatten(1).expand(x.shape[0], -1, -1)
@@ -182,13 +208,21 @@ def _variance(a: Tensor, b: Tensor | None, size: Size) -> Tensor:
     return var + both.mul_(b).mean(_ALL, keepdim=True)[0]
 
 
+def _dense(x: Tensor, inside: bool) -> Tensor:
+    """An expanded [B, T, C, H, W] with memory of its own, channels last or not."""
+    if inside:
+        return x.movedim(-3, -1).contiguous().movedim(-1, -3)
+    return x.contiguous()
+
+
 def _full_sum(
     a: Tensor, b: Tensor | None, scale: Tensor, shift: Tensor, size: Size, dtype: torch.dtype
 ) -> Tensor:
     """scale * (a + b) + shift as folded frames [B*T, C, H, W]: the only tensor of full size there is."""
     z = _spread((a * scale).add_(shift).to(dtype), size).to(dtype)
-    if not z.is_contiguous():
-        z = z.contiguous()  # one value per frame, seen at full size
+    if 0 in z.stride():  # one value per frame, seen at full size
+        like = z if b is None else b
+        z = _dense(z, channels_last(like))
     if b is not None:
         z += (b * scale).to(dtype)
     # not a view: what follows may work in place, and views made in here may not be written to
@@ -341,6 +375,69 @@ class SumNorm(nn.BatchNorm2d):
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(var.to(self.running_var.dtype), share)
+
+
+def answers(
+    x: Tensor,  # what goes in
+) -> bool:  # whether an answer is all that is wanted
+    """Whether no gradient can be asked for and nothing looks at single operations."""
+    return not torch.is_grad_enabled() and by_hand() and not torch.is_autocast_enabled(x.device.type)
+
+
+_CHUNK = 2**17  # numbers of a piece of a gate: half a megabyte stays in the cache between three operations
+
+
+def gates_at_once(
+    up: nn.Module,  # of an SDA block
+    norm: nn.Module,  # its `up_norm`
+    x: Tensor,  # its input, folded frames
+) -> bool:  # whether `gated` may do the rest of the block
+    """Whether a block only has to answer, and its input lies channels last."""
+    plain = type(up) is PointConv and up.bias is None and type(norm) is SumNorm and not norm.training
+    return plain and answers(x) and channels_last(x) and bool(norm.affine and norm.track_running_stats)
+
+
+def gated(
+    x: Tensor,  # folded frames, channels last, [B*T, C, H, W]
+    small: Tensor,  # mixture of what is of small size, [B, T, r, h, w]
+    wide: Tensor | None,  # what is the same at all times, [B, r, H, W]
+    up: PointConv,  # from r to C channels
+    norm: SumNorm,  # by its running statistics
+) -> Tensor:  # x * sigmoid(norm(up(small + wide))), [B*T, C, H, W]
+    """The gated frames, piece by piece: memory of full size is read once and written once."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = (norm.bias - norm.running_mean * scale).to(x.dtype)
+    weight = (up.weight.flatten(1) * scale[:, None]).to(x.dtype)
+    B, T = small.shape[:2]
+    C, H, W = x.shape[1:]
+    a = F.linear(small.movedim(2, -1), weight, shift)  # [B, T, h, w, C]
+    h, w = a.shape[2:4]
+    doubled = (2 * h, 2 * w) == (H, W)
+    if not doubled and (h, w) != (1, 1):
+        a = _spread(a.movedim(-1, 2), (H, W)).movedim(2, -1)
+    b = None if wide is None else F.linear(wide.movedim(1, -1), weight)[:, None]  # [B, 1, H, W, C]
+    pixels = (H // 2, 2, W // 2, 2, C) if doubled else (H, W, C)
+    if doubled:
+        a = a[:, :, :, None, :, None]
+    b = None if b is None else b.unflatten(2, pixels[:2]).unflatten(4, pixels[2:4]) if doubled else b
+    out = torch.empty_like(x)
+    source, target = (y.movedim(1, -1).reshape(B, T, *pixels) for y in (x, out))
+    clips, frames = _pieces(x, T)
+    for i in range(0, B, clips):
+        for t in range(0, T, frames):
+            to = target[i : i + clips, t : t + frames]
+            z = a[i : i + clips, t : t + frames]
+            z = torch.sigmoid(z.expand_as(to) if b is None else z + b[i : i + clips])
+            torch.mul(z, source[i : i + clips, t : t + frames], out=to)
+    return out
+
+
+def _pieces(x: Tensor, num_frames: int) -> tuple[int, int]:
+    """How many clips, and how many of their frames, are one piece."""
+    if x.device.type != "cpu":
+        return len(x), num_frames
+    frames = max(1, _CHUNK // x[0].numel())
+    return max(1, frames // num_frames), min(frames, num_frames)
 
 
 def fuses(

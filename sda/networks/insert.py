@@ -9,6 +9,7 @@ __all__ = ['insert_sda']
 import copy
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ class ResidualBlock(nn.Module):
     """A block of torchvision or timm with our places; maps [B*T, Cin, H, W] as the block does."""
 
     new_parts = PLACES
+
+    @property
+    def folds(self) -> dict[str, str]:  # norm -> the convolution before it
+        """What `prepare_for_inference` may fold."""
+        return {norm: conv for conv, norm in pairwise(self.steps) if norm == conv.replace("conv", "bn")}
 
     def __init__(
         self,

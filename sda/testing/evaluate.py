@@ -32,6 +32,7 @@ from ..foundation.errors import RunError, SettingError, listed
 from ..foundation.files import find_clips, fingerprint, write_atomic
 from ..foundation.reading import read_arrays
 from ..networks.checkpoints import ModelCard, class_hash, load_model
+from ..networks.inference import prepare_for_inference
 
 if TYPE_CHECKING:  # `sda predict` does without pandas
     import pandas as pd
@@ -202,6 +203,11 @@ def protocol(
     return frames, reader.transform, f"{frames.num_frames} frames x {views} x {frames.views} clip{many}"
 
 # %% ../../nbs/testing/54_evaluate.ipynb #e8490bb1
+def _opened(model: Any) -> Any:
+    """A network; one that is read from its file is prepared to answer."""
+    return prepare_for_inference(load_model(model)) if isinstance(model, str | Path) else model
+
+
 def _best(logits: torch.Tensor, names: Sequence[str], top: int) -> list[tuple[str, float]]:
     """The `top` classes of one clip and their probabilities."""
     if not torch.isfinite(logits).all():
@@ -252,7 +258,7 @@ def predict(
     """The most probable classes: columns class and probability, before them video for several videos."""
     import pandas as pd
 
-    net: Any = load_model(model) if isinstance(model, str | Path) else model
+    net: Any = _opened(model)
     asked = [str(path)] if isinstance(path, str | os.PathLike) else [str(one) for one in path]
     paths = find_videos(asked, problems)
     alone = isinstance(path, str | os.PathLike) and paths == asked
@@ -314,7 +320,7 @@ def slide(
     """Columns start and end (frames), class, probability: the `top` classes of each window."""
     import pandas as pd
 
-    net: Any = load_model(model) if isinstance(model, str | Path) else model
+    net: Any = _opened(model)
     rows = best_of_windows(path, net, length, stride, top, batch_size, progress)
     return pd.DataFrame(rows, columns=["start", "end", "class", "probability"])
 

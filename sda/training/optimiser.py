@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..data.datasets import model_input
 from ..data.transforms import cut_clips
-from ..foundation.devices import device_of, dtype_of, set_layout
+from ..foundation.devices import device_of, dtype_of, keep_memory, set_layout
 from ..foundation.errors import RunError, SettingError, unknown_name
 from ..networks.backbones import VideoNet, new_parts
 from ..networks.blocks import SDA
@@ -396,6 +396,7 @@ class TrainingStep:
             torch.set_num_threads(config.threads)
         self.config = config
         self.accelerator = make_accelerator(config)
+        keep_memory()
         if config.channels_last:
             set_layout(network, True)
         self.ordinary = share_norms(network, self.accelerator.device) if config.sync_bn else {}

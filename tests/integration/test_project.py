@@ -22,6 +22,8 @@ BY_HAND = {"__init__.py", "__main__.py", *(f"{c}/__init__.py" for c in CHAPTERS)
 PLAIN = (
     "foundation/",
     "networks/fast.py",
+    "networks/fused.py",
+    "networks/inference.py",
     "networks/weights.py",
     "training/advice.py",
     "training/selecting.py",

@@ -74,7 +74,14 @@ def test_inputs_follow_the_network(model):
 
 
 def test_precisions_by_name(monkeypatch):
-    assert pick_dtype("auto", "cpu") == pick_dtype("auto", "mps") == torch.float32
+    assert pick_dtype("auto", "mps") == torch.float32
+    for flag, dtype in (
+        ("avx512f", torch.float32),
+        ("avx512_bf16", torch.bfloat16),
+        ("amx_bf16", torch.bfloat16),
+    ):
+        monkeypatch.setattr("sda.foundation.devices.processor_flags", lambda f=flag: frozenset(["sse", f]))
+        assert pick_dtype("auto", "cpu") == dtype
     assert [pick_dtype(name) for name in ("fp32", "bf16", "fp16")] == [
         torch.float32,
         torch.bfloat16,
