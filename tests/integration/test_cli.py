@@ -51,6 +51,7 @@ PLACES = {
     "extract": ("source", "target"),
     "data": ("action", "name"),
     "test": ("models",),
+    "app": ("folder",),
 }  # words without a name
 CLIPS = sorted((SAMPLE / "img").glob("*.mp4"))
 
