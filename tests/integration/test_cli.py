@@ -944,5 +944,7 @@ def test_a_network_of_torchvision_with_sda_goes_through_every_command(
     page = Path("page.html").read_text(encoding="utf-8")
     assert status == 0 and name in page and "20 classes of drawn clips" in page, err
     panel = inspect(model, small_set, split="val", strict=True)
-    assert panel.session.network.blocks == ["layer4.0", "layer4.1"] and panel.png().startswith(b"\x89PNG")
+    assert list(panel.session.network.blocks) == ["layer4.0", "layer4.1"] and panel.png().startswith(
+        b"\x89PNG"
+    )
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
