@@ -1170,7 +1170,7 @@ function stateOfCell(edits, p, m) {
 function cellDraw(ctx, cell, { scene, shown, value, scale, edits, p, m }) {
   const state = stateOfCell(edits, p, m);
   const is = shown !== "loss" || !scene ? "measured" : scene.present && !scene.present[p][m] ? "absent" : scene.loss_is?.[p]?.[m] ?? "waiting";
-  const colour = scale.colour(known(value) ? value : 0);
+  const colour = scale.colour(known(value) ? value : scale.middle);
   cell.dataset.edit = state;
   cell.dataset.is = scene?.present && !scene.present[p][m] ? "absent" : is;
   cell.style.setProperty("--fill", css(colour));
