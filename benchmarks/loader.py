@@ -196,6 +196,37 @@ def stages(records: list[Record], repeats: int) -> dict[str, float]:
     return {name: 1000 / rate for name, rate in in_turns(parts, 1, 10 * repeats).items()}
 
 
+def mp4_stages(records: list[Record], repeats: int) -> dict[str, float]:
+    """Milliseconds per clip of what reading an mp4 takes, and of decord for the same frames."""
+    import av
+    from decord import VideoReader
+
+    path = records[0].path
+    chosen = list(range(2, records[0].num_frames or 0, (records[0].num_frames or 0) // FRAMES))
+
+    def opened() -> None:
+        av.open(path).close()
+
+    def every() -> None:
+        with av.open(path) as box:
+            box.streams.video[0].thread_count = 1
+            for _ in box.decode(video=0):
+                pass
+
+    def by_decord() -> None:
+        reader = VideoReader(path, num_threads=1)
+        for k in chosen:
+            reader[k].asnumpy()
+
+    parts = {
+        "opening the file": opened,
+        "decoding every frame": every,
+        "the frames asked for": lambda: open_video(path).frames(chosen),
+        "decord, the same frames": by_decord,
+    }
+    return {name: 1000 / rate for name, rate in in_turns(parts, 1, 10 * repeats).items()}
+
+
 def main() -> None:
     """Measure, print the table, write the record."""
     parser = argparse.ArgumentParser(
@@ -239,7 +270,9 @@ def main() -> None:
                     flush=True,
                 )
         parts = stages(records["frames"], args.repeats)
+        of_mp4 = mp4_stages(records["mp4"], args.repeats)
     print("milliseconds per clip of frames:", ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items()))
+    print("milliseconds per clip of mp4:", ", ".join(f"{name} {ms:.2f}" for name, ms in of_mp4.items()))
     save_record(
         new_record(
             "benchmark",
@@ -249,6 +282,7 @@ def main() -> None:
             device=str(device),
             rows=rows,
             milliseconds_per_clip={name: round(ms, 3) for name, ms in parts.items()},
+            milliseconds_per_mp4={name: round(ms, 3) for name, ms in of_mp4.items()},
             clips=args.clips,
             frame_kilobytes=round(size, 1),
             repeats=args.repeats,

@@ -89,7 +89,7 @@ def question(name: str, net: Any, data: Any, every: int, **about: Any) -> None:
         stability=stability(net, clips),
     )
     record = new_record(
-        "selection",
+        "benchmark",
         model=net.name,
         options=net.options,
         recipe=about.pop("recipe", "moves"),

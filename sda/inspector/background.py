@@ -1,6 +1,7 @@
 """Work in short steps on the loop of a kernel, so that it answers in between."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Background:
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
+        self.lock = threading.RLock()  # Lab may deliver messages in a thread of their own (subshells)
         self.task: asyncio.Task | None = None
         self.watched = False  # before somebody looks, a page may still be asking for what it draws
 
@@ -65,19 +67,20 @@ class Background:
 
     def step(self) -> bool:
         """One step of the most urgent job; whether there was one."""
-        if not self.jobs:
-            return False
-        job = min(self.jobs.values(), key=lambda one: one.urgency)
-        try:
-            said = next(job.steps)
-        except StopIteration:
-            self._end(job, None)
-        except Exception as error:
-            self._end(job, error)
-        else:
-            if self.jobs.get(job.name) is job:
-                job.told(said)
-        return True
+        with self.lock:
+            if not self.jobs:
+                return False
+            job = min(self.jobs.values(), key=lambda one: one.urgency)
+            try:
+                said = next(job.steps)
+            except StopIteration:
+                self._end(job, None)
+            except Exception as error:
+                self._end(job, error)
+            else:
+                if self.jobs.get(job.name) is job:
+                    job.told(said)
+            return True
 
     def _end(self, job: Job, error: BaseException | None) -> None:
         if self.jobs.get(job.name) is job:
@@ -99,6 +102,6 @@ class Background:
     def close(self) -> None:
         """Forget all jobs."""
         self.jobs.clear()
-        if self.task is not None:
-            self.task.cancel()
+        if self.task is not None and not self.task.done():
+            self.task.get_loop().call_soon_threadsafe(self.task.cancel)
         self.task = None

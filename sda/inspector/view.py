@@ -105,6 +105,10 @@ class View:
         }
 
         def from_widget(change: dict) -> None:
+            with self.background.lock:
+                take(change)
+
+        def take(change: dict) -> None:
             name = change["name"]
             if getattr(state, name) == change["new"]:
                 return
@@ -431,16 +435,17 @@ class View:
     def trying(self, where: str, call: Callable[[], None]) -> None:
         """Do something that may fail for reasons that people can mend."""
         before = self.faults
-        try:
-            call()
-        except Exception as err:
-            self.failed(where, err)
-            if self.inspector.strict:
-                raise
-        else:
-            told = self.panel.status
-            if self.faults == before and told.get("where") == where and told.get("state") == "error":
-                self.say("ready", where)
+        with self.background.lock:  # not while a step of the background uses the network
+            try:
+                call()
+            except Exception as err:
+                self.failed(where, err)
+                if self.inspector.strict:
+                    raise
+            else:
+                told = self.panel.status
+                if self.faults == before and told.get("where") == where and told.get("state") == "error":
+                    self.say("ready", where)
 
     def words(self, error: BaseException) -> str:
         """An error as people may read it."""

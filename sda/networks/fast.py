@@ -381,7 +381,9 @@ def answers(
     x: Tensor,  # what goes in
 ) -> bool:  # whether an answer is all that is wanted
     """Whether no gradient can be asked for and nothing looks at single operations."""
-    return not torch.is_grad_enabled() and by_hand() and not torch.is_autocast_enabled(x.device.type)
+    kind = x.device.type
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return not torch.is_grad_enabled() and by_hand() and not casts
 
 
 _CHUNK = 2**17  # numbers of a piece of a gate: half a megabyte stays in the cache between three operations

@@ -7,6 +7,7 @@ __all__ = ['Predictions', 'by_class', 'by_clip', 'confusion', 'pair_accuracy', '
 
 # %% ../../nbs/testing/53_predictions.ipynb #8ac6a4c8
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,7 +104,7 @@ def _check(p: Predictions) -> None:
         shapes = f"Logits {p.logits.shape} and labels {p.labels.shape}"
         raise DataError(f"{shapes} do not fit {n} videos and {k} classes.")
     if len(set(p.ids)) != n:
-        twice = next(i for number, i in enumerate(p.ids) if i in p.ids[:number])
+        twice = next(i for i, count in Counter(p.ids).items() if count > 1)
         raise DataError(f"Video {twice!r} occurs twice: every video counts once.", subject=twice)
     for wrong, what in (
         (~np.isfinite(p.logits).all((1, 2)), "The model's scores are not finite for"),

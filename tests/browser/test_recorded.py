@@ -555,6 +555,18 @@ def test_an_unknown_combination_is_asked_for_and_drawn_when_it_comes(live):
     live.button("Reset").click()
 
 
+def test_a_clip_that_is_on_its_way_is_drawn_as_such(live):
+    page = live.page
+    name = page.evaluate("store.get('selected')")
+    page.evaluate("store.set('selected', 'one that the kernel still reads')")
+    page.locator(".heat[aria-busy=true]").wait_for()
+    page.locator(".bars[data-state=empty]").wait_for(state="attached")
+    live.cell(0, 0).click()  # nothing happens to a clip that is not there
+    page.evaluate("name => store.set('selected', name)", name)
+    live.shows()
+    assert not live.errors
+
+
 def test_a_negative_map_says_so(live):
     page = live.page
     live.button("Map").click()

@@ -35,7 +35,7 @@ from sda.data.transforms import TransformConfig
 from sda.data.video import open_video
 from sda.foundation.files import lock
 from sda.foundation.runs import load_records, new_record, write_record
-from sda.inspector import inspect_folder
+from sda.inspector import inspect
 from sda.inspector.page import Inspection
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model, save_model
@@ -51,6 +51,7 @@ PLACES = {
     "extract": ("source", "target"),
     "data": ("action", "name"),
     "test": ("models",),
+    "app": ("folder",),
 }  # words without a name
 CLIPS = sorted((SAMPLE / "img").glob("*.mp4"))
 
@@ -942,6 +943,8 @@ def test_a_network_of_torchvision_with_sda_goes_through_every_command(
     )
     page = Path("page.html").read_text(encoding="utf-8")
     assert status == 0 and name in page and "20 classes of drawn clips" in page, err
-    panel = inspect_folder(small_set, model, split="val", strict=True)
-    assert panel.provider.trace.blocks == ["layer4.0", "layer4.1"] and panel.overview().startswith(b"\x89PNG")
+    panel = inspect(model, small_set, split="val", strict=True)
+    assert list(panel.session.network.blocks) == ["layer4.0", "layer4.1"] and panel.png().startswith(
+        b"\x89PNG"
+    )
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]

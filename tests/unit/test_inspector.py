@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import threading
 import time
 
 import numpy as np
@@ -467,6 +468,26 @@ def test_nothing_is_computed_before_somebody_looks():
         return waiting, work.jobs
 
     assert asyncio.run(main()) == (["early"], {})
+
+
+def test_a_message_in_another_thread_waits_for_the_step_that_is_made(shown):
+    view = shown.view
+    entered = threading.Event()
+    order = []
+
+    def slow():
+        entered.set()
+        time.sleep(0.1)
+        order.append("step")
+        yield
+
+    view.background.start("slow", slow(), urgency=-1)
+    other = threading.Thread(target=view.background.step)
+    other.start()
+    entered.wait(5)
+    view.trying("scene", lambda: order.append("message"))
+    other.join()
+    assert order == ["step", "message"]
 
 
 def test_work_on_a_loop_leaves_it_time():

@@ -351,7 +351,7 @@ def test_stopped_at_any_moment_it_leaves_no_workers_and_goes_on(tmp_path, how):
     assert json.loads((root / "moves.json").read_text())["complete"] is False
     assert not (root / "trainValTest").exists() and not (root / "category.txt").exists()
     kept = {p: p.stat().st_mtime_ns for p in (root / ".parts").glob("*.npz")}
-    assert 1 <= len(kept) < 4
+    assert 1 <= len(kept) <= 4  # all parts may be there, the set is not whole without its lists
     done = {
         f"{p.stem}_{c.key}.mp4": (root / "img" / f"{p.stem}_{c.key}.mp4").stat().st_mtime_ns
         for p in kept

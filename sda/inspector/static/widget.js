@@ -318,8 +318,10 @@ function scaleOf(reading, values, theme) {
   const { paper, [reading]: hues } = PALETTES[theme];
   const share = reading === "weight" || reading === "contribution";
   const largest = Math.max(0, ...values.flat().filter(known).map(Math.abs));
-  const end = (share ? [0.5, 1] : [0.1, 0.25, 0.5, 1]).find((e) => largest <= e + 1e-9) ?? largest;
-  const middle = share && values[0] ? 1 / Math.max(2, values[0].filter((x) => x !== null).length) : 0;
+  const present = Math.max(0, ...values.map((row) => row.filter((x) => x !== null).length));
+  const middle = share ? 1 / (present || 4) : 0;
+  const ends = share ? [0.5, 1, 2] : [0.1, 0.25, 0.5, 1];
+  const end = ends.find((e) => e > middle && largest <= e + 1e-9) ?? largest;
   const low = share ? 0 : -end;
   const colour = (x) => mixed([paper, hues[x < middle ? 1 : 0]], x < middle ? (middle - x) / (middle - low) : (x - middle) / (end - middle));
   return { end, low, middle, colour, signed: !share };
@@ -611,7 +613,7 @@ function notice(ctx, ...where) {
 
 function progress({ done, total, left_s: seconds }) {
   const words = `${done} of ${total}${known(seconds) ? `, ${left(seconds)}` : ""}`;
-  return h("span", { class: "progress" }, h("progress", { max: total, value: done, "aria-label": words }), h("span", {}, words));
+  return h("span", { class: "counted" }, h("progress", { max: total, value: done, "aria-label": words }), h("span", {}, words));
 }
 
 /** One of several: buttons of which one is pressed. */
@@ -1168,7 +1170,7 @@ function stateOfCell(edits, p, m) {
 function cellDraw(ctx, cell, { scene, shown, value, scale, edits, p, m }) {
   const state = stateOfCell(edits, p, m);
   const is = shown !== "loss" || !scene ? "measured" : scene.present && !scene.present[p][m] ? "absent" : scene.loss_is?.[p]?.[m] ?? "waiting";
-  const colour = scale.colour(known(value) ? value : 0);
+  const colour = scale.colour(known(value) ? value : scale.middle);
   cell.dataset.edit = state;
   cell.dataset.is = scene?.present && !scene.present[p][m] ? "absent" : is;
   cell.style.setProperty("--fill", css(colour));
