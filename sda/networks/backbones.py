@@ -48,6 +48,13 @@ def _through(block: nn.Module | None, x: Tensor, num_frames: int) -> Tensor:
     """Lead `x` through the block of a place."""
     return x if block is None else block(x, num_frames)
 
+# %% ../../nbs/networks/03_backbones.ipynb #c4e87f10
+def _projection(site: Site, channels: int) -> nn.Module | None:
+    """What brings the shortcut to the size and `channels` of the branch; None where it has them."""
+    if site.stride == 1 and site.in_channels == channels:
+        return None
+    return nn.Sequential(he_conv(site.in_channels, channels, 1, site.stride), nn.BatchNorm2d(channels))
+
 # %% ../../nbs/networks/03_backbones.ipynb #52c876ce
 class Bottleneck(nn.Module):
     """ResNet bottleneck with four places for time; maps [B*T, Cin, H, W] to [B*T, 4P, H/stride, W/stride]."""
@@ -91,11 +98,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = he_conv(planes, out)
         self.bn3 = nn.BatchNorm2d(out)
-        self.downsample = None
-        if site.stride != 1 or site.in_channels != out:
-            self.downsample = nn.Sequential(
-                he_conv(site.in_channels, out, 1, site.stride), nn.BatchNorm2d(out)
-            )
+        self.downsample = _projection(site, out)
         for place, block in filled.items():
             setattr(self, place, block)
 
@@ -113,9 +116,8 @@ class Bottleneck(nn.Module):
         else:
             x = self.bn2(self.mix(x, num_frames))
         if self.gate is not None or self.mix is not None:
-            x = F.relu(
-                _through(self.gate, x, num_frames)
-            )  # not in place: a hook on the gate keeps what it saw
+            # not in place: a hook on the gate keeps what it saw
+            x = F.relu(_through(self.gate, x, num_frames))
         return conv_norm(self.conv3, self.bn3, x, add=shortcut)
 
 # %% ../../nbs/networks/03_backbones.ipynb #57e0e940
@@ -220,33 +222,23 @@ class VideoNet(nn.Module):
         x = conv_norm(self.conv1, self.bn1, clips.flatten(0, 1))
         return F.max_pool2d(x, 3, 2, 1)
 
-    def head(
-        self,
-        x: Tensor,  # features of the last stage [B*T, C, H, W]
-        num_frames: int,  # T
-        below: Tensor,  # what entered the last stage; for networks with a neck
-    ) -> Tensor:  # logits [B, K], the mean over frames
-        """Everything after the last stage."""
+    def head(self, x: Tensor, num_frames: int, below: Tensor) -> Tensor:  # logits [B, K], mean over frames
+        """Everything after the last stage; a network with a neck uses what entered that stage, `below`."""
         x = self.fc(self.dropout(x.mean((2, 3))))  # [B*T, K]
         return x.unflatten(0, (-1, num_frames)).mean(1)
 
-    def forward(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # logits [B, K]
-        """Classify clips."""
+    def forward(self, clips: Tensor) -> Tensor:  # logits [B, K]
+        """Classify clips, float [B, T, 3, H, W]."""
         check_clips(clips)
         num_frames = clips.shape[1]
         x = below = self.stem(clips)
         for stage in self.stages:
-            below = x
-            x = getattr(self, stage)(x, num_frames)
+            below, x = x, getattr(self, stage)(x, num_frames)
         return self.head(x, num_frames, below)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> "VideoNet":  # in evaluation mode
-        """Load a shared network: a folder of `save_pretrained`, a model file, or USER/NAME on the Hugging
-        Face Hub. Options: device, revision, token."""
+        """Load a folder of `save_pretrained`, a model file or USER/NAME (device, revision, token)."""
         return _sharing().load_folder(source, **options)
 
     def save_pretrained(self, folder: str | Path, card: Any = None) -> Path:  # the folder

@@ -323,6 +323,25 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
     z = resize(small, x.shape[-2:])
     return batch_norm(norm, (z if wide is None else z + wide).flatten(0, 1))
 
+# %% ../../nbs/networks/01_blocks.ipynb #5d0a91c7
+def _reduced(block: "SDA", x: Tensor) -> Tensor:
+    """The frames [B*T, C, H, W] in r channels, normalised and rectified."""
+    if fuses_conv(block.down, block.down_norm, x):
+        return conv_norm(block.down, block.down_norm, x)
+    return relu(batch_norm(block.down_norm, block.down(x)))
+
+
+def _gate(block: "SDA", x: Tensor, small: Tensor, wide: Tensor | None) -> Tensor:
+    """The frames x times the sigmoid of the expanded mixture; without a gate to keep where nobody looks."""
+    unseen = not watched(block.up_norm, block.hook_gate)
+    if unseen and not watched(block.up) and gates_at_once(block.up, block.up_norm, x):
+        return gated(x, small.transpose(1, 2), wide, block.up, block.up_norm)
+    small, wide = _expand(block.up, small, wide)
+    if unseen and fuses(block.up_norm):
+        return block.up_norm.gate(x, small, wide)
+    gate = torch.sigmoid(_normalised_sum(block.up_norm, small, wide, x))
+    return block.hook_gate(gate) * x
+
 # %% ../../nbs/networks/01_blocks.ipynb #b1206c47
 class SDA(nn.Module):
     """Selective dependency aggregation: gates frames by the mixture of dependencies a clip selects."""
@@ -367,24 +386,13 @@ class SDA(nn.Module):
         frames = self.clip_length(num_frames)
         unfold_clips(x, frames)  # complain about the shape before anything is computed
         size = x.shape[-2:]
-        if fuses_conv(self.down, self.down_norm, x):
-            reduced = conv_norm(self.down, self.down_norm, x)
-        else:
-            reduced = relu(batch_norm(self.down_norm, self.down(x)))
-        clips = unfold_clips(reduced, frames)  # [B, r, T, H, W], a view
+        clips = unfold_clips(_reduced(self, x), frames)  # [B, r, T, H, W], a view
         responses = self.hook_responses({name: branch(clips) for name, branch in self.branches.items()})
         keys = self.hook_keys(torch.stack([_key(y, size) for y in responses.values()], 1))
         weights = self.hook_weights(self.attention(keys))
         mixture = _selected(self.attention, weights, responses)
         small, wide = _sums(self.up, mixture, frames, size)
-        unseen = not watched(self.up_norm, self.hook_gate)
-        if unseen and not watched(self.up) and gates_at_once(self.up, self.up_norm, x):
-            return gated(x, small.transpose(1, 2), wide, self.up, self.up_norm)
-        small, wide = _expand(self.up, small, wide)
-        if unseen and fuses(self.up_norm):
-            return self.up_norm.gate(x, small, wide)  # what follows, without a gate to keep
-        gate = torch.sigmoid(_normalised_sum(self.up_norm, small, wide, x))
-        return self.hook_gate(gate) * x
+        return _gate(self, x, small, wide)
 
     def clip_length(
         self,

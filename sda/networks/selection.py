@@ -109,7 +109,7 @@ _RULES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 KINDS = (*_RULES, "top_k", "gated")  # of `SDA(attention=...)`, beside query and uniform
 
-# %% ../../nbs/networks/02_selection.ipynb #26491de9
+# %% ../../nbs/networks/02_selection.ipynb #77c1e0b2
 class KeyScores(nn.Module):
     """A query per dependency scores its normalised key."""
 
@@ -137,7 +137,7 @@ class KeyScores(nn.Module):
         about = known + known.mean(1, keepdim=True)
         return ((about * self.queries).sum(-1) + self.bias) / self.temperature
 
-
+# %% ../../nbs/networks/02_selection.ipynb #26491de9
 class ScoredAttention(nn.Module):
     """Scores of the keys, and a rule that makes weights of them."""
 

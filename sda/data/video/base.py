@@ -63,6 +63,23 @@ def _in_range(video: "Video", indices: list[int]) -> list[int]:
         raise VideoError(f"{video.path} {what}", subject=str(video.path))
     return wanted
 
+# %% ../../../nbs/data/25_video.ipynb #3f6b2d58
+def _check_extent(path: str | Path, length: int, size: tuple[int, int]) -> None:
+    """Refuse a clip without frames, or with frames too small to look at."""
+    if length < 1:
+        raise unusable(path, "holds no frames", "extract or download it again")
+    if min(size) < MIN_SIDE:
+        what = f"is {size[1]}x{size[0]} pixels"
+        raise unusable(path, what, f"the smaller side must have at least {MIN_SIDE}")
+
+
+def _check_bytes(path: str | Path, number: int, size: tuple[int, int]) -> None:
+    """Refuse frames that would fill the memory, before they do."""
+    height, width = size
+    if 3 * height * width * number > MAX_BYTES:
+        what = f"has {number} frames of {width}x{height}, which take over {MAX_BYTES >> 30} GiB at once"
+        raise unusable(path, what, "make them smaller (sda extract --height 256)")
+
 # %% ../../../nbs/data/25_video.ipynb #89eff8e4
 class Video:
     """Frames on demand: `len`, `fps`, `size`, `timestamps` and `frames(indices)`; readers fill in `_read`."""
@@ -85,11 +102,7 @@ class Video:
         self.fps = fps
         self.full_size = size
         self.size = reduced_size(size, short_side)
-        if length < 1:
-            raise unusable(path, "holds no frames", "extract or download it again")
-        if min(size) < MIN_SIDE:
-            what = f"is {size[1]}x{size[0]} pixels"
-            raise unusable(path, what, f"the smaller side must have at least {MIN_SIDE}")
+        _check_extent(path, length, size)
 
     def __len__(self) -> int:
         return self._length
@@ -115,12 +128,7 @@ class Video:
         """The chosen frames, in the order asked for."""
         wanted = _in_range(self, indices)
         unique = sorted(set(wanted))
-        height, width = self.size
-        if 3 * height * width * len(unique) > MAX_BYTES:  # before they take the memory
-            what = (
-                f"has {len(unique)} frames of {width}x{height}, which take over {MAX_BYTES >> 30} GiB at once"
-            )
-            raise unusable(self.path, what, "make them smaller (sda extract --height 256)")
+        _check_bytes(self.path, len(unique), self.size)
         found = self._read(unique)
         row = {frame: n for n, frame in enumerate(unique)}
         return found if unique == wanted else found[[row[i] for i in wanted]]
