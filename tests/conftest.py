@@ -11,6 +11,8 @@ from warm_kernels import CAN_FORK, WarmProcess
 
 # What scans of videos told is not kept in the caches of whoever runs the tests.
 os.environ["SDA_CACHE"] = ""
+# Numbers are compared with those of other machines, some of which would compute in bfloat16.
+os.environ["SDA_PRECISION"] = "fp32"
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs that tests interrupt.
 if threading.current_thread() is threading.main_thread():

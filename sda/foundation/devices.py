@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import platform
 import threading
 import weakref
@@ -92,7 +93,10 @@ def pick_dtype(
     device: str | torch.device = "cpu",  # where it will compute
 ) -> torch.dtype:
     """The number format of this name; `auto` is bfloat16 where there are units for it, else float32: NVIDIA
-    GPUs since Ampere, processors with AMX or AVX-512 for it."""
+    GPUs since Ampere, processors with AMX or AVX-512 for it. The environment variable SDA_PRECISION says
+    what `auto` is, for numbers that shall be the same on every machine."""
+    if precision == "auto":
+        precision = os.environ.get("SDA_PRECISION") or precision
     if precision == "auto":
         kind = torch.device(device).type
         native = kind == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

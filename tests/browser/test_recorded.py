@@ -225,9 +225,9 @@ def test_clips_are_chosen_and_filtered(viewer):
     viewer.button("All clips").click()
     names = [card.get_attribute("data-key") for card in page.locator(".clip-card").all()]
     page.get_by_label("Filter by name or class").fill("clockwise")
-    page.wait_for_function("document.querySelectorAll('.clip-card').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('.clip-card').length === 1")
     page.get_by_label("Filter by name or class").fill("")
-    page.wait_for_function("document.querySelectorAll('.clip-card').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.clip-card').length === 2")
     page.locator(".clip-card").first.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("name => document.querySelector('h1').textContent === name", arg=names[1])

@@ -74,6 +74,8 @@ def test_inputs_follow_the_network(model):
 
 
 def test_precisions_by_name(monkeypatch):
+    assert pick_dtype("auto", "cpu") == torch.float32  # tests/conftest.py says so
+    monkeypatch.delenv("SDA_PRECISION")
     assert pick_dtype("auto", "mps") == torch.float32
     for flag, dtype in (
         ("avx512f", torch.float32),
