@@ -20,8 +20,8 @@ REPOSITORY = "sda-workbench/sda-workbench"
 LEARN = [
     ("learn/1_tour", 15, ""),
     ("learn/2_annotated_block", 15, "1"),
-    ("tutorials/which_dependencies", 20, "1"),
-    ("tutorials/your_own_clips", 10, "1"),
+    ("learn/5_which_dependencies", 15, "1"),
+    ("learn/7_your_own_clips", 15, "1"),
     ("apps/inspector", 5, ""),
 ]
 LIBRARY = [
@@ -109,9 +109,9 @@ selection matter?* The line on top of every page leads to the page before, to th
 """
 WAYS = [
     ("to see what this is about, in a quarter of an hour", "{1}"),
-    ("to understand the method", "{1} {01} {03} {10}"),
-    ("to know whether selection weights explain a network", "{1} {57} {59} {83}"),
-    ("to train on your own clips", "{1} {37} {38} {47} {51}"),
+    ("to understand the method", "{1} {2} {01} {03}"),
+    ("to know whether selection weights explain a network", "{1} {2} {5} {83}"),
+    ("to train on your own clips", "{1} {7} {38} {51}"),
     ("to look at clips with the mouse", "{inspector}"),
 ]
 ABOUT = {
