@@ -37,6 +37,7 @@ PLAIN = (
     "data/video/mp4.py",
     "data/video/scans.py",
     "figures/style.py",
+    "figures/live.py",
     "figures/training.py",
     "explaining/answers.py",
     "explaining/attribution.py",

@@ -1,5 +1,6 @@
 """Plots: PNG bytes, everything inside the picture, no global state, honest scales."""
 
+import base64
 import importlib
 import io
 import pkgutil
@@ -24,6 +25,7 @@ from sda.figures.effects import (
     fig_randomisation,
     fig_triptych,
 )
+from sda.figures.live import Live
 from sda.figures.selection import (
     class_intervals,
     confused_pairs,
@@ -41,6 +43,7 @@ from sda.figures.selection import (
 )
 from sda.figures.style import COLOURS, HeatTable, fig_tables, new_figure, to_png
 from sda.figures.training import fig_confusion, fig_history, fig_lr_sweep, fig_reliability
+from sda.foundation.errors import SettingError
 from sda.networks.blocks import DEPENDENCIES
 
 RNG = np.random.default_rng(0)
@@ -432,3 +435,30 @@ def test_animation_shows_every_frame_in_order():
 def test_wrong_arrays_are_explained(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_figure_with_controls_follows_them_and_stays_as_a_picture():
+    widgets = pytest.importorskip("ipywidgets")
+    drawn = []
+
+    def draw(weight, name):
+        if weight > 1:
+            raise ValueError("<too much>")
+        drawn.append((weight, name))
+        figure = new_figure(2, 1, f"{name} {weight}")
+        figure.subplots()
+        return figure
+
+    controls = {"weight": widgets.FloatText(0.5), "name": widgets.Dropdown(options=["a", "b"])}
+    live = Live(draw, **controls)
+    first = bytes(live.image.value)
+    controls["weight"].value = 0.25
+    live.set(weight=0.75, name="b")
+    assert drawn == [(0.5, "a"), (0.25, "a"), (0.75, "b")] and bytes(live.image.value) != first
+    controls["weight"].value = 2
+    assert "&lt;too much&gt;" in live.said.value and repr(live).startswith("b 0.75")
+    data, metadata = live._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == live.image.value and metadata["image/png"] == {"width": 160}
+    with pytest.raises(SettingError) as caught:
+        live.set(colour=1)
+    assert list(caught.value.choices) == ["weight", "name"]
