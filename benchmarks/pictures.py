@@ -29,6 +29,7 @@ POINTER = """
   document.body.append(dot);
 }
 """
+MOVE = "([x, y]) => Object.assign(document.getElementById('pointer').style, {left: x + 'px', top: y + 'px'})"
 
 
 def point(page: Page, target) -> None:
@@ -36,10 +37,7 @@ def point(page: Page, target) -> None:
     box = target.bounding_box()
     at = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
     page.mouse.move(*at)
-    page.evaluate(
-        "([x, y]) => Object.assign(document.getElementById('pointer').style, {left: `${x}px`, top: `${y}px`})",
-        at,
-    )
+    page.evaluate(MOVE, at)
 
 
 def shots(page: Page, count: int) -> list[Image.Image]:
