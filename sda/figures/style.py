@@ -107,6 +107,7 @@ def _letters(file: str) -> frozenset[int]:
 def _font_with(letters: str) -> str | None:
     """An installed font that has these letters, or most of them; None, said once, where there is none."""
     known = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    known = {name: file for name, file in known.items() if not name.startswith("Last Resort")}  # only boxes
     best = ""
     most = 0
     for name in [*(n for n in _WIDE if n in known), *sorted(known.keys() - set(_WIDE))]:
