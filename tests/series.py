@@ -21,6 +21,7 @@ LEARN = [
     ("00_tour", 15, ""),
     ("learn/5_which_dependencies", 15, "00"),
     ("learn/7_your_own_clips", 15, "00"),
+    ("learn/8_what_the_evidence_says", 15, "5"),
     ("apps/inspector", 5, ""),
 ]
 LIBRARY = [

@@ -6,4 +6,5 @@ FOLDER = Path(__file__).resolve().parent
 DEFAULT_MODEL = FOLDER / "checkpoints" / "sda_tsn_moves.safetensors"
 SAMPLE_CLIPS = FOLDER / "moves_sample"
 PUBLISHED = FOLDER / "published.csv"
+EVIDENCE = FOLDER / "evidence.json"  # numbers of the evidence, see sda.studies.summary
 TRAINED_ON = {"071272a22db5ff8e": "drawn clips (Moves)"}  # hash of the class names -> what such clips are
