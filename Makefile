@@ -71,7 +71,7 @@ test: $(STAMP)
 	wait $$types && exit $$tests
 
 lab: $(STAMP)
-	@$(PY) -m jupyter lab nbs/00_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+	@$(PY) -m jupyter lab nbs/learn/1_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 notebooks: $(STAMP)
 	@$(PY) tests/notebooks.py $(NB)

@@ -18,9 +18,10 @@ REPOSITORY = "sda-workbench/sda-workbench"
 
 # notebook below nbs/, minutes to read and run it, numbers of the notebooks to read before it
 LEARN = [
-    ("00_tour", 15, ""),
-    ("learn/5_which_dependencies", 15, "00"),
-    ("learn/7_your_own_clips", 15, "00"),
+    ("learn/1_tour", 15, ""),
+    ("learn/2_annotated_block", 15, "1"),
+    ("learn/5_which_dependencies", 15, "1"),
+    ("learn/7_your_own_clips", 15, "1"),
     ("learn/8_what_the_evidence_says", 15, "5"),
     ("apps/inspector", 5, ""),
 ]
@@ -108,10 +109,10 @@ selection matter?* The line on top of every page leads to the page before, to th
 |---|---|
 """
 WAYS = [
-    ("to see what this is about, in a quarter of an hour", "{0}"),
-    ("to understand the method", "{0} {01} {03} {10}"),
-    ("to know whether selection weights explain a network", "{0} {57} {59} {83}"),
-    ("to train on your own clips", "{0} {37} {38} {47} {51}"),
+    ("to see what this is about, in a quarter of an hour", "{1}"),
+    ("to understand the method", "{1} {2} {01} {03}"),
+    ("to know whether selection weights explain a network", "{1} {2} {5} {83}"),
+    ("to train on your own clips", "{1} {7} {38} {51}"),
     ("to look at clips with the mouse", "{inspector}"),
 ]
 ABOUT = {

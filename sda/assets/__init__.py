@@ -3,7 +3,8 @@
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-DEFAULT_MODEL = FOLDER / "checkpoints" / "sda_tsn_moves.safetensors"
+CHECKPOINTS = FOLDER / "checkpoints"
+DEFAULT_MODEL = CHECKPOINTS / "sda_tsn_moves.safetensors"
 SAMPLE_CLIPS = FOLDER / "moves_sample"
 PUBLISHED = FOLDER / "published.csv"
 EVIDENCE = FOLDER / "evidence.json"  # numbers of the evidence, see sda.studies.summary

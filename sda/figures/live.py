@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..foundation.errors import SettingError, missing_package
-from .style import DPI, to_png
+from .style import DPI, picture
 
 __all__ = ["Live"]
 
@@ -23,6 +23,7 @@ class Live:
         draw: Callable[..., Figure],  # takes the values of the controls by name
         *,
         row: int = 3,  # controls beside each other
+        colours: int = 0,  # at most so many, for photographs, see `picture`
         **controls: Any,  # ipywidgets with a value, by the name of the argument
     ):
         try:
@@ -30,6 +31,7 @@ class Live:
         except ImportError as err:
             raise missing_package("ipywidgets", "a figure with controls", "notebook") from err
         self.draw = draw
+        self.colours = colours
         self.controls = controls
         self.image = ipywidgets.Image(format="png")
         self.said = ipywidgets.HTML()
@@ -63,7 +65,7 @@ class Live:
                 raise
             self.said.value = f"<b>{html.escape(str(err))}</b>"
             return
-        self.image.value = to_png(self.figure, 2 * DPI)
+        self.image.value = picture(self.figure, repr(self), self.colours).data
         self.image.width = f"{round(self.figure.get_figwidth() * DPI)}px"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:

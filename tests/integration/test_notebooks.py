@@ -129,7 +129,12 @@ def copy_tree(target: Path) -> Path:
 def test_runs(path, copy, warm):
     from nbclient.exceptions import CellExecutionError
 
+    file = copy / path.relative_to(ROOT)
+    if path.parent.name == "learn":  # these need the package and no folder
+        elsewhere = copy / "some/other/folder"
+        elsewhere.mkdir(parents=True, exist_ok=True)
+        file = Path(shutil.copy(file, elsewhere))
     try:
-        run(copy / path.relative_to(ROOT), kernel=warm and kernel(warm))
+        run(file, kernel=warm and kernel(warm))
     except CellExecutionError as err:
         pytest.fail(re.sub(r"\x1b\[[\d;]*m", "", str(err)), pytrace=False)
