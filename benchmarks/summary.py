@@ -1,4 +1,4 @@
-"""Write sda/assets/evidence.json, the numbers of the evidence that ship, from the records in data/results: python
+"""Write sda/assets/evidence.json, the numbers that ship, from the records in data/results: python
 benchmarks/summary.py"""
 
 from pathlib import Path

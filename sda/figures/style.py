@@ -199,12 +199,13 @@ def picture(
     figure: Figure,  # a figure of this chapter, or of matplotlib; then $x$ is mathematics
     alt: str,  # what it shows and finds, for people who cannot see it
     colours: int = 0,  # at most so many, for photographs; 0 keeps all, as a scale needs them
-) -> Any:  # an IPython image of twice the usual sharpness
+    sharpness: float = 2,  # dots for each of a usual screen
+) -> Any:  # an IPython image
     """The figure as the last line of a cell."""
     from IPython.display import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=2 * DPI)
+    figure.savefig(drawn, format="png", dpi=sharpness * DPI)
     image = Picture.open(drawn).convert("RGB")
     if colours or image.getcolors(256):  # so few that a palette changes none of them
         image = image.quantize(colours or 256)
@@ -234,7 +235,15 @@ def as_images(
 
 COLOUR_MAPS = {"weight": "PuOr_r", "effect": "RdBu_r", "difference": "PRGn"}  # by what the numbers are
 MIDDLES = {"weight": 0.25, "effect": 0.0, "difference": 0.0}  # the number that means nothing, drawn white
-_ENDS = (0.1, 0.25, 0.5, 1.0)  # of a signed scale: few and round, so that pictures can be compared
+_ENDS = (
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)  # of a signed scale: few and round, so that pictures can be compared
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,15 +17,10 @@ from .accuracy import PAIR_OF, SeedRun
 __all__ = [
     "CAN_ENCODE",
     "can_encode",
-    "coalition_values",
-    "ablation_effects",
     "attributions",
     "evaluate_attribution",
-    "right_within_pairs",
     "evaluate_run",
     "pair_accuracies",
-    "accuracy_of_pairs",
-    "accuracy_of_others",
     "accuracy_trained_alone",
     "measured_encoding",
 ]

@@ -15,7 +15,7 @@ from ..networks.blocks import DEPENDENCIES
 from .accuracy import SeedRun
 from .ground_truth import CAN_ENCODE, attributions
 
-__all__ = ["ROWS", "pair_means", "selectivity", "agreement_of_seeds", "fig_selection_over_seeds"]
+__all__ = ["selectivity", "agreement_of_seeds", "fig_selection_over_seeds"]
 
 ROWS = ("striped/spotted", *CAN_ENCODE)  # the pairs of Moves, the static one first
 

@@ -30,7 +30,7 @@ from .ground_truth import (
 )
 from .selection import ROWS, agreement_of_seeds, pair_means, selectivity
 
-__all__ = ["summarise", "load_summary", "map_energy"]
+__all__ = ["summarise", "load_summary"]
 
 NETWORKS = ("tsn", "sda_tsn", "tsm", "sda_tsm")
 QUERIES = ("sda_tsn", "query_lr3", "temperature0.3", "query_lr10", "query_lr30")
