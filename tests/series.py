@@ -20,6 +20,8 @@ REPOSITORY = "sda-workbench/sda-workbench"
 LEARN = [
     ("learn/1_tour", 15, ""),
     ("learn/2_annotated_block", 15, "1"),
+    ("learn/3_where_it_sits", 15, "1"),
+    ("learn/4_known_answer", 15, "1"),
     ("learn/5_which_dependencies", 15, "1"),
     ("learn/7_your_own_clips", 15, "1"),
     ("apps/inspector", 5, ""),
@@ -109,8 +111,8 @@ selection matter?* The line on top of every page leads to the page before, to th
 """
 WAYS = [
     ("to see what this is about, in a quarter of an hour", "{1}"),
-    ("to understand the method", "{1} {2} {01} {03}"),
-    ("to know whether selection weights explain a network", "{1} {2} {5} {83}"),
+    ("to understand the method", "{1} {2} {3} {01} {03}"),
+    ("to know whether selection weights explain a network", "{1} {2} {4} {5} {83}"),
     ("to train on your own clips", "{1} {7} {38} {51}"),
     ("to look at clips with the mouse", "{inspector}"),
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..foundation.errors import SettingError, missing_package
-from .style import DPI, to_png
+from .style import DPI, sharp_png
 
 __all__ = ["Live"]
 
@@ -23,6 +23,8 @@ class Live:
         draw: Callable[..., Figure],  # takes the values of the controls by name
         *,
         row: int = 3,  # controls beside each other
+        alt: str = "",  # what the first figure shows, for people who cannot see it ("": its title)
+        colours: int = 0,  # of the pictures, where photographs fill them; 0 keeps all
         **controls: Any,  # ipywidgets with a value, by the name of the argument
     ):
         try:
@@ -30,6 +32,8 @@ class Live:
         except ImportError as err:
             raise missing_package("ipywidgets", "a figure with controls", "notebook") from err
         self.draw = draw
+        self.alt = alt
+        self.colours = colours
         self.controls = controls
         self.image = ipywidgets.Image(format="png")
         self.said = ipywidgets.HTML()
@@ -63,7 +67,7 @@ class Live:
                 raise
             self.said.value = f"<b>{html.escape(str(err))}</b>"
             return
-        self.image.value = to_png(self.figure, 2 * DPI)
+        self.image.value = sharp_png(self.figure, self.colours)
         self.image.width = f"{round(self.figure.get_figwidth() * DPI)}px"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
@@ -72,10 +76,13 @@ class Live:
         if isinstance(data, tuple):
             data, metadata = data
         picture = base64.b64encode(self.image.value).decode()
-        size = {"width": int(self.image.width.removesuffix("px"))}
+        size = {"width": int(self.image.width.removesuffix("px")), "alt": self.alt or self._title()}
         return {**data, "image/png": picture, "text/plain": repr(self)}, {**metadata, "image/png": size}
 
+    def _title(self) -> str:
+        """The line above the figure."""
+        return self.figure.get_suptitle() if self.figure else ""
+
     def __repr__(self) -> str:
-        title = self.figure.get_suptitle() if self.figure else ""
         values = ", ".join(f"{name}={control.value!r}" for name, control in self.controls.items())
-        return f"{title or 'A figure'} ({values})"
+        return f"{self._title() or 'A figure'} ({values})"

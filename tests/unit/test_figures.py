@@ -458,7 +458,8 @@ def test_a_figure_with_controls_follows_them_and_stays_as_a_picture():
     controls["weight"].value = 2
     assert "&lt;too much&gt;" in live.said.value and repr(live).startswith("b 0.75")
     data, metadata = live._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == live.image.value and metadata["image/png"] == {"width": 160}
+    assert base64.b64decode(data["image/png"]) == live.image.value
+    assert metadata["image/png"] == {"width": 160, "alt": "b 0.75"}
     with pytest.raises(SettingError) as caught:
         live.set(colour=1)
     assert list(caught.value.choices) == ["weight", "name"]
