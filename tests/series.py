@@ -24,6 +24,7 @@ LEARN = [
     ("learn/4_known_answer", 15, "1"),
     ("learn/5_which_dependencies", 15, "1"),
     ("learn/7_your_own_clips", 15, "1"),
+    ("learn/8_what_the_evidence_says", 15, "5"),
     ("apps/inspector", 5, ""),
 ]
 LIBRARY = [

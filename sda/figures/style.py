@@ -198,11 +198,12 @@ def to_png(
 def sharp_png(
     figure: Figure,  # a figure of this chapter, or of matplotlib; then $x$ is mathematics
     colours: int = 0,  # at most so many, for photographs; 0 keeps all, as a scale needs them
-) -> bytes:  # PNG file content, twice as sharp as on a plain screen and packed tightly
+    sharpness: float = 2,  # dots for one of a plain screen
+) -> bytes:  # PNG file content, packed tightly
     """The figure for a page that is kept."""
     drawn, small = io.BytesIO(), io.BytesIO()
     with _quiet_boxes():
-        figure.savefig(drawn, format="png", dpi=2 * DPI)
+        figure.savefig(drawn, format="png", dpi=sharpness * DPI)
     image = Picture.open(drawn).convert("RGB")
     if colours or image.getcolors(256):  # so few that a palette changes none of them
         image = image.quantize(colours or 256)
@@ -214,11 +215,12 @@ def picture(
     figure: Figure,  # as for `sharp_png`
     alt: str,  # what it shows and finds, for people who cannot see it
     colours: int = 0,  # as for `sharp_png`
+    sharpness: float = 2,  # as for `sharp_png`
 ) -> Any:  # an IPython image
     """The figure as the last line of a cell."""
     from IPython.display import Image
 
-    return Image(sharp_png(figure, colours), width=round(figure.get_figwidth() * DPI), alt=alt)
+    return Image(sharp_png(figure, colours, sharpness), width=round(figure.get_figwidth() * DPI), alt=alt)
 
 
 def as_images(
@@ -243,7 +245,15 @@ def as_images(
 
 COLOUR_MAPS = {"weight": "PuOr_r", "effect": "RdBu_r", "difference": "PRGn"}  # by what the numbers are
 MIDDLES = {"weight": 0.25, "effect": 0.0, "difference": 0.0}  # the number that means nothing, drawn white
-_ENDS = (0.1, 0.25, 0.5, 1.0)  # of a signed scale: few and round, so that pictures can be compared
+_ENDS = (
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)  # of a signed scale: few and round, so that pictures can be compared
 
 
 @dataclass(frozen=True, eq=False)

@@ -392,32 +392,30 @@ READABLE = """
 """
 
 
+@pytest.mark.parametrize("width, height, scale", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_themes_are_legible_at_every_width(chromium, recorded_page, scheme):
+def test_both_themes_are_legible_at_every_width(chromium, recorded_page, scheme, width, height, scale):
     SHOTS.mkdir(parents=True, exist_ok=True)
-    for width, height, scale in WIDTHS:
-        viewer = Viewer(
-            chromium, recorded_page, width, height, color_scheme=scheme, device_scale_factor=scale
-        )
-        page = viewer.page
-        page.wait_for_timeout(250)
-        page.screenshot(path=SHOTS / f"first-{width}-{scheme}.png")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        canvas = page.locator("canvas.stage").first
-        assert canvas.evaluate("canvas => canvas.width") >= scale * canvas.bounding_box()["width"] - 1
-        viewer.cell(2, 3).click()
-        page.locator('button[data-name="loss"]').click()
-        viewer.button("Compare").click()
-        page.get_by_role("group", name="Side B").get_by_text("reversed").click()
-        viewer.button("All clips").click()
-        viewer.button("Map").click()
-        page.wait_for_timeout(100)
-        page.screenshot(path=SHOTS / f"open-{width}-{scheme}.png", full_page=True)
-        found = page.evaluate(READABLE)
-        assert found == {"poor": [], "nameless": []}
-        check_axe(page)
-        assert not viewer.errors
-        viewer.context.close()
+    viewer = Viewer(chromium, recorded_page, width, height, color_scheme=scheme, device_scale_factor=scale)
+    page = viewer.page
+    page.wait_for_timeout(250)
+    page.screenshot(path=SHOTS / f"first-{width}-{scheme}.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    canvas = page.locator("canvas.stage").first
+    assert canvas.evaluate("canvas => canvas.width") >= scale * canvas.bounding_box()["width"] - 1
+    viewer.cell(2, 3).click()
+    page.locator('button[data-name="loss"]').click()
+    viewer.button("Compare").click()
+    page.get_by_role("group", name="Side B").get_by_text("reversed").click()
+    viewer.button("All clips").click()
+    viewer.button("Map").click()
+    page.wait_for_timeout(100)
+    page.screenshot(path=SHOTS / f"open-{width}-{scheme}.png", full_page=True)
+    found = page.evaluate(READABLE)
+    assert found == {"poor": [], "nameless": []}
+    check_axe(page)
+    assert not viewer.errors
+    viewer.context.close()
 
 
 def check_axe(page):

@@ -250,3 +250,10 @@ def test_hooks_fetch_nothing():
     config = yaml.safe_load(Path(ROOT / ".pre-commit-config.yaml").read_text())
     assert {repo["repo"] for repo in config["repos"]} == {"local"}
     assert {hook["language"] for repo in config["repos"] for hook in repo["hooks"]} == {"system"}
+
+
+def test_long_tests_exist():
+    for line in (ROOT / "tests/long.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            file, _, name = line.partition("::")
+            assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8"), line

@@ -97,6 +97,14 @@ def test_precisions_by_name(monkeypatch):
     assert {"auto", "fp32"} <= set(caught.value.choices)
 
 
+def test_auto_leaves_small_networks_in_float32(monkeypatch):
+    monkeypatch.delenv("SDA_PRECISION")
+    monkeypatch.setattr("sda.foundation.devices.processor_flags", lambda: frozenset(["amx_bf16"]))
+    for width, dtype in ((100, torch.float32), (1001, torch.bfloat16)):
+        assert dtype_of(place_model(torch.nn.Linear(width, 1000), "cpu")) == dtype
+    assert dtype_of(place_model(torch.nn.Linear(2, 2), "cpu", "bf16")) == torch.bfloat16
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_network_keeps_its_fingerprint_in_every_precision(model, precision):
     known = fingerprint(model)
