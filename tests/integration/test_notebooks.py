@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from notebooks import BUDGET, ROOT, directives, load, notebooks, run, source
+from notebooks import BUDGET, ROOT, VIEW, directives, load, notebooks, run, source
 from warm_kernels import kernel
 
 BOOKS = [
@@ -43,6 +43,7 @@ def test_carries_outputs_and_no_errors(path):
     cells = code_cells(path)
     errors = [source(c) for c in cells if any(o["output_type"] == "error" for o in c["outputs"])]
     assert not errors
+    assert not any(VIEW in o.get("data", {}) for c in cells for o in c["outputs"]), "dead without its kernel"
     assert not cells or any(c["outputs"] for c in cells), "run it: a reader on a code host sees nothing"
 
 

@@ -45,3 +45,10 @@ def test_hidden_cells_are_folded_in_jupyterlab():
         if not cell["metadata"].get("jupyter", {}).get("source_hidden")
     ]
     assert not shown, "run python tests/series.py"
+
+
+def test_a_page_of_the_learn_shelf_exports_nothing_and_has_something_to_move():
+    for name, _, _ in series.LEARN:
+        text = source_of(series.path(name))
+        assert not re.search(r"^#\s*\|\s*(export|default_exp)", text, re.M), name
+        assert re.search(r"\b(Live|inspect)\(", text), name
