@@ -23,9 +23,11 @@ LEARN = [
     ("learn/3_where_it_sits", 15, "1"),
     ("learn/4_known_answer", 15, "1"),
     ("learn/5_which_dependencies", 15, "1"),
+    ("learn/6_can_you_trust_the_map", 15, "1"),
     ("learn/7_your_own_clips", 15, "1"),
     ("learn/8_what_the_evidence_says", 15, "5"),
     ("apps/inspector", 5, ""),
+    ("glossary", 5, ""),
 ]
 LIBRARY = [
     ("networks/01_blocks", 20, ""),
@@ -114,8 +116,10 @@ WAYS = [
     ("to see what this is about, in a quarter of an hour", "{1}"),
     ("to understand the method", "{1} {2} {3} {01} {03}"),
     ("to know whether selection weights explain a network", "{1} {4} {5} {8} {83}"),
+    ("to know how far a heat map can be believed", "{6} {61}"),
     ("to train on your own clips", "{1} {7} {38} {51}"),
     ("to look at clips with the mouse", "{inspector}"),
+    ("to look up a word", "{glossary}"),
 ]
 ABOUT = {
     "Learn": """No knowledge of the library is needed; convolutions and batch normalisation are.
