@@ -76,7 +76,8 @@ def check_clips(
         )
     if min(clips.shape[3:]) < 32:
         raise SettingError(
-            f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at least 32",
+            f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
+            "least 32",
             remedy="resize the clip",
         )
     if not clips.shape[1]:
