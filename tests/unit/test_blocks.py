@@ -145,7 +145,7 @@ def test_compiles_without_graph_breaks():
     """In training; a network of such blocks is compiled for evaluation in test_backbones."""
     block = make().train()
     x = torch.randn(16, 64, 7, 7)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     y, found = gradients(block, compiled, x)
     z, wanted = gradients(block, block, x)
@@ -246,7 +246,7 @@ def test_number_formats_and_layouts(dtype, layout, size):
 
 
 def test_on_a_device_that_is_not_here():
-    from torch._subclasses import FakeTensorMode
+    from torch._subclasses import FakeTensorMode  # torch has no public name for it
 
     with FakeTensorMode(), torch.device("cuda"):
         y = SDA(64)(torch.empty(16, 64, 7, 7))

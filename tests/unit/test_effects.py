@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hooks import hooks
 
 from sda.explaining.answers import logits_of, readings
 from sda.explaining.attribution import KINDS, Attribution, from_trace
@@ -77,13 +78,13 @@ def test_nothing_is_left_behind_and_the_control_is_seeded(change, model, clips):
     assert np.array_equal(logits_of(model, clips), before)
     with pytest.raises(OnPurposeError), change.on(model):
         raise OnPurposeError
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert hooks(model) == 0
 
 
 def test_a_change_that_does_not_fit_leaves_no_hook_of_another(model):
     with pytest.raises(UnknownNameError), changed(model, drop("LTS"), reverse(), drop("LT")):
         pass
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert hooks(model) == 0
 
 
 def test_a_tracer_hears_the_changed_weights_whoever_came_first(model, clips):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hooks import hooks
 
 from sda.explaining.checks import seed_agreement
 from sda.explaining.faithfulness import (
@@ -92,7 +93,7 @@ def test_activation_is_the_length_of_the_features(clips):
         )
     found = norm_maps(model, clips, "layer1", batch_size=2)
     assert np.allclose(found, features.square().sum(1).sqrt().unflatten(0, (3, 4)), atol=1e-5)
-    assert not model.layer1._forward_hooks
+    assert hooks(model) == 0
     with pytest.raises(UnknownNameError) as error:
         norm_maps(model, clips, "layer_1")
     assert error.value.subject == "layer_1" and "'layer1'" in error.value.remedy

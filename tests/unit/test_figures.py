@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib import font_manager, rc_context
 from matplotlib.text import Text
 from PIL import Image
@@ -459,7 +460,7 @@ def test_a_figure_with_controls_follows_them_and_stays_as_a_picture():
     assert drawn == [(0.5, "a"), (0.25, "a"), (0.75, "b")] and bytes(live.image.value) != first
     controls["weight"].value = 2
     assert "&lt;too much&gt;" in live.said.value and repr(live).startswith("b 0.75")
-    data, metadata = live._repr_mimebundle_()
+    data, metadata = DisplayFormatter().format(live)  # as a notebook asks
     assert base64.b64decode(data["image/png"]) == live.image.value
     assert metadata["image/png"] == {"width": 160, "alt": "b 0.75"}
     with pytest.raises(SettingError) as caught:

@@ -132,7 +132,7 @@ def half(monkeypatch):
 
     def make(config):
         accelerator = real(dataclasses.replace(config, precision="bf16"))
-        accelerator.state._mixed_precision = "fp16"
+        accelerator.state._mixed_precision = "fp16"  # refused without a GPU where it is asked for publicly
         accelerator.native_amp = True
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=make.scale, growth_interval=3)
         return accelerator

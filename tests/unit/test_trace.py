@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hooks import hooks
 from reference_net import Aggregate, ReferenceNet, make_clips
 
 from sda.data.crops import MultiCrop
@@ -31,7 +32,7 @@ TRANSFORM = TransformConfig(size=64, resize=None, flip=False)
 def make(name="sda_tsn_tiny", seed=0, **options):
     torch.manual_seed(seed)
     model = create_model(name, 20, **options)
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0  # one batch sets the statistics, as training would
     with torch.no_grad():
@@ -47,18 +48,6 @@ def model():
 @pytest.fixture(scope="module")
 def clips():
     return torch.randn(5, 8, 3, 48, 40, generator=torch.Generator().manual_seed(1))
-
-
-def hooks(model):
-    kinds = (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_backward_hooks",
-        "_backward_pre_hooks",
-        "_forward_hooks_with_kwargs",
-        "_forward_pre_hooks_with_kwargs",
-    )
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 def state(model):
