@@ -157,9 +157,10 @@ def fig_flow(
     across, down = (max(at[i] for at in boxes.values()) + 1 for i in (0, 1))
     fig = Figure(figsize=(width, 0.62 * down + 0.1), dpi=80)
     ax = fig.add_axes((0, 0, 1, 1))
+    edges = {}
     for text, (x, y) in boxes.items():
         style = dict(fc="#E69F00", ec="#7a5300") if text[0] == "*" else dict(fc="#dce6f0", ec="#48617d")
-        ax.text(
+        label = ax.text(
             x,
             -y,
             text.lstrip("*"),
@@ -168,11 +169,16 @@ def fig_flow(
             size=8.5,
             bbox=dict(boxstyle="round,pad=.35", **style),
         )
+        edges[text] = label.get_bbox_patch()
     for start, end in arrows:
-        x0, y0, x1, y1 = *boxes[start], *boxes[end]
-        shrink = 18 if y0 != y1 else 30
-        arrow = {"arrowstyle": "->", "color": "#48617d", "shrinkA": shrink, "shrinkB": shrink}
-        ax.annotate("", (x1, -y1), (x0, -y0), arrowprops=arrow, zorder=0)
+        (x0, y0), (x1, y1) = boxes[start], boxes[end]
+        arrow = {"arrowstyle": "-|>", "color": "#48617d", "shrinkA": 0, "shrinkB": 1}
+        arrow |= {
+            "patchA": edges[start],
+            "patchB": edges[end],
+        }  # it leaves and meets the boxes at their edges
+        # drawn after the boxes, which know their size only then
+        ax.annotate("", (x1, -y1), (x0, -y0), arrowprops=arrow, zorder=4)
     ax.set(xlim=(-0.6, across - 0.4), ylim=(-down + 0.45, 0.55))
     ax.axis("off")
     return fig
