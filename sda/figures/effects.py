@@ -246,7 +246,8 @@ def _draw_over_seeds(
         axes.axvline(x - 0.5, color="black", linewidth=1.2)
     axes.set_xticks(range(4 * len(blocks)), DEPENDENCIES * len(blocks), rotation=90, fontsize=FONT - 1)
     for r, block in enumerate(blocks):
-        axes.text(4 * r + 1.5, -0.65, block, ha="center", va="bottom", fontsize=FONT - 1)
+        place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        axes.text(4 * r + 1.5, 1.01, block, fontsize=FONT - 1, **place)
     axes.figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02)
 
 

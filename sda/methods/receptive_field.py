@@ -100,7 +100,10 @@ def fig_block(
     )
     left.yaxis.get_major_locator().set_params(integer=True)
     left.set(
-        xlabel="output frame", ylabel="channel", xticks=range(T), title=f"felt from frame {frame} (log scale)"
+        xlabel="output frame",
+        ylabel="channel",
+        xticks=range(T),
+        title=f"log10 of the change, frame {frame} changed",
     )
     # only the rows of pixels that the square crosses
     strip = torch.cat([torch.cat([*y[:, c, size // 4 : -size // 4]], dim=1) for c in rows])

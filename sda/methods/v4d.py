@@ -51,7 +51,7 @@ class UnitConv(nn.Module):
         x: Tensor,  # folded frames, [B*T, C, H, W]
         num_frames: int,  # T, a multiple of the units
     ) -> Tensor:  # the shape of x
-        """Let each frame hear its neighbours in its own unit and in the two next to it."""
+        """Mix each frame with its neighbours in its own unit and in the two neighbouring units."""
         frames = frames_per_unit(num_frames, self.units)
         clips = x.unflatten(0, (-1, self.units, frames)).permute(0, 3, 1, 2, 4, 5)  # [B, C, U, T/U, H, W]
         y = self.conv(clips.flatten(4)).unflatten(4, x.shape[2:])

@@ -253,7 +253,7 @@ _ATTENTIONS = {"query": QueryAttention, "uniform": UniformAttention}
 
 
 def _checked_dependencies(names: tuple[str, ...] | str) -> tuple[str, ...]:
-    """The names as a tuple; refused are unknown ones, one written twice, and none at all."""
+    """The names as a tuple; unknown, repeated and missing names are errors."""
     names = (names,) if isinstance(names, str) else tuple(names)
     if not names or len(set(names)) < len(names) or not set(names) <= set(DEPENDENCIES):
         raise SettingError(
@@ -273,7 +273,7 @@ def _width(channels: int, reduction: int) -> int:
 def _attention(
     name: str, channels: int, dependencies: int, temperature: float, options: dict[str, Any] | None
 ) -> nn.Module:
-    """What turns keys into weights; kinds beside the published ones have a room of their own."""
+    """What turns keys into weights; other kinds than the published ones are in `sda.networks.selection`."""
     if name in _ATTENTIONS and not options:
         return _ATTENTIONS[name](channels, temperature)
     others = importlib.import_module("sda.networks.selection")

@@ -306,7 +306,7 @@ def load_model(
     class_names: Sequence[str] | None = None,  # classes of the data at hand; others in the file are refused
     allow_other_classes: bool = False,  # load it although its classes are others
 ) -> VideoNet:  # in eval mode, float32, with `.card`
-    """Load a network that knows how it wants to be used; one clear error for every file that is not one."""
+    """Load a network with its card; one clear error for every file that is not a model file."""
     card = read_card(path)
     if class_names is not None and not allow_other_classes:
         _check_classes(path, card, class_names)
