@@ -206,7 +206,8 @@ def sharp_png(
         figure.savefig(drawn, format="png", dpi=sharpness * DPI)
     image = Picture.open(drawn).convert("RGB")
     if colours or image.getcolors(256):  # so few that a palette changes none of them
-        image = image.quantize(colours or 256)
+        # small things keep their colours, and k-means brings the others near
+        image = image.quantize(colours or 256, Picture.Quantize.MAXCOVERAGE, kmeans=2)
     image.save(small, "PNG", optimize=True)
     return small.getvalue()
 

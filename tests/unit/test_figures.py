@@ -41,7 +41,7 @@ from sda.figures.selection import (
     nearest_clips,
     selection_map,
 )
-from sda.figures.style import COLOURS, HeatTable, fig_tables, new_figure, to_png
+from sda.figures.style import COLOURS, HeatTable, fig_tables, new_figure, picture, to_png
 from sda.figures.training import fig_confusion, fig_history, fig_lr_sweep, fig_reliability
 from sda.foundation.errors import SettingError
 from sda.networks.blocks import DEPENDENCIES
@@ -463,3 +463,19 @@ def test_a_figure_with_controls_follows_them_and_stays_as_a_picture():
     with pytest.raises(SettingError) as caught:
         live.set(colour=1)
     assert list(caught.value.choices) == ["weight", "name"]
+
+
+def test_a_picture_for_a_page_is_twice_as_sharp_and_a_palette_keeps_small_things():
+    pytest.importorskip("IPython")
+    figure = new_figure(2, 1)
+    axes = figure.subplots()
+    axes.imshow(RNG.random((20, 40, 3)), aspect="auto")
+    axes.plot([20], [10], "s", color=COLOURS["LS"], ms=3)
+    shown = picture(figure, "noise with a green dot", colours=64)
+    assert shown.width == 160 and shown.alt == "noise with a green dot"
+    image = Image.open(io.BytesIO(shown.data))
+    assert image.size == (320, 160) and len(image.convert("RGB").getcolors()) <= 64
+    whole = np.asarray(Image.open(io.BytesIO(picture(figure, "").data)).convert("RGB")).astype(int)
+    green = np.abs(whole - [0, 158, 115]).max(-1) <= 2
+    packed = np.asarray(image.convert("RGB")).astype(int)
+    assert green.sum() > 20 and np.abs(packed[green] - [0, 158, 115]).max() < 40
