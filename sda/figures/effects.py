@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from sda.figures.style import (
@@ -43,7 +43,7 @@ def fig_triptych(
     """What was selected, how much of the sum it made up, and what the answer loses without it."""
     says = {
         "weight": (weights, "weight", "rows sum to 1"),
-        "contribution": (contributions, "weight", "rows sum to 1"),
+        "share of the response": (contributions, "weight", "rows sum to 1"),
         "effect": (effects, "effect", f"fall of the {reading} when left out"),
     }
     tables = [
@@ -84,7 +84,8 @@ def fig_interventions(
     changes, low, mean, high = (np.asarray(v, float) for v in (changes, low, mean, high))
     if not len(names) or {v.shape for v in (changes, low, mean, high)} != {(len(names),)}:
         raise SettingError(
-            f"changes, low, mean and high must have one number for each of the {len(names)} interventions"
+            f"changes, low, mean and high must have one number for each of the {len(names)} interventions",
+            subject="changes",
         )
     figure = new_figure(8.2, 1.15 + 0.33 * len(names), title)
     axes = figure.subplots()
@@ -234,20 +235,21 @@ def fig_checks(
 
 # %% ../../nbs/figures/66_effects.ipynb #125b6a95
 def _draw_over_seeds(
-    axes: Axes, mean: np.ndarray, low: np.ndarray, high: np.ndarray, blocks: Sequence[str], kind: str
+    axes: Axes, panel: tuple[str, np.ndarray, np.ndarray, np.ndarray], blocks: Sequence[str], end: float
 ) -> None:
-    """Means around the number that means nothing; a cell is framed when its interval excludes it."""
+    """Means around the number that means nothing; a dot marks an interval that excludes it."""
+    kind, mean, low, high = panel
     middle = MIDDLES[kind]
-    size = np.abs(mean - middle).max()
-    image = axes.imshow(mean, cmap=COLOUR_MAPS[kind], vmin=middle - size, vmax=middle + size, aspect="auto")
-    for i, j in zip(*np.nonzero((low > middle) | (high < middle)), strict=True):
-        axes.add_patch(Rectangle((j - 0.44, i - 0.42), 0.88, 0.84, fill=False, linewidth=1))
+    norm = TwoSlopeNorm(middle, 0 if kind == "weight" else -end, end)
+    image = axes.imshow(mean, cmap=COLOUR_MAPS[kind], norm=norm, aspect="auto")
+    sure = np.argwhere((low > middle) | (high < middle))
+    axes.plot(sure[:, 1], sure[:, 0], ".", color="black", markersize=5)
     for x in range(4, mean.shape[1], 4):
         axes.axvline(x - 0.5, color="black", linewidth=1.2)
     axes.set_xticks(range(4 * len(blocks)), DEPENDENCIES * len(blocks), rotation=90, fontsize=FONT - 1)
     for r, block in enumerate(blocks):
-        place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-        axes.text(4 * r + 1.5, 1.01, block, fontsize=FONT - 1, **place)
+        above = axes.get_xaxis_transform()
+        axes.text(4 * r + 1.5, 1.01, block, transform=above, ha="center", va="bottom", fontsize=FONT - 1)
     axes.figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02)
 
 
@@ -257,11 +259,13 @@ def fig_over_seeds(
     blocks: Sequence[str],  # R block names; the tables of the panels are [G, R*4]
     words: str = "",  # line below: seeds, clips, level of the intervals
 ) -> Figure:  # panels side by side
-    """Tables by group and block, framed where the interval over seeds excludes no preference or no effect."""
+    """Tables by group and block, dotted where the interval over seeds excludes no preference or no effect."""
     figure = new_figure(12, 4)
     places = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (title, (kind, mean, low, high)) in zip(places, panels.items(), strict=True):
-        _draw_over_seeds(axes, mean, low, high, blocks, kind)
+    ends = {title: HeatTable(panel[1], panel[0]).end for title, panel in panels.items()}
+    shared = max((ends[title] for title, panel in panels.items() if panel[0] == "weight"), default=1.0)
+    for axes, (title, panel) in zip(places, panels.items(), strict=True):
+        _draw_over_seeds(axes, panel, blocks, shared if panel[0] == "weight" else ends[title])
         axes.set_title(title, fontsize=FONT + 1, pad=18)
         axes.set_yticks(range(len(rows)), rows, fontsize=FONT - 1)
     figure.supxlabel(words, fontsize=FONT - 1)
