@@ -239,8 +239,8 @@ def test_makefile_tests_everything_even_when_called_from_elsewhere(project, tmp_
     done, asked = project("-C", str(project.folder), "test", "JOBS=3")
     assert done.returncode == 0, done.stderr
     assert asked[:2] == [
-        "-m ruff check nbs tests benchmarks setup.py",
-        "-m ruff format --check --quiet nbs tests benchmarks setup.py",
+        "-m ruff check nbs tests benchmarks docs setup.py",
+        "-m ruff format --check --quiet nbs tests benchmarks docs setup.py",
     ]
     assert sorted(asked[2:]) == ["-m mypy sda", "-m pytest -n 3 --dist worksteal"]  # side by side
 
