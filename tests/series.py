@@ -115,7 +115,7 @@ selection matter?* The line on top of every page leads to the page before, to th
 WAYS = [
     ("to see what this is about, in a quarter of an hour", "{1}"),
     ("to understand the method", "{1} {2} {3} {01} {03}"),
-    ("to know whether selection weights explain a network", "{1} {2} {4} {5} {8} {83}"),
+    ("to know whether selection weights explain a network", "{1} {4} {5} {8} {83}"),
     ("to know how far a heat map can be believed", "{6} {61}"),
     ("to train on your own clips", "{1} {7} {38} {51}"),
     ("to look at clips with the mouse", "{inspector}"),

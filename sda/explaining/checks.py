@@ -317,7 +317,7 @@ def seed_agreement(
     rows = []
     for (a, one), (b, two) in itertools.combinations(traces.items(), 2):
         if one.fingerprint == two.fingerprint:
-            raise SettingError(f"{a} and {b} are traces of the same network")
+            raise SettingError(f"{a} and {b} are traces of the same network", subject=b)
         if one.blocks != two.blocks:
             raise SettingError(f"{a} and {b} have other blocks: {one.blocks} and {two.blocks}")
         videos = [video for video in dict.fromkeys(one.videos) if video in set(two.videos)]

@@ -234,13 +234,14 @@ def _checked_weights(weights: Mapping[str, float] | Sequence[float], names: Sequ
     if len(values) != len(names):
         raise SettingError(
             f"{len(values)} weights for {len(names)} dependencies",
+            subject="weights",
             remedy=f"give one each for {', '.join(names)}",
         )
     for name, value in zip(names, values, strict=True):
         if not value >= 0:  # NaN too
             raise SettingError(f"the weight of {name} is {value:g}; none may be negative", subject=name)
     if abs(sum(values) - 1) > 1e-4:
-        raise SettingError(f"the weights sum to {sum(values):g}, not to 1")
+        raise SettingError(f"the weights sum to {sum(values):g}, not to 1", subject="weights")
     return values
 
 
@@ -396,7 +397,8 @@ def _without(T: int, gone: Sequence[int]) -> list[int]:
     lost = {_frame(t, T) for t in gone}
     left = [t for t in range(T) if t not in lost]
     if not left:
-        raise SettingError(f"all {T} frames would be dropped", remedy="leave at least one")
+        text = f"all {T} frames would be dropped"
+        raise SettingError(text, subject="frames", remedy="leave at least one")
     return [max((t for t in left if t <= now), default=left[0]) for now in range(T)]
 
 

@@ -84,7 +84,8 @@ def fig_interventions(
     changes, low, mean, high = (np.asarray(v, float) for v in (changes, low, mean, high))
     if not len(names) or {v.shape for v in (changes, low, mean, high)} != {(len(names),)}:
         raise SettingError(
-            f"changes, low, mean and high must have one number for each of the {len(names)} interventions"
+            f"changes, low, mean and high must have one number for each of the {len(names)} interventions",
+            subject="changes",
         )
     figure = new_figure(8.2, 1.15 + 0.33 * len(names), title)
     axes = figure.subplots()

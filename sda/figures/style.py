@@ -206,7 +206,8 @@ def sharp_png(
         figure.savefig(drawn, format="png", dpi=sharpness * DPI)
     image = Picture.open(drawn).convert("RGB")
     if colours or image.getcolors(256):  # so few that a palette changes none of them
-        image = image.quantize(colours or 256)
+        # small things keep their colours, and k-means brings the others near
+        image = image.quantize(colours or 256, Picture.Quantize.MAXCOVERAGE, kmeans=2)
     image.save(small, "PNG", optimize=True)
     return small.getvalue()
 
@@ -230,15 +231,17 @@ def as_images(
     images = np.asarray(frames)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise SettingError(
-            f"frames must be [T, H, W, 3], got {list(images.shape)}; "
-            "a model's input [T, 3, h, w] goes through sda.data.transforms.denormalise first"
+            f"frames must be [T, H, W, 3], got {list(images.shape)}",
+            subject="frames",
+            remedy="a model's input [T, 3, h, w] goes through sda.data.transforms.denormalise first",
         )
     if images.dtype == np.uint8:
         return images
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise SettingError(
-            "float frames must lie between 0 and 1; a normalised clip goes through "
-            "sda.data.transforms.denormalise first"
+            f"float frames must lie between 0 and 1, not between {images.min():g} and {images.max():g}",
+            subject="frames",
+            remedy="a normalised clip goes through sda.data.transforms.denormalise first",
         )
     return (images * 255).round().astype(np.uint8)
 
@@ -339,7 +342,8 @@ def check_table(values: ArrayLike, rows: Sequence[str], columns: Sequence[str]) 
     if table.ndim != 2 or table.shape != (len(rows), len(columns)) or not len(rows):
         raise SettingError(
             f"values of shape {list(table.shape)} do not fit {len(rows)} rows x {len(columns)} columns "
-            f"({', '.join(columns)})"
+            f"({', '.join(columns)})",
+            subject="values",
         )
     return table
 

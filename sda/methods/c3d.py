@@ -9,7 +9,7 @@ __all__ = []
 import torch
 from torch import Tensor, nn
 
-from ..foundation.errors import SettingError
+from ..foundation.errors import unknown_name
 from .ops import centre_tap
 from ..networks.backbones import Site, register_method
 from ..networks.blocks import fold_clips, unfold_clips
@@ -25,7 +25,7 @@ def inflate_kernel(
 ) -> Tensor:  # 3-D convolution [out, in, 3, 3, 3]
     """Give a 2-D kernel a time axis."""
     if how not in INFLATIONS:
-        raise SettingError(f"a kernel is inflated by one of {INFLATIONS}, not by {how!r}")
+        raise unknown_name("inflation", how, INFLATIONS)
     return centre_tap(kernel) if how == "centre" else kernel[:, :, None].expand(-1, -1, 3, -1, -1) / 3
 
 # %% ../../nbs/methods/21_c3d.ipynb #eee74bf4

@@ -35,7 +35,8 @@ class GroupedConv(nn.Module):
         super().__init__()
         if alpha < 2 or beta < 1 or channels % alpha or channels % beta:
             raise SettingError(
-                f"GST splits channels by alpha >= 2 and beta >= 1, not {channels} by {alpha} and {beta}"
+                f"GST splits channels by alpha >= 2 and beta >= 1, not {channels} by {alpha} and {beta}",
+                subject="alpha" if alpha < 2 or channels % alpha else "beta",
             )
         self.num_frames = num_frames
         self.read = channels // beta

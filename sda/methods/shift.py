@@ -52,7 +52,8 @@ def temporal_shift(
 ) -> Tensor:  # the shape of x; zeros enter where the clip ends (TSM, section 3.2: no wrap)
     """The first C // fold_div channels take the next frame, the next C // fold_div the one before."""
     if fold_div < 2:
-        raise SettingError(f"fold_div must be at least 2, or the two folds overlap; got {fold_div}")
+        text = f"fold_div must be at least 2, or the two folds overlap; got {fold_div}"
+        raise SettingError(text, subject="fold_div")
     unfold_clips(x, num_frames)  # complain about the shape
     fold = x.shape[1] // fold_div
     return _Shift.apply(x, num_frames, fold) if by_hand() else _shifted(x, num_frames, fold)

@@ -116,7 +116,8 @@ def smallbig_places(
 ) -> dict[str, nn.Module]:  # the norms of the big views; place `enter` with `extra`
     """SmallBigNet (CVPR 2020): starts exactly as TSN."""
     if wrong := sorted(set(stages) - set(range(1, len(site.depths) + 1))):
-        raise SettingError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
+        text = f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}"
+        raise SettingError(text, subject="stages")
     if site.stage not in stages:
         return {}
     big = nn.ModuleList(_zero_norm(c) for c in (site.planes, site.planes, 4 * site.planes))

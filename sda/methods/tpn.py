@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..foundation.errors import SettingError
+from ..foundation.errors import SettingError, unknown_name
 from .shift import tsm_places
 from sda.networks.backbones import (
     Backbone,
@@ -132,7 +132,7 @@ class TemporalPyramid(nn.Module):
     ):
         super().__init__()
         if flow not in FLOWS:
-            raise SettingError(f"the flow is one of {FLOWS}, not {flow!r}")
+            raise unknown_name("flow", flow, FLOWS)
         self.flow = flow
         self.align = ConvNorm(low, channels, 3, stride)
         self.pool = nn.ModuleList(TemporalModulation(channels) for _ in range(2))

@@ -26,7 +26,9 @@ def frames_per_unit(
     if units < 1 or num_frames % units:
         raise SettingError(
             f"this V4D takes clips of {units}, {2 * units}, {3 * units} ... frames ({units} units), not "
-            f"{num_frames}: sample another number or build it with units that divide it"
+            f"{num_frames}",
+            subject="num_frames",
+            remedy="sample another number or build it with units that divide it",
         )
     return num_frames // units
 
@@ -135,7 +137,8 @@ def v4d_places(
     """V4D (ICLR 2020): a 3-D network per unit, 4-D convolutions between units."""
     frames_per_unit(site.num_frames, units)
     if wrong := sorted(set(stages) - set(range(1, len(site.depths) + 1))):
-        raise SettingError(f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}")
+        text = f"there is no stage {wrong}: the stages are 1 to {len(site.depths)}"
+        raise SettingError(text, subject="stages")
     parts: dict[str, nn.Module] = {}
     if site.stage >= len(site.depths) - 1:
         parts["time"] = TimeConv(site.in_channels, site.planes, units)

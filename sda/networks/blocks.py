@@ -48,8 +48,9 @@ def unfold_clips(
         raise SettingError(f"expected folded frames [B*T, C, H, W], got the shape {tuple(x.shape)}")
     if num_frames < 1 or x.shape[0] % num_frames:
         raise SettingError(
-            f"{x.shape[0]} frames do not make whole clips of {num_frames}: "
-            "pass the number of frames of one clip as num_frames"
+            f"{x.shape[0]} frames do not make whole clips of {num_frames}",
+            subject="num_frames",
+            remedy="pass the number of frames of one clip as num_frames",
         )
     return x.unflatten(0, (-1, num_frames)).transpose(1, 2)
 
@@ -76,7 +77,8 @@ def check_clips(
     if min(clips.shape[3:]) < 32:
         raise SettingError(
             f"frames are {clips.shape[4]} pixels wide and {clips.shape[3]} high, the network needs at "
-            "least 32: resize the clip"
+            "least 32",
+            remedy="resize the clip",
         )
     if not clips.shape[1]:
         raise SettingError(f"the clips have no frames (shape {shape()})")
@@ -401,5 +403,7 @@ class SDA(nn.Module):
         """How many frames the block looks at together."""
         frames = num_frames or self.num_frames
         if self.split and frames % self.split:
-            raise SettingError(f"split={self.split} does not divide a clip of {frames} frames")
+            raise SettingError(
+                f"split={self.split} does not divide a clip of {frames} frames", subject="split"
+            )
         return self.split or frames

@@ -66,7 +66,9 @@ class ModelCard:
         self.class_names = list(self.class_names)
         if self.class_names and len(self.class_names) != self.num_classes:
             raise DataError(
-                f"{len(self.class_names)} class names for {self.num_classes} classes: name each output"
+                f"{len(self.class_names)} class names for {self.num_classes} classes",
+                subject="class_names",
+                remedy="name each output",
             )
 
     @classmethod
@@ -97,11 +99,11 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
     if not out.is_floating_point():
         return out
     if not out.isfinite().all():
-        raise DataError(f"{name} holds NaN or infinity, the training diverged: not saved")
+        raise DataError(f"{name} holds NaN or infinity, the training diverged: not saved", subject=name)
     if not half:
         return out
     if not out.half().isfinite().all():
-        raise DataError(f"{name} is too large for float16: save with half=False")
+        raise DataError(f"{name} is too large for float16", subject=name, remedy="save with half=False")
     return out.half()
 
 
@@ -125,8 +127,9 @@ def _agree(model: nn.Module, card: ModelCard) -> None:
     }.items():
         if (of_card := getattr(card, name)) != of_model:
             raise DataError(
-                f"the card says {name}={of_card!r}, the network has {of_model!r}: "
-                "use ModelCard.of(model, ...)"
+                f"the card says {name}={of_card!r}, the network has {of_model!r}",
+                subject=name,
+                remedy="use ModelCard.of(model, ...)",
             )
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #da31bfe1
@@ -158,8 +161,9 @@ def _header(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as err:
         raise DataError(
-            f"{path} is not a safetensors file, or it is damaged ({err}). Checkpoints of the paper's code "
-            "are read by load_reference(model, path)"
+            f"{path} is not a safetensors file, or it is damaged ({err}).",
+            subject=str(path),
+            remedy="Checkpoints of the paper's code are read by load_reference(model, path)",
         ) from err
 
 
@@ -177,13 +181,13 @@ def _parse_card(text: str) -> ModelCard:
     written = data.pop("class_hash", None)
     for name, kind in (_TYPES | {k: v for k, v in _LATER.items() if k in data}).items():
         if type(data.get(name)) is not kind:
-            raise DataError(f"its {name} is not of type {kind.__name__}")
+            raise DataError(f"its {name} is not of type {kind.__name__}", subject=name)
     if not all(isinstance(c, str) for c in data["class_names"]):
-        raise DataError("a class name is not text")
+        raise DataError("a class name is not text", subject="class_names")
     if extra := set(data) - {f.name for f in fields(ModelCard)}:
-        raise DataError(f"unknown fields {sorted(extra)}")
+        raise DataError(f"unknown fields {sorted(extra)}", subject=min(extra))
     if written != class_hash(data["class_names"]):
-        raise DataError("the class names were changed after it was saved")
+        raise DataError("the class names were changed after it was saved", subject="class_hash")
     options = {name: data["options"][name] for name in ("split", "dropout") if name in data["options"]}
     for part in (data, options, data.get("transform", {}), data.get("sampling", {})):
         _check_numbers(part)
@@ -219,9 +223,8 @@ def _check_numbers(part: dict) -> None:
             low, high = _LIMITS[name]
             kinds = int if name in _WHOLE else (int, float)
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                raise DataError(
-                    f"its {name} is {value!r:.60}: a number of at least {low:g}, at most {high:g}"
-                )
+                wanted = f"a number of at least {low:g}, at most {high:g}"
+                raise DataError(f"its {name} is {value!r:.60}: {wanted}", subject=name)
         if name in _ROWS:
             numbers = isinstance(value, list) and all(type(v) in (int, float) for v in value)
             if not numbers or len(value) > _ROWS[name] or (name == "std" and min(value, default=0) <= 0):
@@ -242,16 +245,17 @@ def read_card(
     header = _header(Path(path))
     if _CARD not in header:
         raise DataError(
-            f"{path} holds no model card: it was not written by save_model. For weights with the names of "
-            "the paper's code use load_reference(model, path)",
+            f"{path} holds no model card: it was not written by save_model.",
             subject=str(path),
+            remedy="For weights with the names of the paper's code use load_reference(model, path)",
         )
     try:
         return _parse_card(header[_CARD])
     except (ValueError, TypeError, AttributeError, RecursionError) as err:
         raise DataError(
-            f"the model card in {path} cannot be read ({err}): save it again with save_model",
+            f"the model card in {path} cannot be read ({err})",
             subject=str(path),
+            remedy="save it again with save_model",
         ) from err
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #c8ab611f
@@ -281,7 +285,7 @@ class _Unfilled(TorchFunctionMode):
 def _rebuild(card: ModelCard) -> VideoNet:
     """The network a card describes, without memory for its numbers and without downloads."""
     if "pretrained" in card.options:
-        raise DataError("a card cannot ask for a download (option 'pretrained')")
+        raise DataError("a card cannot ask for a download (option 'pretrained')", subject="pretrained")
     with torch.device("meta"), _Unfilled():
         return create_model(card.model, card.num_classes, card.num_frames, **card.options)
 
@@ -295,8 +299,10 @@ def _check_classes(path: str | Path, card: ModelCard, class_names: Sequence[str]
     i, (a, b) = next((i, pair) for i, pair in enumerate(zip_longest(theirs, ours)) if pair[0] != pair[1])
     raise DataError(
         f"{path} was trained on other classes: {len(theirs)} there, {len(ours)} here, first difference at "
-        f"number {i}: {a!r} there, {b!r} here. Its outputs would be misread; to load it all the same say "
-        "allow_other_classes=True"
+        f"number {i}: {a!r} there, {b!r} here. Its outputs would be misread",
+        subject=str(path),
+        choices=theirs,
+        remedy="to load it all the same say allow_other_classes=True",
     )
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #fb3ee73c
@@ -313,10 +319,12 @@ def load_model(
     try:
         model = _rebuild(card)
     except (ValueError, TypeError, RuntimeError) as err:
-        raise DataError(f"{path} holds a {card.model!r} that this version cannot build: {err}") from err
+        text = f"{path} holds a {card.model!r} that this version cannot build: {err}"
+        raise DataError(text, subject=str(path), choices=getattr(err, "choices", ())) from err
     state = load_file(path)
     if wrong := _differences(state, model.state_dict()):
-        raise DataError(f"the weights in {path} are not those of {card.model}: {'; '.join(wrong)}")
+        text = f"the weights in {path} are not those of {card.model}: {'; '.join(wrong)}"
+        raise DataError(text, subject=str(path))
     if card.weights and card.weights != _weights_digest(state):
         raise DataError(
             f"the card in {path} was written for other weights: the file was changed, or two runs were mixed",
@@ -346,7 +354,8 @@ def load_reference(
     if wrong := _differences(state, want, optional="num_batches_tracked"):
         raise DataError(
             f"{what} does not fit {model.name or 'the network'} with {model.num_classes} classes: "
-            f"{'; '.join(wrong)}"
+            f"{'; '.join(wrong)}",
+            subject=what,
         )
     model.load_state_dict(state, strict=False)
     _logger.info("%s: %d tensors from a checkpoint of the released code", model.name, len(state))

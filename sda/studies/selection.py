@@ -74,7 +74,7 @@ def fig_selection_over_seeds(
     """Weight, contribution and effect by pair and block, with intervals over seeds."""
     shown = {
         "weight": ("weights", "weight"),
-        "contribution": ("contribution", "weight"),
+        "share of the response": ("contribution", "weight"),
         "effect (logits)": ("block_effect", "effect"),
     }
     panels = {}
