@@ -124,7 +124,7 @@ def cells_of(cell: dict, source: str) -> list[dict]:
         return [cell | {"source": code}] if code else []
     if not cell.get("outputs"):
         return []
-    fold = f"<details><summary>Code</summary>\n\n```python\n{code}\n```\n\n</details>"
+    fold = f"<details class='code'><summary>Code</summary>\n\n```python\n{code}\n```\n\n</details>"
     bare = cell | {"source": code, "metadata": {"transient": {"remove_source": True}}}
     return [bare, text_cell(fold, f"{cell['id']}-code")]
 
