@@ -57,7 +57,7 @@ def ranks_of(
     scores: np.ndarray,  # [N,...] numbers, high ones first
     seed: int = 0,  # of the order among equals
 ) -> np.ndarray:  # [N,...] ranks, 0 for the highest of each row
-    """The place of every cell in its clip's order; ties are broken by lot."""
+    """The place of every cell in its clip's order; ties are broken at random."""
     flat = scores.reshape(len(scores), -1)
     lot = np.random.default_rng(seed).permuted(np.tile(np.arange(flat.shape[1]), (len(flat), 1)), axis=1)
     order = np.lexsort((lot, -flat), axis=1)
@@ -169,7 +169,7 @@ def _steps(places: int, steps: int, over: str) -> list[tuple[str, float]]:
 def _orders(
     maps: Mapping[str, np.ndarray], over: str, grid: int, draws: int, seed: int
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Ranks of the places under the maps, the centre prior and by lot: (order, draw) -> [N,...]."""
+    """Ranks of the places under the maps, the centre prior and at random: (order, draw) -> [N,...]."""
     if over not in ("space", "frames"):
         raise unknown_name("over", over, ("space", "frames"))
 

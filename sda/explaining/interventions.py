@@ -38,7 +38,7 @@ class Intervention:
     def random(
         self,
         seed: int,  # of the draw
-    ) -> "Intervention":  # of the same kind, with its choices drawn by lot
+    ) -> "Intervention":  # of the same kind, with its choices drawn at random
         """The same intervention at random."""
         return self.control(seed)
 
@@ -112,12 +112,12 @@ class SelectionChange(Intervention):
 
 # %% ../../nbs/explaining/58_interventions.ipynb #2d6c0ef9
 def _deal(seed: int, block: str, count: int) -> list[int]:
-    """A permutation of the columns of one block, drawn by lot."""
+    """A permutation of the columns of one block, drawn at random."""
     return np.random.default_rng([seed, zlib.crc32(block.encode())]).permutation(count).tolist()
 
 
 def _to_other_dependencies(change: _Change, seed: int) -> _Change:
-    """The same change, made to dependencies drawn by lot."""
+    """The same change, made to dependencies drawn at random."""
 
     def at_random(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
         deal = _deal(seed, block, len(names))
@@ -128,7 +128,7 @@ def _to_other_dependencies(change: _Change, seed: int) -> _Change:
 
 
 def _with_weights_dealt_out(change: _Change, seed: int) -> _Change:
-    """The same change, its weights then given to dependencies drawn by lot."""
+    """The same change, its weights then given to dependencies drawn at random."""
 
     def at_random(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
         return change(block, names, weights)[:, _deal(seed, block, len(names))]

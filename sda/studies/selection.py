@@ -84,6 +84,6 @@ def fig_selection_over_seeds(
         panels[title] = (kind, mean, low, high)
     words = (
         f"n = {len(runs)} seeds, {len(runs[0].explanations['labels']) // 10} clips a row; "
-        "framed: the 95 % interval over seeds excludes no preference (.25) or no effect (0)"
+        "dot: the 95 % interval over seeds excludes no preference (.25) or no effect (0)"
     )
     return fig_over_seeds(panels, ROWS, [str(block) for block in runs[0].explanations["blocks"]], words)
