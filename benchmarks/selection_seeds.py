@@ -1,10 +1,10 @@
 """The recipe that the search chose, from several seeds, judged on the test split beside the published query.
 
-    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--every 4]
+    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--count 120]
         [--data sets/moves] [--runs runs] [--threads 1]
 
-Each seed is a network of its own: trained with the published query as in `benchmarks/evidence.py`, then twice
-as many epochs more as the search took: once with gates, once with the published query, which is the control.
+Each seed is a network of its own: trained with the published query as in `benchmarks/evidence.py`, then as
+many epochs more as the search took: once with gates, once with the published query, which is the control.
 `whole` stands for the shipped network, trained under the whole recipe. Resumable. Records and arrays go to
 data/results/selection/seeds; the test split is looked at here for the first time.
 """
@@ -22,6 +22,7 @@ from sda.foundation.runs import seed_everything
 from sda.moves.classes import CLASSES
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
+from sda.networks.checkpoints import save_model
 from sda.training.config import plain_settings, recipe
 from sda.training.trainer import train
 
@@ -68,7 +69,7 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         label,
         trained.model,
         data,
-        options.every,
+        options.count,
         "test",
         RESULTS,
         recipe="moves, continued",
@@ -79,6 +80,10 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         config=plain_settings(config),
         history=rows(trained.history),
     )
+    if kind == "gated":  # with the scales it was judged with
+        save_model(
+            options.runs / "seeds" / f"{label}.safetensors", trained.model, trained.model.card, half=True
+        )
 
 
 if __name__ == "__main__":
@@ -88,7 +93,7 @@ if __name__ == "__main__":
     parser.add_argument("--networks", nargs="+", default=["sda_tsn"])
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--every", type=int, default=4, help="ask about one of so many test clips")
+    parser.add_argument("--count", type=int, default=120, help="clips whose selection is asked about")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     make_moves(options.data)

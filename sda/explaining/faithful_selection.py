@@ -101,7 +101,8 @@ def rescale_gates(
     says nothing before somebody fixes their scales. Here it is the measured loss that fixes them.
     """
     blocks = select_blocks(model)
-    size = np.abs(found.losses[found.right]).mean(0) ** power
+    size = np.abs(found.losses[found.right]).mean(0)
+    size = np.maximum(size, 1e-3 * size.max()) ** power  # half precision knows no much smaller scales
     weight = found.weights[found.right].mean(0)
     factor = np.where(weight > 0, size / np.maximum(weight, 1e-9), np.nan)
     scales = {
@@ -154,7 +155,8 @@ def controls(
     found: LeftOut,  # of some network
     seed: int = 0,  # of the draws
 ) -> dict[str, np.ndarray]:  # name -> weights [N, R, M] that had no part in the losses
-    """Weights that should do worse: those of the clip dealt out to other cells, and those of another clip."""
+    """Weights that should do worse: those of the clip dealt out to other cells, those of another clip, and
+    what all clips have in common, everywhere or where the clip's gates are open."""
     rng = np.random.default_rng(seed)
     flat = found.weights.reshape(len(found.weights), -1)
     others = np.roll(rng.permutation(len(flat)), 1)
@@ -164,6 +166,7 @@ def controls(
         "weights dealt out": rng.permuted(flat, axis=1).reshape(found.weights.shape),
         "another clip's": found.weights[cycle],
         "mean of all clips": np.broadcast_to(found.weights.mean(0), found.weights.shape),
+        "mean, where the clip's are open": found.weights.mean(0) * (found.weights > 0),
     }
 
 

@@ -299,6 +299,7 @@ def test_truth_of_a_network():
         "weights dealt out",
         "another clip's",
         "mean of all clips",
+        "mean, where the clip's are open",
     }
     again = left_out(net, clips, labels, share=False)
     rescale_gates(net, again)
