@@ -1,12 +1,13 @@
 """The recipe that the search chose, from several seeds, judged on the test split beside the published query.
 
-    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--count 120]
+    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--count 80]
         [--data sets/moves] [--runs runs] [--threads 1]
 
 Each seed is a network of its own: trained with the published query as in `benchmarks/evidence.py`, then as
 many epochs more as the search took: once with gates, once with the published query, which is the control.
-`whole` stands for the shipped network, trained under the whole recipe. Resumable. Records and arrays go to
-data/results/selection/seeds; the test split is looked at here for the first time.
+`whole` stands for the shipped network, trained under the whole recipe; what its gates learn ships too.
+Resumable. Records and arrays go to data/results/selection/seeds; the test split is looked at here for the
+first time.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 
 import evidence
 import selection_search as search
+import shipped_models
 import torch
 from shipped_models import rows
 
@@ -22,11 +24,11 @@ from sda.foundation.runs import seed_everything
 from sda.moves.classes import CLASSES
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
-from sda.networks.checkpoints import save_model
 from sda.training.config import plain_settings, recipe
 from sda.training.trainer import train
 
 RESULTS = search.RESULTS / "seeds"
+SHIPPED = "sda_tsn_moves_gated"  # file name in sda/assets/checkpoints
 KINDS = {
     "query": search.Try("query", "the control", "query", changes=search.CONTROL),
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5, search.CHOSEN),
@@ -80,10 +82,8 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         config=plain_settings(config),
         history=rows(trained.history),
     )
-    if kind == "gated":  # with the scales it was judged with
-        save_model(
-            options.runs / "seeds" / f"{label}.safetensors", trained.model, trained.model.card, half=True
-        )
+    if kind == "gated" and seed == "whole":  # with the scales it was judged with
+        shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
 
 
 if __name__ == "__main__":
@@ -93,7 +93,7 @@ if __name__ == "__main__":
     parser.add_argument("--networks", nargs="+", default=["sda_tsn"])
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--count", type=int, default=120, help="clips whose selection is asked about")
+    parser.add_argument("--count", type=int, default=80, help="clips whose selection is asked about")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     make_moves(options.data)

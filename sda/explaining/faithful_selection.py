@@ -93,12 +93,13 @@ def left_out(
 def rescale_gates(
     model: nn.Module,  # network with gates that do not sum to 1; changed in place, its answers stay
     found: LeftOut,  # of training clips, with share=False
-    power: float = 1.0,  # weights become proportional to this power of the losses; 0: all alike
+    power: float = 0.5,  # mean weights become proportional to this power of the losses; 0: all alike
 ) -> None:
     """Give every gate a scale, so that the mean weights are ordered as the mean losses are.
 
     A response twice as large under half the weight is the same network, so that the order of the weights
-    says nothing before somebody fixes their scales. Here it is the measured loss that fixes them.
+    says nothing before somebody fixes their scales. Here it is the measured loss that fixes them. A power of
+    one would let the common order drown what the single clip's gates say: half ranks losses best.
     """
     blocks = select_blocks(model)
     size = np.abs(found.losses[found.right]).mean(0)
