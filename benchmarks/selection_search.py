@@ -165,7 +165,7 @@ def question(
     metrics |= dict(
         top1=float((answers.argmax(1) == known_labels).mean()), top1_n=len(answers), n=len(labels)
     )
-    arrays |= dict(all_logits=answers.astype(np.float16), all_labels=known_labels)
+    arrays |= dict(all_logits=answers.astype(np.float32), all_labels=known_labels)
     if gates:
         fit, fit_labels, _ = load_clips(data["fit"], range(100))
         rescale_gates(net, left_out(net, fit, fit_labels, share=False))
