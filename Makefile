@@ -1,5 +1,6 @@
 # make demo | test | lab | notebooks | evidence | clean.   Needs only make and Python >= 3.10; the first call sets up .venv.
 # Options: PYTHON=/path/to/python3.12   JOBS=8 (test processes; 3 keep two cores busy)   LAB_ARGS=--no-browser   NB=nbs/networks/01_blocks.ipynb
+#          LONG=1 (the tests of tests/long.txt as well)
 #          DEMO_ARGS="--out runs/other"   EVIDENCE_ARGS="--only seeds"   PYTEST_ARGS="-k sampling"   PIP_ARGS=...
 
 SHELL := /bin/sh
@@ -28,7 +29,7 @@ endif
 .PHONY: help setup demo test lab notebooks evidence hooks clean
 help:
 	@echo 'make demo       make clips, train TSN and SDA-TSN, test both, write runs/demo/report.html'
-	@echo 'make test       everything the build machine checks'
+	@echo 'make test       everything the build machine checks (LONG=1: and what it checks at night)'
 	@echo 'make lab        JupyterLab on the tour (LAB_ARGS=--no-browser)'
 	@echo 'make notebooks  run the notebooks again and keep their outputs (NB=nbs/networks/01_blocks.ipynb for one)'
 	@echo 'make evidence   train and question what has no record yet (hours; EVIDENCE_ARGS="--only seeds")'
@@ -67,11 +68,11 @@ test: $(STAMP)
 	@$(PY) -m ruff check nbs tests benchmarks $(PLAIN)
 	@$(PY) -m ruff format --check --quiet nbs tests benchmarks $(PLAIN)
 	@$(PY) -m mypy sda & types=$$!; \
-	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS); tests=$$?; \
+	$(PY) -m pytest -n $(JOBS) --dist worksteal $(if $(LONG),,-m "not long") $(PYTEST_ARGS); tests=$$?; \
 	wait $$types && exit $$tests
 
 lab: $(STAMP)
-	@$(PY) -m jupyter lab nbs/00_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+	@$(PY) -m jupyter lab nbs/learn/1_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 notebooks: $(STAMP)
 	@$(PY) tests/notebooks.py $(NB)

@@ -41,7 +41,7 @@ if resnet:
     model.card = ModelCard("sda_tsn_r50", model.options, 174, 8, names, frames, sampling)
 clips = [f"sda/assets/moves_sample/img/test_0000_{name}.mp4" for name in ("shake", "up")]
 found = {"import": passed()}
-inspector = inspect(model, clips if resnet else "sda/assets/moves_sample", **kept)
+inspector = inspect(model, clips if resnet else "sda/assets/moves_examples", **kept)
 inspector.show()
 found["first picture"] = passed()
 inspector.png()

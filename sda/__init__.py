@@ -17,8 +17,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "load_reference": ".networks.checkpoints",
         "open_video": ".data.video",
         "open_dataset": ".data.datasets",
+        "ClipReader": ".data.clips",
         "predict": ".testing.evaluate",
         "trace_clips": ".explaining.trace",
+        "set_weights": ".explaining.interventions",
         "inspect": ".inspector.app",
     },
 )

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from fuzzing import SEED
@@ -11,6 +13,8 @@ from warm_kernels import CAN_FORK, WarmProcess
 
 # What scans of videos told is not kept in the caches of whoever runs the tests.
 os.environ["SDA_CACHE"] = ""
+# Numbers are compared with those of other machines, some of which would compute in bfloat16.
+os.environ["SDA_PRECISION"] = "fp32"
 
 # A run started in the background inherits an ignored SIGINT, and so would the programs that tests interrupt.
 if threading.current_thread() is threading.main_thread():
@@ -68,8 +72,19 @@ def own_logging():
     logging.getLogger("sda").setLevel(logging.NOTSET)
 
 
+def long_tests():
+    """The patterns of tests/long.txt, as regular expressions of whole names."""
+    lines = (Path(__file__).parent / "long.txt").read_text(encoding="utf-8").splitlines()
+    names = [line for line in lines if line and not line.startswith("#")]
+    return re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in names))
+
+
 def pytest_collection_modifyitems(items):
-    """Tests that need a GPU are skipped where there is none."""
+    """Long tests get their mark; tests that need a GPU are skipped where there is none."""
+    known = long_tests()
+    for item in items:
+        if known.fullmatch(item.nodeid):
+            item.add_marker("long")
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
         return

@@ -51,6 +51,7 @@ from sda.training.trainer import train
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sda/assets/moves_sample"
 CHECKPOINTS = ROOT / "sda/assets/checkpoints"
+os.environ["SDA_PRECISION"] = "fp32"  # numbers of machines that would compute in bfloat16 differ
 OFFICIAL = Path(os.environ.get("SDA_ANNOTATIONS", ROOT.parent / "shared/annotations"))
 FOLDER = Path(__file__).resolve().parent / "golden"
 STEMS = ("sda_tsn_moves", "sda_tsn_moves_fast_query", "tsn_moves")

@@ -76,6 +76,7 @@ def run(path, budget=BUDGET, kernel=None, slow=False):
             "IPYTHONDIR": home,
             "TQDM_DISABLE": "1",
             "SDA_CACHE": "",  # scans of clips that are gone in a minute
+            "SDA_PRECISION": "fp32",  # the same numbers on machines that would compute in bfloat16
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
         client = NotebookClient(

@@ -179,7 +179,7 @@ def randomise(net, seed):
     """
     g = torch.Generator().manual_seed(seed)
     clips = make_clips(8, 4, seed=seed)
-    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
     for name, m in norms:
         m.weight.copy_(torch.rand(m.num_features, generator=g) * (0.2 if name.endswith("bn3") else 1) + 0.5)
         m.bias.copy_(torch.randn(m.num_features, generator=g) * 0.3)

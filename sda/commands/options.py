@@ -44,7 +44,8 @@ class ComputeCommand(Command):
 
     # where to compute; auto: a GPU where there is one
     device: Literal["auto", "cpu", "cuda", "mps"] = field(default="auto", kw_only=True)
-    # number format; auto: bf16 on GPUs and processors that are fast at it, else fp32
+    # number format; auto: bf16 for networks of a million parameters and more, on GPUs and processors that
+    # are fast at it, else fp32
     precision: Literal["auto", "fp32", "bf16", "fp16"] = field(default="auto", kw_only=True)
 
     def load(

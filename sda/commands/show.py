@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..assets import DEFAULT_MODEL, PUBLISHED, SAMPLE_CLIPS
+from ..assets import DEFAULT_MODEL, EXAMPLES, PUBLISHED
 from ..foundation.files import write_atomic
 from ..foundation.runs import load_records
 from ..networks.backbones import create_model, list_models
@@ -67,7 +67,7 @@ class App(ComputeCommand):
         words: dict[str, Any] = {"split": self.split, "device": self.device, "precision": self.precision}
         if self.other:
             words["other"] = str(self.other.resolve())
-        clips = list(self.folder) or [SAMPLE_CLIPS]
+        clips = list(self.folder) or [EXAMPLES]
         serve(self.checkpoint or DEFAULT_MODEL, clips, self.port, not self.no_browser, **words)
 
 

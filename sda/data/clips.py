@@ -154,10 +154,9 @@ def _show(reader: "ClipReader", taken: _Taken, generator: torch.Generator | None
 def _as_card_says(card: Any, crops: str, clips: int) -> tuple[Any, Sampling]:
     """Transform and sampling of a model's card, or its own in more crops and clips."""
     if card is None or not card.transform or not card.sampling:
-        raise SettingError(
-            "The model has no card with transform and sampling: load it with load_model from a file "
-            "that train wrote, or give it a card that says both."
-        )
+        remedy = "load it with load_model from a file that train wrote, or give it a card that says both"
+        text = f"The model has no card with transform and sampling: {remedy}."
+        raise SettingError(text, subject="card", remedy=remedy)
     config = TransformConfig.from_dict(card.transform)
     sampling = Sampling.from_dict(card.sampling)
     sampling = sampling.with_views(clips) if clips else sampling

@@ -171,19 +171,21 @@ def plan(
     """Pair every video with its folder; paths that leave a root and shared folders are refused."""
     source = Path(source)
     if not source.is_dir():
-        raise SettingError(f"{source} is not a folder; give the folder of videos", subject=str(source))
+        text = f"{source} is not a folder"
+        raise SettingError(text, subject=str(source), remedy="give the folder of videos")
     if videos is None:
         videos = sorted(_videos_below(source))
     if not videos:
-        raise SettingError(f"{source} holds no videos ({', '.join(VIDEO_SUFFIXES)})", subject=str(source))
+        text = f"{source} holds no videos ({', '.join(VIDEO_SUFFIXES)})"
+        raise SettingError(text, subject=str(source), choices=VIDEO_SUFFIXES)
     pairs: dict[str, tuple[Path, Path]] = {}
     owner: dict[Path, str] = {}
     for name in videos:
         try:
             folder = safe_join(target, str(Path(name).with_suffix("")))
             pairs[name] = source / name, folder  # who names a folder of videos means the links in it too
-        except ValueError as err:
-            raise DataError(f"{name}: {err}", subject=name) from err
+        except DataError as err:
+            raise DataError(f"{name}: {err}", subject=name, remedy=err.remedy) from err
         if folder in owner:
             raise DataError(
                 f"{name} and {owner[folder]} want the same folder; rename one of them", subject=name

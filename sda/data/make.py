@@ -458,7 +458,7 @@ def _check_request(dataset: str, annotations: object, media: object, own: _Own) 
     needed, value = ("media", media) if dataset == "folder" else ("annotations", annotations)
     if value is None:
         what = "table" if dataset == "csv" else "folder"
-        raise SettingError(f"{dataset}: name the {what} ({needed}=, --{needed}).")
+        raise SettingError(f"{dataset}: name the {what} ({needed}=, --{needed}).", subject=needed)
 
 # %% ../../nbs/data/38_make.ipynb #52216fb4
 def make_dataset(

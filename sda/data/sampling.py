@@ -27,7 +27,9 @@ def register_sampler(
 
     def enter(function: _Sampler) -> _Sampler:
         if name in SAMPLERS:
-            raise SettingError(f"there is a sampler {name!r} already; choose another name")
+            raise SettingError(
+                f"there is a sampler {name!r} already", subject=name, remedy="choose another name"
+            )
         SAMPLERS[name] = function
         return function
 
@@ -51,9 +53,9 @@ def _draw(count: int, generator: torch.Generator | None) -> list[float]:
 def _checked(total: int, num_frames: int) -> None:
     """A clip and a sample must both have frames."""
     if total < 1:
-        raise SettingError(f"a video of {total} frames cannot be sampled")
+        raise SettingError(f"a video of {total} frames cannot be sampled", subject="total")
     if num_frames < 1:
-        raise SettingError(f"num_frames={num_frames} must be at least 1")
+        raise SettingError(f"num_frames={num_frames} must be at least 1", subject="num_frames")
 
 
 def sample_segments(
@@ -76,7 +78,8 @@ def sample_segments(
 def _alike(lists: list[list[int]], views: int, name: str) -> list[list[int]]:
     """Strategies with a single deterministic view refuse to repeat it."""
     if views not in (1, len(lists)):
-        raise SettingError(f"sampling {name!r} has {len(lists)} view(s), not {views}; set views={len(lists)}")
+        text = f"sampling {name!r} has {len(lists)} view(s), not {views}"
+        raise SettingError(text, subject="views", remedy=f"set views={len(lists)}")
     return lists
 
 
@@ -157,7 +160,8 @@ def _seconds(
     _checked(total, num_frames)
     times = [i / fps for i in range(total)] if times is None else list(times)
     if len(times) != total:
-        raise SettingError(f"{len(times)} time stamps for {total} frames; pass one for each frame")
+        text = f"{len(times)} time stamps for {total} frames"
+        raise SettingError(text, subject="times", remedy="pass one for each frame")
     room = times[-1] - times[0] - (num_frames - 1) * step  # seconds by which the window can move
     if room < 0:
         return [sample_segments(total, num_frames, random, generator) for _ in range(views)]
@@ -210,10 +214,12 @@ class Sampling:
 
     def __post_init__(self):
         get_sampler(self.strategy)
-        if not (self.step > 0 and self.fps > 0):
-            raise SettingError(f"step={self.step} seconds and fps={self.fps} must be above 0")
-        if self.num_frames < 1 or self.views < 1:
-            raise SettingError(f"num_frames={self.num_frames} and views={self.views} must be at least 1")
+        for name in ("step", "fps"):
+            if not getattr(self, name) > 0:
+                raise SettingError(f"{name}={getattr(self, name)} must be above 0", subject=name)
+        for name in ("num_frames", "views"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name}={getattr(self, name)} must be at least 1", subject=name)
 
     def indices(
         self,

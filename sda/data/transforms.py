@@ -59,8 +59,9 @@ def crop_clip(
     full_h, full_w = clip.shape[1:3]
     if top < 0 or left < 0 or top + height > full_h or left + width > full_w:
         raise SettingError(
-            f"a crop of {width}x{height} at ({left}, {top}) does not fit frames of {full_w}x{full_h}; "
-            "choose a smaller size or resize the clip first"
+            f"a crop of {width}x{height} at ({left}, {top}) does not fit frames of {full_w}x{full_h}",
+            subject=f"{width}x{height}",
+            remedy="choose a smaller size or resize the clip first",
         )
     return clip[:, top : top + height, left : left + width]
 
@@ -349,13 +350,15 @@ def _check_augmentation(config: "TransformConfig") -> None:
     erase = config.erase
     strength = config.strength
     if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
-        raise SettingError(f"area={area} must be two shares of the frame in rising order, e.g. (0.08, 1)")
+        text = f"area={area} must be two shares of the frame in rising order, e.g. (0.08, 1)"
+        raise SettingError(text, subject="area")
     if magnitude not in range(31):
-        raise SettingError(f"rand_augment={magnitude} must be a whole number from 0 (none) to 30")
+        text = f"rand_augment={magnitude} must be a whole number from 0 (none) to 30"
+        raise SettingError(text, subject="rand_augment")
     if not 0 <= erase <= 1:
-        raise SettingError(f"erase={erase} is a chance; it must lie between 0 and 1")
+        raise SettingError(f"erase={erase} is a chance; it must lie between 0 and 1", subject="erase")
     if not 0 <= strength <= 1:
-        raise SettingError(f"strength={strength} must lie between 0 and 1")
+        raise SettingError(f"strength={strength} must lie between 0 and 1", subject="strength")
 
 # %% ../../nbs/data/31_transforms.ipynb #33cbf5e1
 @dataclass(frozen=True)
@@ -385,10 +388,12 @@ class TransformConfig:
         if self.colour not in COLOURS:
             raise unknown_name("colour", self.colour, list(COLOURS))
         if self.size < 32:
-            raise SettingError(f"size={self.size} must be at least 32 pixels")
+            raise SettingError(f"size={self.size} must be at least 32 pixels", subject="size")
         if self.resize is not None and self.resize < self.size:
             raise SettingError(
-                f"resize={self.resize} is smaller than size={self.size}; make it at least as large"
+                f"resize={self.resize} is smaller than size={self.size}",
+                subject="resize",
+                remedy="make it at least as large",
             )
         _check_augmentation(self)
 

@@ -93,7 +93,7 @@ def clip_batches(
 ) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
     """Views of some clips [B*V,T,3,H,W], and what makes [B,V,K] of their logits: mirrored ones put back."""
     if not len(clips):
-        raise SettingError("there are no clips: the selection or filter is empty")
+        raise SettingError("there are no clips: the selection or filter is empty", subject="clips")
     reader = None if isinstance(clips, Tensor) else getattr(clips, "reader", None)
     if isinstance(clips, Tensor):
         batches: Iterator[Tensor] = iter(clips.split(batch_size))
@@ -163,7 +163,8 @@ def describe_clips(
     if not len(labels) == len(ids) == N:
         raise SettingError(f"{len(labels)} labels and {len(ids)} ids for {N} clips")
     if len(names) != K:
-        raise SettingError(f"{len(names)} class names for a model with {K} classes")
+        raise SettingError(f"{len(names)} class names for a model with {K} classes", subject="class_names")
     if not 0 <= min(labels) <= max(labels) < K:
-        raise SettingError(f"labels reach from {min(labels)} to {max(labels)}, the model has {K} classes")
+        text = f"labels reach from {min(labels)} to {max(labels)}, the model has {K} classes"
+        raise SettingError(text, subject="labels")
     return ReadClips(np.asarray(labels), [str(i) for i in ids], list(names))

@@ -314,8 +314,8 @@ def _agreement(
     known = np.flatnonzero(usable)
     if len(known) < 2:
         raise SettingError(
-            "weight and effect are compared over two dependencies or more; each of these "
-            "blocks must have two that can be left out"
+            f"weight and effect are compared over two dependencies or more, here over {len(known)}",
+            remedy="each of these blocks must have two that can be left out",
         )
     rows = {
         DEPENDENCIES[d]: (*rank_correlation(values[..., d], effect[..., d], draws, seed), N) for d in known
@@ -339,7 +339,8 @@ def _check_same_clips(told: Attribution, effect: Attribution) -> None:
         near = 1e-3 * np.abs(effect.logits).max()  # rounding differs between batches
         same = told.logits.shape == effect.logits.shape and np.abs(told.logits - effect.logits).max() <= near
     if not same:
-        raise SettingError(f"{told.kind} and {effect.kind} are of different clips, or of different models")
+        text = f"{told.kind} and {effect.kind} are of different clips, or of different models"
+        raise SettingError(text, subject=told.kind)
 
 
 def rank_agreement(

@@ -25,7 +25,7 @@ from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, enlarge, find_layer
 from .interventions import blur
 from ..foundation.devices import to_numpy
-from ..foundation.errors import SettingError
+from ..foundation.errors import SettingError, unknown_name
 from ..foundation.statistics import mean_interval, softmax, spearman
 from ..networks.backbones import VideoNet, create_model
 from ..networks.inference import like
@@ -57,7 +57,7 @@ def ranks_of(
     scores: np.ndarray,  # [N,...] numbers, high ones first
     seed: int = 0,  # of the order among equals
 ) -> np.ndarray:  # [N,...] ranks, 0 for the highest of each row
-    """The place of every cell in its clip's order; ties are broken by lot."""
+    """The place of every cell in its clip's order; ties are broken at random."""
     flat = scores.reshape(len(scores), -1)
     lot = np.random.default_rng(seed).permuted(np.tile(np.arange(flat.shape[1]), (len(flat), 1)), axis=1)
     order = np.lexsort((lot, -flat), axis=1)
@@ -159,7 +159,7 @@ def _state(clips: Tensor, filled: Tensor | None, ranks: np.ndarray, share: float
 def _steps(places: int, steps: int, over: str) -> list[tuple[str, float]]:
     """The curves and the shares at which they are read; a clip keeps at least one frame."""
     if steps < 1:
-        raise SettingError(f"steps must be at least 1, got {steps}")
+        raise SettingError(f"steps must be at least 1, got {steps}", subject="steps")
     counts = np.unique(np.linspace(0, places, min(steps, places) + 1).round().astype(int))
     shares = [float(count / places) for count in counts]
     deleted, inserted = (shares[:-1], shares[1:]) if over == "frames" else (shares, shares)
@@ -169,9 +169,9 @@ def _steps(places: int, steps: int, over: str) -> list[tuple[str, float]]:
 def _orders(
     maps: Mapping[str, np.ndarray], over: str, grid: int, draws: int, seed: int
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Ranks of the places under the maps, the centre prior and by lot: (order, draw) -> [N,...]."""
+    """Ranks of the places under the maps, the centre prior and at random: (order, draw) -> [N,...]."""
     if over not in ("space", "frames"):
-        raise SettingError(f"unknown over={over!r}; choose 'space' or 'frames'")
+        raise unknown_name("over", over, ("space", "frames"))
 
     def scores(values: np.ndarray) -> np.ndarray:
         return cell_scores(values, grid) if over == "space" else frame_scores(values)
@@ -186,14 +186,17 @@ def _checked_maps(maps: np.ndarray | Mapping[str, np.ndarray], clips: Tensor) ->
     """Maps by name that fit the clips; a single one is called map."""
     named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
     if not named or {"centre", "random"} & set(named):
-        raise SettingError("name one map or more, none 'centre' or 'random'")
-    for values in named.values():
+        taken = next((name for name in ("centre", "random") if name in named), "maps")
+        raise SettingError("name one map or more, none 'centre' or 'random'", subject=taken)
+    for name, values in named.items():
         if values.ndim != 4 or values.shape[:2] != clips.shape[:2]:
             raise SettingError(
-                f"maps {list(values.shape)} do not fit clips {list(clips.shape)}: one map per frame is needed"
+                f"maps {list(values.shape)} do not fit clips {list(clips.shape)}",
+                subject=name,
+                remedy="give one map per frame",
             )
         if not np.isfinite(values).all():
-            raise SettingError("the maps are not finite")
+            raise SettingError(f"the values of {name} are not finite", subject=name)
     return named
 
 

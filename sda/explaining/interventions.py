@@ -38,7 +38,7 @@ class Intervention:
     def random(
         self,
         seed: int,  # of the draw
-    ) -> "Intervention":  # of the same kind, with its choices drawn by lot
+    ) -> "Intervention":  # of the same kind, with its choices drawn at random
         """The same intervention at random."""
         return self.control(seed)
 
@@ -112,12 +112,12 @@ class SelectionChange(Intervention):
 
 # %% ../../nbs/explaining/58_interventions.ipynb #2d6c0ef9
 def _deal(seed: int, block: str, count: int) -> list[int]:
-    """A permutation of the columns of one block, drawn by lot."""
+    """A permutation of the columns of one block, drawn at random."""
     return np.random.default_rng([seed, zlib.crc32(block.encode())]).permutation(count).tolist()
 
 
 def _to_other_dependencies(change: _Change, seed: int) -> _Change:
-    """The same change, made to dependencies drawn by lot."""
+    """The same change, made to dependencies drawn at random."""
 
     def at_random(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
         deal = _deal(seed, block, len(names))
@@ -128,7 +128,7 @@ def _to_other_dependencies(change: _Change, seed: int) -> _Change:
 
 
 def _with_weights_dealt_out(change: _Change, seed: int) -> _Change:
-    """The same change, its weights then given to dependencies drawn by lot."""
+    """The same change, its weights then given to dependencies drawn at random."""
 
     def at_random(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
         return change(block, names, weights)[:, _deal(seed, block, len(names))]
@@ -234,13 +234,14 @@ def _checked_weights(weights: Mapping[str, float] | Sequence[float], names: Sequ
     if len(values) != len(names):
         raise SettingError(
             f"{len(values)} weights for {len(names)} dependencies",
+            subject="weights",
             remedy=f"give one each for {', '.join(names)}",
         )
     for name, value in zip(names, values, strict=True):
         if not value >= 0:  # NaN too
             raise SettingError(f"the weight of {name} is {value:g}; none may be negative", subject=name)
     if abs(sum(values) - 1) > 1e-4:
-        raise SettingError(f"the weights sum to {sum(values):g}, not to 1")
+        raise SettingError(f"the weights sum to {sum(values):g}, not to 1", subject="weights")
     return values
 
 
@@ -398,7 +399,8 @@ def _without(T: int, gone: Sequence[int]) -> list[int]:
     lost = {_frame(t, T) for t in gone}
     left = [t for t in range(T) if t not in lost]
     if not left:
-        raise SettingError(f"all {T} frames would be dropped", remedy="leave at least one")
+        text = f"all {T} frames would be dropped"
+        raise SettingError(text, subject="frames", remedy="leave at least one")
     return [max((t for t in left if t <= now), default=left[0]) for now in range(T)]
 
 

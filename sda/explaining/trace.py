@@ -207,7 +207,8 @@ def _check_shapes(trace: "Trace") -> None:
     if len(trace.views) != N or (trace.labels is not None and len(trace.labels) != N):
         raise DataError(f"views or labels do not fit {N} rows")
     if len(set(zip(trace.videos, trace.views, strict=True))) < N:
-        raise DataError("two rows have the same video and view", remedy="give every video its own id")
+        text = "two rows have the same video and view"
+        raise DataError(text, subject="videos", remedy="give every video its own id")
 
 
 def _in_words(trace: "Trace") -> str:
@@ -352,7 +353,8 @@ def _tensor_items(
     ids = [f"clip-{i}" for i in range(len(clips))] if videos is None else [str(video) for video in videos]
     known = [None] * len(clips) if labels is None else [int(label) for label in labels]
     if not len(clips) == len(ids) == len(known):
-        raise SettingError(f"{len(ids)} videos and {len(known)} labels for {len(clips)} clips")
+        text = f"{len(ids)} videos and {len(known)} labels for {len(clips)} clips"
+        raise SettingError(text, subject="videos" if len(ids) != len(clips) else "labels")
     return [{"clip": c, "id": v, "label": k} for c, v, k in zip(clips, ids, known, strict=True)]
 
 
@@ -378,7 +380,8 @@ def _items(
 ) -> _Items:
     """Anything traceable as dicts with clip, id and label (or None)."""
     if isinstance(clips, (str, Path)):
-        raise SettingError(f"give a list of paths, e.g. [{str(clips)!r}]")
+        text = f"{clips} is a single path"
+        raise SettingError(text, subject=str(clips), remedy=f"give a list of paths, e.g. [{str(clips)!r}]")
     if not len(clips):
         raise SettingError("there are no clips to trace")
     if isinstance(clips, Tensor):
@@ -388,7 +391,7 @@ def _items(
     if isinstance(clips, Sequence) and isinstance(clips[0], (str, Path)):
         return _Files(model, clips)
     if getattr(clips, "train", False):
-        raise SettingError("training clips are random; open the dataset with train=False")
+        raise SettingError("training clips are random", remedy="open the dataset with train=False")
     return clips
 
 
@@ -453,7 +456,8 @@ def _known_labels(labels: Sequence[int | None], classes: int) -> list[int] | Non
     if len(known) < len(labels):
         return None
     if not 0 <= min(known) <= max(known) < classes:
-        raise DataError(f"labels reach from {min(known)} to {max(known)}, the model has {classes} classes")
+        text = f"labels reach from {min(known)} to {max(known)}, the model has {classes} classes"
+        raise DataError(text, subject="labels")
     return known
 
 # %% ../../nbs/explaining/57_trace.ipynb #0b788e05

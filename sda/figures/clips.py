@@ -75,7 +75,8 @@ def fig_cam_strip(
     images = as_images(frames)
     maps = np.asarray(maps, float)
     if maps.shape != images.shape[:3]:
-        raise SettingError(f"maps of shape {list(maps.shape)} do not fit frames {list(images.shape[:3])}")
+        text = f"maps of shape {list(maps.shape)} do not fit frames {list(images.shape[:3])}"
+        raise SettingError(text, subject="maps")
     columns = min(8, len(images))
     captions = frame_labels(len(images), indices)
     rows = -(-len(images) // columns)
@@ -110,7 +111,8 @@ def fig_top_k(
     """The most probable classes of one clip."""
     values = np.asarray(probabilities, float)
     if values.shape != (len(class_names),):
-        raise SettingError(f"probabilities of shape {list(values.shape)} for {len(class_names)} classes")
+        text = f"probabilities of shape {list(values.shape)} for {len(class_names)} classes"
+        raise SettingError(text, subject="probabilities")
     if true is not None and true not in class_names:
         raise SettingError(f"true class {true!r} is not one of the classes")
     shown = list(np.argsort(-values, kind="stable")[:k])
@@ -137,7 +139,7 @@ def fig_contact_sheet(
 ) -> Figure:  # first, middle and last frame of every clip
     """Many clips at a glance."""
     if not len(clips) or len(clips) != len(captions):
-        raise SettingError(f"{len(captions)} captions for {len(clips)} clips")
+        raise SettingError(f"{len(captions)} captions for {len(clips)} clips", subject="captions")
     columns = min(columns, len(clips))
     rows = -(-len(clips) // columns)
     figure = new_figure(3.2 * columns, 1.27 * rows + (0.3 if title else 0.05), title)
@@ -164,11 +166,12 @@ def animation(
     """A short animation of a clip, with its map beside it."""
     images = as_images(frames)
     if not seconds > 0:
-        raise SettingError(f"a frame must last longer than {seconds} seconds")
+        raise SettingError(f"a frame must last longer than {seconds} seconds", subject="seconds")
     if maps is not None:
         maps = np.asarray(maps, float)
         if maps.shape != images.shape[:3]:
-            raise SettingError(f"maps of shape {list(maps.shape)} do not fit frames {list(images.shape[:3])}")
+            text = f"maps of shape {list(maps.shape)} do not fit frames {list(images.shape[:3])}"
+            raise SettingError(text, subject="maps")
         colours = colormaps["inferno"](np.clip(maps, 0, 1))[..., :3] * 255
         images = np.concatenate(
             [images, (colours * opacity + images * (1 - opacity)).round().astype(np.uint8)], 2

@@ -113,7 +113,8 @@ def fig_depth(
     values = np.asarray(values, float)
     if values.ndim != 3 or values.shape[1:] != (len(blocks), len(dependencies)) or not len(values):
         raise SettingError(
-            f"values of shape {list(values.shape)} are not [clips, {len(blocks)}, {len(dependencies)}]"
+            f"values of shape {list(values.shape)} are not [clips, {len(blocks)}, {len(dependencies)}]",
+            subject="values",
         )
     low, middle, high = np.percentile(values, [10, 50, 90], axis=0)
     figure = new_figure(9.8, 2.9, title)
@@ -153,7 +154,7 @@ def class_intervals(
     clips = np.asarray(values, float)
     classes = np.asarray(labels, int)
     if len(clips) != len(classes):
-        raise SettingError(f"{len(classes)} labels for {len(clips)} clips")
+        raise SettingError(f"{len(classes)} labels for {len(clips)} clips", subject="labels")
     means, low, high = np.full((3, num_classes, *clips.shape[1:]), np.nan)
     rng = np.random.default_rng(seed)
     for k in np.unique(classes):
@@ -249,7 +250,7 @@ def fig_map(
     """A map of clips, marked by group."""
     points = np.asarray(places, float)
     if len(points) != len(groups):
-        raise SettingError(f"{len(groups)} groups for {len(points)} clips")
+        raise SettingError(f"{len(groups)} groups for {len(points)} clips", subject="groups")
     names = list(dict.fromkeys(groups))
     if len(names) > len(_GROUPS):
         raise SettingError(f"{len(names)} groups cannot be told apart by eye; give at most {len(_GROUPS)}")
@@ -281,7 +282,7 @@ def nearest_clips(
     """The clips whose selection is most like that of one clip."""
     selected = np.nan_to_num(np.asarray(weights, float))
     if not -len(selected) <= index < len(selected):
-        raise SettingError(f"there is no clip {index} among {len(selected)}")
+        raise SettingError(f"there is no clip {index} among {len(selected)}", subject=str(index))
     distance = np.abs(selected - selected[index]).sum(-1).mean(-1) / 2
     distance[index] = np.inf
     order = np.argsort(distance, kind="stable")[: min(k, len(selected) - 1)]
@@ -321,7 +322,7 @@ def fig_confusions(
 ) -> Figure:  # table of differences
     """What mistaken clips select more or less than the clips of their class that were not mistaken."""
     if pairs.empty:
-        raise SettingError("there are no confusions to draw: every answer is right")
+        raise SettingError("there are no confusions to draw: every answer is right", subject="pairs")
     rows = [f"{r.true} → {r.answer} ({r.wrong} against {r.right})" for r in pairs.itertuples()]
     table = HeatTable(
         pairs[list(DEPENDENCIES)].to_numpy(float), "difference", label="difference of mean weight"
@@ -344,7 +345,8 @@ def fig_difference(
     if a.shape != b.shape or a.shape != (len(blocks), len(dependencies)):
         raise SettingError(
             f"selections of shapes {list(a.shape)} and {list(b.shape)} do not fit {len(blocks)} blocks; "
-            "two networks can be compared block by block only where they have the same blocks"
+            "two networks can be compared block by block only where they have the same blocks",
+            subject="b" if b.shape != a.shape else "a",
         )
     tables = [HeatTable(v, title=name, label="weight (rows sum to 1)") for v, name in zip((a, b), names)]
     tables.append(HeatTable(b - a, "difference", "second minus first", "difference (rows sum to 0)"))

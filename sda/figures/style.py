@@ -107,6 +107,7 @@ def _letters(file: str) -> frozenset[int]:
 def _font_with(letters: str) -> str | None:
     """An installed font that has these letters, or most of them; None, said once, where there is none."""
     known = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    known = {name: file for name, file in known.items() if not name.startswith("Last Resort")}  # only boxes
     best = ""
     most = 0
     for name in [*(n for n in _WIDE if n in known), *sorted(known.keys() - set(_WIDE))]:
@@ -194,6 +195,35 @@ def to_png(
     return small.getvalue()
 
 
+def sharp_png(
+    figure: Figure,  # a figure of this chapter, or of matplotlib; then $x$ is mathematics
+    colours: int = 0,  # at most so many, for photographs; 0 keeps all, as a scale needs them
+    sharpness: float = 2,  # dots for one of a plain screen
+) -> bytes:  # PNG file content, packed tightly
+    """The figure for a page that is kept."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    with _quiet_boxes():
+        figure.savefig(drawn, format="png", dpi=sharpness * DPI)
+    image = Picture.open(drawn).convert("RGB")
+    if colours or image.getcolors(256):  # so few that a palette changes none of them
+        # small things keep their colours, and k-means brings the others near
+        image = image.quantize(colours or 256, Picture.Quantize.MAXCOVERAGE, kmeans=2)
+    image.save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def picture(
+    figure: Figure,  # as for `sharp_png`
+    alt: str,  # what it shows and finds, for people who cannot see it
+    colours: int = 0,  # as for `sharp_png`
+    sharpness: float = 2,  # as for `sharp_png`
+) -> Any:  # an IPython image
+    """The figure as the last line of a cell."""
+    from IPython.display import Image
+
+    return Image(sharp_png(figure, colours, sharpness), width=round(figure.get_figwidth() * DPI), alt=alt)
+
+
 def as_images(
     frames: ArrayLike,  # [T,H,W,3], uint8 or float in 0..1
 ) -> np.ndarray:  # uint8 [T,H,W,3]
@@ -201,22 +231,32 @@ def as_images(
     images = np.asarray(frames)
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
         raise SettingError(
-            f"frames must be [T, H, W, 3], got {list(images.shape)}; "
-            "a model's input [T, 3, h, w] goes through sda.data.transforms.denormalise first"
+            f"frames must be [T, H, W, 3], got {list(images.shape)}",
+            subject="frames",
+            remedy="a model's input [T, 3, h, w] goes through sda.data.transforms.denormalise first",
         )
     if images.dtype == np.uint8:
         return images
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise SettingError(
-            "float frames must lie between 0 and 1; a normalised clip goes through "
-            "sda.data.transforms.denormalise first"
+            f"float frames must lie between 0 and 1, not between {images.min():g} and {images.max():g}",
+            subject="frames",
+            remedy="a normalised clip goes through sda.data.transforms.denormalise first",
         )
     return (images * 255).round().astype(np.uint8)
 
 
 COLOUR_MAPS = {"weight": "PuOr_r", "effect": "RdBu_r", "difference": "PRGn"}  # by what the numbers are
 MIDDLES = {"weight": 0.25, "effect": 0.0, "difference": 0.0}  # the number that means nothing, drawn white
-_ENDS = (0.1, 0.25, 0.5, 1.0)  # of a signed scale: few and round, so that pictures can be compared
+_ENDS = (
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)  # of a signed scale: few and round, so that pictures can be compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +342,8 @@ def check_table(values: ArrayLike, rows: Sequence[str], columns: Sequence[str]) 
     if table.ndim != 2 or table.shape != (len(rows), len(columns)) or not len(rows):
         raise SettingError(
             f"values of shape {list(table.shape)} do not fit {len(rows)} rows x {len(columns)} columns "
-            f"({', '.join(columns)})"
+            f"({', '.join(columns)})",
+            subject="values",
         )
     return table
 
@@ -312,7 +353,7 @@ def colour_bar(image: AxesImage, table: HeatTable, orientation: str = "horizonta
     low, top = image.get_clim()
     ticks = {low: f"{low:g}", 0: "0", top: f"{top:g}"}
     if table.kind == "weight":
-        ticks = {0: "0", 0.25: ".25 = uniform", top: f"{top:g}"}
+        ticks = {0: "0", 0.25: "0.25 = uniform", top: f"{top:g}"}
     size: dict[str, Any] = {"fraction": 0.07, "aspect": 28, "pad": 0.03}
     if orientation == "vertical":
         size = {"fraction": 0.08, "aspect": 18}

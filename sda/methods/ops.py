@@ -74,6 +74,8 @@ def same_frames(
     if asked not in (None, built):
         raise SettingError(
             f"this {method} was built for clips of {built} frames and got {asked}: its parameters depend on "
-            f"the number, so sample {built} frames or build it with num_frames={asked}"
+            "the number",
+            subject=method,
+            remedy=f"sample {built} frames or build it with num_frames={asked}",
         )
     return built

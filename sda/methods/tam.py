@@ -49,7 +49,8 @@ class TemporalAdaptive(nn.Module):
     ):
         super().__init__()
         if num_frames < MIN_FRAMES:
-            raise SettingError(f"TAM takes clips of {MIN_FRAMES} frames or more, not {num_frames}")
+            text = f"TAM takes clips of {MIN_FRAMES} frames or more, not {num_frames}"
+            raise SettingError(text, subject="num_frames")
         if channels % 4:
             raise SettingError(f"TAM needs channels divisible by 4, not {channels}")
         T = num_frames

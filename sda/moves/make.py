@@ -272,8 +272,10 @@ def make_moves(
     root = Path(root).absolute()
     counts = {"train": train, "val": val, "test": test}
     if seed < 0 or min(counts.values()) < 0 or not sum(counts.values()):
+        negative = [name for name, number in {"seed": seed, **counts}.items() if number < 0]
         raise SettingError(
-            f"seed and counts must be 0 or more, and some clips asked for: got seed={seed}, {counts}"
+            f"seed and counts must be 0 or more, and some clips asked for: got seed={seed}, {counts}",
+            subject=", ".join(negative or counts),
         )
     made = {"format": 3, "seed": seed, **counts, "frames": FRAMES, "size": SIZE, "fps": _FPS, **_CODEC}
     if (root / "moves.json").exists() and (manifest := _open_root(root, made))["complete"]:

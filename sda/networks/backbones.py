@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
         out = site.planes * self.expansion
         filled: dict[str, nn.Module | None] = {**dict.fromkeys(PLACES), **(places or {})}
         if wrong := sorted(set(filled) - set(PLACES)):
-            raise UnknownNameError(f"no place {wrong}: there are {PLACES}", choices=PLACES)
+            raise UnknownNameError(f"no place {wrong}: there are {PLACES}", subject=wrong[0], choices=PLACES)
         self.conv1 = he_conv(site.in_channels, planes)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = he_conv(planes, planes, 3, site.stride) if filled["mix"] is None else None
@@ -209,7 +209,7 @@ class VideoNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def identify(self, num_classes: int, num_frames: int) -> None:
-        """Set what every network knows about itself: K, and T that its blocks are built for."""
+        """Set the attributes of every network: K, and T that its blocks are built for."""
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.name = ""  # set by create_model, as `options` are
@@ -251,7 +251,7 @@ class VideoNet(nn.Module):
 
 # %% ../../nbs/networks/03_backbones.ipynb #074e13ef
 def _sharing() -> Any:
-    """The room that shares networks, which needs this one."""
+    """`sda.networks.sharing`, which imports this module."""
     return importlib.import_module("sda.networks.sharing")
 
 # %% ../../nbs/networks/03_backbones.ipynb #ffa20909
@@ -292,7 +292,7 @@ def register_method(
 
 # %% ../../nbs/networks/03_backbones.ipynb #7e1cad3f
 class _Known(NamedTuple):
-    """What a name needs before its room is imported."""
+    """What a name needs before its module is imported."""
 
     module: str
     backbones: tuple[str, ...] | None = None  # as in `Method`
@@ -431,7 +431,11 @@ def _sda_on_top(
     def places(site: Site) -> dict[str, nn.Module]:
         blocks = method.build(site, **method_options)
         if "gate" in blocks:
-            raise SettingError("the method fills the place `gate` itself: register it with gate=False")
+            raise SettingError(
+                f"the method {method.name} fills the place `gate` itself",
+                subject=method.name,
+                remedy="register it with gate=False",
+            )
         return {**blocks, "gate": SDA(method.bottleneck.gate_channels(site), site.num_frames, **sda_options)}
 
     return places
@@ -508,11 +512,15 @@ def _imagenet_state(net: VideoNet, source: bool | str | Path) -> dict[str, Tenso
     name = BACKBONES[backbone].weights
     if source is True and name and not find_method(method).torchvision:
         raise SettingError(
-            f"torchvision's ImageNet weights do not fit {net.name}: name a file of weights that do"
+            f"torchvision's ImageNet weights do not fit {net.name}",
+            subject=net.name,
+            remedy="name a file of weights that do",
         )
     if name is None:
         raise SettingError(
-            f"there are no ImageNet weights for {net.name}: set pretrained=False (--no-pretrained)"
+            f"there are no ImageNet weights for {net.name}",
+            subject=net.name,
+            remedy="set pretrained=False (--no-pretrained)",
         )
     if source is True:
         return image_weights(name)
@@ -543,7 +551,8 @@ def load_imagenet(
     ours = [k for k in missing if not set(k.split(".")) & new_parts(net)]
     if ours or unexpected:
         raise DataError(
-            f"the ImageNet weights do not fit {net.name}: missing {ours}, unexpected {unexpected}"
+            f"the ImageNet weights do not fit {net.name}: missing {ours}, unexpected {unexpected}",
+            subject=net.name,
         )
     _logger.info("%s: %d tensors from ImageNet, %d new", net.name, len(state), len(missing))
     return net

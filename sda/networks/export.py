@@ -66,6 +66,7 @@ def _to_onnx(net: VideoNet, clips: Tensor, card: str, file: Path) -> None:
         dynamic_shapes=({0: batch},),
         external_data=False,
         verbose=False,
+        optimize=False,  # ONNX Runtime does that when it opens a file; here it takes minutes for a ResNet-50
     )
     assert program is not None  # it is with dynamo
     program.model.metadata_props["sda.card"] = card

@@ -124,7 +124,7 @@ def state_in(
     if other := [k for k, v in state.items() if not isinstance(v, Tensor)]:
         raise DataError(f"{what} holds entries that are not tensors: {listed(other, most=30)}", subject=what)
     if not state:
-        raise DataError(f"{what} holds no tensors", subject=what)
+        raise DataError(f"{what} holds no tensors", subject=what, remedy="store a state_dict with torch.save")
     return state
 
 
@@ -325,6 +325,7 @@ def image_weights(
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise RunError(
             f"the ImageNet weights could not be fetched ({err}). torchvision loads them with {weights}."
-            f"get_state_dict(); offline, put the file of {weights.url} at {place}, or name it: "
-            f"pretrained=FILE"
+            "get_state_dict()",
+            subject=str(weights),
+            remedy=f"offline, put the file of {weights.url} at {place}, or name it: pretrained=FILE",
         ) from err

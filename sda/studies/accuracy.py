@@ -20,7 +20,7 @@ from ..testing.predictions import Predictions
 
 __all__ = ["PAIR_OF", "SeedRun", "load_runs", "by_seed", "in_words", "gain_over_seeds"]
 
-PAIR_OF = {c.name: c.pair for c in CLASSES}  # class of Moves -> the pair of twins it belongs to
+PAIR_OF = {c.name: c.pair for c in CLASSES}  # class of Moves -> its pair
 
 
 @dataclass(eq=False)
@@ -59,7 +59,7 @@ class SeedRun:
 
     @property
     def pairs(self) -> np.ndarray:
-        """Pair of twins of every clip that was explained."""
+        """Pair of classes of every clip that was explained."""
         return np.array([PAIR_OF[name] for name in self.classes])
 
 

@@ -15,22 +15,18 @@ from ..testing.predictions import pair_accuracy
 from .accuracy import PAIR_OF, SeedRun
 
 __all__ = [
-    "CAN_CARRY",
-    "can_carry",
-    "coalition_values",
-    "ablation_effects",
+    "CAN_ENCODE",
+    "can_encode",
     "attributions",
     "evaluate_attribution",
-    "right_between_twins",
     "evaluate_run",
     "pair_accuracies",
-    "accuracy_without_carriers",
     "accuracy_trained_alone",
-    "measured_carriers",
+    "measured_encoding",
 ]
 
-CAN_CARRY: dict[str, tuple[str, ...]] = {
-    # pair of Moves -> the dependencies that can tell its twins apart, argued in nbs/evidence/83_ground_truth
+CAN_ENCODE: dict[str, tuple[str, ...]] = {
+    # pair of Moves -> the dependencies that encode its cue, argued in nbs/evidence/83_ground_truth
     "left/right": ("S122",),
     "down/up": ("S122",),
     "turning": ("S122",),
@@ -43,12 +39,12 @@ CAN_CARRY: dict[str, tuple[str, ...]] = {
 }
 
 
-def can_carry(
+def can_encode(
     class_names: Sequence[str] | np.ndarray,  # class of every clip, N names of Moves
-    carriers: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies
-) -> np.ndarray:  # bool [N,4] in the order of the dependencies; all False for pairs that `carriers` lacks
-    """Which dependencies can carry what the class of a clip needs."""
-    return np.array([[d in carriers.get(PAIR_OF[name], ()) for d in DEPENDENCIES] for name in class_names])
+    encoding: Mapping[str, Sequence[str]] = CAN_ENCODE,  # pair -> dependencies
+) -> np.ndarray:  # bool [N,4] in the order of the dependencies; all False for pairs that `encoding` lacks
+    """Which dependencies can encode the cue of each clip's class."""
+    return np.array([[d in encoding.get(PAIR_OF[name], ()) for d in DEPENDENCIES] for name in class_names])
 
 
 def coalition_values(
@@ -86,11 +82,11 @@ def attributions(
         "weight": kept["weights"].astype(float).mean(1),
         "contribution": kept["contribution"].astype(float).mean(1),
         "gradient × weight": kept["gradient"].astype(float).mean(1),
-        "one block knocked out": kept["block_effect"].astype(float).mean(1),
+        "ablation, one block": kept["block_effect"].astype(float).mean(1),
         "Shapley": _shapley(run, "probability", 1 / len(kept["class_names"])),
-        "Shapley, twins": _shapley(run, "pair_margin", 0.0),
-        "knock-out": ablation_effects(run, "probability"),
-        "knock-out, twins": ablation_effects(run, "pair_margin"),
+        "Shapley, within pairs": _shapley(run, "pair_margin", 0.0),
+        "ablation": ablation_effects(run, "probability"),
+        "ablation, within pairs": ablation_effects(run, "pair_margin"),
     }
 
 
@@ -103,9 +99,9 @@ def _auc_within(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def evaluate_attribution(
     scores: np.ndarray,  # [N,4] of an attribution
-    truth: np.ndarray,  # bool [N,4], see `can_carry`
+    truth: np.ndarray,  # bool [N,4], see `can_encode`
 ) -> dict[str, float]:  # hit, within clips, between clips, and between clips of each dependency
-    """How well an attribution names what can carry the class: hits, and areas under ROC curves."""
+    """How well an attribution names what can encode the cue: hits, and areas under ROC curves."""
     each = {d: auc(scores[:, m], truth[:, m]) for m, d in enumerate(DEPENDENCIES)}
     ranked = [
         value for value in each.values() if not np.isnan(value)
@@ -118,22 +114,22 @@ def evaluate_attribution(
     }
 
 
-def right_between_twins(
+def right_within_pairs(
     run: SeedRun,  # with explanations
-    carriers: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies; other pairs are left out
+    encoding: Mapping[str, Sequence[str]] = CAN_ENCODE,  # pair -> dependencies; other pairs are left out
 ) -> np.ndarray:  # bool [N]
-    """The clips that the network tells from their twins; a wrong answer has no evidence to name."""
+    """The clips that the network gets right within their pair; a wrong answer has no evidence to name."""
     right = coalition_values(run, "pair_margin")[DEPENDENCIES] > 0
-    return can_carry(run.classes, carriers).any(1) & right
+    return can_encode(run.classes, encoding).any(1) & right
 
 
 def evaluate_run(
     run: SeedRun,  # with explanations
-    carriers: Mapping[str, Sequence[str]] = CAN_CARRY,  # pair -> dependencies
+    encoding: Mapping[str, Sequence[str]] = CAN_ENCODE,  # pair -> dependencies
 ) -> pd.DataFrame:  # one row per attribution; the last two are the last block's alone
-    """How well all attributions of one network do, on the clips it tells from their twins."""
-    truth = can_carry(run.classes, carriers)
-    right = right_between_twins(run, carriers)
+    """How well all attributions of one network do, on the clips it gets right within their pair."""
+    truth = can_encode(run.classes, encoding)
+    right = right_within_pairs(run, encoding)
     named = attributions(run)
     for name, key in (("weight", "weights"), ("contribution", "contribution")):
         named[f"{name}, last block"] = run.explanations[key].astype(float)[:, -1]
@@ -147,22 +143,24 @@ def evaluate_run(
 def pair_accuracies(
     run: SeedRun,  # with explanations
     kept: Sequence[str] = DEPENDENCIES,  # the dependencies left in every block
-) -> pd.Series:  # pair -> share of clips told from their twins; chance .5
-    """Accuracy between twins with some dependencies only."""
+) -> pd.Series:  # pair -> share of clips right within the pair; chance .5
+    """Accuracy within pairs with some dependencies only."""
     margin = coalition_values(run, "pair_margin")[tuple(d for d in DEPENDENCIES if d in kept)]
     return pd.Series(margin > 0).groupby(run.pairs).mean()
 
 
-def accuracy_without_carriers(
+def accuracy_of_others(
     run: SeedRun,  # with explanations
-) -> pd.Series:  # pair -> share of clips told from their twins; chance .5
-    """Accuracy between twins without every dependency that `CAN_CARRY` names for the pair."""
-    rest = {pair: [d for d in DEPENDENCIES if d not in named] for pair, named in CAN_CARRY.items()}
+) -> pd.Series:  # pair -> share of clips right within the pair; chance .5
+    """Accuracy within pairs with only the dependencies that `CAN_ENCODE` does not name for the pair."""
+    rest = {pair: [d for d in DEPENDENCIES if d not in named] for pair, named in CAN_ENCODE.items()}
     return pd.Series({pair: pair_accuracies(run, kept)[pair] for pair, kept in rest.items()})
 
 
-def _accuracy_of_pairs(run: SeedRun) -> pd.Series:
-    """Accuracy between twins of the network as it is, by pair."""
+def accuracy_of_pairs(
+    run: SeedRun,  # a training; explanations are not needed
+) -> pd.Series:  # pair -> accuracy; chance .5
+    """Accuracy within pairs of the network as it is."""
     table = pair_accuracy(run.predictions, PAIRS)
     return pd.Series(table.accuracy.to_numpy(float), [PAIR_OF[name] for name in table["first"]])
 
@@ -170,18 +168,18 @@ def _accuracy_of_pairs(run: SeedRun) -> pd.Series:
 def accuracy_trained_alone(
     runs: Mapping[str, Sequence[SeedRun]],  # from `load_runs`, with only_LST, only_LT, only_LS, only_S122
 ) -> pd.DataFrame:  # pairs x dependencies; chance .5
-    """Accuracy between twins of networks that were trained with one dependency, mean over seeds."""
+    """Accuracy within pairs of networks that were trained with one dependency, mean over seeds."""
     means = {
-        d: pd.DataFrame([_accuracy_of_pairs(run) for run in runs[f"only_{d}"]]).mean() for d in DEPENDENCIES
+        d: pd.DataFrame([accuracy_of_pairs(run) for run in runs[f"only_{d}"]]).mean() for d in DEPENDENCIES
     }
     return pd.DataFrame(means)
 
 
-def measured_carriers(
+def measured_encoding(
     runs: Mapping[str, Sequence[SeedRun]],  # from `load_runs`
     least: float = 0.64,  # more than 50 clips give by chance
-) -> dict[str, tuple[str, ...]]:  # like `CAN_CARRY`; without pairs that frames show, or that none carries
+) -> dict[str, tuple[str, ...]]:  # like `CAN_ENCODE`, without pairs that frames show or none learns
     """What each dependency was able to learn by itself."""
-    table = accuracy_trained_alone(runs).loc[[pair for pair in CAN_CARRY if pair != "flakes"]]
+    table = accuracy_trained_alone(runs).loc[[pair for pair in CAN_ENCODE if pair != "flakes"]]
     found = {str(pair): tuple(row.index[row > least]) for pair, row in table.iterrows()}
     return {pair: names for pair, names in found.items() if names}

@@ -3,30 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from ..explaining.answers import readings, twin_index
 from ..figures.effects import fig_over_seeds
 from ..foundation.statistics import rank_rows, spearman, t_interval
 from ..moves.classes import PAIRS
+from ..networks.blocks import DEPENDENCIES
 from .accuracy import SeedRun
-from .ground_truth import CAN_CARRY, can_carry, evaluate_attribution
+from .ground_truth import CAN_ENCODE, attributions, can_encode, evaluate_attribution
 
-__all__ = ["ROWS", "pair_means", "fig_selection_over_seeds", "meaning", "order_of_losses"]
+__all__ = ["selectivity", "agreement_of_seeds", "fig_selection_over_seeds", "meaning", "order_of_losses"]
 
-ROWS = ("striped/spotted", *CAN_CARRY)  # the pairs of Moves, the static one first
+ROWS = ("striped/spotted", *CAN_ENCODE)  # the pairs of Moves, the static one first
 
 
 def pair_means(
     run: SeedRun,  # with explanations
     key: str,  # weights, contribution, gradient or block_effect
-) -> np.ndarray:  # [10 pairs, blocks * 4]; the static pair first, then those of `CAN_CARRY`
-    """Mean over the clips of every pair of twins."""
+) -> np.ndarray:  # [10 pairs, blocks * 4]; the static pair first, then those of `CAN_ENCODE`
+    """Mean over the clips of every pair."""
     values = run.explanations[key].astype(float)
     pairs = run.pairs
     return np.stack([values[pairs == pair].mean(0).ravel() for pair in ROWS])
+
+
+def selectivity(
+    run: SeedRun,  # with explanations
+) -> dict[str, float]:  # four shares
+    """How strongly a network selects, and what its accuracy owes to that."""
+    weights = run.explanations["weights"].astype(float)  # [clips, blocks, 4]
+    return {
+        "top-1": run.record["metrics"]["top1"],
+        "top-1 with equal weights": float((run.explanations["equal_margin"] > 0).mean()),
+        "largest weight of a clip": float(weights.max(-1).mean()),
+        "spread of a weight over clips": float(weights.std(0).mean()),
+    }
+
+
+def agreement_of_seeds(
+    runs: Sequence[SeedRun],  # one training from several seeds, with explanations
+) -> pd.DataFrame:  # one row per attribution: rank correlation over clips, and how often both name the same
+    """Whether networks from different seeds explain the same clips alike."""
+    said = [attributions(run) for run in runs]
+    rows = {}
+    for name in said[0]:
+        rho = []
+        same = []
+        chance = []
+        for one, two in combinations((each[name] for each in said), 2):
+            rho.append(np.nanmean(spearman(one.T, two.T)))
+            first, second = (np.eye(len(DEPENDENCIES))[values.argmax(1)] for values in (one, two))
+            same.append((first * second).sum(1).mean())
+            chance.append((first.mean(0) * second.mean(0)).sum())  # from how often each names which
+        rows[name] = {
+            "rank correlation over clips": np.mean(rho),
+            "lowest pair": min(rho),
+            "highest pair": max(rho),
+            "same largest": np.mean(same),
+            "by chance": np.mean(chance),
+        }
+    return pd.DataFrame(rows).T
 
 
 def fig_selection_over_seeds(
@@ -35,7 +76,7 @@ def fig_selection_over_seeds(
     """Weight, contribution and effect by pair and block, with intervals over seeds."""
     shown = {
         "weight": ("weights", "weight"),
-        "contribution": ("contribution", "weight"),
+        "share of the response": ("contribution", "weight"),
         "effect (logits)": ("block_effect", "effect"),
     }
     panels = {}
@@ -45,7 +86,7 @@ def fig_selection_over_seeds(
         panels[title] = (kind, mean, low, high)
     words = (
         f"n = {len(runs)} seeds, {len(runs[0].explanations['labels']) // 10} clips a row; "
-        "framed: the 95 % interval over seeds excludes no preference (.25) or no effect (0)"
+        "dot: the 95 % interval over seeds excludes no preference (.25) or no effect (0)"
     )
     return fig_over_seeds(panels, ROWS, [str(block) for block in runs[0].explanations["blocks"]], words)
 
@@ -55,11 +96,11 @@ def meaning(
     logits: np.ndarray,  # [N,K]
     labels: np.ndarray,  # int [N]
     class_names: Sequence[str],  # K classes of Moves
-    carriers: Mapping[str, Sequence[str]],  # pair -> dependencies, see `measured_carriers`
+    encoding: Mapping[str, Sequence[str]],  # pair -> dependencies, see `measured_encoding`
 ) -> dict[str, float]:  # hit, its chance and that of always the same answer, within and between clips, n
-    """How well weights name what can carry the class, on the clips that are told from their twins."""
+    """How well weights name what can encode the cue, on the clips whose class is told from its pair."""
     named = [class_names[k] for k in labels]
-    truth = can_carry(named, carriers)
+    truth = can_encode(named, encoding)
     told = readings(logits, labels, twin_index(class_names, PAIRS))["pair margin"] > 0
     asked = told & truth.any(1)
     found = evaluate_attribution(values[asked], truth[asked])

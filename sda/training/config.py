@@ -347,7 +347,8 @@ def load_config(
         name = str(values.pop("recipe", "moves"))
         return recipe(name, **{str(name): value for name, value in values.items()})
     except (SettingError, UnknownNameError) as err:
-        raise SettingError(f"{path}: {err}", subject=str(path), choices=err.choices) from err
+        text = f"{path}: {err}"
+        raise SettingError(text, subject=str(path), choices=err.choices, remedy=err.remedy) from err
 
 # %% ../../nbs/training/47_config.ipynb #5e6aa6ec
 def rare_classes(
@@ -382,7 +383,9 @@ def check_data(
             remedy = f"Make the lists again with more clips, or name another list for {name}."
             raise RunError(f"There are no {name} clips.", subject=name, remedy=remedy)
         if data is not None and list(data.class_names) != list(train_data.class_names):
-            raise RunError("Training and validation clips have other class names: use one category.txt.")
+            remedy = "use one category.txt"
+            text = f"Training and validation clips have other class names: {remedy}."
+            raise RunError(text, subject=name, remedy=remedy)
         if data is not None:
             _check_made_alike(config, name, data)
     classes = len(train_data.class_names)
@@ -404,9 +407,12 @@ def check_data(
         _log.warning(text, config.epochs)
     t, _, h, w = train_data[0]["clip"].shape
     if (t, h, w) != (config.num_frames, config.size, config.size):
+        remedy = "change num_frames and size, or the data"
         raise RunError(
             f"Clips are {t} frames of {h} x {w}, the description says {config.num_frames} frames of "
-            f"{config.size} x {config.size}: change num_frames and size, or the data."
+            f"{config.size} x {config.size}: {remedy}.",
+            subject="training",
+            remedy=remedy,
         )
 
 

@@ -3,9 +3,8 @@
 import golden
 import pytest
 
-# minutes of larger networks, and what another network with SDA does as well: `python tests/golden.py check`
+# minutes of larger networks: `python tests/golden.py check`
 BY_HAND = ("networks/resnet50", "networks/resnet101", "networks/rubiks")
-BY_HAND += ("effects/sda_tsn_moves_fast_query", "interventions/sda_tsn_moves_fast_query")
 
 
 @pytest.mark.parametrize("name", [n for n in golden.ITEMS if n not in BY_HAND])

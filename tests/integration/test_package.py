@@ -150,18 +150,11 @@ def test_predictions_pages_tables_the_tour_and_the_inspector_from_a_wheel(instal
     for part in ("grad-cam", "ipywidgets"):
         if not find_spec({"grad-cam": "pytorch_grad_cam"}.get(part, part)):
             pytest.skip(f"{part} is not installed")
-    work = tmp_path / "nbs"  # the tour's paths start here
-    work.mkdir()
-    shutil.copytree(
-        ROOT / "data/results", tmp_path / "data/results", ignore=shutil.ignore_patterns("evidence")
-    )
-    shutil.copytree(installed / "sda/assets", tmp_path / "sda/assets")
-    cells = [source(c) for c in load(ROOT / "nbs/00_tour.ipynb")["cells"] if c["cell_type"] == "code"]
-    code = ["\n".join(line for line in cell.splitlines() if not line.startswith("%")) for cell in cells]
-    (work / "tour.json").write_text(json.dumps(code), encoding="utf-8")
-    said = run(sys.executable, "-c", REST, cwd=work, env=outside(installed))
+    cells = [source(c) for c in load(ROOT / "nbs/learn/1_tour.ipynb")["cells"] if c["cell_type"] == "code"]
+    (tmp_path / "tour.json").write_text(json.dumps(cells), encoding="utf-8")
+    said = run(sys.executable, "-c", REST, cwd=tmp_path, env=outside(installed))
     assert "published" in said
     files = json.loads(said.splitlines()[-1])
     assert files and all(str(installed) in file for file in files)
-    assert (work / "overview.png").read_bytes().startswith(b"\x89PNG")
-    assert "rightward" in (work / "page.html").read_text(encoding="utf-8")
+    assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
+    assert "rightward" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -37,6 +37,7 @@ PLAIN = (
     "data/video/mp4.py",
     "data/video/scans.py",
     "figures/style.py",
+    "figures/live.py",
     "figures/training.py",
     "explaining/answers.py",
     "explaining/attribution.py",
@@ -241,7 +242,8 @@ def test_makefile_tests_everything_even_when_called_from_elsewhere(project, tmp_
         "-m ruff check nbs tests benchmarks setup.py",
         "-m ruff format --check --quiet nbs tests benchmarks setup.py",
     ]
-    assert sorted(asked[2:]) == ["-m mypy sda", "-m pytest -n 3 --dist worksteal"]  # side by side
+    tests = "-m pytest -n 3 --dist worksteal -m not long"
+    assert sorted(asked[2:]) == ["-m mypy sda", tests]  # side by side
 
 
 def test_hooks_fetch_nothing():
@@ -249,3 +251,10 @@ def test_hooks_fetch_nothing():
     config = yaml.safe_load(Path(ROOT / ".pre-commit-config.yaml").read_text())
     assert {repo["repo"] for repo in config["repos"]} == {"local"}
     assert {hook["language"] for repo in config["repos"] for hook in repo["hooks"]} == {"system"}
+
+
+def test_long_tests_exist():
+    for line in (ROOT / "tests/long.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            file, _, name = line.partition("::")
+            assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8"), line

@@ -30,10 +30,26 @@ def test_commands_exist():
     assert all(f"\n{target}:" in make for target in set(re.findall(r"make (\w+)  ", TEXT)) | {"lab"})
 
 
-def test_python_example_runs():
-    import torch
-
+def test_python_example_runs_and_says_what_it_finds():
     [code] = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-    names = {"clips": torch.zeros(1, 4, 3, 32, 32)}
+    names = {}
     exec(code, names)  # our own README
-    assert names["trace"].weights.shape == (1, 16, 4)
+    found = names["before"].iloc[0]
+    assert re.search(rf"before = .*# {found['class']}, {found.probability:.2f}", code)
+    assert names["after"].iloc[0]["class"] != found["class"]
+    assert names["trace"].weights.shape == (1, 4, 4)
+
+
+def test_what_is_cited_is_what_the_citation_file_says():
+    import yaml
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    paper = cited["preferred-citation"]
+    assert f"{{{paper['title']}}}" in TEXT and f"{{{cited['version']}}}" in TEXT
+    assert all(f"{a['family-names']}, {a['given-names']}" in TEXT for a in paper["authors"])
+
+
+def test_options_of_the_environment_exist():
+    named = set(re.findall(r"`(SDA_\w+)`", TEXT))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "sda").rglob("*.py"))
+    assert named == set(re.findall(r'environ\.get\("(SDA_\w+)"\)', sources))

@@ -130,10 +130,13 @@ def test_counting_instead_of_stopping_accounts_for_every_row(tmp_path):
 
 
 def test_missing_and_repeated_labels(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError) as error:
         records_something_v1(tmp_path / "a.csv", tmp_path / "b.csv")
-    with pytest.raises(DataError, match="line 2.*already at line 1"):
-        records_something_v1(*v1(tmp_path, "1;a\n", ["a", "a"]))
+    assert error.value.subject == str(tmp_path / "b.csv") and "file name" in error.value.remedy
+    files = v1(tmp_path, "1;a\n", ["a", "a"])
+    with pytest.raises(DataError) as error:
+        records_something_v1(*files)
+    assert error.value.subject == f"{files[1]}, line 2" and "line 1" in str(error.value)
     with pytest.raises(UnknownNameError) as error:
         records_something_v1(*v1(tmp_path, "1;a\n", ["a"]), order="z")
     assert set(error.value.choices) == {"sorted", "file"}
@@ -264,10 +267,12 @@ def test_diving_errors(tmp_path, rows, words):
 
 
 def test_diving_asks_for_the_version_and_refuses_a_bad_vocabulary(tmp_path):
-    with pytest.raises(DataError, match="version='V1'"):
+    with pytest.raises(DataError) as error:
         records_diving48(*diving(tmp_path, [DIVE], "dives.json"))
-    with pytest.raises(DataError, match="entry 0"):
+    assert error.value.subject == str(tmp_path / "dives.json") and "version='V1'" in error.value.remedy
+    with pytest.raises(DataError) as error:
         records_diving48(*diving(tmp_path, [DIVE], vocabulary=[["Back"]]))
+    assert error.value.subject.endswith("vocab.json, entry 0")
 
 
 # ---------------------------------------------------------------- EPIC-KITCHENS-55
@@ -366,11 +371,13 @@ def test_epic_refuses_wrong_arguments_and_files(tmp_path):
             records_epic55(folder, **bad)
         assert [error.value.subject] == list(bad.values())
     put(folder / "EPIC_train_action_labels.csv", "narration_id,verb\n1,x\n")
-    with pytest.raises(DataError, match="no column uid"):
+    with pytest.raises(DataError) as error:
         records_epic55(folder)
+    assert error.value.subject == str(folder / "EPIC_train_action_labels.csv") and "uid" in str(error.value)
     put(folder / "EPIC_verb_classes.csv", "verb_id,class_key\n1,lift\n")
-    with pytest.raises(DataError, match="line 2.*not 0"):
+    with pytest.raises(DataError) as error:
         records_epic55(folder)
+    assert error.value.subject == f"{folder / 'EPIC_verb_classes.csv'}, line 2" and "'1'" in str(error.value)
 
 
 @given(st.lists(st.floats(0.005, 0.2), min_size=2, max_size=60), st.floats(0, 8), st.floats(0.001, 4))
@@ -430,16 +437,18 @@ def test_folder_lists_what_is_no_clip_and_follows_links(tmp_path):
     ],
 )
 def test_table_errors_name_the_file(tmp_path, text):
-    with pytest.raises(DataError, match=r"t\.csv"):
+    with pytest.raises(DataError) as error:
         records_csv(put(tmp_path / "t.csv", text))
+    assert error.value.subject.partition(", line ")[0] == str(tmp_path / "t.csv")
 
 
 def test_table_with_given_classes(tmp_path):
     file = put(tmp_path / "t.tsv", "label\tpath\ny\ta.mp4\n\tb.mp4\n")
     records, names, report = records_csv(file, class_names=["x", "y"], root="media")
     assert records == [Record("a.mp4", "media/a.mp4", 1)] and report.counts == {"kept": 1, "unlabelled": 1}
-    with pytest.raises(DataError, match="line 2"):
+    with pytest.raises(DataError) as error:
         records_csv(file, class_names=["x"])
+    assert error.value.subject == f"{file}, line 2"
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, max_size=80), st.integers(0, 5))
@@ -459,8 +468,9 @@ def test_splits_are_balanced_over_classes_and_checked():
     records = [Record(f"{c}/{i}", "x", c) for c in range(4) for i in range(10)]
     val = Counter(r.label for r in split_records(records, seed=7)["val"])
     assert val == {0: 2, 1: 2, 2: 2, 3: 2}
-    with pytest.raises(SettingError, match="add up"):
+    with pytest.raises(SettingError) as error:
         split_records(records, {"train": 0.5, "val": 0.2})
+    assert error.value.subject == "fractions"
 
 
 @given(
@@ -481,19 +491,20 @@ def test_lists_survive_writing_and_reading(tmp_path_factory, path, offset, frame
 
 
 @pytest.mark.parametrize(
-    ("record", "words"),
+    ("record", "remedy"),
     [
-        (Record("i", "../x", 0, 3), "leaves"),
-        (Record("i", "/x", 0, 3), "leaves"),
+        (Record("i", "../x", 0, 3), "media="),
+        (Record("i", "/x", 0, 3), "media="),
         (Record("i", "x", 0), "count_frames"),
         (Record("i", "x\u2028y", 0, 3), "Rename"),
         (Record("i", " x", 0, 3), "Rename"),
-        (Record("i", "x", 2, 3), "outside"),
+        (Record("i", "x", 2, 3), "classes"),
     ],
 )
-def test_nothing_is_written_when_a_record_is_bad(tmp_path, record, words):
-    with pytest.raises(DataError, match=words):
+def test_nothing_is_written_when_a_record_is_bad(tmp_path, record, remedy):
+    with pytest.raises(DataError) as error:
         write_dataset(tmp_path / "d", {"val": [record]}, ["a"])
+    assert error.value.subject == "record i" and remedy in error.value.remedy
     assert not (tmp_path / "d").exists()
 
 
@@ -501,8 +512,10 @@ def test_other_lists_are_not_replaced_unasked(tmp_path):
     one = [Record("a", "a", 0, 3)]
     two = [Record("b", "b", 0, 3)]
     write_dataset(tmp_path, {"train": one}, ["k"])
-    with pytest.raises(FolderError, match="overwrite"):
+    with pytest.raises(FolderError) as error:
         write_dataset(tmp_path, {"train": two}, ["k"])
+    assert error.value.subject == str(tmp_path / "trainValTest/train.txt")
+    assert "overwrite=True" in error.value.remedy
     assert (tmp_path / "trainValTest/train.txt").read_text() == "a 3 0\n"
     write_dataset(tmp_path, {"train": two}, ["k"], overwrite=True)
     assert (tmp_path / "trainValTest/train.txt").read_text() == "b 3 0\n"
@@ -564,11 +577,13 @@ def test_check_opens_every_file_once_and_counts_every_line(tmp_path):
 
 
 def test_check_needs_classes_and_lists(tmp_path):
-    with pytest.raises(DataError, match=r"category\.txt"):
+    with pytest.raises(DataError) as error:
         check_dataset(tmp_path)
+    assert error.value.subject == str(tmp_path / "category.txt")
     put(tmp_path / "category.txt", "x\n")
-    with pytest.raises(DataError, match="trainValTest"):
+    with pytest.raises(DataError) as error:
         check_dataset(tmp_path)
+    assert error.value.subject == str(tmp_path) and "trainValTest" in str(error.value)
 
 
 def test_a_folder_trains_directly_and_through_lists(tmp_path):
@@ -697,8 +712,10 @@ def test_lists_of_other_clips_do_not_keep_the_old_link(tmp_path):
             Image.new("RGB", (40, 40)).save(picture)
     make_dataset(tmp_path / "set", "folder", media=tmp_path / "one")
     before = {f.name: f.read_text() for f in (tmp_path / "set/trainValTest").iterdir()}
-    with pytest.raises(FolderError, match="--overwrite"):
+    with pytest.raises(FolderError) as error:
         make_dataset(tmp_path / "set", "folder", media=tmp_path / "two")
+    assert error.value.subject == str(tmp_path / "set/trainValTest/train.txt")
+    assert "--overwrite" in error.value.remedy
     assert before == {f.name: f.read_text() for f in (tmp_path / "set/trainValTest").iterdir()}
     make_dataset(tmp_path / "set", "folder", media=tmp_path / "two", overwrite=True)
     assert (tmp_path / "set/img").resolve() == tmp_path / "two" and check_dataset(tmp_path / "set", 1).ok
@@ -706,6 +723,7 @@ def test_lists_of_other_clips_do_not_keep_the_old_link(tmp_path):
     make_dataset(tmp_path / "set", "folder", media=tmp_path / "moved")
     assert check_dataset(tmp_path / "set", 1).ok
     (tmp_path / "own/img").mkdir(parents=True)
-    with pytest.raises(FolderError, match="Choose another folder"):
+    with pytest.raises(FolderError) as error:
         make_dataset(tmp_path / "own", "folder", media=tmp_path / "moved", overwrite=True)
+    assert error.value.subject == str(tmp_path / "own/img") and "another folder" in error.value.remedy
     assert (tmp_path / "own/img").is_dir() and not (tmp_path / "own/category.txt").exists()

@@ -8,9 +8,10 @@ import warnings
 
 import pytest
 import torch
+from hooks import hooks
 from torch import nn
 
-from sda.foundation.errors import DataError, SettingError, UnknownNameError
+from sda.foundation.errors import DataError, RunError, SettingError, UnknownNameError
 from sda.methods.shift import TemporalShift
 from sda.networks import backbones
 from sda.networks.backbones import (
@@ -113,7 +114,7 @@ def test_profile_counts_by_hand_and_leaves_the_model_alone():
     layer3 = (128 * 48 + 9 * 48 * 48 + 48 * 192 + 128 * 192) * 8 * 8
     layer4 = (192 * 64 + 9 * 64 * 64 + 64 * 256 + 192 * 256) * 8 * 8
     assert cost.macs == 4 * (stem + layer1 + layer2 + layer3 + layer4 + 256 * 10)
-    assert not calls and net.training and not net.layer1[0].conv1._forward_hooks
+    assert not calls and net.training and hooks(net) == 0
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
@@ -204,13 +205,15 @@ def test_other_arguments_that_cannot_be_used():
     ):
         with pytest.raises(SettingError):
             call()
-    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+    with pytest.raises(FileNotFoundError) as error:
         create_model("tsn_resnet50", 5, pretrained="nowhere.pth")
+    assert "nowhere.pth" in str(error.value)
 
 
 def test_bytes_are_refused():
-    with pytest.raises(TypeError, match="apply the transform"):
+    with pytest.raises(TypeError) as error:
         create_model("tsn_tiny", 5)(torch.zeros(1, 8, 3, 64, 64, dtype=torch.uint8))
+    assert "torch.uint8" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["tsm_tiny", "sda_tsm_tiny"])
@@ -248,7 +251,7 @@ def test_a_copy_is_independent():
 def test_compiles_without_graph_breaks():
     torch.manual_seed(0)
     net = create_model("sda_tsm_tiny", 7).eval()
-    torch._dynamo.reset()
+    torch.compiler.reset()
     with torch.no_grad():
         whole = torch.compile(
             net, backend="eager", fullgraph=True
@@ -319,18 +322,20 @@ def test_imagenet_weights_offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr(ResNet50_Weights, "get_state_dict", get)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    told = "ResNet50_Weights.IMAGENET1K_V1.get_state_dict.*resnet50-0676ba61.pth"
-    with pytest.raises(RuntimeError, match=told) as err:
+    with pytest.raises(RunError) as err:
         create_model("sda_tsn_resnet50", 5, pretrained=True)
-    assert str(tmp_path) in str(err.value) and "unreachable" in str(err.value)
+    assert err.value.subject == "ResNet50_Weights.IMAGENET1K_V1" and "unreachable" in str(err.value)
+    assert str(tmp_path / "checkpoints/resnet50-0676ba61.pth") in err.value.remedy
+    assert "https://" in err.value.remedy and "pretrained=FILE" in err.value.remedy
 
 
 def test_imagenet_weights_that_do_not_fit(image_net, tmp_path):
     torch.save(
         {k: v for k, v in image_net.state_dict().items() if k != "layer2.0.bn1.weight"}, tmp_path / "a.pth"
     )
-    with pytest.raises(ValueError, match=r"missing \['layer2.0.bn1.weight'\]"):
+    with pytest.raises(DataError) as caught:
         create_model("sda_tsn_resnet50", 5, pretrained=tmp_path / "a.pth")
+    assert caught.value.subject == "sda_tsn_resnet50" and "['layer2.0.bn1.weight']" in str(caught.value)
     (tmp_path / "b.pth").write_bytes(b"not a checkpoint")
     with pytest.raises(DataError) as caught:
         create_model("tsn_resnet50", 5, pretrained=tmp_path / "b.pth")
@@ -398,9 +403,9 @@ def test_a_method_that_needs_another_bottleneck(methods):
 
 def test_a_name_is_registered_once(methods):
     for name, owner in (("tsn", "sda.networks.backbones"), ("tam", "sda.methods.tam")):
-        with pytest.raises(SettingError, match=f"registered by {owner}") as error:
+        with pytest.raises(SettingError) as error:
             register_method(name)(lambda site: {})
-        assert error.value.subject == name
+        assert error.value.subject == name and owner in str(error.value)
 
 
 def in_a_new_process(code):
@@ -451,8 +456,9 @@ def test_methods_that_fill_the_gate_are_told(methods):
     def gated(site):
         return {"gate": SDA(site.planes)}
 
-    with pytest.raises(ValueError, match="register it with gate=False"):
+    with pytest.raises(SettingError) as error:
         create_model("sda_gated_tiny", 5)
+    assert error.value.subject == "gated" and "gate=False" in error.value.remedy
     assert len(sda_blocks(create_model("gated_tiny", 5))) == 4
 
 
@@ -461,8 +467,9 @@ def test_wrong_place_is_told(methods):
     def lost(site):
         return {"gates": nn.Identity()}
 
-    with pytest.raises(ValueError, match="gates"):
+    with pytest.raises(UnknownNameError) as error:
         create_model("lost_tiny", 5)
+    assert error.value.subject == "gates" and "gate" in error.value.choices
 
 
 def test_load_imagenet_counts_what_a_mix_ignores(methods, image_net, tmp_path):

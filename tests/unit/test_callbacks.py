@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from hooks import hooks
 from training_runs import Clips, same, small, weights
 
 from sda.foundation.errors import MissingPackageError, RunError, SettingError, UnknownNameError
@@ -349,7 +350,7 @@ def test_selections_are_read_without_a_trace():
     with pytest.raises(ValueError):
         selection_weights(model, clips[0])
     assert modes == [m.training for m in model.modules()]
-    assert not any(m._forward_hooks for m in model.modules())
+    assert hooks(model) == 0
 
 
 def test_confusions_of_the_validation_are_counted(tmp_path):

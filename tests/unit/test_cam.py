@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hooks import hooks
 
 from sda.explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, shared_top
 from sda.foundation.errors import MissingPackageError, SettingError, UnknownNameError
@@ -129,7 +130,7 @@ def test_the_study_looks_at_the_maps_that_users_get(clip):
             assert close(found[f"layer3.0.conv2 {kind} {score}"], np.stack([cam.maps for cam in wanted])), (
                 kind
             )
-    assert not any(m._forward_hooks for m in model.modules())
+    assert hooks(model) == 0
 
 
 def test_the_default_is_what_the_study_chose_on_validation_clips():
@@ -152,7 +153,7 @@ def test_the_model_is_untouched(clip):
 
     def state():
         modes = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
-        return fingerprint(model), modes, sum(len(m._forward_hooks) for m in model.modules())
+        return fingerprint(model), modes, hooks(model)
 
     before = state()
     for _ in range(3):

@@ -320,8 +320,9 @@ def test_a_damaged_clip_stops_a_training_by_name_or_is_left_out_and_listed(one_d
     seen = dict(sampling=config.sampling(), transform=config.transform(), progress=False)
     val = open_dataset(one_damaged, "val", **seen)
     data = open_dataset(one_damaged, "train", **seen)
-    with pytest.raises(VideoError, match=re.escape("3.mp4")):
+    with pytest.raises(VideoError) as error:
         train(config, "sda_tsn_tiny", data, val, tmp_path / "stops", progress=False)
+    assert "b/3.mp4" in str(error.value)
     data = open_dataset(one_damaged, "train", **seen, on_bad_clip="skip")
     assert [r.id for r in data.records] == ["a/0.mp4", "b/1.mp4", "a/2.mp4", "a/4.mp4"]
     assert list(data.left_out) == ["b/3.mp4"] and "3.mp4" in data.left_out["b/3.mp4"]

@@ -255,11 +255,13 @@ def test_a_failed_cache_leaves_nothing(toy, tmp_path):
     records = open_dataset(toy, "train").records
     (tmp_path / "bad.mp4").write_bytes(b"nothing" * 99)
     folder = tmp_path / "cache"
-    with pytest.raises(VideoError, match="bad.mp4 is no video"):
+    with pytest.raises(VideoError) as caught:
         build_cache([*records, Record("bad", str(tmp_path / "bad.mp4"), 0)], folder, progress=False)
+    assert caught.value.subject == str(tmp_path / "bad.mp4") and "again" in caught.value.remedy
     assert list(folder.iterdir()) == []
-    with pytest.raises(VideoError, match="gone.mp4 does not exist"):
+    with pytest.raises(VideoError) as caught:
         build_cache([Record("gone", str(tmp_path / "gone.mp4"), 0)], folder, progress=False)
+    assert caught.value.subject == str(tmp_path / "gone.mp4") and "path" in caught.value.remedy
     (tmp_path / "file").touch()
     with pytest.raises(FolderError) as caught:
         build_cache(records, tmp_path / "file", progress=False)
@@ -488,9 +490,10 @@ def test_a_broken_clip_stops_the_loader_with_its_name(toy, tmp_path, workers):
     data = ClipDataset(
         [*open_dataset(toy, "val").records, Record("b", str(tmp_path / "broken.mp4"), 0)], NAMES, None, SMALL
     )
-    with pytest.raises(VideoError, match="broken.mp4"):
+    with pytest.raises(VideoError) as caught:
         for _ in clip_loader(data, 2, num_workers=workers):
             pass
+    assert str(tmp_path / "broken.mp4") in str(caught.value)  # torch hands on the text of a worker's error
 
 
 def test_views_and_seeds(toy):
@@ -546,8 +549,9 @@ def test_both_jpeg_decoders_give_the_same_frames_and_errors(tmp_path, monkeypatc
     whole = (tmp_path / "00002.jpg").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole[:20]):
         (tmp_path / "00002.jpg").write_bytes(damaged)
-        with pytest.raises(VideoError, match="00002.jpg"):
+        with pytest.raises(VideoError) as caught:
             open_video(tmp_path).frames([1, 2])
+        assert caught.value.subject == str(tmp_path / "00002.jpg")
 
 
 def camera(path, height=1080, width=1920, ticks=range(0, 400, 100)):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hooks import hooks
 
 from sda.explaining.checks import seed_agreement
 from sda.explaining.faithfulness import (
@@ -19,6 +20,7 @@ from sda.explaining.faithfulness import (
 )
 from sda.explaining.trace import trace_clips
 from sda.figures.effects import fig_curves
+from sda.foundation.errors import SettingError, UnknownNameError
 from sda.networks.backbones import create_model
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
@@ -75,10 +77,10 @@ def test_several_maps_share_their_controls(clips):
         both, "right"
     ) and "matter less than random" in curve_words(both, "wrong")
     assert [t.get_text() for t in fig_curves(both).axes[1].get_legend().get_texts()] == list(table.index)
-    with pytest.raises(ValueError, match="centre"):
-        deletion_insertion(Bright(), clips, {"centre": true_map()})
-    with pytest.raises(ValueError, match="one map or more"):
-        deletion_insertion(Bright(), clips, {})
+    for maps, subject in (({"centre": true_map()}, "centre"), ({}, "maps")):
+        with pytest.raises(SettingError) as error:
+            deletion_insertion(Bright(), clips, maps)
+        assert error.value.subject == subject
 
 
 def test_activation_is_the_length_of_the_features(clips):
@@ -91,9 +93,10 @@ def test_activation_is_the_length_of_the_features(clips):
         )
     found = norm_maps(model, clips, "layer1", batch_size=2)
     assert np.allclose(found, features.square().sum(1).sqrt().unflatten(0, (3, 4)), atol=1e-5)
-    assert not model.layer1._forward_hooks
-    with pytest.raises(ValueError, match="'layer1'"):
+    assert hooks(model) == 0
+    with pytest.raises(UnknownNameError) as error:
         norm_maps(model, clips, "layer_1")
+    assert error.value.subject == "layer_1" and "'layer1'" in error.value.remedy
 
 
 def test_the_record_of_the_study_and_its_arrays_agree():
@@ -149,16 +152,21 @@ def test_seed_agreement():
         traces[f"seed {seed}"] = trace_clips(create_model("sda_tsn_tiny", 4, num_frames=4).eval(), clips)
     table = seed_agreement(traces, draws=10)
     assert len(table) == 5 * 4 and (table.n == 4).all() and table.rho.between(-1, 1).all()
-    with pytest.raises(ValueError, match="same network"):
+    with pytest.raises(SettingError) as error:
         seed_agreement({"a": traces["seed 0"], "b": traces["seed 0"]})
+    assert error.value.subject == "b"
 
 
 def test_bad_maps(clips):
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(SettingError) as error:
         deletion_insertion(Bright(), clips, true_map()[:, :3])
-    with pytest.raises(ValueError, match="not finite"):
+    assert error.value.subject == "map" and "per frame" in error.value.remedy
+    with pytest.raises(SettingError) as error:
         deletion_insertion(Bright(), clips, true_map() * np.nan)
-    with pytest.raises(ValueError, match="unknown over"):
+    assert error.value.subject == "map" and not error.value.remedy
+    with pytest.raises(UnknownNameError) as error:
         deletion_insertion(Bright(), clips, true_map(), over="time")
-    with pytest.raises(ValueError, match="at least 1"):
+    assert error.value.subject == "time" and error.value.choices == ("space", "frames")
+    with pytest.raises(SettingError) as error:
         deletion_insertion(Bright(), clips, true_map(), steps=0)
+    assert error.value.subject == "steps"

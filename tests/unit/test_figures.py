@@ -1,5 +1,6 @@
 """Plots: PNG bytes, everything inside the picture, no global state, honest scales."""
 
+import base64
 import importlib
 import io
 import pkgutil
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib import font_manager, rc_context
 from matplotlib.text import Text
 from PIL import Image
@@ -24,6 +26,7 @@ from sda.figures.effects import (
     fig_randomisation,
     fig_triptych,
 )
+from sda.figures.live import Live
 from sda.figures.selection import (
     class_intervals,
     confused_pairs,
@@ -39,8 +42,9 @@ from sda.figures.selection import (
     nearest_clips,
     selection_map,
 )
-from sda.figures.style import COLOURS, HeatTable, fig_tables, new_figure, to_png
+from sda.figures.style import COLOURS, HeatTable, fig_tables, new_figure, picture, to_png
 from sda.figures.training import fig_confusion, fig_history, fig_lr_sweep, fig_reliability
+from sda.foundation.errors import SettingError
 from sda.networks.blocks import DEPENDENCIES
 
 RNG = np.random.default_rng(0)
@@ -374,8 +378,9 @@ def test_nearest_clips_by_hand():
     weights = np.array([[[1, 0, 0, 0]], [[0.9, 0.1, 0, 0]], [[0, 1, 0, 0]]])
     found = nearest_clips(weights, 0, k=9)
     assert found[0] == [1, 2] and np.allclose(found[1], [0.1, 1])
-    with pytest.raises(ValueError, match="no clip 3"):
+    with pytest.raises(SettingError) as caught:
         nearest_clips(weights, 3)
+    assert caught.value.subject == "3"
 
 
 def test_confusions_count_and_compare_within_the_class():
@@ -406,29 +411,74 @@ def test_animation_shows_every_frame_in_order():
 
 
 @pytest.mark.parametrize(
-    "call, words",
+    "call, subject, told",
     [
-        (lambda: fig_depth(MANY[0], DEEP), "are not"),
-        (lambda: fig_difference(MANY[0], MANY[0][:3], DEEP), "same blocks"),
-        (lambda: class_intervals(MANY, [0], 1), "1 labels for 30 clips"),
-        (lambda: fig_map(np.zeros((2, 2)), [1, 0], ["a"]), "1 groups for 2 clips"),
-        (lambda: fig_contact_sheet([], []), "0 captions"),
-        (lambda: fig_confusions(confused_pairs(MANY[:, 0], [0] * 30, [0] * 30, ["a"])), "no confusions"),
-        (lambda: animation(FRAMES, MAPS[:3]), "do not fit frames"),
-        (lambda: animation(FRAMES, seconds=0), "longer than 0"),
-        (lambda: fig_clip(FRAMES[0]), "T, H, W, 3"),
-        (lambda: fig_clip(FRAMES.astype(float)), "between 0 and 1"),
-        (lambda: fig_clip(np.full((2, 8, 8, 3), np.nan)), "between 0 and 1"),
-        (lambda: fig_clip(FRAMES[:0]), "T, H, W, 3"),
-        (lambda: fig_selection(MEANS[0], ["layer1.0"]), "do not fit"),
-        (lambda: fig_selection(np.zeros((0, 4)), []), "do not fit"),
-        (lambda: fig_selection_by_stage(MEANS, MEANS[:2], MEANS, ["a", "b", "c", "d"], 3), "do not fit"),
-        (lambda: fig_cam_strip(FRAMES, np.zeros((8, 32, 32)), (0, 1)), "do not fit frames"),
-        (lambda: fig_top_k(["a", "b"], [1.0]), "2 classes"),
-        (lambda: fig_triptych(MEANS, MEANS, MEANS[:2], [f"layer{i}.0" for i in range(4)]), "do not fit"),
-        (lambda: fig_interventions([], [], [], [], [], 0), "one number for each"),
+        (lambda: fig_depth(MANY[0], DEEP), "values", "[16, 4]"),
+        (lambda: fig_difference(MANY[0], MANY[0][:3], DEEP), "b", "[3, 4]"),
+        (lambda: class_intervals(MANY, [0], 1), "labels", "1 labels for 30 clips"),
+        (lambda: fig_map(np.zeros((2, 2)), [1, 0], ["a"]), "groups", "1 groups for 2 clips"),
+        (lambda: fig_contact_sheet([], []), "captions", "0 clips"),
+        (lambda: fig_confusions(confused_pairs(MANY[:, 0], [0] * 30, [0] * 30, ["a"])), "pairs", ""),
+        (lambda: animation(FRAMES, MAPS[:3]), "maps", "[3, 64, 64]"),
+        (lambda: animation(FRAMES, seconds=0), "seconds", "0 seconds"),
+        (lambda: fig_clip(FRAMES[0]), "frames", "[64, 64, 3]"),
+        (lambda: fig_clip(FRAMES.astype(float)), "frames", "between 0 and 1"),
+        (lambda: fig_clip(np.full((2, 8, 8, 3), np.nan)), "frames", "nan"),
+        (lambda: fig_clip(FRAMES[:0]), "frames", "[0, 64, 64, 3]"),
+        (lambda: fig_selection(MEANS[0], ["layer1.0"]), "values", "[4]"),
+        (lambda: fig_selection(np.zeros((0, 4)), []), "values", "0 rows"),
+        (lambda: fig_selection_by_stage(MEANS, MEANS[:2], MEANS, list("abcd"), 3), "values", "[2, 4]"),
+        (lambda: fig_cam_strip(FRAMES, np.zeros((8, 32, 32)), (0, 1)), "maps", "[8, 32, 32]"),
+        (lambda: fig_top_k(["a", "b"], [1.0]), "probabilities", "2 classes"),
+        (lambda: fig_triptych(MEANS, MEANS, MEANS[:2], list("abcd")), "values", "[2, 4]"),
+        (lambda: fig_interventions([], [], [], [], [], 0), "changes", "0 interventions"),
     ],
 )
-def test_wrong_arrays_are_explained(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_wrong_arrays_are_explained(call, subject, told):
+    with pytest.raises(SettingError) as caught:
         call()
+    assert caught.value.subject == subject and told in str(caught.value)
+
+
+def test_a_figure_with_controls_follows_them_and_stays_as_a_picture():
+    widgets = pytest.importorskip("ipywidgets")
+    drawn = []
+
+    def draw(weight, name):
+        if weight > 1:
+            raise ValueError("<too much>")
+        drawn.append((weight, name))
+        figure = new_figure(2, 1, f"{name} {weight}")
+        figure.subplots()
+        return figure
+
+    controls = {"weight": widgets.FloatText(0.5), "name": widgets.Dropdown(options=["a", "b"])}
+    live = Live(draw, **controls)
+    first = bytes(live.image.value)
+    controls["weight"].value = 0.25
+    live.set(weight=0.75, name="b")
+    assert drawn == [(0.5, "a"), (0.25, "a"), (0.75, "b")] and bytes(live.image.value) != first
+    controls["weight"].value = 2
+    assert "&lt;too much&gt;" in live.said.value and repr(live).startswith("b 0.75")
+    data, metadata = DisplayFormatter().format(live)  # as a notebook asks
+    assert base64.b64decode(data["image/png"]) == live.image.value
+    assert metadata["image/png"] == {"width": 160, "alt": "b 0.75"}
+    with pytest.raises(SettingError) as caught:
+        live.set(colour=1)
+    assert list(caught.value.choices) == ["weight", "name"]
+
+
+def test_a_picture_for_a_page_is_twice_as_sharp_and_a_palette_keeps_small_things():
+    pytest.importorskip("IPython")
+    figure = new_figure(2, 1)
+    axes = figure.subplots()
+    axes.imshow(RNG.random((20, 40, 3)), aspect="auto")
+    axes.plot([20], [10], "s", color=COLOURS["LS"], ms=3)
+    shown = picture(figure, "noise with a green dot", colours=64)
+    assert shown.width == 160 and shown.alt == "noise with a green dot"
+    image = Image.open(io.BytesIO(shown.data))
+    assert image.size == (320, 160) and len(image.convert("RGB").getcolors()) <= 64
+    whole = np.asarray(Image.open(io.BytesIO(picture(figure, "").data)).convert("RGB")).astype(int)
+    green = np.abs(whole - [0, 158, 115]).max(-1) <= 2
+    packed = np.asarray(image.convert("RGB")).astype(int)
+    assert green.sum() > 20 and np.abs(packed[green] - [0, 158, 115]).max() < 40

@@ -23,6 +23,8 @@ FRONT_DOOR = {
     "trace_clips",
     "open_video",
     "open_dataset",
+    "ClipReader",
+    "set_weights",
     "inspect",
 }
 

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from sda.assets import DEFAULT_MODEL, FOLDER, SAMPLE_CLIPS
 from sda.explaining.effects import ablation_map
@@ -208,7 +209,7 @@ def test_the_first_picture_needs_nothing_from_the_background(shown):
         finite(getattr(panel, name))
     assert panel.scene["clip"] == shown.state.selected == panel.selected
     assert panel.answers["items"]["[]"]["change"] == 0
-    bundle, _ = shown._repr_mimebundle_()
+    bundle, _ = DisplayFormatter().format(shown)  # as a notebook asks
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["image/png"].startswith("iVBOR")
 
 

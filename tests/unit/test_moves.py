@@ -254,20 +254,25 @@ def test_masks_of_the_set_are_the_truth_of_the_clips(small):
 
 
 def test_other_parameters_are_refused(small):
-    with pytest.raises(SettingError, match="seed is 0, not 1") as error:
+    with pytest.raises(SettingError) as error:
         make_moves(small, train=2, val=1, test=1, seed=1, progress=False)
     assert error.value.subject == str(small) and "another folder" in error.value.remedy
-    with pytest.raises(SettingError, match="train is 2, not 80"):
+    assert "seed is 0, not 1" in str(error.value)
+    with pytest.raises(SettingError) as error:
         make_moves(small, progress=False)
-    for bad in (dict(train=-1), dict(seed=-1), dict(train=0, val=0, test=0)):
-        with pytest.raises(SettingError, match="0 or more"):
+    assert error.value.subject == str(small) and "train is 2, not 80" in str(error.value)
+    none = dict(train=0, val=0, test=0)
+    for bad, subject in ((dict(train=-1), "train"), (dict(seed=-1), "seed"), (none, "train, val, test")):
+        with pytest.raises(SettingError) as error:
             make_moves(small, progress=False, **bad)
+        assert error.value.subject == subject
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FolderError, match="holds other files") as error:
+    with pytest.raises(FolderError) as error:
         make_moves(tmp_path, progress=False)
+    assert "empty folder" in error.value.remedy
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"] and error.value.subject == str(tmp_path)
     for file in (tmp_path / "thesis.txt" / "set", tmp_path / "thesis.txt"):
         with pytest.raises(FolderError) as error:
@@ -280,16 +285,18 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)  # works for root too, whom permission bits do not stop
-    with pytest.raises(FolderError, match="Permission denied") as error:
+    with pytest.raises(FolderError) as error:
         make_moves(tmp_path / "set", progress=False)
+    assert "Permission denied" in str(error.value)  # the words of the system
     assert error.value.subject == str(tmp_path / "set") and "folder" in error.value.remedy
 
 
 def test_a_damaged_set_is_not_reused(tmp_path):
     root = make_moves(tmp_path / "s", train=1, val=0, test=0, progress=False)
     (root / "img/train_0000_up.mp4").unlink()
-    with pytest.raises(DataError, match="holds 19"):
+    with pytest.raises(DataError) as error:
         make_moves(root, train=1, val=0, test=0, progress=False)
+    assert error.value.subject == str(root) and "19" in str(error.value) and "again" in error.value.remedy
     for text in ("{", "[]", "[" * 50_000):
         (root / "moves.json").write_text(text)
         with pytest.raises(DataError) as error:
@@ -372,10 +379,11 @@ def test_interrupted_and_straight_sets_are_the_same(small, tmp_path, monkeypatch
             raise OSError(28, "No space left on device")
         write_clip(*a)
 
-    with monkeypatch.context() as patch, pytest.raises(FolderError, match="No space left") as error:
+    with monkeypatch.context() as patch, pytest.raises(FolderError) as error:
         patch.setattr("sda.moves.make.write_clip", stop_in_the_third_index)
         make_moves(tmp_path / "s", 2, 1, 1, progress=False, workers=1)
-    assert "again" in error.value.remedy
+    assert "No space left" in str(error.value)  # the words of the system
+    assert error.value.subject == str(tmp_path / "s") and "goes on" in error.value.remedy
     root = make_moves(tmp_path / "s", 2, 1, 1, progress=False)
     for file in small.rglob("*"):
         if file.is_file():
@@ -387,8 +395,10 @@ def test_two_at_once_are_told_apart(tmp_path):
     process = start_making(root)
     try:
         wait_for_parts(root, 1, process)
-        with pytest.raises(FolderError, match=f"process {process.pid} on .* is making Moves"):
+        with pytest.raises(FolderError) as error:
             make_moves(root, **FOUR, progress=False)
+        assert error.value.subject == str(root) and "wait" in error.value.remedy
+        assert str(process.pid) in str(error.value)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -400,9 +410,10 @@ def test_a_failing_worker_is_named_with_the_remedy(tmp_path, monkeypatch):
         patch.setattr("sda.moves.make.write_clip", lambda *a: (_ for _ in ()).throw(OSError))
         make_moves(tmp_path, **two, workers=1)
     (tmp_path / "img/train_0000_up.mp4").mkdir()  # cannot be written as a file
-    with pytest.raises(FolderError, match="stopped at train 0: ") as error:
+    with pytest.raises(FolderError) as error:
         make_moves(tmp_path, **two, workers=2)
-    assert "again" in error.value.remedy
+    assert error.value.subject == str(tmp_path) and "again" in error.value.remedy
+    assert "train 0" in str(error.value)
     (tmp_path / "img/train_0000_up.mp4").rmdir()
     assert len(load_truth(make_moves(tmp_path, **two))) == 40
 
@@ -430,5 +441,6 @@ def test_unknown_names_are_told():
 
 def test_missing_pyav_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingPackageError, match="pip install av"):
+    with pytest.raises(MissingPackageError) as error:
         write_clip(tmp_path / "a.mp4", render("up").frames)
+    assert (error.value.subject, error.value.remedy) == ("PyAV", "pip install av")

@@ -132,7 +132,7 @@ def half(monkeypatch):
 
     def make(config):
         accelerator = real(dataclasses.replace(config, precision="bf16"))
-        accelerator.state._mixed_precision = "fp16"
+        accelerator.state._mixed_precision = "fp16"  # refused without a GPU where it is asked for publicly
         accelerator.native_amp = True
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=make.scale, growth_interval=3)
         return accelerator
@@ -170,8 +170,9 @@ def test_float16_does_not_skip_for_ever(half, tmp_path):
     half.scale = 0.5  # what is not finite at this scale is no matter of scale
     network = create_model("tsn_tiny", 3)
     next(network.parameters()).register_hook(lambda grad: grad * float("nan"))
-    with pytest.raises(DivergedError, match="gradient is nan"):
+    with pytest.raises(DivergedError) as error:
         train(small(precision="fp16"), network, Clips(), None, tmp_path, progress=False)
+    assert error.value.subject.startswith("clip") and "gradient" in str(error.value)  # and not the loss
 
 
 def test_a_compiled_run_computes_the_same(tmp_path, monkeypatch):

@@ -199,8 +199,10 @@ def test_farms_of_links_train_and_loops_end(tmp_path):
     put(real / "trainValTest/train.txt", "w 2 0\n")
     (real / "img").mkdir()
     (real / "img/w").symlink_to(tmp_path / "store/wave/0", True)
-    with pytest.raises(DataError, match="link"):
+    with pytest.raises(DataError) as error:
         open_dataset(real, "train")
+    assert error.value.subject == str(real / "trainValTest/train.txt")
+    assert "a link" in str(error.value) and "--media" in str(error.value)  # one error may tell of many lines
 
 
 # ---------------------------------------------------------------- tables

@@ -178,6 +178,7 @@ def test_an_export_that_computes_other_numbers_leaves_no_file(net, tmp_path, mon
     def write(net, clips, card, file):
         file.write_text("a network")
 
+    # the table of writers and readers is private: no exporter writes wrong numbers when it is asked to
     for wrong in (lambda clips: net(clips) * 1.1, lambda clips: net(clips[:1]), lambda clips: net(clips) / 0):
         monkeypatch.setitem(export._WRITE, "torch", (write, lambda file, wrong=wrong: wrong))
         with pytest.raises(RunError) as caught:

@@ -56,8 +56,9 @@ def test_something_v2_test_split_needs_its_answers(tmp_path):
     (tmp_path / "labels.json").write_text(json.dumps({"Holding something": "0"}))
     (tmp_path / "test.json").write_text(json.dumps([{"id": "7"}]))
     frames(tmp_path / "clips/7")
-    with pytest.raises(DataError, match="no clip can be used"):
+    with pytest.raises(DataError) as error:
         make_dataset(tmp_path / "set", "something_v2", tmp_path, tmp_path / "clips", frames=True)
+    assert error.value.subject == str(tmp_path / "set") and "test.json, record 0 (id 7)" in str(error.value)
     with (tmp_path / "test-answers.csv").open("w") as file:
         csv.writer(file, delimiter=";").writerow(["7", "Holding something"])
     reports = make_dataset(tmp_path / "set", "something_v2", tmp_path, tmp_path / "clips", frames=True)
@@ -87,11 +88,14 @@ def test_the_release_of_diving48_stands_beside_the_dataset(tmp_path, files, rele
 
 def test_two_releases_are_not_mixed(tmp_path):
     diving(tmp_path, ["Diving48_V2_train", "Diving48_test"])
-    with pytest.raises(DataError, match="mixes V2 .train. and V1 .test."):
+    with pytest.raises(DataError) as error:
         make_dataset(tmp_path / "set", "diving48", tmp_path, tmp_path / "clips", frames=True)
+    assert error.value.subject == str(tmp_path) and "one release" in error.value.remedy
+    assert "V2 (train)" in str(error.value) and "V1 (test)" in str(error.value)
     diving(tmp_path / "clips", ["Diving48_V2_train", "Diving48_train"])
-    with pytest.raises(DataError, match="Keep one release"):
+    with pytest.raises(DataError) as error:
         make_dataset(tmp_path / "set", "diving48", tmp_path / "clips", tmp_path / "clips", frames=True)
+    assert error.value.subject == str(tmp_path / "clips") and "one release" in error.value.remedy
     assert not (tmp_path / "set").exists()
 
 
@@ -111,10 +115,12 @@ def test_own_table_keeps_takes_on_one_side(tmp_path):
     assert found[0] == found[1] and len(found[0]["train"]) == 20 and len(found[0]["val"]) == 4
     sides = [{take for path, _, take in rows if path in ids} for ids in found[0].values()]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6
-    with pytest.raises(DataError, match="scene"):
+    with pytest.raises(DataError) as error:
         make_dataset(tmp_path / "x", "csv", tmp_path / "clips.csv", group="scene")
-    with pytest.raises(SettingError, match="name the table"):
+    assert error.value.choices == ("path", "label", "take") and "scene" in str(error.value)
+    with pytest.raises(SettingError) as error:
         make_dataset(tmp_path / "x", "csv")
+    assert error.value.subject == "annotations"
 
 
 def test_from_a_folder_of_clips_to_a_prediction_in_three_lines(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -442,9 +443,7 @@ def test_wrong_head_and_folder(tmp_path):
 
 
 def test_full_disk_is_told_before(tmp_path, monkeypatch):
-    import shutil
-
-    usage = shutil._ntuple_diskusage(10**6, 10**6, 10**4)
+    usage = SimpleNamespace(total=10**6, used=10**6, free=10**4)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(FolderError):
         train(small(), "tsn_tiny", Clips(), None, tmp_path, progress=False)

@@ -75,8 +75,9 @@ def test_yaml_numbers_and_wrong_files(tmp_path):
     (tmp_path / "a.yaml").write_text("lr: 4e-3\nbetas: [0.9, 0.99]\n")
     assert load_config(tmp_path / "a.yaml") == recipe("moves", lr=4e-3, betas=(0.9, 0.99))
     (tmp_path / "b.yaml").write_text("- 1\n")
-    with pytest.raises(SettingError, match="b.yaml"):
+    with pytest.raises(SettingError) as caught:
         load_config(tmp_path / "b.yaml")
+    assert caught.value.subject == str(tmp_path / "b.yaml")
 
 
 def test_unknown_recipe():
@@ -125,19 +126,21 @@ def test_settings_that_mean_nothing_are_refused(name, value, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    "text, named, choice",
     [
-        ("recipe: nonsense", "no recipe 'nonsense'"),
-        ("a: [", "is not YAML"),
-        ("epochss: 3", "did you mean 'epochs'"),
-        ("epochs: 0", "'epochs' cannot be 0"),
+        ("recipe: nonsense", "'nonsense'", "moves"),
+        ("a: [", "line 1", None),
+        ("epochss: 3", "'epochss'", "epochs"),
+        ("epochs: 0", "'epochs'", None),
     ],
 )
-def test_settings_files_are_checked_by_name(text, words, tmp_path):
+def test_settings_files_are_checked_by_name(text, named, choice, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(text)
-    with pytest.raises(SettingError, match=f"run.yaml.*{words}"):
+    with pytest.raises(SettingError) as caught:
         load_config(file)
+    assert caught.value.subject == str(file) and named in str(caught.value)
+    assert choice in caught.value.choices if choice else not caught.value.choices
 
 
 def test_a_settings_file_starts_from_the_recipe_it_names(tmp_path):
@@ -222,15 +225,16 @@ class Real(Clips):
 
 
 @pytest.mark.parametrize(
-    "data, val, words",
+    "data, val, subject, remedy",
     [
-        (Clips(0), None, "no training"),
-        (Clips(), Clips(0), "no validation clips"),
-        (Clips(), Other(), "other class names"),
-        (Clips(size=48), None, "4 frames of 48 x 48"),
-        (Real(), None, "config.transform"),
+        (Clips(0), None, "training", "list"),
+        (Clips(), Clips(0), "validation", "list"),
+        (Clips(), Other(), "validation", "category.txt"),
+        (Clips(size=48), None, "training", "num_frames and size"),
+        (Real(), None, "training", "config.transform()"),
     ],
 )
-def test_clips_that_do_not_fit_are_refused(data, val, words):
-    with pytest.raises(RunError, match=words):
+def test_clips_that_do_not_fit_are_refused(data, val, subject, remedy):
+    with pytest.raises(RunError) as caught:
         check_data(small(), create_model("tsn_tiny", 3), data, val)
+    assert caught.value.subject == subject and remedy in caught.value.remedy

@@ -23,6 +23,7 @@ from sda.data.transforms import (
     resize_short,
     to_float,
 )
+from sda.foundation.errors import SettingError, UnknownNameError
 
 
 def seeded(seed):
@@ -229,22 +230,23 @@ def test_resizing_and_crops():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="61x61 .* does not fit frames of 90x60"):
+    with pytest.raises(SettingError) as error:
         random_crop(noise(1, 60, 90), 61)
-    with pytest.raises(ValueError, match="did you mean 'random'"):
-        TransformConfig(crop="randon")
-    with pytest.raises(ValueError, match="make it at least as large"):
-        TransformConfig(size=224, resize=200)
-    with pytest.raises(ValueError, match="at least 32"):
-        TransformConfig(size=16)
-    with pytest.raises(ValueError, match="from 0 .none. to 30"):
-        TransformConfig(rand_augment=40)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        TransformConfig(erase=1.5)
-    with pytest.raises(ValueError, match="rising order"):
-        TransformConfig(area=(0.5, 0.1))
-    with pytest.raises(ValueError, match="did you mean 'jitter'"):
-        TransformConfig(colour="jiter")
+    assert error.value.subject == "61x61" and "90x60" in str(error.value)
+    for values in (
+        dict(resize=200, size=224),
+        dict(size=16),
+        dict(rand_augment=40),
+        dict(erase=1.5),
+        dict(area=(0.5, 0.1)),
+    ):
+        with pytest.raises(SettingError) as error:
+            TransformConfig(**values)
+        assert error.value.subject == next(iter(values))
+    for name, word, near in (("crop", "randon", "random"), ("colour", "jiter", "jitter")):
+        with pytest.raises(UnknownNameError) as error:
+            TransformConfig(**{name: word})
+        assert error.value.subject == word and repr(near) in error.value.remedy
     config = TransformConfig(size=64, resize=None, crop="random", colour="permute", rand_augment=3)
     old = {k: v for k, v in TransformConfig().to_dict().items() if k not in ("area", "rand_augment", "erase")}
     assert TransformConfig.from_dict(old) == TransformConfig()  # model files written before these fields

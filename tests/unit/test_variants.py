@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from hooks import hooks
 from torch import nn
 
 from sda.explaining.answers import logits_of
@@ -20,7 +21,7 @@ def awake(net):
     """The network with norms that do something, as after a training; its SDA blocks select and gate."""
     generator = torch.Generator().manual_seed(3)
     for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.uniform_(module.bias, -0.2, 0.2, generator=generator)
     nn.init.normal_(net.fc.weight, std=0.3, generator=generator)
@@ -125,7 +126,7 @@ def test_answers_come_one_by_one_and_leave_the_network_free(net):
         order = []
         for index, logits in stream_logits(net, clips(), asked, memory=1):
             assert net.training and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-            assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+            assert hooks(net) == 0
             np.testing.assert_allclose(logits, alone(net, clips(), asked[index : index + 1])[0], atol=1e-5)
             order.append(index)
         assert order == [3, 2, 0, 1]

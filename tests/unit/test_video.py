@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -134,8 +135,9 @@ def test_av1_is_read_and_decord_says_that_it_cannot(tmp_path, monkeypatch):
     video = open_video(path)
     assert video.backend == "pyav"
     assert len(video) == 20 and video.frames([19]).shape == (1, 72, 72, 3)
-    with pytest.raises(VideoError, match="backend='pyav'"):
+    with pytest.raises(VideoError) as error:
         open_video(path, backend="decord")
+    assert error.value.subject == str(path) and "backend='pyav'" in error.value.remedy
 
 
 def from_the_start(path):
@@ -178,8 +180,9 @@ def test_a_jump_gives_the_frames_of_reading_from_the_start(tmp_path, name):
                 DecordVideo(path).frames(indices), found
             )  # whose own index would miss in four of these
     if name.endswith((".ts", "mpg", "wmv")):
-        with pytest.raises(VideoError, match="use backend='pyav'"):
+        with pytest.raises(VideoError) as error:
             DecordVideo(path)
+        assert error.value.subject == str(path) and "backend='pyav'" in error.value.remedy
 
 
 class Counted:
@@ -276,8 +279,9 @@ def test_a_file_with_a_header_and_no_frames(tmp_path):
         stream.pix_fmt = "yuv420p"
         box.start_encoding()
     for backend in (None, "decord", "pyav"):
-        with pytest.raises(VideoError, match="none.avi (holds no frames|is no video)"):
+        with pytest.raises(VideoError) as error:
             open_video(tmp_path / "none.avi", backend)
+        assert error.value.subject == str(tmp_path / "none.avi") and "again" in error.value.remedy
 
 
 def test_texts_pictures_and_lists_of_other_files_are_no_videos(tmp_path):
@@ -298,12 +302,14 @@ def test_texts_pictures_and_lists_of_other_files_are_no_videos(tmp_path):
         (tmp_path / name).write_text(text)
     for name in texts:
         for backend in (None, "decord"):
-            with pytest.raises(VideoError, match=f"{name} is no video file, whatever its name says"):
+            with pytest.raises(VideoError) as error:
                 open_video(tmp_path / name, backend)
+            assert error.value.subject == str(tmp_path / name) and "convert" in error.value.remedy
     kept = scan(video)
     video.write_text(texts["list.mp4"])  # exchanged after it was looked at
-    with pytest.raises(VideoError, match="other.mp4 is no video file"):
+    with pytest.raises(VideoError) as error:
         PyAVVideo(video, kept).frames([0])
+    assert error.value.subject == str(video) and "convert" in error.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -385,22 +391,23 @@ def test_what_may_not_be_read_says_so():
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(VideoError, match="is not a file"):
+    with pytest.raises(VideoError) as error:
         open_video(tmp_path / "a.mp4")
+    assert error.value.subject == str(tmp_path / "a.mp4") and error.value.remedy == "give a file of its own"
 
 
 @pytest.mark.parametrize("backend", [None, "decord", "pyav"])
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut", "audio", "folder", "tiny"])
 def test_unusable_files_have_one_clear_error(tmp_path, kind, backend):
     path = tmp_path / f"{kind}.mp4"
-    words = {
-        "missing": "does not exist",
-        "empty": "0 bytes",
-        "text": "no video FFmpeg can read",
-        "cut": "is cut short",
-        "audio": "only audio",
-        "folder": "no numbered pictures" if backend is None else "is a folder",
-        "tiny": "at least 32",
+    told = {  # a word of the remedy, and what the file holds
+        "missing": ("path", ""),
+        "empty": ("again", "0 bytes"),
+        "text": ("again", "FFmpeg"),
+        "cut": ("again", "60 frames"),
+        "audio": ("moving pictures", "audio"),
+        "folder": ("extract frames", ".jpg") if backend is None else ("backend='folder'", ""),
+        "tiny": ("at least 32", "28x24"),
     }
     if kind == "empty":
         path.touch()
@@ -422,9 +429,11 @@ def test_unusable_files_have_one_clear_error(tmp_path, kind, backend):
             sound.sample_rate = 8000
             box.mux(stream.encode(sound))
             box.mux(stream.encode())
-    with pytest.raises(VideoError, match=words[kind]) as error:
+    with pytest.raises(VideoError) as error:
         open_video(path, backend=backend)
-    assert error.value.subject == str(path) and error.value.remedy
+    remedy, holds = told[kind]
+    assert error.value.subject == str(path) and remedy in error.value.remedy
+    assert holds in str(error.value)
     assert "list" not in str(error.value)  # nobody gave one
 
 
@@ -436,8 +445,10 @@ def test_a_hole_in_the_middle_tells_how_far_it_decodes(tmp_path):
     data[len(data) // 2 : len(data) // 2 + 30_000] = bytes(30_000)
     path.write_bytes(data)
     for backend in ("decord", "pyav"):
-        with pytest.raises(VideoError, match=r"\d+ of its 60 frames decode"):
+        with pytest.raises(VideoError) as error:
             open_video(path, backend=backend).frames(range(60))
+        assert error.value.subject == str(path)
+        assert re.search(r"\b\d+ of its 60 frames", str(error.value))  # numbers that a person must be told
 
 
 def test_readers_are_safe_in_threads_forks_and_pickles(tmp_path):
@@ -605,24 +616,31 @@ def test_pictures_open_as_the_promised_formats_and_no_other(tmp_path, kind, monk
 
 def test_folder_faults(tmp_path):
     folder = frames_in(tmp_path / "f", range(1, 5))
-    with pytest.raises(VideoError, match="no file fits template"):
+    with pytest.raises(VideoError) as error:
         FolderVideo(folder, template="img_{:05d}.jpg")
-    with pytest.raises(SettingError, match="needs one place for the number"):
+    assert error.value.subject == str(folder) and "'img_{:05d}.jpg'" in str(error.value)
+    with pytest.raises(SettingError) as error:
         FolderVideo(folder, template="img.jpg")
+    assert error.value.subject == "img.jpg"
     with pytest.raises(VideoError) as error:
         FolderVideo(folder, start=0)
     assert error.value.subject == str(folder) and "start=1" in error.value.remedy
     (folder / "00002.jpg").write_bytes(b"\xff\xd8 not much of a picture")
-    with pytest.raises(VideoError, match="00002.jpg is not a readable picture"):
+    with pytest.raises(VideoError) as error:
         FolderVideo(folder).frames([0, 1])
+    assert error.value.subject == str(folder / "00002.jpg") and "extract" in error.value.remedy
     frames_in(tmp_path / "g", [1], size=50)
     os.replace(tmp_path / "g" / "00001.jpg", folder / "00002.jpg")
-    with pytest.raises(VideoError, match="00002.jpg is 50x50, the first frame 40x40"):
+    with pytest.raises(VideoError) as error:
         FolderVideo(folder).frames([1])
-    with pytest.raises(VideoError, match="pass fps="):
+    assert error.value.subject == str(folder / "00002.jpg")
+    assert "50x50" in str(error.value) and "40x40" in str(error.value)
+    with pytest.raises(VideoError) as error:
         len(FolderVideo(frames_in(tmp_path / "h", [1])).timestamps)
-    with pytest.raises(VideoError, match="at least 32"):
+    assert error.value.subject == str(tmp_path / "h") and "fps=" in error.value.remedy
+    with pytest.raises(VideoError) as error:
         FolderVideo(frames_in(tmp_path / "tiny", [1], size=20))
+    assert error.value.subject == str(tmp_path / "tiny") and "at least 32" in error.value.remedy
 
 
 def test_arrays_and_indices():
@@ -632,13 +650,15 @@ def test_arrays_and_indices():
     for bad in ([6], [-1], []):
         with pytest.raises(VideoError):
             video.frames(bad)
-    with pytest.raises(VideoError, match="uint8"):
-        MemoryVideo(clip.float())
+    with pytest.raises(VideoError) as error:
+        MemoryVideo(clip.float(), name="mine")
+    assert error.value.subject == "mine" and "torch.float32" in str(error.value)
     with pytest.raises(UnknownNameError) as error:
         open_video("a.mp4", backend="dekord")
     assert set(error.value.choices) == set(BACKENDS) and "'decord'" in error.value.remedy
-    with pytest.raises(VideoError, match="holds no frames"):
-        MemoryVideo(clip[:0])
+    with pytest.raises(VideoError) as error:
+        MemoryVideo(clip[:0], name="mine")
+    assert error.value.subject == "mine"
 
 
 def test_scan_counts_without_a_header(tmp_path):
@@ -657,8 +677,9 @@ def test_a_folder_is_listed_once_until_it_changes(tmp_path, monkeypatch):
     assert len(FolderVideo(folder)) == 7 and len(FolderVideo(folder)) == 7
     os.utime(folder, (1e9 + 9, 1e9 + 9))
     (folder / "00004.jpg").unlink()
-    with pytest.raises(VideoError, match="00004.jpg is missing"):
+    with pytest.raises(VideoError) as error:
         FolderVideo(folder)
+    assert error.value.subject == str(folder) and "00004.jpg" in str(error.value)
 
 
 def pack(path, folder, prefix="", names=None, **zip_options):
@@ -694,22 +715,25 @@ def test_archives_give_the_frames_of_their_folder(tmp_path, name, prefix):
     assert torch.equal(pickle.loads(pickle.dumps(video)).frames([5]), same.frames([5]))
     assert ArchiveVideo(path, template="{:05d}.jpg", start=3).frames([0])[0, 20, 20, 0] in range(2, 6)
     assert sorted(os.listdir(tmp_path)) == sorted(["f", name])  # nothing was unpacked
-    with pytest.raises(VideoError, match="pass fps="):
+    with pytest.raises(VideoError) as error:
         len(open_video(path).timestamps)
+    assert error.value.subject == str(path) and "fps=" in error.value.remedy
 
 
 def test_gaps_and_mixed_names_in_archives(tmp_path):
     folder = frames_in(tmp_path / "f", [1, 2, 4])
-    with pytest.raises(VideoError, match="00003.jpg is missing"):
+    with pytest.raises(VideoError) as error:
         open_video(pack(tmp_path / "a.zip", folder))
+    assert error.value.subject == str(tmp_path / "a.zip") and "00003.jpg" in str(error.value)
     for n in (1, 2):
         (folder / f"x{n}.jpg").write_bytes(b"x")
-    with pytest.raises(VideoError, match="mixes frames of several names"):
+    with pytest.raises(VideoError) as error:
         open_video(pack(tmp_path / "b.tar", folder))
-    with pytest.raises(VideoError, match="no numbered pictures"):
-        open_video(pack(tmp_path / "c.tar", folder, names=[]))
-    with pytest.raises(VideoError, match="no numbered pictures"):
-        open_video(pack(tmp_path / "c.zip", folder, names=[]))
+    assert error.value.subject == str(tmp_path / "b.tar") and "template=" in error.value.remedy
+    for name in ("c.tar", "c.zip"):
+        with pytest.raises(VideoError) as error:
+            open_video(pack(tmp_path / name, folder, names=[]))
+        assert error.value.subject == str(tmp_path / name) and "extract frames" in error.value.remedy
 
 
 def entry(name, data=b"", **about):
@@ -730,39 +754,49 @@ def picture():
 
 
 END = bytes(1024)
+MUCH = bytes(40 << 20)  # more than a header may be
 NEGATIVE = bytearray(entry("00001.png"))  # a size below nought once made readers of tar go in circles
 NEGATIVE[124:136] = b"\xff" * 11 + b"\x00"
 NEGATIVE[148:156] = b"%06o\0 " % (sum(NEGATIVE[:148]) + 8 * 32 + sum(NEGATIVE[156:512]))
 HARM = {
-    "climbs": (entry("../00001.png", picture()) + END, "leaves its folder"),
-    "inside": (entry("a/../../00001.png", picture()) + END, "leaves its folder"),
-    "absolute": (entry("/etc/00001.png", picture()) + END, "leaves its folder"),
-    "drive": (entry("C:/00001.png", picture()) + END, "leaves its folder"),
-    "backslash": (entry("..\\00001.png", picture()) + END, "leaves its folder"),
-    "link": (entry("00001.png", type=tarfile.SYMTYPE, linkname="/etc/passwd") + END, "a link or device"),
-    "hard link": (entry("00001.png", type=tarfile.LNKTYPE, linkname="x") + END, "a link or device"),
-    "device": (entry("00001.png", type=tarfile.CHRTYPE) + END, "a link or device"),
-    "pipe": (entry("00001.png", type=tarfile.FIFOTYPE) + END, "a link or device"),
-    "twice": (entry("00001.png", picture()) * 2 + END, "twice"),
-    "no end": (entry("00001.png", picture()), "no end mark"),
-    "huge": (entry("00001.png", size=1 << 40) + END, "reaches beyond"),
-    "long name": (entry("x", bytes(40 << 20), type=tarfile.GNUTYPE_LONGNAME) + END, "damaged|reaches beyond"),
-    "long comment": (entry("x", bytes(40 << 20), type=tarfile.XHDTYPE) + END, "damaged|reaches beyond"),
-    "negative": (bytes(NEGATIVE) + END, "reaches beyond|damaged"),
-    "rubbish": (bytes(range(256)) * 8, "damaged archive"),
-    "empty": (END, "no numbered pictures"),
+    "climbs": (entry("../00001.png", picture()) + END, "plain folder", "'../00001.png'"),
+    "inside": (entry("a/../../00001.png", picture()) + END, "plain folder", "'a/../../00001.png'"),
+    "absolute": (entry("/etc/00001.png", picture()) + END, "plain folder", "'/etc/00001.png'"),
+    "drive": (entry("C:/00001.png", picture()) + END, "plain folder", "'C:/00001.png'"),
+    "backslash": (entry("..\\00001.png", picture()) + END, "plain folder", "00001.png'"),
+    "link": (
+        entry("00001.png", type=tarfile.SYMTYPE, linkname="/etc/passwd") + END,
+        "plain folder",
+        "'00001.png'",
+    ),
+    "hard link": (
+        entry("00001.png", type=tarfile.LNKTYPE, linkname="x") + END,
+        "plain folder",
+        "'00001.png'",
+    ),
+    "device": (entry("00001.png", type=tarfile.CHRTYPE) + END, "plain folder", "'00001.png'"),
+    "pipe": (entry("00001.png", type=tarfile.FIFOTYPE) + END, "plain folder", "'00001.png'"),
+    "twice": (entry("00001.png", picture()) * 2 + END, "plain folder", "'00001.png'"),
+    "no end": (entry("00001.png", picture()), "again", ""),
+    "huge": (entry("00001.png", size=1 << 40) + END, "again", "'00001.png'"),
+    "long name": (entry("x", MUCH, type=tarfile.GNUTYPE_LONGNAME) + END, "again", "bytes"),
+    "long comment": (entry("x", MUCH, type=tarfile.XHDTYPE) + END, "again", "bytes"),
+    "negative": (bytes(NEGATIVE) + END, "again", ""),
+    "rubbish": (bytes(range(256)) * 8, "again", ""),
+    "empty": (END, "extract frames", ".jpg"),
 }
 
 
 @pytest.mark.parametrize("kind", HARM)
 @pytest.mark.parametrize("packed", [False, True])
 def test_harmful_tars_are_refused(tmp_path, kind, packed):
-    data, words = HARM[kind]
+    data, remedy, told = HARM[kind]
     path = tmp_path / ("a.tar.gz" if packed else "a.tar")
     path.write_bytes(gzip.compress(data) if packed else data)
-    with pytest.raises(VideoError, match=words) as error:
+    with pytest.raises(VideoError) as error:
         open_video(path).frames([0])
-    assert error.value.subject == str(path) and error.value.remedy
+    assert error.value.subject == str(path) and remedy in error.value.remedy
+    assert told in str(error.value)
 
 
 def zeros(path, size, count=1):
@@ -791,18 +825,20 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, mon
     lie[at + 12 : at + 16] = (30 << 20).to_bytes(4, "little")  # the bytes of its table of entries
     long.write_bytes(b"PK\3\4" + bytes(32 << 20) + lie)
     monkeypatch.setattr("zipfile.ZipFile.open", lambda *args: pytest.fail("unpacked"))
-    with pytest.raises(VideoError, match="bytes of headers|damaged"):
-        open_video(long)
-    with pytest.raises(VideoError, match="claims 5000000 bytes"):
-        open_video(ratio)
-    with pytest.raises(VideoError, match="claims 90000000 bytes"):
-        open_video(tmp_path / "claim.zip")
-    with pytest.raises(VideoError, match="reaches beyond"):
-        open_video(tmp_path / "bomb.tgz")
+    for path, told in (
+        (long, "31457280"),  # the bytes of its headers, or of what one entry claims
+        (ratio, "5000000"),
+        (tmp_path / "claim.zip", "90000000"),
+        (tmp_path / "bomb.tgz", "'notes.txt'"),
+    ):
+        with pytest.raises(VideoError) as error:
+            open_video(path)
+        assert error.value.subject == str(path) and told in str(error.value)
     monkeypatch.setattr("sda.data.video.archive.MAX_ENTRIES", 5)
     for path in (many, tmp_path / "many.tar"):
-        with pytest.raises(VideoError, match="more than 5 entries"):
+        with pytest.raises(VideoError) as error:
             open_video(path)
+        assert error.value.subject == str(path) and "5 entries" in str(error.value)
 
 
 def test_zips_that_lie_or_are_locked(tmp_path):
@@ -816,21 +852,24 @@ def test_zips_that_lie_or_are_locked(tmp_path):
         (tmp_path / "b.zip").write_bytes(data)
         return tmp_path / "b.zip"
 
-    for at, value, place, words in (
-        (8, b"\1\0", b"PK\1\2", "password"),
-        (10, b"\x0e\0", b"PK\1\2", "rare way"),
-        (40, b"\xa0\xff", b"PK\1\2", "a link or device"),
-        (46, b"../", b"PK\1\2", "leaves its folder"),
-        (12, b"\xff\xff\xff\x7f", b"PK\5\6", "damaged archive"),
+    for at, value, place, remedy, told in (
+        (8, b"\1\0", b"PK\1\2", "plain folder", "a password"),
+        (10, b"\x0e\0", b"PK\1\2", "plain folder", "'00003.jpg'"),
+        (40, b"\xa0\xff", b"PK\1\2", "plain folder", "'00003.jpg'"),
+        (46, b"../", b"PK\1\2", "plain folder", "'../"),
+        (12, b"\xff\xff\xff\x7f", b"PK\5\6", "again", ""),
     ):
-        with pytest.raises(VideoError, match=words):
+        with pytest.raises(VideoError) as error:
             open_video(changed(at, value, place))
+        assert error.value.subject == str(tmp_path / "b.zip") and remedy in error.value.remedy
+        assert told in str(error.value)
     for at, value in ((24, b"\x09\0\0\0"), (16, b"\0\0\0\0")):  # another size, another checksum
         with pytest.raises(VideoError):
             open_video(changed(at, value)).frames([0, 1, 2])
     (tmp_path / "b.zip").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(VideoError, match="damaged archive"):
+    with pytest.raises(VideoError) as error:
         open_video(tmp_path / "b.zip")
+    assert error.value.subject == str(tmp_path / "b.zip") and "again" in error.value.remedy
 
 
 def test_a_picture_in_an_archive_may_not_claim_absurd_pixels(tmp_path):
@@ -842,8 +881,10 @@ def test_a_picture_in_an_archive_may_not_claim_absurd_pixels(tmp_path):
         picture()[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + picture()[33:]
     )
     (tmp_path / "a.tar").write_bytes(entry("00001.png", data) + END)
-    with pytest.raises(VideoError, match="claims 7000x7000 pixels"):
+    with pytest.raises(VideoError) as error:
         open_video(tmp_path / "a.tar")
+    assert error.value.subject == str(tmp_path / "a.tar/00001.png")
+    assert "7000x7000" in str(error.value) and "7680x4320" in error.value.remedy
 
 
 def photo(frames=6, height=240, width=426):
@@ -888,8 +929,9 @@ def test_smaller_frames_have_the_size_asked_for_and_look_alike(tmp_path, kind, s
         == open_video(path, kind, short_side=999).size
         == (240, 426)
     )
-    with pytest.raises(SettingError, match="at least 32"):
+    with pytest.raises(SettingError) as error:
         open_video(path, kind, short_side=31)
+    assert error.value.subject == "short_side" and "32" in str(error.value)
 
 
 @pytest.mark.parametrize("angle", [90, 180, 270])
@@ -917,11 +959,13 @@ def test_smaller_frames_of_a_phone_stand_upright(tmp_path, angle, backend):
 def test_a_stray_number_far_away_is_a_gap_and_not_a_hang(tmp_path):
     folder = frames_in(tmp_path / "f", [1, 2, 3], "{}.jpg")
     (folder / "999999999999.jpg").write_bytes(b"x")
-    with pytest.raises(VideoError, match="4.jpg is missing"):
+    with pytest.raises(VideoError) as error:
         open_video(folder)
+    assert error.value.subject == str(folder) and "4.jpg" in str(error.value)
     (folder / ("9" * 200 + ".jpg")).write_bytes(b"x")
-    with pytest.raises(VideoError, match="4.jpg is missing|several names"):
+    with pytest.raises(VideoError) as error:
         open_video(folder)
+    assert error.value.subject == str(folder) and error.value.remedy
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.avi"])
@@ -932,5 +976,6 @@ def test_a_video_may_not_claim_absurd_pixels(tmp_path, monkeypatch, name):
     monkeypatch.setattr("sda.data.video.base.MAX_PIXELS", height * width - 1)
     monkeypatch.setattr(Counted, "demux", lambda *_: pytest.fail("a frame was decoded"), raising=False)
     count(monkeypatch)
-    with pytest.raises(VideoError, match=f"claims {width}x{height} pixels"):
+    with pytest.raises(VideoError) as error:
         open_video(tmp_path / name)
+    assert error.value.subject == str(tmp_path / name) and f"{width}x{height}" in str(error.value)

@@ -15,7 +15,7 @@ from sda.data.datasets import clip_shares, epoch_plan
 from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, list_models, new_parts
 from sda.networks.checkpoints import ModelCard, load_weights, save_model
-from sda.networks.weights import our_name, read_weights
+from sda.networks.weights import fit, our_name, read_weights
 from sda.training.config import rare_classes
 from sda.training.optimiser import class_weights, freeze, mixed_loss, training_mode
 from sda.training.trainer import train
@@ -173,21 +173,23 @@ def test_another_method_leaves_its_blocks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, counted",
+    "library, name, ours, counted",
     [
-        ("resnet50", dict(taken=265, new=2, left=2)),
-        ("resnet101", dict(taken=520, new=2, left=2)),
+        ("torchvision", "resnet50", "tsn_resnet50", dict(taken=265, new=2, left=2)),
+        ("timm", "resnet50", "tsn_resnet50", dict(taken=265, new=2, left=2)),
+        ("timm", "resnet18", "sda_tsm_resnet18", dict(taken=100, new=250, left=2)),
+        ("timm", "resnet50d", "sda_tsm_timm:resnet50d", dict(taken=275, new=498, left=2)),
+        ("timm", "seresnet50", "tsn_timm:seresnet50", dict(taken=329, new=2, left=2)),
     ],
 )
-def test_torchvision_and_timm_weights_fit_without_their_classifier(name, counted):
-    import torchvision
-
+def test_torchvision_and_timm_weights_fit_without_their_classifier(library, name, ours, counted):
+    made = pytest.importorskip(library)
+    make = made.create_model if library == "timm" else made.models.get_model
     with torch.device("meta"):
-        theirs = getattr(torchvision.models, name)().state_dict()
-        net = create_model(f"tsn_{name}", 174)
-    from sda.networks.weights import fit
-
-    assert fit(theirs, net.state_dict(), new_parts(net)).counts() == counted
+        theirs = make(name).state_dict()
+        net = create_model(ours, 174)
+    found = fit(theirs, net.state_dict(), new_parts(net))
+    assert found.counts() == counted and set(found.left) == {"fc.weight", "fc.bias"}
 
 
 class Trap:

@@ -251,7 +251,7 @@ def split_records(
     """Split records by seed, balanced over classes, with all takes of one source on one side."""
     fractions = dict(fractions or {"train": 0.8, "val": 0.2})
     if min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
-        raise SettingError(f"fractions {fractions} must be positive and add up to 1.")
+        raise SettingError(f"fractions {fractions} must be positive and add up to 1.", subject="fractions")
     members: dict[str, list[Record]] = {}
     for r in records:
         members.setdefault(r.id if groups is None else groups[r.id], []).append(r)

@@ -39,7 +39,8 @@ def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, in
     if short_side is None:
         return size
     if short_side < MIN_SIDE:
-        raise SettingError(f"short_side={short_side} must be at least {MIN_SIDE} pixels")
+        text = f"short_side={short_side} must be at least {MIN_SIDE} pixels"
+        raise SettingError(text, subject="short_side")
     scale = min(short_side / min(size), 1)
     height, width = (max(round(side * scale), min(short_side, *size)) for side in size)
     return height, width
@@ -162,7 +163,7 @@ class MemoryVideo(Video):
         data = torch.as_tensor(frames, device="cpu")
         if data.ndim != 4 or data.shape[-1] != 3 or data.dtype != torch.uint8:
             what = f"frames must be uint8 [N,H,W,3], not {data.dtype} {list(data.shape)}"
-            raise VideoError(f"{name}: {what}", subject=name)
+            raise VideoError(f"{name}: {what}", subject=name, remedy="give whole frames as bytes")
         count, height, width, _ = data.shape
         times = None if fps is None else np.arange(count) / fps
         self._frames = data

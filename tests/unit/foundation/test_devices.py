@@ -74,6 +74,8 @@ def test_inputs_follow_the_network(model):
 
 
 def test_precisions_by_name(monkeypatch):
+    assert pick_dtype("auto", "cpu") == torch.float32  # tests/conftest.py says so
+    monkeypatch.delenv("SDA_PRECISION")
     assert pick_dtype("auto", "mps") == torch.float32
     for flag, dtype in (
         ("avx512f", torch.float32),
@@ -93,6 +95,14 @@ def test_precisions_by_name(monkeypatch):
     with pytest.raises(UnknownNameError) as caught:
         pick_dtype("fp31")
     assert {"auto", "fp32"} <= set(caught.value.choices)
+
+
+def test_auto_leaves_small_networks_in_float32(monkeypatch):
+    monkeypatch.delenv("SDA_PRECISION")
+    monkeypatch.setattr("sda.foundation.devices.processor_flags", lambda: frozenset(["amx_bf16"]))
+    for width, dtype in ((100, torch.float32), (1001, torch.bfloat16)):
+        assert dtype_of(place_model(torch.nn.Linear(width, 1000), "cpu")) == dtype
+    assert dtype_of(place_model(torch.nn.Linear(2, 2), "cpu", "bf16")) == torch.bfloat16
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
