@@ -47,7 +47,7 @@ class StageMeans(NamedTuple):
 
 # %% ../../nbs/explaining/57_trace.ipynb #934d3873
 def _entropy(weights: np.ndarray) -> np.ndarray:
-    """Entropy of a selection [...,M], NaN where absent, divided by the largest; 0 for one dependency, or none."""
+    """Entropy of a selection [...,M], NaN where absent, as a share of the largest; 0 for one or none."""
     w = np.nan_to_num(weights)
     w = w / np.maximum(w.sum(-1, keepdims=True), 1e-9)
     present = (~np.isnan(weights)).sum(-1)
