@@ -353,7 +353,7 @@ def colour_bar(image: AxesImage, table: HeatTable, orientation: str = "horizonta
     low, top = image.get_clim()
     ticks = {low: f"{low:g}", 0: "0", top: f"{top:g}"}
     if table.kind == "weight":
-        ticks = {0: "0", 0.25: ".25 = uniform", top: f"{top:g}"}
+        ticks = {0: "0", 0.25: "0.25 = uniform", top: f"{top:g}"}
     size: dict[str, Any] = {"fraction": 0.07, "aspect": 28, "pad": 0.03}
     if orientation == "vertical":
         size = {"fraction": 0.08, "aspect": 18}

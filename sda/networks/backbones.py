@@ -209,7 +209,7 @@ class VideoNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def identify(self, num_classes: int, num_frames: int) -> None:
-        """Set what every network knows about itself: K, and T that its blocks are built for."""
+        """Set the attributes of every network: K, and T that its blocks are built for."""
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.name = ""  # set by create_model, as `options` are
@@ -251,7 +251,7 @@ class VideoNet(nn.Module):
 
 # %% ../../nbs/networks/03_backbones.ipynb #074e13ef
 def _sharing() -> Any:
-    """The room that shares networks, which needs this one."""
+    """`sda.networks.sharing`, which imports this module."""
     return importlib.import_module("sda.networks.sharing")
 
 # %% ../../nbs/networks/03_backbones.ipynb #ffa20909
@@ -292,7 +292,7 @@ def register_method(
 
 # %% ../../nbs/networks/03_backbones.ipynb #7e1cad3f
 class _Known(NamedTuple):
-    """What a name needs before its room is imported."""
+    """What a name needs before its module is imported."""
 
     module: str
     backbones: tuple[str, ...] | None = None  # as in `Method`
