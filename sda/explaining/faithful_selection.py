@@ -81,7 +81,7 @@ def left_out(
     losses = np.zeros(trace.weights.shape)
     if cells:
         answers = logits_under(model, clips, [(), *changes], batch_size)
-        said = np.log(softmax(np.asarray(answers, float)))[:, *chosen]
+        said = np.log(softmax(np.asarray(answers, float)))[:, chosen[0], chosen[1]]
         for (r, m), after in zip(cells, said[1:], strict=True):
             losses[:, r, m] = said[0] - after
     losses[np.abs(losses) < _ROUNDING] = 0.0
