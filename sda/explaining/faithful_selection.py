@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ def rescale_gates(
     says nothing before somebody fixes their scales. Here it is the measured loss that fixes them. A power of
     one would let the common order drown what the single clip's gates say: half ranks losses best.
     """
-    blocks = select_blocks(model)
+    blocks: dict[str, Any] = dict(select_blocks(model))  # with gates
     size = np.abs(found.losses[found.right]).mean(0)
     size = np.maximum(size, 1e-3 * size.max()) ** power  # half precision knows no much smaller scales
     weight = found.weights[found.right].mean(0)
