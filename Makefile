@@ -1,4 +1,4 @@
-# make demo | test | lab | notebooks | evidence | clean.   Needs only make and Python >= 3.10; the first call sets up .venv.
+# make demo | test | lab | docs | notebooks | evidence | clean.   Needs only make and Python >= 3.10; the first call sets up .venv.
 # Options: PYTHON=/path/to/python3.12   JOBS=8 (test processes; 3 keep two cores busy)   LAB_ARGS=--no-browser   NB=nbs/networks/01_blocks.ipynb
 #          LONG=1 (the tests of tests/long.txt as well)
 #          DEMO_ARGS="--out runs/other"   EVIDENCE_ARGS="--only seeds"   PYTEST_ARGS="-k sampling"   PIP_ARGS=...
@@ -26,11 +26,12 @@ ifneq ($(HEALTHY),yes)
 .PHONY: $(STAMP)
 endif
 
-.PHONY: help setup demo test lab notebooks evidence hooks clean
+.PHONY: help setup demo test lab docs notebooks evidence hooks clean
 help:
 	@echo 'make demo       make clips, train TSN and SDA-TSN, test both, write runs/demo/report.html'
 	@echo 'make test       everything the build machine checks (LONG=1: and what it checks at night)'
 	@echo 'make lab        JupyterLab on the tour (LAB_ARGS=--no-browser)'
+	@echo 'make docs       the documentation site, into _docs/site (nothing is run, nothing is fetched)'
 	@echo 'make notebooks  run the notebooks again and keep their outputs (NB=nbs/networks/01_blocks.ipynb for one)'
 	@echo 'make evidence   train and question what has no record yet (hours; EVIDENCE_ARGS="--only seeds")'
 	@echo 'make hooks      check every commit (needs git)'
@@ -65,14 +66,17 @@ demo: $(STAMP)
 
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
-	@$(PY) -m ruff check nbs tests benchmarks $(PLAIN)
-	@$(PY) -m ruff format --check --quiet nbs tests benchmarks $(PLAIN)
+	@$(PY) -m ruff check nbs tests benchmarks docs $(PLAIN)
+	@$(PY) -m ruff format --check --quiet nbs tests benchmarks docs $(PLAIN)
 	@$(PY) -m mypy sda & types=$$!; \
 	$(PY) -m pytest -n $(JOBS) --dist worksteal $(if $(LONG),,-m "not long") $(PYTEST_ARGS); tests=$$?; \
 	wait $$types && exit $$tests
 
 lab: $(STAMP)
 	@$(PY) -m jupyter lab nbs/learn/1_tour.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+
+docs: $(STAMP)
+	@$(PY) docs/make_site.py
 
 notebooks: $(STAMP)
 	@$(PY) tests/notebooks.py $(NB)

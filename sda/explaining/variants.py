@@ -25,7 +25,7 @@ from .answers import Clips, clip_batches
 from .interventions import InputChange, Intervention, SelectionChange, changed
 from .tracer import select_blocks
 
-__all__ = ["stream_logits"]
+__all__ = ["stream_logits", "logits_under"]
 
 MEMORY = 2**26  # bytes of features that enter a block together; a pass holds about four times as much
 

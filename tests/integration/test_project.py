@@ -239,8 +239,8 @@ def test_makefile_tests_everything_even_when_called_from_elsewhere(project, tmp_
     done, asked = project("-C", str(project.folder), "test", "JOBS=3")
     assert done.returncode == 0, done.stderr
     assert asked[:2] == [
-        "-m ruff check nbs tests benchmarks setup.py",
-        "-m ruff format --check --quiet nbs tests benchmarks setup.py",
+        "-m ruff check nbs tests benchmarks docs setup.py",
+        "-m ruff format --check --quiet nbs tests benchmarks docs setup.py",
     ]
     tests = "-m pytest -n 3 --dist worksteal -m not long"
     assert sorted(asked[2:]) == ["-m mypy sda", tests]  # side by side
