@@ -1,14 +1,14 @@
 """Search for a selection that can be believed: one recipe after the other, judged on validation clips.
 
     python benchmarks/selection_search.py [--only NAME ...] [--data sets/moves] [--threads 1]
-        [--runs runs/selection] [--every 5]
+        [--runs runs/selection] [--count 80]
 
 First the shipped networks of the published query are asked, as the baseline. Then every try starts from one
 of them and goes on for a few epochs with another attention. Resumable: what has a record in
 data/results/selection is skipped, an interrupted training goes on where it stood. A record holds what was
 tried and why, settings, history, and what `sda.explaining.faithful_selection` says about the selection on
-every fifth validation clip; NAME.npz beside it holds weights, losses and logits of these clips. The test
-split plays no part in choosing.
+the first validation clips, as many of each class; NAME.npz beside it holds weights, losses and logits.
+The test split plays no part in choosing.
 """
 
 import argparse
@@ -20,13 +20,20 @@ import numpy as np
 import torch
 from shipped_models import rows
 
-from sda.data.datasets import open_dataset
-from sda.explaining.answers import load_clips
-from sda.explaining.faithful_selection import left_out, silence, stability, sufficiency, truth_table
+from sda.data.datasets import labels_of, open_dataset
+from sda.explaining.answers import load_clips, logits_of
+from sda.explaining.faithful_selection import (
+    left_out,
+    rescale_gates,
+    silence,
+    stability,
+    sufficiency,
+    truth_table,
+)
 from sda.foundation.runs import new_record, save_record, seed_everything
 from sda.moves.classes import CLASSES
 from sda.moves.make import make_moves
-from sda.networks.backbones import create_model
+from sda.networks.backbones import create_model, sda_blocks
 from sda.networks.checkpoints import load_model
 from sda.training.config import plain_settings, recipe
 from sda.training.trainer import train
@@ -53,40 +60,120 @@ class Try:
     seed: int = 0
 
 
+# gates that start wide open, and a query that moves ten times faster than the rest
 GATES: dict[str, Any] = dict(bias=1.0, noise=False)
-ASKED: dict[str, Any] = dict(
-    query_lr=10.0, gate_price=0.1, gate_follow=1.5, gate_order=2.0, distill=1.0, selection_ramp=0.3
-)
+FAST: dict[str, Any] = dict(query_lr=10.0, selection_ramp=0.3)
+TAUGHT: dict[str, Any] = FAST | dict(distill=1.0)
+ASKED: dict[str, Any] = TAUGHT | dict(gate_price=0.1, gate_follow=1.5, gate_order=2.0)
 
+
+def gates(name: str, why: str, seed: int = 0, options: dict | None = None, **changes: Any) -> Try:
+    """Gates with all that is asked of them, but for some changes."""
+    return Try(name, why, "gated", GATES | (options or {}), 0.5, ASKED | changes, seed)
+
+
+ALONE: dict[str, Any] = dict(gate_follow=0.0, gate_order=0.0)
+SLOW: dict[str, Any] = dict(lr=0.001, query_lr=20.0)
+HALF: dict[str, Any] = dict(options={"bias": 0.0}) | ALONE | SLOW
+NOISY: dict[str, Any] = HALF | dict(options={"bias": 0.0, "noise": True})
 TRIES = [
-    Try("gates", "all ideas together, gates without noise", options=GATES, temperature=0.5, changes=ASKED),
+    Try("query-continued", "the control: the published query, as many epochs more", attention="query"),
+    gates("gates", "all ideas together, gates without noise"),
+    gates("price-.1", "the price alone, with a teacher", **ALONE),
+    gates("price-.3", "the price alone, three times as high", **ALONE, gate_price=0.3),
+    gates(
+        "half-1",
+        "gates start half open, where their price has a slope (the norm behind the sum forgives the size); "
+        "half the rate for the network, which was trained before",
+        **HALF,
+        gate_price=1.0,
+    ),
+    gates("half-.3", "the same for a third", **HALF, gate_price=0.3),
+    gates("half-3", "the same for three times as much", **HALF, gate_price=3.0),
+    gates("half-6", "three cost no accuracy: how far can it go?", **HALF, gate_price=6.0),
+    gates("half-1-untaught", "without a teacher: what does it save?", **HALF, gate_price=1.0, distill=0.0),
+    gates("half-1-noise", "gates open and shut at random, as published", **NOISY, gate_price=1.0),
+    gates(
+        "half-1-order", "and what costs more is to be wider", **HALF | dict(gate_order=2.0), gate_price=1.0
+    ),
+    Try("query-slow", "the control at that rate", attention="query", changes=dict(lr=0.001, distill=1.0)),
+    Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
+    Try("entmax", "a softer rule with zeros, ramped", "entmax", changes=TAUGHT | SLOW),
+    Try("top-2", "8 of 16 by construction", "top_k", {"k": 2}, changes=TAUGHT | SLOW),
+    Try("top-1", "4 of 16 by construction", "top_k", {"k": 1}, changes=TAUGHT | SLOW),
 ]
 
+# what the search chose: a price between the last two, which cost nothing; and the published query under the
+# same recipe
+CHOSEN_OPTIONS: dict[str, Any] = GATES | {"bias": 0.0}
+CHOSEN: dict[str, Any] = ASKED | ALONE | SLOW | dict(gate_price=5.0)
+CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0)
 
 BASELINES = ("sda_tsn_moves", "sda_tsn_moves_fast_query")
 
 
-def question(name: str, net: Any, data: Any, every: int, **about: Any) -> None:
-    """Ask a network about some validation clips, and leave a record and the arrays."""
-    clips, labels, ids = load_clips(data, range(0, len(data), every))
+def known(value: Any) -> Any:
+    """The same without what was not measured: the silence of a network that leaves nothing out."""
+    if isinstance(value, dict):
+        return {k: known(v) for k, v in value.items() if v == v}
+    return value
+
+
+Data = dict[str, Any]  # split -> dataset, "fit": training clips seen as in a test
+
+
+def datasets(data: Path, judged: str = "val") -> Data:
+    """What all tries share: clips are decoded once."""
+    config = recipe("moves")
+
+    def clips(split: str, **how: Any) -> Any:
+        return open_dataset(data, split, config.sampling(), config.transform(), cache=True, **how)
+
+    return {"train": clips("train"), "fit": clips("train", train=False), judged: clips(judged)}
+
+
+def selects_by_gates(net: Any) -> bool:
+    """Whether the scales of its weights are free."""
+    attentions = [getattr(block.attention, "kind", "") for block in sda_blocks(net).values()]
+    return set(attentions) == {"gated"} and not any(b.attention.normalised for b in sda_blocks(net).values())
+
+
+def judged(net: Any, clips: Any, labels: Any, whole: bool = True) -> tuple[dict, dict[str, np.ndarray]]:
+    """What there is to say about a selection, and the arrays it follows from; or only about its order."""
     found = left_out(net, clips, labels)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        RESULTS / f"{name}.npz",
-        videos=ids,
-        labels=found.labels,
-        blocks=found.blocks,
-        weights=found.weights.astype(np.float32),
-        losses=found.losses.astype(np.float32),
-        logits=found.logits.astype(np.float32),
-    )
+    shut = left_out(net, clips, labels, share=False)
     metrics = dict(
-        top1=float(found.right.mean()),
-        n=len(labels),
         necessity=truth_table(found),
+        necessity_shut=truth_table(shut),
         silence=silence(found),
-        sufficiency=sufficiency(net, clips, found),
-        stability=stability(net, clips),
+    )
+    if whole:
+        metrics |= dict(sufficiency=sufficiency(net, clips, found), stability=stability(net, clips))
+    arrays = dict(weights=found.weights, losses=found.losses, losses_shut=shut.losses, logits=found.logits)
+    return metrics, {name: values.astype(np.float32) for name, values in arrays.items()}
+
+
+def question(
+    name: str, net: Any, data: Data, count: int, split: str = "val", results: Path = RESULTS, **about: Any
+) -> None:
+    """Ask a network about some clips, and leave a record and the arrays; gates are asked again after they
+    got their scales from training clips."""
+    answers, known_labels = logits_of(net, data[split]), np.array(labels_of(data[split]))
+    clips, labels, ids = load_clips(data[split], range(count))
+    gates = selects_by_gates(net)
+    metrics, arrays = judged(net, clips, labels, whole=not gates)
+    metrics |= dict(
+        top1=float((answers.argmax(1) == known_labels).mean()), top1_n=len(answers), n=len(labels)
+    )
+    arrays |= dict(all_logits=answers.astype(np.float32), all_labels=known_labels)
+    if gates:
+        fit, fit_labels, _ = load_clips(data["fit"], range(100))
+        rescale_gates(net, left_out(net, fit, fit_labels, share=False))
+        metrics["rescaled"], more = judged(net, clips, labels)
+        arrays |= {f"rescaled_{k}": v for k, v in more.items()}
+    results.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        results / f"{name}.npz", videos=ids, labels=labels, blocks=list(sda_blocks(net)), **arrays
     )
     record = new_record(
         "benchmark",
@@ -95,12 +182,12 @@ def question(name: str, net: Any, data: Any, every: int, **about: Any) -> None:
         recipe=about.pop("recipe", "moves"),
         seed=about.pop("seed", 0),
         dataset="moves",
-        split="val",
-        protocol=f"1 view, centre crop, every {every}th clip",
-        metrics=metrics,
+        split=split,
+        protocol=f"1 view, centre crop; selections of the first {count} clips, as many of each class",
+        metrics=known(metrics),
         **about,
     )
-    save_record(record, RESULTS / f"{name}.json")
+    save_record(record, results / f"{name}.json")
 
 
 def done(name: str) -> bool:
@@ -108,29 +195,26 @@ def done(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
 
-def perform(one: Try, data: Path, runs: Path, threads: int, every: int) -> None:
+def perform(one: Try, data: Data, runs: Path, threads: int, count: int) -> None:
     """Train a try and ask it."""
     config = recipe("moves", **(RECIPE | one.changes), threads=threads, seed=one.seed)
-
-    def clips(split):
-        return open_dataset(data, split, config.sampling(), config.transform(), cache=True)
-
     seed_everything(one.seed)
     options: dict[str, Any] = dict(attention=one.attention, temperature=one.temperature)
     if one.options:
         options["attention_options"] = one.options
     net = create_model("sda_tsn_tiny", len(CLASSES), num_frames=8, dropout=0.0, **options)
-    trained = train(config, net, clips("train"), clips("val"), runs / one.name, progress=False)
-    about = dict(why=one.why, config=plain_settings(config), history=rows(trained.history))
+    trained = train(config, net, data["train"], None, runs / one.name, progress=False)
     question(
         one.name,
         trained.model,
-        clips("val"),
-        every,
+        data,
+        count,
         recipe="moves, continued",
         seed=one.seed,
         train_seconds=round(trained.seconds, 1),
-        **about,
+        why=one.why,
+        config=plain_settings(config),
+        history=rows(trained.history),
     )
 
 
@@ -140,16 +224,15 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs/selection"))
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--every", type=int, default=5, help="ask about one of so many validation clips")
+    parser.add_argument("--count", type=int, default=80, help="clips whose selection is asked about")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     make_moves(options.data)
+    data = datasets(options.data)
     for name in BASELINES:
         if (not options.only or name in options.only) and not done(name):
             net = load_model(START.with_name(f"{name}.safetensors"))
-            config = recipe("moves")
-            data = open_dataset(options.data, "val", config.sampling(), config.transform(), cache=True)
-            question(name, net, data, options.every, why="the published query, as shipped")
+            question(name, net, data, options.count, why="the published query, as shipped")
     for one in TRIES:
         if (not options.only or one.name in options.only) and not done(one.name):
-            perform(one, options.data, options.runs, options.threads, options.every)
+            perform(one, data, options.runs, options.threads, options.count)

@@ -11,6 +11,7 @@ pair, and for SDA what is left when a dependency is removed), and the trace of a
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ from sda.networks.checkpoints import load_model, save_model
 from sda.testing.evaluate import evaluate, protocol
 from sda.testing.predictions import by_class, pair_accuracy, summary
 from sda.training.config import recipe
+from sda.training.resume import TrainResult
 from sda.training.trainer import train
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -59,6 +61,11 @@ def make(name: str, data: Path, runs: Path) -> None:
         return open_dataset(data, split, config.sampling(), config.transform(), cache=True)
 
     done = train(config, network, clips("train"), clips("val"), runs / name)
+    leave(name, done, recipe_name, clips("test"))
+
+
+def leave(name: str, done: TrainResult, recipe_name: str, test: Any) -> None:
+    """Store a trained network, test it and trace it, and leave the records."""
     keep(done.record, name)
     shutil.copy(done.out / "history.csv", DATA / "results" / f"{name}-history.csv")
     path = save_model(
@@ -68,23 +75,22 @@ def make(name: str, data: Path, runs: Path) -> None:
         half=True,
     )
     net = load_model(path)
-    test = clips("test")
     found = evaluate(net, test, batch_size=50)
     metrics = summary(found) | {
         "by_pair": rows(pair_accuracy(found, PAIRS)),
         "by_class": rows(by_class(found)),
     }
     extra = {}
-    if network.startswith("sda"):
+    if net.name.startswith("sda"):
         trace_clips(net, test).save(DATA / "results" / f"{name}-trace.npz")
         extra["knock_outs"] = rows(ablation_table(net, test, GROUPS["need"], PAIRS))
     keep(
         new_record(
             "test",
-            model=network,
+            model=net.name,
             options=net.options,
             recipe=recipe_name,
-            seed=config.seed,
+            seed=net.card.recipe["seed"],
             dataset="moves",
             split="test",
             protocol=protocol(net.card)[2],

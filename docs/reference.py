@@ -50,7 +50,8 @@ def chapters() -> dict[str, list[Module]]:
     """{chapter: its modules that offer names}, in the order of the map in CONTRIBUTING.md."""
     order = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
     modules = {name: [read_module(p) for p in sorted((ROOT / "sda" / name).rglob("*.py"))] for name in order}
-    return {name: [m for m in known if m.names] for name, known in modules.items()}
+    # a package that only passes names on has none of its own
+    return {name: [m for m in known if set(m.names) & set(m.found)] for name, known in modules.items()}
 
 
 def head(node: Definition, lines: list[str]) -> str:
@@ -140,7 +141,7 @@ def front(known: dict[str, list[Module]]) -> str:
     rows = [f"| [`sda.{name}`]({where[name]}) | `sda.{home}` |" for name, home in door.items()]
     listed = []
     for chapter, modules in known.items():
-        count = sum(len(m.names) for m in modules)
+        count = sum(name in m.found for m in modules for name in m.names)
         short = ", ".join(m.name.removeprefix(f"sda.{chapter}.") for m in modules)
         if count:
             listed.append(f"| [`sda.{chapter}`]({chapter}.md) | {count} | {short} |")

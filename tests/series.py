@@ -98,6 +98,7 @@ EVIDENCE = [
     ("evidence/83_ground_truth", 20, "59 80"),
     ("evidence/84_methods", 10, "22"),
     ("evidence/85_own_clips", 10, "47"),
+    ("evidence/86_faithful_selection", 10, "02 82"),
 ]
 SHELVES = {"Learn": LEARN, "The library": LIBRARY, "The evidence": EVIDENCE}
 ORDER = [name for shelf in SHELVES.values() for name, _, _ in shelf]

@@ -1,4 +1,4 @@
-"""What ships with the package: three networks, sample clips, the published results."""
+"""What ships with the package: four networks, sample clips, the published results."""
 
 from pathlib import Path
 

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..data.check import check_dataset
 from ..data.datasets import source_of
@@ -18,6 +18,11 @@ from ..networks.checkpoints import class_hash
 from .options import Command, CommandLineError
 
 __all__ = ["Moves"]
+
+if TYPE_CHECKING:
+    Source = str
+else:
+    Source = Literal[DATASETS]  # the names stand in `make`, once
 
 
 @dataclass
@@ -81,7 +86,7 @@ class Data(Command):
     decode: bool = False  # check: decode every frame of every clip; else what opening a clip tells
     workers: int = 0  # check: clips opened at a time (0: one per core)
     # make: whose files they are; auto: seen from the files; folder: your clips, one sub-folder per class
-    source: Literal[DATASETS] = "auto"  # type: ignore[valid-type]  # the names stand in `make`, once
+    source: Source = "auto"
     # make: folder of the official annotation files, or a table of clips; without: a table among the clips
     annotations: Path | None = None
     media: Path | None = None  # make: folder of the clips; NAME/img becomes a link to it

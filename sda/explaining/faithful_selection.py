@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +22,21 @@ from ..networks.selection import leave_out
 from .answers import Clips, logits_of
 from .interventions import SelectionChange
 from .trace import trace_clips
-from .tracer import select_blocks
+from .tracer import Where, select_blocks
+from .variants import logits_under
 
 __all__: list[str] = []
 
+_ROUNDING = 1e-5  # by so much answers may differ because clips were computed in other batches
 
-def _cells(change: Callable[[str, Tensor], Tensor], name: str) -> SelectionChange:
-    """A change of the weights of every block, without a control of its own."""
+
+def _cells(change: Callable[[str, Tensor], Tensor], name: str, where: Where = "all") -> SelectionChange:
+    """A change of the weights of some blocks, without a control of its own."""
 
     def control(seed: int) -> SelectionChange:
         raise SettingError(f"{name} has no random counterpart", subject=name)
 
-    return SelectionChange(name, lambda block, present, weights: change(block, weights), control)
+    return SelectionChange(name, lambda block, present, weights: change(block, weights), control, where)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def left_out(
     clips: Clips,  # see `Clips`
     labels: Sequence[int] | None = None,  # true classes of a tensor's clips
     batch_size: int = 50,  # clips at a time
+    share: bool = True,  # the others of the block share the weight; else it is gone, as when a gate shuts
 ) -> LeftOut:
     """Leave out one dependency of one block at a time; what no clip selects is known to change nothing."""
     trace = trace_clips(model, clips, batch_size, labels=labels)
@@ -62,24 +67,57 @@ def left_out(
         raise SettingError(text, subject=trace.model)
     chosen = np.arange(len(trace)), np.asarray(trace.labels)
 
-    def said(change: Sequence[SelectionChange] = ()) -> np.ndarray:
-        answers = logits_of(model, clips, *change, batch_size=batch_size)
-        return np.log(softmax(np.asarray(answers, float)))[chosen]
+    def without(place: str, m: int) -> SelectionChange:
+        kept = torch.arange(trace.weights.shape[2]) != m
 
-    before = np.log(softmax(np.asarray(trace.logits, float)))[chosen]
+        def change(block: str, weights: Tensor) -> Tensor:
+            there = kept.to(weights.device)
+            return leave_out(weights, there) if share else weights * there
+
+        return _cells(change, f"without {m} in {place}", place)
+
+    # what is shut in every clip needs no pass: the network computes the same without it
+    cells = [(r, m) for r, m in np.ndindex(trace.weights.shape[1:]) if trace.weights[:, r, m].any()]
+    changes = [without(trace.blocks[r], m) for r, m in cells]
     losses = np.zeros(trace.weights.shape)
-    for r, place in enumerate(trace.blocks):
-        for m in range(trace.weights.shape[2]):
-            if not trace.weights[:, r, m].any():
-                continue  # shut in every clip: the network computes the same
-            kept = torch.arange(trace.weights.shape[2]) != m
-
-            def change(block: str, weights: Tensor, place: str = place, kept: Tensor = kept) -> Tensor:
-                return leave_out(weights, kept.to(weights.device)) if block == place else weights
-
-            losses[:, r, m] = before - said([_cells(change, f"without {m} in {place}")])
+    if cells:
+        answers = logits_under(model, clips, [(), *changes], batch_size)
+        said = np.log(softmax(np.asarray(answers, float)))[:, chosen[0], chosen[1]]
+        for (r, m), after in zip(cells, said[1:], strict=True):
+            losses[:, r, m] = said[0] - after
+    losses[np.abs(losses) < _ROUNDING] = 0.0
     right = trace.logits.argmax(1) == trace.labels
     return LeftOut(trace.weights, losses, right, trace.blocks, trace.logits, chosen[1])
+
+
+@torch.no_grad()
+def rescale_gates(
+    model: nn.Module,  # network with gates that do not sum to 1; changed in place, its answers stay
+    found: LeftOut,  # of training clips, with share=False
+    power: float = 0.5,  # mean weights become proportional to this power of the losses; 0: all alike
+) -> None:
+    """Give every gate a scale, so that the mean weights are ordered as the mean losses are.
+
+    A response twice as large under half the weight is the same network, so that the order of the weights
+    says nothing before somebody fixes their scales. Here it is the measured loss that fixes them. A power of
+    one would let the common order drown what the single clip's gates say: half ranks losses best.
+    """
+    blocks: dict[str, Any] = dict(select_blocks(model))  # with gates
+    size = np.abs(found.losses[found.right]).mean(0)
+    size = np.maximum(size, 1e-3 * size.max()) ** power  # half precision knows no much smaller scales
+    weight = found.weights[found.right].mean(0)
+    factor = np.where(weight > 0, size / np.maximum(weight, 1e-9), np.nan)
+    scales = {
+        name: blocks[name].attention.scale.cpu().numpy() * factor[r] for r, name in enumerate(found.blocks)
+    }
+    top = max(np.nansum(scale) for scale in scales.values()) / weight.shape[1]
+    for name, scale in scales.items():
+        attention = blocks[name].attention
+        new = torch.from_numpy(np.nan_to_num(scale / top, nan=1.0)).to(attention.scale)
+        for branch, own in zip(blocks[name].branches.values(), attention.scale / new, strict=True):
+            branch.norm.weight.mul_(own)
+            branch.norm.bias.mul_(own)
+        attention.scale.copy_(new)
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:
@@ -119,7 +157,8 @@ def controls(
     found: LeftOut,  # of some network
     seed: int = 0,  # of the draws
 ) -> dict[str, np.ndarray]:  # name -> weights [N, R, M] that had no part in the losses
-    """Weights that should do worse: those of the clip dealt out to other cells, and those of another clip."""
+    """Weights that should do worse: those of the clip dealt out to other cells, those of another clip, and
+    what all clips have in common, everywhere or where the clip's gates are open."""
     rng = np.random.default_rng(seed)
     flat = found.weights.reshape(len(found.weights), -1)
     others = np.roll(rng.permutation(len(flat)), 1)
@@ -129,6 +168,7 @@ def controls(
         "weights dealt out": rng.permuted(flat, axis=1).reshape(found.weights.shape),
         "another clip's": found.weights[cycle],
         "mean of all clips": np.broadcast_to(found.weights.mean(0), found.weights.shape),
+        "mean, where the clip's are open": found.weights.mean(0) * (found.weights > 0),
     }
 
 

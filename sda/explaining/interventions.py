@@ -266,12 +266,14 @@ def temperature(
     value: float,  # above 1 flattens the selection, below 1 sharpens it
     where: Where = "all",  # see `select_blocks`
 ) -> SelectionChange:  # control: the changed weights, dealt out to random dependencies
-    """Divide the scores by a temperature."""
+    """Divide the scores by a temperature; what is shut stays shut, and rows keep their sums."""
     if not (value > 0 and math.isfinite(value)):
         raise SettingError(f"temperature must be positive, got {value}", subject="temperature")
 
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
-        return (weights.float().log() / value).softmax(1).to(weights.dtype)
+        total = weights.float().sum(1, keepdim=True)
+        known = torch.where(total > 0, weights.float(), 1)  # a row of zeros has no scores, and stays
+        return ((known.log() / value).softmax(1) * total).to(weights.dtype)
 
     return _selection(f"temperature {value:g}", change, where, _with_weights_dealt_out)
 

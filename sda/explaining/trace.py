@@ -47,8 +47,9 @@ class StageMeans(NamedTuple):
 
 # %% ../../nbs/explaining/57_trace.ipynb #934d3873
 def _entropy(weights: np.ndarray) -> np.ndarray:
-    """Entropy of a selection [...,M], NaN where absent, divided by the largest; 0 for one dependency."""
+    """Entropy of a selection [...,M], NaN where absent, as a share of the largest; 0 for one or none."""
     w = np.nan_to_num(weights)
+    w = w / np.maximum(w.sum(-1, keepdims=True), 1e-9)
     present = (~np.isnan(weights)).sum(-1)
     spread = -(w * np.log(np.where(w > 0, w, 1))).sum(-1)
     return np.where(present > 1, spread / np.log(np.maximum(present, 2)), 0.0)
@@ -218,7 +219,9 @@ def _in_words(trace: "Trace") -> str:
         blocks += f" with {len(trace.blocks) // own} rows each (split in time)"
     videos = len(set(trace.videos))
     rows = f"{len(trace)} clips" if videos == len(trace) else f"{len(trace)} views of {videos} videos"
-    return f"Trace of {rows}, {blocks}, {trace.model} ({trace.fingerprint})"
+    closed = int(trace.closed().sum())
+    nothing = f", nothing selected in {closed} of {trace.weights[..., 0].size} rows" if closed else ""
+    return f"Trace of {rows}, {blocks}{nothing}, {trace.model} ({trace.fingerprint})"
 
 # %% ../../nbs/explaining/57_trace.ipynb #e77f348c
 def _rows_of(trace: "Trace", video: str) -> list[int]:
@@ -233,7 +236,8 @@ def _rows_of(trace: "Trace", video: str) -> list[int]:
 class Trace:
     """What R SDA blocks did with N clips (or views), as arrays with names, and what can be asked of them."""
 
-    weights: np.ndarray  # selection weights [N,R,4]; rows sum to 1, NaN where the model lacks a dependency
+    # selection weights [N,R,4]; rows sum to 1, those of gates to 0..1; NaN where the model lacks a dependency
+    weights: np.ndarray
     scores: np.ndarray  # before the softmax [N,R,4]; NaN for uniform averaging
     response_norm: np.ndarray  # norm of every response at full size [N,R,4], comparable within a block
     gate_mean: np.ndarray  # mean of the gate [N,R], in 0..1
@@ -264,8 +268,12 @@ class Trace:
         return self.class_names or [f"class {k}" for k in range(self.logits.shape[1])]
 
     def entropy(self) -> np.ndarray:
-        """How undecided every block was [N,R]: 1 uniform, 0 one dependency alone."""
+        """How undecided every block was [N,R]: 1 uniform, 0 one dependency alone, or none."""
         return _entropy(self.weights)
+
+    def closed(self) -> np.ndarray:
+        """Where nothing is selected, bool [N,R]: there the gate of the block is the same for every frame."""
+        return np.nansum(self.weights, -1) == 0
 
     def contribution(self) -> np.ndarray:
         """Weight times norm as a fraction of the block's four [N,R,4]: how much was added."""

@@ -142,6 +142,7 @@ class ScoredAttention(nn.Module):
     """Scores of the keys, and a rule that makes weights of them."""
 
     ramp: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -167,15 +168,16 @@ class ScoredAttention(nn.Module):
         self.normalised = normalised
         self.scores = KeyScores(channels, dependencies, temperature, bias if kind == "gated" else 0.0)
         self.register_buffer("ramp", torch.ones(()))  # multiplies scores; 1 in the end
+        self.register_buffer("scale", torch.ones(dependencies))  # of gates, see `rescale_gates`
 
     def forward(
         self,
         keys: Tensor,  # mean response of every dependency, [B, M, r]
     ) -> Tensor:  # weights, [B, M], not negative; rows sum to 1, or for gates to 0 .. 1
         """The selection."""
-        scores = self.scores(keys)
+        scores = self.scores(keys * self.scale[:, None])  # responses carry the inverse
         if self.kind == "gated":
-            gates = hard_concrete(scores, noise=self.training and self.noise)
+            gates = hard_concrete(scores, noise=self.training and self.noise) * self.scale
             weights = _shared(gates) if self.normalised else gates / gates.shape[-1]
         elif self.kind == "top_k":
             weights = top_k(scores * self.ramp, self.k, straight=self.training)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..explaining.answers import readings, twin_index
 from ..figures.effects import fig_over_seeds
-from ..foundation.statistics import spearman, t_interval
+from ..foundation.statistics import rank_rows, spearman, t_interval
+from ..moves.classes import PAIRS
 from ..networks.blocks import DEPENDENCIES
 from .accuracy import SeedRun
-from .ground_truth import CAN_ENCODE, attributions
+from .ground_truth import CAN_ENCODE, attributions, can_encode, evaluate_attribution
 
-__all__ = ["selectivity", "agreement_of_seeds", "fig_selection_over_seeds"]
+__all__ = ["selectivity", "agreement_of_seeds", "fig_selection_over_seeds", "meaning", "order_of_losses"]
 
 ROWS = ("striped/spotted", *CAN_ENCODE)  # the pairs of Moves, the static one first
 
@@ -87,3 +89,52 @@ def fig_selection_over_seeds(
         "dot: the 95 % interval over seeds excludes no preference (.25) or no effect (0)"
     )
     return fig_over_seeds(panels, ROWS, [str(block) for block in runs[0].explanations["blocks"]], words)
+
+
+def meaning(
+    values: np.ndarray,  # weights of clips [N,4], or anything else that claims to say what each needs
+    logits: np.ndarray,  # [N,K]
+    labels: np.ndarray,  # int [N]
+    class_names: Sequence[str],  # K classes of Moves
+    encoding: Mapping[str, Sequence[str]],  # pair -> dependencies, see `measured_encoding`
+) -> dict[str, float]:  # hit, its chance and that of always the same answer, within and between clips, n
+    """How well weights name what can encode the cue, on the clips whose class is told from its pair."""
+    named = [class_names[k] for k in labels]
+    truth = can_encode(named, encoding)
+    told = readings(logits, labels, twin_index(class_names, PAIRS))["pair margin"] > 0
+    asked = told & truth.any(1)
+    found = evaluate_attribution(values[asked], truth[asked])
+    return {
+        **{name: found[name] for name in ("hit", "within clips", "between clips")},
+        "chance": float(truth[asked].mean()),
+        "always the same": float(truth[asked].mean(0).max()),
+        "n": int(asked.sum()),
+    }
+
+
+def order_of_losses(
+    losses: np.ndarray,  # [N, R, M] of clips that are answered correctly
+    labels: np.ndarray,  # int [N]
+) -> dict[str, float]:
+    """How much of the order of a clip's losses is that of every clip, of its class, and its own.
+
+    Shares of the variance of ranks within clips; and the rank correlation that the mean order of all other
+    clips, or of the others of the class, reaches with the order of a clip: what weights can know without
+    having seen the clip.
+    """
+    size = np.abs(losses).reshape(len(losses), -1)
+    ranks = rank_rows(size)
+    apart = ranks - ranks.mean(1, keepdims=True)
+    same = labels[:, None] == labels
+    count = same.sum(1)
+    by_class = same @ apart / count[:, None]
+    whole = (apart**2).sum()
+    others = (apart.sum(0) - apart) / (len(apart) - 1)
+    alike = (same @ apart - apart)[count > 1] / (count[count > 1, None] - 1)
+    return {
+        "all clips": float(len(apart) * (apart.mean(0) ** 2).sum() / whole),
+        "class": float(((by_class - apart.mean(0)) ** 2).sum() / whole),
+        "single clip": float(((apart - by_class) ** 2).sum() / whole),
+        "order of the others": float(np.nanmean(spearman(others, size))),
+        "order of its class": float(np.nanmean(spearman(alike, size[count > 1]))),
+    }

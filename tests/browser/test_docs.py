@@ -54,7 +54,8 @@ def test_pages_open_without_errors_and_without_the_network(chromium, site):
     shapes = [box.bounding_box() for box in page.locator("math[display=block]").all()]
     assert len(shapes) >= 5 and all(b["height"] > 15 and b["width"] > 60 for b in shapes)
 
-    page.goto(f"{site}commands.html")  # search
+    page.goto(f"{site}commands.html")  # the words of the options are meant for people; search
+    assert "sda data" in page.inner_text("article") and "type: ignore" not in page.inner_text("article")
     page.locator("input.md-search__input").fill("create_model")
     page.locator(".md-search-result__link").first.wait_for()
 

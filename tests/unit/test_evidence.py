@@ -30,7 +30,7 @@ from sda.studies.ground_truth import (
     measured_encoding,
     pair_accuracies,
 )
-from sda.studies.selection import fig_selection_over_seeds, pair_means
+from sda.studies.selection import fig_selection_over_seeds, meaning, order_of_losses, pair_means
 from sda.studies.summary import load_summary, summarise
 from sda.testing.predictions import Predictions
 from sda.training.config import recipe
@@ -314,6 +314,30 @@ def test_questions_are_about_the_clips_they_name(grid, tmp_path):
     assert np.abs(gone - intact).max() > 1e-4
     p = np.exp(gone) / np.exp(gone).sum(1, keepdims=True)
     assert np.allclose(asked["coalition_probability"][one], p[np.arange(n), labels], atol=1e-3)
+
+
+def test_a_weight_means_what_the_class_can_be_told_by():
+    labels = np.arange(40) % 20
+    truth = can_encode([NAMES[k] for k in labels])
+    logits = np.eye(20)[labels]
+    logits[3] = 0.0  # not told from its twin
+    right = meaning(truth + 0.1 * np.arange(4), logits, labels, NAMES, CAN_ENCODE)
+    assert right["hit"] == right["between clips"] == 1 and right["n"] == truth.any(1).sum() - 1
+    same = meaning(np.tile([1.0, 2, 3, 4], (40, 1)), logits, labels, NAMES, CAN_ENCODE)
+    assert same["between clips"] == 0.5 and same["hit"] == same["always the same"] > same["chance"]
+
+
+def test_the_order_of_losses_is_of_all_clips_of_a_class_or_of_one():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    one, by_class, own = rng.random((4, 4)), rng.random((3, 4, 4)), rng.random((60, 4, 4))
+    common = order_of_losses(-np.tile(one, (60, 1, 1)), labels)
+    assert common["all clips"] == pytest.approx(1) and common["order of the others"] == pytest.approx(1)
+    of_class = order_of_losses(by_class[labels], labels)
+    assert of_class["single clip"] == pytest.approx(0) and of_class["order of its class"] == pytest.approx(1)
+    alone = order_of_losses(own, labels)
+    assert alone["single clip"] > 0.9 and abs(alone["order of the others"]) < 0.1
+    assert sum(alone[k] for k in ("all clips", "class", "single clip")) == pytest.approx(1)
 
 
 @pytest.mark.slow

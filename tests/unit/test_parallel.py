@@ -9,6 +9,7 @@ from torchvision.models import resnet18
 
 from sda.networks.backbones import sda_blocks
 from sda.networks.insert import insert_sda
+from sda.networks.selection import scored_attention
 
 PIECE = """
 import sys
@@ -34,7 +35,10 @@ dist.destroy_process_group()
 def network():
     """SDA in torchvision's ResNet-18, in evaluation mode: norms see the same statistics in every process."""
     torch.manual_seed(0)
-    return insert_sda(resnet18(num_classes=3), num_frames=2, where="layer2", dropout=0.0).eval()
+    net = insert_sda(resnet18(num_classes=3), num_frames=2, where="layer2", dropout=0.0)
+    last = list(sda_blocks(net).values())[-1]  # one block with the published query, one with gates
+    last.attention = scored_attention("gated", len(last.attention.query), 4, 1.0, {})
+    return net.eval()
 
 
 def batch():

@@ -1,22 +1,27 @@
 """Selections that can be zero: closed forms, the block with them, and the losses that train them."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from fake_cuda import fake_cuda
 from hooks import hooks
+from torch import nn
+from training_runs import Clips, same, small, weights
 
 from sda.explaining.answers import logits_of
 from sda.explaining.faithful_selection import (
     left_out,
     necessity,
+    rescale_gates,
     silence,
     stability,
     sufficiency,
     truth_table,
 )
-from sda.explaining.interventions import drop
+from sda.explaining.interventions import drop, temperature
 from sda.explaining.trace import trace_clips
 from sda.foundation.errors import SettingError, UnknownNameError
 from sda.foundation.statistics import softmax
@@ -27,6 +32,7 @@ from sda.networks.selection import KINDS, entmax, hard_concrete, leave_out, open
 from sda.training.config import recipe
 from sda.training.optimiser import TrainingStep
 from sda.training.selecting import SelectionLoss
+from sda.training.trainer import train
 
 
 def test_sparsemax_is_the_nearest_point_of_the_simplex():
@@ -71,6 +77,13 @@ def test_leaving_out_opens_nothing():
     left = leave_out(weights, torch.tensor([True, False, True, True]))
     assert torch.allclose(left, torch.tensor([[0.5, 0, 0.5, 0], [0] * 4, [0] * 4, [0.2, 0, 0, 0.2]]))
     assert torch.equal(drop("LT").change("", ("LST", "LT", "LS", "S122"), weights), left)
+
+
+def test_a_temperature_opens_nothing_and_keeps_what_is_shared():
+    rows = torch.tensor([[0.3, 0.1, 0, 0], [0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]])
+    change = temperature(0.5).change
+    sharp = change("", ("LST", "LT", "LS", "S122"), rows)
+    assert torch.allclose(sharp, torch.tensor([[0.36, 0.04, 0, 0], [0, 0, 0, 0], [0.25] * 4]))
 
 
 def opened(*biases, kind="gated", channels=64):
@@ -154,6 +167,52 @@ def test_published_weights_fit_around_the_gates(tmp_path):
     new = tiny()
     load_weights(new, path)
     assert torch.equal(new.layer1[0].gate.up.weight, old.layer1[0].gate.up.weight)
+
+
+ASKED = dict(gate_price=1.0, gate_order=1.0, gate_share=0.5, selection_ramp=0.5)
+
+
+def test_a_training_of_gates_resumes_with_the_same_bits(tmp_path):
+    """Norms are shared, gates are drawn, the price rises."""
+    config = small(sync_bn=True, save_every=1, **ASKED)
+
+    def run(clips, folder):
+        torch.manual_seed(0)
+        net = create_model("sda_tsn_tiny", 3, num_frames=4, dropout=0.3, attention="gated")
+        return train(config, net, clips, Clips(6), folder, progress=False).model
+
+    whole = run(Clips(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(Clips(stop=15), tmp_path / "cut")
+    done = run(Clips(), tmp_path / "cut")
+    assert same(weights(done), weights(whole))
+    assert sda_blocks(done)["layer1.0"].attention.ramp == 1
+    assert type(sda_blocks(done)["layer1.0"].attention.scores.norm) is nn.BatchNorm1d
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_compiles_without_graph_breaks(kind):
+    """Without noise: a compiled draw is another one."""
+    torch.manual_seed(0)
+    block = SDA(16, attention=kind, attention_options={"noise": False})
+    x = torch.randn(16, 16, 6, 6)
+    torch._dynamo.reset()
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(x), block(x), atol=1e-5)
+
+
+def test_gates_learn_on_another_device(tmp_path, monkeypatch):
+    """On a CUDA device that computes nothing: no tensor is made elsewhere."""
+    net = tiny()
+    teacher = stored(tmp_path / "teacher.safetensors", create_model("sda_tsn_tiny", 4, dropout=0.0))
+    config = small(init=str(teacher), distill=1.0, gate_price=1.0)
+    loss = SelectionLoss(config, net)
+    with fake_cuda(monkeypatch):
+        net.to("cuda").train()
+        clips, labels = batch()["clip"].to("cuda"), batch()["label"].to("cuda")
+        with loss:
+            logits = net(clips)
+        assert loss(clips, labels, logits, 0.5).device.type == "cuda"
 
 
 def step(tmp_path, network, **changes):
@@ -243,8 +302,22 @@ def test_truth_of_a_network():
         "weights dealt out",
         "another clip's",
         "mean of all clips",
+        "mean, where the clip's are open",
     }
+    again = left_out(net, clips, labels, share=False)
+    sizes = np.array([0.4, 0.1, 0.0, 0.9]) * np.array([1, 2, 0.5, 1])[:, None]
+    told = dataclasses.replace(again, losses=np.tile(sizes, (6, 1, 1)), right=np.ones(6, bool))
+    rescale_gates(net, told)
+    scaled = left_out(net, clips, labels, share=False)
+    assert np.allclose(scaled.logits, found.logits, atol=1e-4)
+    assert np.allclose(scaled.losses, again.losses, atol=1e-3)
+    means, roots = scaled.weights.mean(0), np.sqrt(sizes)
+    assert np.allclose(means / means.sum(), roots / roots.sum(), rtol=0.05)
+    assert not scaled.weights[:, :, 2].any() and scaled.weights.sum(2).max() <= 1 + 1e-5
     kept = sufficiency(net, clips, found, count=12, draws=1)
     assert kept["selected"] == pytest.approx(kept["whole"]) and kept["cells"] == 12
     assert set(stability(net, clips)) == {"the same clip", "another clip"}
-    assert trace_clips(net, clips).entropy().max() <= 1 + 1e-6
+    with torch.no_grad():
+        sda_blocks(net)["layer2.0"].attention.scores.bias.fill_(-9.0)
+    trace = trace_clips(net, clips)
+    assert trace.closed().all(0).tolist() == [False, True, False, False] and "nothing selected" in repr(trace)
