@@ -135,7 +135,8 @@ class SelectionOverTraining(Callback):
     def epoch_end(self, run: Any) -> None:
         """Add the rows of the epoch."""
         if self.clips is None:
-            self.clips = torch.stack([self.data[i]["clip"] for i in range(0, len(self.data), 5)])
+            some = np.random.default_rng(0).permutation(len(self.data))[: len(self.data) // 5]
+            self.clips = torch.stack([self.data[i]["clip"] for i in sorted(some)])
         trace = trace_clips(run.network, self.clips)
         entropy = trace.entropy().mean(0)
         table = pd.DataFrame(trace.weights.mean(0), columns=list(trace.dependencies)).round(4)
