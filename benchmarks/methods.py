@@ -156,10 +156,11 @@ def speeds(repeats: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_clips(data: Path, every: int) -> tuple[torch.Tensor, list[int]]:
-    """Every so manieth clip of the test split, as the networks see it."""
+    """One in so many clips of the test split, drawn from all classes, as the networks see it."""
     config = recipe("moves")
     test = open_dataset(make_moves(data), "test", config.sampling(), config.transform(), cache=True)
-    items = [test[i] for i in range(0, len(test), every)]
+    some = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: len(test) // every]
+    items = [test[int(i)] for i in some.sort().values]
     return torch.stack([item["clip"] for item in items]), [int(item["label"]) for item in items]
 
 
