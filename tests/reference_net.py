@@ -169,6 +169,9 @@ def make_clips(B, T=8, H=64, W=64, seed=0):
     return sum(parts) + 0.2 * torch.randn(B, T, 3, H, W, generator=g)
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 @torch.no_grad()
 def randomise(net, seed):
     """Statistics, scales and queries as after training: nothing at its start value, every gate and
@@ -179,7 +182,7 @@ def randomise(net, seed):
     """
     g = torch.Generator().manual_seed(seed)
     clips = make_clips(8, 4, seed=seed)
-    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, BATCH_NORMS)]
     for name, m in norms:
         m.weight.copy_(torch.rand(m.num_features, generator=g) * (0.2 if name.endswith("bn3") else 1) + 0.5)
         m.bias.copy_(torch.randn(m.num_features, generator=g) * 0.3)

@@ -32,7 +32,7 @@ TRANSFORM = TransformConfig(size=64, resize=None, flip=False)
 def make(name="sda_tsn_tiny", seed=0, **options):
     torch.manual_seed(seed)
     model = create_model(name, 20, **options)
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    norms = [m for m in model.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
     for norm in norms:
         norm.momentum = 1.0  # one batch sets the statistics, as training would
     with torch.no_grad():

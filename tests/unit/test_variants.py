@@ -21,7 +21,7 @@ def awake(net):
     """The network with norms that do something, as after a training; its SDA blocks select and gate."""
     generator = torch.Generator().manual_seed(3)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.uniform_(module.bias, -0.2, 0.2, generator=generator)
     nn.init.normal_(net.fc.weight, std=0.3, generator=generator)
