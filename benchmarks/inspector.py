@@ -34,11 +34,11 @@ model = MODEL
 if resnet:
     from sda.networks.backbones import create_model
     from sda.networks.checkpoints import ModelCard
-    model = create_model("sda_tsn_r50", 174, 8)
+    model = create_model("sda_tsn_resnet50", 174, 8)
     names = [f"class {k}" for k in range(174)]
     sampling = {"strategy": "segments", "num_frames": 8, "views": 1}
     frames = {"size": 224, "resize": 256}
-    model.card = ModelCard("sda_tsn_r50", model.options, 174, 8, names, frames, sampling)
+    model.card = ModelCard("sda_tsn_resnet50", model.options, 174, 8, names, frames, sampling)
 clips = [f"sda/assets/moves_sample/img/test_0000_{name}.mp4" for name in ("shake", "up")]
 found = {"import": passed()}
 inspector = inspect(model, clips if resnet else "sda/assets/moves_examples", **kept)
