@@ -90,7 +90,9 @@ def main() -> None:
             page.locator("h1", has_text=CLIP).wait_for()
             page.locator(".finding .dot-plot").wait_for()
             page.mouse.move(640, 790)
-            page.locator(".progress:visible").wait_for(state="detached")  # all that is measured in advance
+            page.get_by_text("measured in advance").wait_for(
+                state="hidden"
+            )  # all that is measured in advance
             page.screenshot(path=FIGURES / "inspector.png")
             page.evaluate(POINTER)
             save_gif(gestures(page), FIGURES / "inspector.gif")

@@ -195,15 +195,19 @@ def done(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
 
+def network(name: str, one: Try) -> Any:
+    """A new tiny network with the attention of a try."""
+    options: dict[str, Any] = dict(attention=one.attention, temperature=one.temperature)
+    if one.options:
+        options["attention_options"] = one.options
+    return create_model(f"{name}_tiny", len(CLASSES), num_frames=8, dropout=0.0, **options)
+
+
 def perform(one: Try, data: Data, runs: Path, threads: int, count: int) -> None:
     """Train a try and ask it."""
     config = recipe("moves", **(RECIPE | one.changes), threads=threads, seed=one.seed)
     seed_everything(one.seed)
-    options: dict[str, Any] = dict(attention=one.attention, temperature=one.temperature)
-    if one.options:
-        options["attention_options"] = one.options
-    net = create_model("sda_tsn_tiny", len(CLASSES), num_frames=8, dropout=0.0, **options)
-    trained = train(config, net, data["train"], None, runs / one.name, progress=False)
+    trained = train(config, network("sda_tsn", one), data["train"], None, runs / one.name, progress=False)
     question(
         one.name,
         trained.model,

@@ -35,14 +35,6 @@ KINDS = {
 }
 
 
-def network(name: str, one: search.Try) -> Any:
-    """A new network with the attention of a try."""
-    options: dict[str, Any] = dict(attention=one.attention, temperature=one.temperature)
-    if one.options:
-        options["attention_options"] = one.options
-    return create_model(f"{name}_tiny", len(CLASSES), num_frames=8, dropout=0.0, **options)
-
-
 def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> Path:
     """The network with the published query that a seed starts from."""
     out = runs / "evidence" / f"{name}-s{seed}"
@@ -65,7 +57,7 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
     config = recipe("moves", **changes, threads=options.threads, seed=number)
     seed_everything(number)
     trained = train(
-        config, network(name, one), data["train"], None, options.runs / "seeds" / label, progress=False
+        config, search.network(name, one), data["train"], None, options.runs / "seeds" / label, progress=False
     )
     search.question(
         label,

@@ -248,15 +248,8 @@ def as_images(
 
 COLOUR_MAPS = {"weight": "PuOr_r", "effect": "RdBu_r", "difference": "PRGn"}  # by what the numbers are
 MIDDLES = {"weight": 0.25, "effect": 0.0, "difference": 0.0}  # the number that means nothing, drawn white
-_ENDS = (
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-)  # of a signed scale: few and round, so that pictures can be compared
+# of a signed scale: few and round, so that pictures can be compared
+_ENDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, eq=False)

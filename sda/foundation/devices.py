@@ -94,6 +94,7 @@ def pick_device(
 def pick_dtype(
     precision: str = "auto",  # auto, fp32, bf16, fp16
     device: str | torch.device = "cpu",  # where it will compute
+    parameters: int = SMALL,  # of the network; fewer than `SMALL` stay in float32 under `auto`
 ) -> torch.dtype:
     """The number format of this name; `auto` is bfloat16 where there are units for it, else float32: NVIDIA
     GPUs since Ampere, processors with AMX or AVX-512 for it. The environment variable SDA_PRECISION says
@@ -104,7 +105,7 @@ def pick_dtype(
         kind = torch.device(device).type
         native = kind == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         native = native or (kind == "cpu" and bool(_BFLOAT16_UNITS & processor_flags()))
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if native and parameters >= SMALL else torch.float32
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, ["auto", *PRECISIONS])
     return PRECISIONS[precision]
@@ -113,13 +114,11 @@ def pick_dtype(
 def place_model(
     model: _M,  # changed in place
     device: str | torch.device = "auto",  # see `pick_device`
-    precision: str = "auto",  # see `pick_dtype`; a network of less than `SMALL` parameters stays in float32
+    precision: str = "auto",  # see `pick_dtype`
 ) -> _M:  # the same network; `fingerprint` still gives that of the weights before
     """Put a network where it shall compute, in the number format it shall compute in."""
     place = pick_device(device) if isinstance(device, str) else device
-    if precision == "auto" and sum(t.numel() for t in model.parameters()) < SMALL:
-        precision = "fp32"
-    dtype = pick_dtype(precision, place)
+    dtype = pick_dtype(precision, place, sum(t.numel() for t in model.parameters()))
     if dtype == dtype_of(model):
         return model.to(place)
     known = fingerprint(model)

@@ -103,6 +103,8 @@ def test_auto_leaves_small_networks_in_float32(monkeypatch):
     for width, dtype in ((100, torch.float32), (1001, torch.bfloat16)):
         assert dtype_of(place_model(torch.nn.Linear(width, 1000), "cpu")) == dtype
     assert dtype_of(place_model(torch.nn.Linear(2, 2), "cpu", "bf16")) == torch.bfloat16
+    monkeypatch.setenv("SDA_PRECISION", "bf16")
+    assert dtype_of(place_model(torch.nn.Linear(2, 2), "cpu")) == torch.bfloat16  # as asked for
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
