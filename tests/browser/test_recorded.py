@@ -50,6 +50,13 @@ class Viewer:
         return row.locator(".bar-name").inner_text(), row.locator(".bar-value").inner_text()
 
 
+def counts(locator, number):
+    """Wait until so many are there: the view draws in the next frame of the screen."""
+    from playwright.sync_api import expect
+
+    expect(locator).to_have_count(number)
+
+
 def edit(kind, block=None, dependency=None, value=None):
     return {"kind": kind, "block": block, "dependency": dependency, "value": value}
 
@@ -88,9 +95,9 @@ def test_the_first_screen_answers_without_scrolling(viewer, record):
     for part in ("canvas.stage", "canvas.strip", ".scrub", ".bars .tag", ".heat", ".sentence"):
         box = page.locator(f"{part}:visible").first.bounding_box()
         assert box["y"] + box["height"] <= 800
-    assert page.locator(".bars li:visible").count() == 5
-    assert page.locator(".bars li:visible .tag:visible").count() == 1
-    assert page.locator(".heat td[data-at]").count() == 4 * len(record["about"]["network"]["blocks"])
+    counts(page.locator(".bars li:visible"), 5)
+    counts(page.locator(".bars li:visible .tag:visible"), 1)
+    counts(page.locator(".heat td[data-at]"), 4 * len(record["about"]["network"]["blocks"]))
     assert page.locator(".heat thead th").all_inner_texts() == ["LST", "LT", "LS", "S122"]
     finding = record["record"][record["selected"]]["scene"]["finding"]
     assert page.locator(".sentence").inner_text() == finding["sentence"]
@@ -109,7 +116,8 @@ def test_a_click_on_a_cell_leaves_it_out_and_undo_brings_it_back(viewer, record)
     ]
     assert viewer.first_bar() == (before[0], f"{after:.2f}")
     line = viewer.page.locator(".log li")
-    assert line.count() == 1 and "random" in line.inner_text()
+    counts(line, 1)
+    assert "random" in line.inner_text()
     viewer.button("Undo").click()
     viewer.shows()
     assert viewer.first_bar() == before
@@ -122,7 +130,7 @@ def test_a_click_on_a_cell_leaves_it_out_and_undo_brings_it_back(viewer, record)
 def test_heads_shift_and_frames_are_gestures_too(viewer):
     viewer.cell(-1, 1).click()
     viewer.shows(edit("drop", None, 1))
-    assert viewer.page.locator(".heat td[data-edit=out]").count() == 4
+    counts(viewer.page.locator(".heat td[data-edit=out]"), 4)
     viewer.cell(-1, 1).click()
     viewer.cell(1, -1).click()
     viewer.shows(edit("uniform", 1))
@@ -592,7 +600,7 @@ def test_questions_are_small_plots_with_a_verdict(live):
     page.evaluate("store.set('about', { ...store.get('about') })")
     live.button("Questions").click()
     card = {name: page.locator(f'[data-question="{name}"]') for name in (*told, "new")}
-    assert card["known"].locator(".dot-plot").count() == 1
+    counts(card["known"].locator(".dot-plot"), 1)
     assert "Weight tells a little." in card["known"].inner_text()
     assert "[+0.08, +0.33]" in card["known"].inner_text() and "n = 20" in card["known"].inner_text()
     assert "3 of 9, about 4 s left" in card["asked"].inner_text()
