@@ -19,7 +19,7 @@ from ..networks.cost import profile
 from ..training.advice import Advice, sentences
 from ..training.config import TrainConfig, load_config, recipe
 from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
-from ..training.resume import TrainResult
+from ..training.run import TrainResult
 from ..training.trainer import build_model, train
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 

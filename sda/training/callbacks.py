@@ -36,7 +36,7 @@ from sda.foundation.errors import (
 from ..foundation.files import fingerprint, write_atomic
 from ..networks.backbones import sda_blocks
 from .config import plain_settings
-from .resume import Run
+from .run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

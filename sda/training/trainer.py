@@ -47,6 +47,7 @@ from sda.training.callbacks import (
     diverged,
 )
 from .config import ASSUMED, TrainConfig, check_config, check_data, plain_settings
+from .identity import kept_states, run_identity
 from sda.training.optimiser import (
     Batch,
     TrainingStep,
@@ -58,7 +59,7 @@ from sda.training.optimiser import (
     scaled_lr,
     training_mode,
 )
-from .resume import Meter, Run, RunFolder, TrainResult, kept_states, load_run, run_identity
+from .run import Meter, Run, RunFolder, TrainResult, load_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,7 +23,9 @@ from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.networks.weights import read_weights
 from sda.testing.predictions import Predictions
 from sda.training.config import load_config, recipe, save_config
-from sda.training.resume import finished_run, load_state, run_identity
+from sda.training.identity import run_identity
+from sda.training.resume import load_state
+from sda.training.run import finished_run
 
 CASES = 60
 CLIPS = Clips(4)

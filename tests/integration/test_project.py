@@ -27,6 +27,8 @@ PLAIN = (
     "networks/weights.py",
     "training/advice.py",
     "training/selecting.py",
+    "training/identity.py",
+    "training/run.py",
     "networks/sharing.py",
     "networks/export.py",
     "methods/ops.py",

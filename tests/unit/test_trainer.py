@@ -24,8 +24,9 @@ from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
 from sda.training.callbacks import Callback, CancelRun, NaNStop
 from sda.training.config import config_from_dict
+from sda.training.identity import run_identity
 from sda.training.optimiser import TrainingStep, make_optimizer, restore_norms
-from sda.training.resume import RunFolder, RunState, run_identity
+from sda.training.run import RunFolder, RunState
 from sda.training.trainer import Trainer, train
 
 
