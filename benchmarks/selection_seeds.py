@@ -24,7 +24,7 @@ from sda.foundation.runs import seed_everything
 from sda.moves.classes import CLASSES
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
-from sda.training.config import plain_settings, recipe
+from sda.training.recipes import plain_settings, recipe
 from sda.training.trainer import train
 
 RESULTS = search.RESULTS / "seeds"

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from ..foundation.errors import RunError
-from .config import TrainConfig, plain_settings
+from .config import TrainConfig
 from .optimiser import lr_factor
-
+from .recipes import plain_settings
 
 AGAIN = "start again: resume=False, or --resume no"
 

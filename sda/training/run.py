@@ -1,4 +1,4 @@
-"""A training under way, as callbacks are given it: its position, its folder, and what it leaves at the end."""
+"""A training under way, as callbacks are given it: its position, its folder, what it leaves at the end."""
 
 import dataclasses
 import functools
@@ -21,8 +21,8 @@ from ..foundation.runs import check_record
 from ..foundation.statistics import wilson_interval
 from ..networks.checkpoints import load_model
 from .identity import AGAIN, HARMLESS, check_same_run, goes_on, kept_states
-from .optimiser import StepResult, TrainingStep, wide_type
 from .resume import load_state, save_state
+from .step import StepResult, TrainingStep, wide_type
 
 __all__ = ["Run", "TrainResult"]
 
