@@ -115,7 +115,7 @@ class Session:
         networks: Sequence[Network],  # the first is looked at, others can stand beside it
         clips: Clips,  # of a dataset, and of people
         target: int | None = None,  # class to ask about, instead of the true one
-        pairs: Sequence[tuple[str, str]] = (),  # twin classes
+        pairs: Sequence[tuple[str, str]] = (),  # classes that are told apart from each other alone
         truth: str | None = None,  # folder that holds truth/, see `clip_masks`
         trace: Trace | None = None,  # of the first network and these clips
         draws: int = DRAWS,  # controls at random of every edit

@@ -373,7 +373,7 @@ function domainOf(rows, zero = 0) {
 function controlWords(control) {
   return control && known(control.mean)
     ? `the same at random ${signed(control.mean)} [${signed(control.low)}, ${signed(control.high)}], n = ${control.n}`
-    : "no control at random yet";
+    : "no random control yet";
 }
 
 // ---------------------------------------------------------------- frames, maps, player
@@ -661,7 +661,7 @@ function headView(ctx) {
   const name = h("h1", {});
   const facts = h("span", { class: "facts" });
   const verdict = h("span", { class: "verdict" });
-  const offline = h("div", { class: "notice offline", role: "alert", hidden: true }, h("span", { class: "said" }, "The kernel is away. What is drawn still holds; run the cell again to ask for more."));
+  const offline = h("div", { class: "notice offline", role: "alert", hidden: true }, h("span", { class: "said" }, "The kernel is away. What is shown still holds; run the cell again to ask for more."));
   const open = (part, words, tip) => button(words, () => ctx.open(part), { tip, "aria-expanded": "false", "data-open": part });
   const panels = [
     open("beside", "Compare", "Two clips, two networks, or a clip and its reverse, side by side."),
@@ -737,7 +737,7 @@ function keepMenu(ctx) {
     ["address", "Copy the address of this state", () => !live()],
   ];
   const menu = h("div", { role: "menu", class: "menu", hidden: true, "aria-label": "Keep" });
-  const opener = button("Keep", () => toggle(menu.hidden), { "aria-haspopup": "menu", "aria-expanded": "false", tip: "Downloads of what you see, and code that makes it again; nothing is written beside your notebook." });
+  const opener = button("Keep", () => toggle(menu.hidden), { "aria-haspopup": "menu", "aria-expanded": "false", tip: "Downloads of what you see, and code that makes it again; no file is written next to your notebook." });
   const toggle = (on) => {
     menu.hidden = !on;
     opener.setAttribute("aria-expanded", String(on));
@@ -1087,7 +1087,7 @@ function logView(ctx) {
   const undo = button("Undo", ctx.undo, { tip: "Take the last step back (key u)" });
   const redo = button("Redo", ctx.redo, { tip: "Make it again (key Shift+u)" });
   const reset = button("Reset", () => ctx.setEdits([]), { tip: "Back to the network as it is." });
-  const empty = h("p", { class: "empty" }, "Click a cell of the table: that dependency is left out there, and the bars move. Each step becomes a line here, beside the same change at random.");
+  const empty = h("p", { class: "empty" }, "Click a cell of the table: that dependency is left out there, and the bars move. Each step becomes a line here, with the same change at random.");
   const draw = () => {
     const edits = ctx.store.get("edits");
     const scene = ctx.scene();
@@ -1384,7 +1384,7 @@ function besideView(ctx) {
     networks.hidden = names.length < 2;
     networks.show([["", "another network …"], ...names.map((name, k) => [k, name])], beside?.network ?? "");
     body.hidden = !a || !b;
-    text(words, !beside ? "Choose what stands beside this clip." : b ? "" : ctx.about().live ? "B is on its way." : "This page does not hold that comparison.");
+    text(words, !beside ? "Choose what to compare this clip with." : b ? "" : ctx.about().live ? "B is on its way." : "This page does not hold that comparison.");
     words.hidden = !words.textContent;
     none.hidden = !beside;
     if (a && b) differences(ctx, table, classes, a, b);
@@ -1464,7 +1464,7 @@ function questionCard(ctx, about, told) {
 // ---------------------------------------------------------------- the clips: thumbnails, filters, uploads
 
 const NO_FILTERS = { text: "", classes: [], right: null, dominant: [], own: null, sort: "list" };
-const SORTS = { list: "as listed", margin: "least sure first", probability: "least probable first", entropy: "most undecided first" };
+const SORTS = { list: "as listed", margin: "least sure first", probability: "least probable first", entropy: "highest entropy first" };
 
 /** The clips that fit the filters, sorted. */
 function fitting(ctx) {
@@ -1580,7 +1580,7 @@ function clipCard(ctx, clip) {
   const thumb = clip.thumb ?? ctx.thumbs.get(clip.id);
   const forget = (event) => (event.stopPropagation(), ctx.tell({ ask: "forget", clip: clip.id }));
   return h(
-    "div", { role: "option", class: "clip-card", "data-key": clip.id, "aria-label": `${clip.name}, ${label}, ${answer}`, onclick: () => ctx.select(clip.id), tip: [clip.name, label, answer, dominant ? `largest weight: ${dominant}` : null] },
+    "div", { role: "option", class: "clip-card", "data-key": clip.id, "aria-label": `${clip.name}, ${label}, ${answer}`, onclick: () => ctx.select(clip.id), tip: [clip.name, label, answer, dominant ? `dominant: ${dominant}` : null] },
     thumb ? picture(thumb, { alt: "", loading: "lazy" }) : h("span", { class: "no-thumb" }),
     clip.right === null || clip.right === undefined ? null : h("span", { class: "badge", "data-right": String(clip.right), "aria-hidden": "true" }, clip.right ? "✓" : "✗"),
     dominant ? h("span", { class: "badge dep", "data-dep": dominant, "aria-hidden": "true" }, dominant) : null,
@@ -1605,8 +1605,8 @@ function filtersView(ctx) {
     ...ctx.about().network.dependencies.map((name, m) => chip(name, `Only clips in which ${name} is dominant.`, (f) => f.dominant.includes(m), (f) => ({ dominant: f.dominant.includes(m) ? f.dominant.filter((d) => d !== m) : [...f.dominant, m] }))),
     chip("own", "Only clips that you added.", (f) => f.own === true, (f) => ({ own: f.own === true ? null : true })),
   ];
-  const classes = choice("Class", "Only clips of this class, or answered with it.", (k) => set({ classes: k === "" ? [] : [Number(k)] }));
-  const sort = choice("Order", "How the clips are sorted.", (key) => set({ sort: key }));
+  const classes = choice("Class", "Only clips of this class, or predicted as it.", (k) => set({ classes: k === "" ? [] : [Number(k)] }));
+  const sort = choice("Sort", "How the clips are sorted.", (key) => set({ sort: key }));
   ctx.watch(["filters", "about"], () => {
     const filters = now();
     if (words.value !== filters.text) words.value = filters.text;
