@@ -1,7 +1,7 @@
 """The pictures of the inspector in the README: `python benchmarks/pictures.py`.
 
-Starts `sda app`, opens its page in Chromium, leaves out what costs most, opens a closed cell, plays the clip in
-reverse, and takes all back. Writes data/figures/inspector.png (the first screen) and inspector.gif.
+Starts `sda app`, opens its page in Chromium, leaves out what costs most, opens a closed cell, plays the clip
+in reverse, and takes all back. Writes data/figures/inspector.png (the first screen) and inspector.gif.
 """
 
 import io

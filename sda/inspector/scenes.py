@@ -36,7 +36,7 @@ GLOSSARY = {
     "estimated": "A first guess of the loss from gradients; the measured number replaces it.",
     "control": "The same change made to dependencies drawn at random, ten times: mean, lowest and highest.",
     "uniform": "The same weight for every dependency of the block, so nothing is selected.",
-    "entropy": "Normalised entropy of the weights, mean over blocks: 1 is uniform, 0 is one dependency alone.",
+    "entropy": "Normalised entropy of the weights, over blocks: 1 is uniform, 0 one dependency alone.",
     "dominant": "The dependency with the largest weight, averaged over the blocks.",
     "margin": "The probability of the true class minus its strongest rival; below 0 the answer is wrong.",
     "percentile": "The share of clips of this class with a smaller number.",

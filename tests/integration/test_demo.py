@@ -18,9 +18,9 @@ from sda.commands.demo import (
     Signatures,
     Step,
     demo_steps,
-    same_frames_pairs,
     run_demo,
     run_steps,
+    same_frames_pairs,
 )
 from sda.commands.report import ModelScores, accuracy_rows
 from sda.data.datasets import open_dataset
