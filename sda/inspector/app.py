@@ -158,7 +158,8 @@ class Inspector:
         assert self.view is not None  # made above
         data, metadata = self.view.panel._repr_mimebundle_()  # metadata tell Colab who draws it
         figure = self.figure()
-        said = f"Frames of {self.state.selected}, the answer of {self.session.network.name}, and what it selected"
+        network = self.session.network.name
+        said = f"Frames of {self.state.selected}, the answer of {network}, and what it selected"
         size = {"width": round(figure.get_figwidth() * DPI), "alt": said}
         picture = base64.b64encode(to_png(figure, 2 * DPI)).decode()
         data = {**data, "image/png": picture, "text/plain": repr(self)}
