@@ -87,11 +87,13 @@ class _Screen:
         """Exchange the picture."""
         self.image.value = png
 
-    def leave(self, png: bytes) -> None:
+    def leave(self, figure: "Figure") -> None:
         """Put an ordinary picture where the widget was: it stays in the saved notebook."""
-        from IPython.display import Image
+        from ..figures.style import picture
 
-        self.place.update(Image(data=png, format="png"))
+        self.place.update(
+            picture(figure, "Loss over steps, and accuracy over epochs, of the training so far.")
+        )
         self.image.close()
 
 
@@ -149,7 +151,7 @@ class LivePlot(Callback):
     def fit_end(self, run: Run) -> None:
         """Leave the last picture."""
         if self._screen is not None:
-            self._screen.leave(self._png())
+            self._screen.leave(self.figure())
         self._screen = None
 
 
