@@ -15,9 +15,6 @@ from ..foundation.errors import DataError, VideoError, listed
 from .lists import Record, SafeJoin, parse_line
 from .video import open_video
 
-
-
-
 _log = logging.getLogger(__name__)
 
 

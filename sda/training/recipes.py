@@ -1,4 +1,4 @@
-"""Named settings, and settings from plain values and YAML: misspelt names and meaningless values are errors."""
+"""Named settings, and settings from plain values and YAML: what is misspelt or meaningless is an error."""
 
 import dataclasses
 import math
