@@ -1,7 +1,7 @@
 """Search for a selection that can be believed: one recipe after the other, judged on validation clips.
 
     python benchmarks/selection_search.py [--only NAME ...] [--data sets/moves] [--threads 1]
-        [--runs runs/selection] [--count 80]
+        [--runs runs/selection] [--count 80] [--more sets/moves-more]
 
 First the shipped networks of the published query are asked, as the baseline. Then every try starts from one
 of them and goes on for a few epochs with another attention. Resumable: what has a record in
@@ -76,6 +76,8 @@ ALONE: dict[str, Any] = dict(gate_follow=0.0, gate_order=0.0)
 SLOW: dict[str, Any] = dict(lr=0.001, query_lr=20.0)
 HALF: dict[str, Any] = dict(options={"bias": 0.0}) | ALONE | SLOW
 NOISY: dict[str, Any] = HALF | dict(options={"bias": 0.0, "noise": True})
+LONG: dict[str, Any] = HALF | dict(gate_price=5.0, epochs=6)
+LONG_CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0, epochs=6)
 TRIES = [
     Try("query-continued", "the control: the published query, as many epochs more", attention="query"),
     gates("gates", "all ideas together, gates without noise"),
@@ -97,6 +99,16 @@ TRIES = [
         "half-1-order", "and what costs more is to be wider", **HALF | dict(gate_order=2.0), gate_price=1.0
     ),
     Try("query-slow", "the control at that rate", attention="query", changes=dict(lr=0.001, distill=1.0)),
+    gates(
+        "long-5",
+        "three epochs cost two to four points on the test split, and the training loss was still falling: "
+        "twice as long",
+        **LONG,
+    ),
+    gates("long-5-late", "the price rises over two thirds of the steps", **LONG | dict(selection_ramp=0.7)),
+    gates("long-5-taught", "three times as much teacher", **LONG | dict(distill=3.0)),
+    gates("long-5-fast", "at the rate of the first tries", **LONG | dict(lr=0.002, query_lr=10.0)),
+    Try("query-long", "the control of the long tries", attention="query", changes=LONG_CONTROL),
     Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
     Try("entmax", "a softer rule with zeros, ramped", "entmax", changes=TAUGHT | SLOW),
     Try("top-2", "8 of 16 by construction", "top_k", {"k": 2}, changes=TAUGHT | SLOW),
@@ -166,6 +178,9 @@ def question(
         top1=float((answers.argmax(1) == known_labels).mean()), top1_n=len(answers), n=len(labels)
     )
     arrays |= dict(all_logits=answers.astype(np.float32), all_labels=known_labels)
+    if "more" in data:  # further validation clips, for accuracy alone
+        arrays["more_right"] = logits_of(net, data["more"]).argmax(1) == np.array(labels_of(data["more"]))
+        metrics |= dict(top1_more=float(arrays["more_right"].mean()), top1_more_n=len(arrays["more_right"]))
     if gates:
         fit, fit_labels, _ = load_clips(data["fit"], range(100))
         rescale_gates(net, left_out(net, fit, fit_labels, share=False))
@@ -225,6 +240,9 @@ def perform(one: Try, data: Data, runs: Path, threads: int, count: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("sets/moves"))
+    parser.add_argument(
+        "--more", type=Path, help="a larger set of the same seed: accuracy on its validation clips"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/selection"))
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--threads", type=int, default=1)
@@ -233,6 +251,9 @@ if __name__ == "__main__":
     torch.set_num_threads(options.threads)
     make_moves(options.data)
     data = datasets(options.data)
+    if options.more:  # two thousand clips tell differences of one point, five hundred do not
+        make_moves(options.more, train=1, val=100, test=1)
+        data["more"] = datasets(options.more)["val"]
     for name in BASELINES:
         if (not options.only or name in options.only) and not done(name):
             net = load_model(START.with_name(f"{name}.safetensors"))
