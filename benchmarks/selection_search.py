@@ -166,7 +166,15 @@ def judged(net: Any, clips: Any, labels: Any, whole: bool = True) -> tuple[dict,
 
 
 def question(
-    name: str, net: Any, data: Data, count: int, split: str = "val", results: Path = RESULTS, **about: Any
+    name: str,
+    net: Any,
+    data: Data,
+    count: int,
+    split: str = "val",
+    results: Path = RESULTS,
+    more: dict[str, Any] | None = None,  # metrics
+    more_arrays: dict[str, Any] | None = None,
+    **about: Any,
 ) -> None:
     """Ask a network about some clips, and leave a record and the arrays; gates are asked again after they
     got their scales from training clips."""
@@ -177,12 +185,13 @@ def question(
     metrics |= dict(
         top1=float((answers.argmax(1) == known_labels).mean()), top1_n=len(answers), n=len(labels)
     )
-    arrays |= dict(all_logits=answers.astype(np.float32), all_labels=known_labels)
+    metrics |= more or {}
+    arrays |= dict(all_logits=answers.astype(np.float32), all_labels=known_labels) | (more_arrays or {})
     if "more" in data:  # further validation clips, for accuracy alone
         arrays["more_right"] = logits_of(net, data["more"]).argmax(1) == np.array(labels_of(data["more"]))
         metrics |= dict(top1_more=float(arrays["more_right"].mean()), top1_more_n=len(arrays["more_right"]))
     if gates:
-        fit, fit_labels, _ = load_clips(data["fit"], range(100))
+        fit, fit_labels, _ = load_clips(data["fit"], range(min(100, len(data["fit"]))))
         rescale_gates(net, left_out(net, fit, fit_labels, share=False))
         metrics["rescaled"], more = judged(net, clips, labels)
         arrays |= {f"rescaled_{k}": v for k, v in more.items()}
@@ -196,9 +205,11 @@ def question(
         options=net.options,
         recipe=about.pop("recipe", "moves"),
         seed=about.pop("seed", 0),
-        dataset="moves",
+        dataset=about.pop("dataset", "moves"),
         split=split,
-        protocol=f"1 view, centre crop; selections of the first {count} clips, as many of each class",
+        protocol=about.pop(
+            "protocol", f"1 view, centre crop; selections of the first {count} clips, as many of each class"
+        ),
         metrics=known(metrics),
         **about,
     )
@@ -210,12 +221,12 @@ def done(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
 
-def network(name: str, one: Try) -> Any:
+def network(name: str, one: Try, classes: int = len(CLASSES), dropout: float = 0.0) -> Any:
     """A new tiny network with the attention of a try."""
     options: dict[str, Any] = dict(attention=one.attention, temperature=one.temperature)
     if one.options:
         options["attention_options"] = one.options
-    return create_model(f"{name}_tiny", len(CLASSES), num_frames=8, dropout=0.0, **options)
+    return create_model(f"{name}_tiny", classes, num_frames=8, dropout=dropout, **options)
 
 
 def perform(one: Try, data: Data, runs: Path, threads: int, count: int) -> None:
