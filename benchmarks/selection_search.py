@@ -58,6 +58,7 @@ class Try:
     temperature: float = 1.0
     changes: dict[str, Any] = field(default_factory=dict)  # of the recipe
     seed: int = 0
+    after: str = ""  # try whose network it goes on from
 
 
 # gates that start wide open, and a query that moves ten times faster than the rest
@@ -78,6 +79,7 @@ HALF: dict[str, Any] = dict(options={"bias": 0.0}) | ALONE | SLOW
 NOISY: dict[str, Any] = HALF | dict(options={"bias": 0.0, "noise": True})
 LONG: dict[str, Any] = HALF | dict(gate_price=5.0, epochs=6)
 LONG_CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0, epochs=6)
+SETTLE: dict[str, Any] = dict(lr=0.001, query_lr=0.0, epochs=2)
 TRIES = [
     Try("query-continued", "the control: the published query, as many epochs more", attention="query"),
     gates("gates", "all ideas together, gates without noise"),
@@ -105,9 +107,19 @@ TRIES = [
         "twice as long",
         **LONG,
     ),
+    gates("long-3", "five left only four open: a lower price", **LONG | dict(gate_price=3.0)),
     gates("long-5-late", "the price rises over two thirds of the steps", **LONG | dict(selection_ramp=0.7)),
     gates("long-5-taught", "three times as much teacher", **LONG | dict(distill=3.0)),
     gates("long-5-fast", "at the rate of the first tries", **LONG | dict(lr=0.002, query_lr=10.0)),
+    Try(
+        "long-5-settled",
+        "the rest learns on, under gates whose queries stay and cost nothing",
+        "gated",
+        GATES | {"bias": 0.0},
+        0.5,
+        SETTLE,
+        after="long-5",
+    ),
     Try("query-long", "the control of the long tries", attention="query", changes=LONG_CONTROL),
     Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
     Try("entmax", "a softer rule with zeros, ramped", "entmax", changes=TAUGHT | SLOW),
@@ -231,7 +243,8 @@ def network(name: str, one: Try, classes: int = len(CLASSES), dropout: float = 0
 
 def perform(one: Try, data: Data, runs: Path, threads: int, count: int) -> None:
     """Train a try and ask it."""
-    config = recipe("moves", **(RECIPE | one.changes), threads=threads, seed=one.seed)
+    start = dict(init=str(runs / one.after / "model.safetensors")) if one.after else {}
+    config = recipe("moves", **(RECIPE | one.changes | start), threads=threads, seed=one.seed)
     seed_everything(one.seed)
     trained = train(config, network("sda_tsn", one), data["train"], None, runs / one.name, progress=False)
     question(
@@ -243,6 +256,7 @@ def perform(one: Try, data: Data, runs: Path, threads: int, count: int) -> None:
         seed=one.seed,
         train_seconds=round(trained.seconds, 1),
         why=one.why,
+        **(dict(after=one.after) if one.after else {}),
         config=plain_settings(config),
         history=rows(trained.history),
     )
