@@ -79,7 +79,22 @@ HALF: dict[str, Any] = dict(options={"bias": 0.0}) | ALONE | SLOW
 NOISY: dict[str, Any] = HALF | dict(options={"bias": 0.0, "noise": True})
 LONG: dict[str, Any] = HALF | dict(gate_price=5.0, epochs=6)
 LONG_CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0, epochs=6)
-SETTLE: dict[str, Any] = dict(lr=0.001, query_lr=0.0, epochs=2)
+
+
+def settled(after: str, **changes: Any) -> Try:
+    """The second half of a training with gates: their queries stay and cost nothing, the rest learns on."""
+    why = "gates shut before the rest has learned to do without: it learns on under frozen queries"
+    return Try(
+        f"{after}-settled",
+        why,
+        "gated",
+        GATES | {"bias": 0.0},
+        0.5,
+        dict(query_lr=0.0) | changes,
+        after=after,
+    )
+
+
 TRIES = [
     Try("query-continued", "the control: the published query, as many epochs more", attention="query"),
     gates("gates", "all ideas together, gates without noise"),
@@ -110,16 +125,16 @@ TRIES = [
     gates("long-3", "five left only four open: a lower price", **LONG | dict(gate_price=3.0)),
     gates("long-5-late", "the price rises over two thirds of the steps", **LONG | dict(selection_ramp=0.7)),
     gates("long-5-taught", "three times as much teacher", **LONG | dict(distill=3.0)),
-    gates("long-5-fast", "at the rate of the first tries", **LONG | dict(lr=0.002, query_lr=10.0)),
-    Try(
-        "long-5-settled",
-        "the rest learns on, under gates whose queries stay and cost nothing",
-        "gated",
-        GATES | {"bias": 0.0},
-        0.5,
-        SETTLE,
-        after="long-5",
+    gates(
+        "fast-5",
+        "gates shut faster than the rest learns to do without: four times its rate, the queries as fast",
+        **HALF | dict(gate_price=5.0, lr=0.004, query_lr=5.0),
     ),
+    settled("long-5", epochs=2, lr=0.001),
+    gates(
+        "half-5", "three cost no accuracy, six leave fewer than asked: between them", **HALF, gate_price=5.0
+    ),
+    settled("half-5", epochs=3, lr=0.001),
     Try("query-long", "the control of the long tries", attention="query", changes=LONG_CONTROL),
     Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
     Try("entmax", "a softer rule with zeros, ramped", "entmax", changes=TAUGHT | SLOW),
@@ -131,7 +146,8 @@ TRIES = [
 # same recipe
 CHOSEN_OPTIONS: dict[str, Any] = GATES | {"bias": 0.0}
 CHOSEN: dict[str, Any] = ASKED | ALONE | SLOW | dict(gate_price=5.0)
-CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0)
+SETTLE: dict[str, Any] = dict(lr=0.002, query_lr=0.0, epochs=3)
+CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0, epochs=6)
 
 BASELINES = ("sda_tsn_moves", "sda_tsn_moves_fast_query")
 

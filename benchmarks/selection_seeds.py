@@ -32,15 +32,21 @@ from sda.moves.classes import CLASSES
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
 from sda.training.config import plain_settings, recipe
+from sda.training.resume import TrainResult
 from sda.training.trainer import train
 
 RESULTS = search.RESULTS / "seeds"
 SHIPPED = "sda_tsn_moves_gated"  # file name in sda/assets/checkpoints
-# the rate of queries that the search found, at the rate of `own_clips`; no teacher
-OWN: dict[str, Any] = dict(lr=0.004, query_lr=5.0, distill=0.0, epochs=recipe("own_clips").epochs)
 KINDS = {
-    "query": search.Try("query", "the control", "query", changes=search.CONTROL),
-    "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5, search.CHOSEN),
+    "query": search.Try("query", "the control", "query"),
+    "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
+}
+# What changes in the recipe, step by step: gates learn first, then the rest under them. Real clips take as
+# many steps with both kinds too; the queries of the gates are as fast, and without a teacher.
+OWN_GATES: dict[str, Any] = dict(lr=0.004, query_lr=5.0, distill=0.0, epochs=12)
+STEPS: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "moves": {"query": [search.CONTROL], "gated": [search.CHOSEN, search.SETTLE]},
+    "own_clips": {"query": [{}], "gated": [search.CHOSEN | OWN_GATES, search.SETTLE | dict(epochs=8)]},
 }
 
 
@@ -55,18 +61,36 @@ def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> P
     return out / "model.safetensors"
 
 
+def fit(kind: str, name: str, make: Any, data: Any, out: Path, **changes: Any) -> tuple[TrainResult, dict]:
+    """Go on from `init` under one of KINDS, step by step; and what a record says about it."""
+    told: list[dict[str, Any]] = []
+    steps = STEPS[name][kind]
+    for number, asked in enumerate(steps, 1):
+        folder = out if number == len(steps) else out / f"step{number}"
+        config = recipe(name, **(changes | asked))
+        seed_everything(config.seed)
+        done = train(config, make(), data, None, folder, progress=False)
+        changes["init"] = str(folder / "model.safetensors")
+        told.append(dict(config=plain_settings(config), history=rows(done.history), seconds=done.seconds))
+    seconds = round(sum(one.pop("seconds") for one in told), 1)
+    before = dict(before=told[:-1]) if told[1:] else {}
+    return done, dict(train_seconds=seconds, seed=config.seed, **told[-1], **before)
+
+
 def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, options: Any) -> None:
     """Go on from the start under one of KINDS, and judge."""
     label = f"{name}-{kind}-s{seed}"
     if (RESULTS / f"{label}.json").exists():
         return
     one = KINDS[kind]
-    number = 0 if seed == "whole" else int(seed)
-    changes = search.RECIPE | one.changes | dict(init=str(start))
-    config = recipe("moves", **changes, threads=options.threads, seed=number)
-    seed_everything(number)
-    trained = train(
-        config, search.network(name, one), data["train"], None, options.runs / "seeds" / label, progress=False
+    changes = dict(init=str(start), threads=options.threads, seed=0 if seed == "whole" else int(seed))
+    trained, about = fit(
+        kind,
+        "moves",
+        lambda: search.network(name, one),
+        data["train"],
+        options.runs / "seeds" / label,
+        **(search.RECIPE | changes),
     )
     search.question(
         label,
@@ -76,12 +100,9 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         "test",
         RESULTS,
         recipe="moves, continued",
-        seed=number,
-        train_seconds=round(trained.seconds, 1),
         run=label,
         why=one.why,
-        config=plain_settings(config),
-        history=rows(trained.history),
+        **about,
     )
     if kind == "gated" and seed == "whole":  # with the scales it was judged with
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
@@ -93,14 +114,16 @@ def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -
     if (RESULTS / f"{label}.json").exists():
         return
     one = KINDS[kind]
-    asked = search.CHOSEN | OWN if kind == "gated" else {}
-    config = recipe("own_clips", **asked, init=str(search.START))
     held_out = clips.folds()[number]
     rest = [take for k, some in enumerate(clips.folds()) for take in some if k != number]
-    seed_everything(config.seed)
-    net = search.network("sda_tsn", one, len(clips.names), config.dropout)
-    trained = train(
-        config, net, clips.of(rest, config, True), None, options.runs / "seeds" / label, progress=False
+    config = recipe("own_clips")
+    trained, about = fit(
+        kind,
+        "own_clips",
+        lambda: search.network("sda_tsn", one, len(clips.names), config.dropout),
+        clips.of(rest, config, True),
+        options.runs / "seeds" / label,
+        init=str(search.START),
     )
     found = own_clips.answers(trained.model, clips, held_out, config)
     test = clips.of(held_out, config)
@@ -114,13 +137,10 @@ def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -
         recipe="own_clips",
         dataset="UT-Interaction",
         protocol="centre crop; top1_crops: three crops",
-        seed=config.seed,
-        train_seconds=round(trained.seconds, 1),
         run=label,
         held_out=held_out,
         why="real clips",
-        config=plain_settings(config),
-        history=rows(trained.history),
+        **about,
         more=dict(top1_crops=found.accuracy()),
         more_arrays=dict(crops_right=found.correct()),
     )
