@@ -135,6 +135,12 @@ TRIES = [
         "half-5", "three cost no accuracy, six leave fewer than asked: between them", **HALF, gate_price=5.0
     ),
     settled("half-5", epochs=3, lr=0.001),
+    gates(
+        "mid-5",
+        "three epochs leave a few more open than asked, six leave fewer: four",
+        **HALF | dict(gate_price=5.0, epochs=4),
+    ),
+    settled("mid-5", epochs=3, lr=0.002),
     Try("query-long", "the control of the long tries", attention="query", changes=LONG_CONTROL),
     Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
     Try("entmax", "a softer rule with zeros, ramped", "entmax", changes=TAUGHT | SLOW),
