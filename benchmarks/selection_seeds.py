@@ -1,11 +1,13 @@
 """The recipe that the search chose, from several seeds, judged on the test split beside the published query.
 
-    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--count 80]
+    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--kinds start gated query]
+        [--count 80]
         [--data sets/moves] [--more sets/moves-more-test] [--runs runs] [--threads 1]
     python benchmarks/selection_seeds.py --clips CLIPS [--folds 0 1 2 3 4]
 
-Each seed is a network of its own: trained with the published query as in `benchmarks/evidence.py`, then as
-many epochs more as the search took: once with gates, once with the published query, which is the control.
+Each seed is a network of its own, trained with the published query as in `benchmarks/evidence.py`: the start.
+From it two go on for as many epochs as the search took: one with gates, and one with the published query,
+which is the control.
 `whole` stands for the shipped network, trained under the whole recipe; what its gates learn ships too.
 Resumable. Records and arrays go to data/results/selection/seeds; the test split is looked at here for the
 first time. With --more, accuracy is also asked of a test split four times as large, of the same seed.
@@ -31,6 +33,7 @@ from sda.foundation.runs import seed_everything
 from sda.moves.classes import CLASSES
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
+from sda.networks.checkpoints import load_model
 from sda.training.config import plain_settings, recipe
 from sda.training.resume import TrainResult
 from sda.training.trainer import train
@@ -38,8 +41,9 @@ from sda.training.trainer import train
 RESULTS = search.RESULTS / "seeds"
 SHIPPED = "sda_tsn_moves_gated"  # file name in sda/assets/checkpoints
 KINDS = {
-    "query": search.Try("query", "the control", "query"),
+    "start": search.Try("start", "the published query, before", "query"),
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
+    "query": search.Try("query", "the control", "query"),
 }
 # What changes in the recipe, step by step: gates learn first, then the rest under them. Real clips take as
 # many steps with both kinds too; the queries of the gates are as fast, and without a teacher.
@@ -83,27 +87,16 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
     if (RESULTS / f"{label}.json").exists():
         return
     one = KINDS[kind]
-    changes = dict(init=str(start), threads=options.threads, seed=0 if seed == "whole" else int(seed))
-    trained, about = fit(
-        kind,
-        "moves",
-        lambda: search.network(name, one),
-        data["train"],
-        options.runs / "seeds" / label,
-        **(search.RECIPE | changes),
-    )
-    search.question(
-        label,
-        trained.model,
-        data,
-        options.count,
-        "test",
-        RESULTS,
-        recipe="moves, continued",
-        run=label,
-        why=one.why,
-        **about,
-    )
+    number = 0 if seed == "whole" else int(seed)
+    changes = search.RECIPE | dict(init=str(start), threads=options.threads, seed=number)
+    trained = None
+    if kind == "start":
+        net, about = load_model(start), dict(recipe="moves", seed=number)
+    else:
+        out = options.runs / "seeds" / label
+        trained, told = fit(kind, "moves", lambda: search.network(name, one), data["train"], out, **changes)
+        net, about = trained.model, dict(recipe="moves, continued", **told)
+    search.question(label, net, data, options.count, "test", RESULTS, run=label, why=one.why, **about)
     if kind == "gated" and seed == "whole":  # with the scales it was judged with
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
 
@@ -153,6 +146,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--networks", nargs="+", default=["sda_tsn"])
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--count", type=int, default=80, help="clips whose selection is asked about")
     parser.add_argument("--more", type=Path, help="a larger set of the same seed: accuracy on its test clips")
@@ -162,7 +156,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.clips:
         clips = own_clips.Clips(options.clips, options.runs / "own_clips")
-        for number, kind in product(options.folds, KINDS):
+        for number, kind in product(options.folds, ("query", "gated")):
             perform_fold(kind, number, clips, options)
         return
     make_moves(options.data)
@@ -176,7 +170,7 @@ def main() -> None:
                 start = search.START.with_name(f"{name}_moves.safetensors")
             else:
                 start = base(name, int(seed), data, options.runs, options.threads)
-            for kind in KINDS:
+            for kind in options.kinds:
                 perform(kind, name, seed, start, data, options)
 
 
