@@ -246,8 +246,13 @@ def as_images(
     return (images * 255).round().astype(np.uint8)
 
 
-COLOUR_MAPS = {"weight": "PuOr_r", "effect": "RdBu_r", "difference": "PRGn"}  # by what the numbers are
-MIDDLES = {"weight": 0.25, "effect": 0.0, "difference": 0.0}  # the number that means nothing, drawn white
+COLOUR_MAPS = {  # by what the numbers are
+    "weight": "PuOr_r",
+    "gate": "PuOr_r",
+    "effect": "RdBu_r",
+    "difference": "PRGn",
+}
+MIDDLES = {"weight": 0.25, "gate": 0.0, "effect": 0.0, "difference": 0.0}  # means nothing, drawn white
 # of a signed scale: few and round, so that pictures can be compared
 _ENDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -257,7 +262,7 @@ class HeatTable:
     """Numbers of R rows and M dependencies, and what they are."""
 
     values: np.ndarray  # [R,M], NaN where a dependency is absent
-    kind: str = "weight"  # "weight" (rows sum to 1), "effect" (a loss is positive) or "difference"
+    kind: str = "weight"  # "weight" (rows sum to 1), "gate", "effect" (a loss is positive) or "difference"
     title: str = ""  # above the table
     label: str = ""  # below its colour bar
 
@@ -313,7 +318,7 @@ def _number(value: float, kind: str) -> str:
     if np.isnan(value):
         return "–"
     rounded = round(float(value), 2) + 0.0  # no minus zero
-    return f"{rounded:+.2f}" if kind != "weight" and rounded else f"{rounded:.2f}"
+    return f"{rounded:+.2f}" if kind not in ("weight", "gate") and rounded else f"{rounded:.2f}"
 
 
 def stage_starts(blocks: Sequence[str]) -> list[int]:

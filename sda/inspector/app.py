@@ -120,7 +120,7 @@ class Inspector:
     def finding(self) -> str:
         """What the answer rests on, in one sentence; measured now where it is not known."""
         clip_id = self.state.selected
-        _, first = next(planned(self.session))
+        _, first = next(planned(self.session, clip_id))
         for _ in self.session.answering(clip_id, first):
             pass
         found = finding(self.session, clip_id)
