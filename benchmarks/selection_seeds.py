@@ -35,7 +35,7 @@ from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import load_model
 from sda.training.recipes import plain_settings, recipe
-from sda.training.resume import TrainResult
+from sda.training.run import TrainResult
 from sda.training.trainer import train
 
 RESULTS = search.RESULTS / "seeds"
