@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
-from .blocks import SDA, check_clips, stage_of
+from .blocks import SDA
+from .folding import check_clips, stage_of
 from .fused import conv_norm, first_conv, he_conv, shortcut_of
 from .weights import image_weights, our_name, read_weights
 

@@ -22,7 +22,9 @@ BY_HAND = {"__init__.py", "__main__.py", *(f"{c}/__init__.py" for c in CHAPTERS)
 PLAIN = (
     "foundation/",
     "networks/fast.py",
+    "networks/folding.py",
     "networks/foreign.py",
+    "networks/mixture.py",
     "networks/around.py",
     "networks/fused.py",
     "networks/inference.py",
