@@ -20,6 +20,7 @@ from sda.networks.fast import (
     PointConv,
     SumNorm,
     by_hand,
+    convolved,
     fuses,
     mean_over_space,
     mean_over_time,
@@ -106,7 +107,7 @@ def _rectified(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """relu(norm(conv(x))), one operation in a network that only answers."""
     if fuses_conv(conv, norm, x):
         return conv_norm(conv, norm, x)
-    return relu(batch_norm(norm, conv(x)))
+    return relu(batch_norm(norm, convolved(conv, x)))
 
 # %% ../../nbs/networks/01_blocks.ipynb #4bbd0831
 class LST(nn.Module):
@@ -314,6 +315,7 @@ def _sums(
         # something else stands here, e.g. with a norm fused into it: it gets the sum, not its terms
         terms = [y if y.shape[-2:] == (1, 1) else resize(y, size) for y in mixture.values()]
         wide = None
+    terms.sort(key=Tensor.numel, reverse=True)  # the layout of a sum is that of its first term
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
     B, r, _, h, w = small.shape
     return small.expand(B, r, frames, h, w), None if wide is None else wide.squeeze(2)

@@ -39,6 +39,30 @@ def channels_last(x: Tensor) -> bool:
     return x.ndim > 3 and x.stride(-3) == 1 < min(x.shape[-3], x.stride(-1))
 
 
+class _KeptLayout(torch.autograd.Function):
+    """The same values; their gradient comes back channels last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous(memory_format=torch.channels_last)
+
+
+def convolved(
+    conv: nn.Module,  # a convolution, called as conv(x)
+    x: Tensor,  # [N, Cin, H, W]
+) -> Tensor:  # [N, Cout, H', W'], channels last where x is
+    """A convolution that keeps the layout, its gradient too: torch's own for small batches forgets it, and what
+    follows would go through memory in both orders at once."""
+    if not (by_hand() and channels_last(x)):
+        return conv(x)
+    y = conv(_KeptLayout.apply(x) if torch.is_grad_enabled() else x)
+    return y.contiguous(memory_format=torch.channels_last)
+
+
 def _double(x: Tensor) -> Tensor:
     """[..., h, w] -> [..., 2h, 2w], every value four times; strided writes are faster than interpolate."""
     if channels_last(x):
@@ -209,6 +233,13 @@ class PointConv(nn.Conv2d):
         return torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
+def _over_time(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Sums [B, 1, C, h, w] of [B, T, C, h, w] in its layout: torch's own would change it, and take longer."""
+    if channels_last(x):
+        return x.movedim(-3, -1).sum(1, True, dtype=dtype).movedim(-1, -3)
+    return x.sum(1, True, dtype=dtype)
+
+
 # The normalised sum. small [B, T, C, h, w] is resized to H, W; wide [B, 1, C, H, W] is the same at all times.
 _ALL = (0, 1, 3, 4)  # every dimension but the channels
 
@@ -233,7 +264,7 @@ def _variance(a: Tensor, b: Tensor | None, size: Size) -> Tensor:
     var = a.square().mean(_ALL, keepdim=True)[0]
     if b is None:
         return var
-    both = _spread(a.mean(1, keepdim=True), size) * 2 + b  # b does not change, so a may be averaged over time
+    both = _spread(_over_time(a) * (2 / a.shape[1]), size) + b  # b does not change, so a may be averaged over time
     return var + both.mul_(b).mean(_ALL, keepdim=True)[0]
 
 
@@ -312,7 +343,7 @@ class _NormalisedSum(torch.autograd.Function):
             dx = gate.mul_(grad)
         dz = dz.unflatten(0, small.shape[:2])
         da = _collect(dz, a.shape[-2:]).to(weight.dtype)
-        db = None if b is None else dz.sum(1, True, dtype=weight.dtype)
+        db = None if b is None else _over_time(dz, weight.dtype)
         da, db, dweight, dbias = _norm_backward(da, db, a, b, scale, inverse, offset, ctx.size, ctx.batch)
         da = _collect(da, small.shape[-2:]).to(small.dtype)
         db = None if db is None else db.to(wide.dtype)
@@ -356,7 +387,7 @@ def _norm_backward(da, db, a, b, scale, inverse, offset, size, batch):
         da.sub_(a * (slope * copies)).sub_(level * copies)
         if b is not None:
             da.sub_(_collect(b, a.shape[-2:]) * slope)
-            db.sub_((_spread(a.sum(1, keepdim=True), size) + b * T) * slope).sub_(level * T)
+            db.sub_((_spread(_over_time(a), size) + b * T) * slope).sub_(level * T)
     return da, db, dweight.flatten(), dbias.flatten()
 
 
