@@ -20,7 +20,6 @@ from sda.networks.fast import (
     PointConv,
     SumNorm,
     by_hand,
-    convolved,
     fuses,
     mean_over_space,
     mean_over_time,
@@ -107,7 +106,7 @@ def _rectified(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """relu(norm(conv(x))), one operation in a network that only answers."""
     if fuses_conv(conv, norm, x):
         return conv_norm(conv, norm, x)
-    return relu(batch_norm(norm, convolved(conv, x)))
+    return relu(batch_norm(norm, conv(x)))
 
 # %% ../../nbs/networks/01_blocks.ipynb #4bbd0831
 class LST(nn.Module):

@@ -39,30 +39,6 @@ def channels_last(x: Tensor) -> bool:
     return x.ndim > 3 and x.stride(-3) == 1 < min(x.shape[-3], x.stride(-1))
 
 
-class _KeptLayout(torch.autograd.Function):
-    """The same values; their gradient comes back channels last."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.contiguous(memory_format=torch.channels_last)
-
-
-def convolved(
-    conv: nn.Module,  # a convolution, called as conv(x)
-    x: Tensor,  # [N, Cin, H, W]
-) -> Tensor:  # [N, Cout, H', W'], channels last where x is
-    """A convolution that keeps the layout, its gradient too: torch's own for small batches forgets it, and what
-    follows would go through memory in both orders at once."""
-    if not (by_hand() and channels_last(x)):
-        return conv(x)
-    y = conv(_KeptLayout.apply(x) if torch.is_grad_enabled() else x)
-    return y.contiguous(memory_format=torch.channels_last)
-
-
 def _double(x: Tensor) -> Tensor:
     """[..., h, w] -> [..., 2h, 2w], every value four times; strided writes are faster than interpolate."""
     if channels_last(x):
