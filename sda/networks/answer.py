@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fast import PointConv, SumNorm, answers, channels_last, resize, watched
+from .fast import PointConv, SumNorm, answers, channels_last, resize, sum_of_rows, watched
 from .fused import conv_norm, fuses_conv
 
 _PIECE = 2**19  # numbers of a piece of a gate: one or two megabytes stay in the cache between three operations
@@ -51,7 +51,7 @@ def answer(
     parts = {n: columns[:, i] * rows for i, (n, rows) in enumerate(responses.items()) if kept[i]}
     wide = parts.pop("LT", None)
     small = sum(parts.values()) if parts else y.new_zeros(1, 1, 1, 1, 1)
-    return _gated(x, _sum(small, wide, size).expand_as(y), block.up, block.up_norm)
+    return _gated(x, sum_of_rows(small, wide, size).expand_as(y), block.up, block.up_norm)
 
 
 def _responses(
@@ -86,18 +86,6 @@ def _key(rows: Tensor, size: tuple[int, int]) -> Tensor:
 def _resized(rows: Tensor, size: tuple[int, int]) -> Tensor:
     """Rows [B, T, h, w, r] at another size."""
     return resize(rows.movedim(-1, 2), size).movedim(2, -1)
-
-
-def _sum(small: Tensor, wide: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """Rows of small size and those of full size, [B, 1, H, W, r], together."""
-    h, w = small.shape[2:4]
-    if wide is not None and (2 * h, 2 * w) == size:
-        two_rows = (h, 2, 2 * w * small.shape[-1])  # long runs of memory: pixels one by one take twice as long
-        columns = torch.cat((small, small), -1).view(*small.shape[:2], h, 1, -1)
-        return (columns + wide.reshape(len(wide), 1, *two_rows)).view(*small.shape[:2], *size, -1)
-    if (h, w) != (1, 1):
-        small = _resized(small, size)
-    return small if wide is None else small + wide
 
 
 def _gated(

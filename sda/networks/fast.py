@@ -209,11 +209,11 @@ class PointConv(nn.Conv2d):
         return torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def _over_time(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def _over_time(x: Tensor) -> Tensor:
     """Sums [B, 1, C, h, w] of [B, T, C, h, w] in its layout: torch's own would change it, and take longer."""
     if channels_last(x):
-        return x.movedim(-3, -1).sum(1, True, dtype=dtype).movedim(-1, -3)
-    return x.sum(1, True, dtype=dtype)
+        return x.movedim(-3, -1).sum(1, True).movedim(-1, -3)
+    return x.sum(1, True)
 
 
 # The normalised sum. small [B, T, C, h, w] is resized to H, W; wide [B, 1, C, H, W] is the same at all times.
@@ -251,18 +251,45 @@ def _dense(x: Tensor, inside: bool) -> Tensor:
     return x.contiguous()
 
 
+def sum_of_rows(
+    small: Tensor,  # [B, T, h, w, C]
+    wide: Tensor | None,  # [B, 1, H, W, C], or nothing to add
+    size: Size,  # (H, W)
+) -> Tensor:  # small at full size + wide, [B, T, H, W, C]; of size 1 x 1 where everything is
+    """Both together, pixels as rows."""
+    h, w = small.shape[2:4]
+    if wide is not None and (2 * h, 2 * w) == tuple(size):
+        # every pixel twice, then long runs of memory: one pixel after the other takes twice as long
+        columns = torch.cat((small, small), -1).view(*small.shape[:2], h, 1, -1)
+        z = columns + wide.reshape(len(wide), 1, h, 2, -1)
+        return z.view(*small.shape[:2], *size, -1)
+    if (h, w) != (1, 1):
+        small = resize(small.movedim(-1, 2), size).movedim(2, -1)
+    return small if wide is None else small + wide
+
+
+def _folded(z: Tensor) -> Tensor:
+    """Clips [B, T, C, H, W] as frames; not a view: what follows may work in place, and views that a function
+    of autograd makes may not be written to."""
+    return torch.ops.aten._unsafe_view(z, [z.shape[0] * z.shape[1], *z.shape[2:]])
+
+
 def _full_sum(
     a: Tensor, b: Tensor | None, scale: Tensor, shift: Tensor, size: Size, dtype: torch.dtype
 ) -> Tensor:
     """scale * (a + b) + shift as folded frames [B*T, C, H, W]: the only tensor of full size there is."""
-    z = _spread((a * scale).add_(shift).to(dtype), size).to(dtype)
+    a = (a * scale).add_(shift).to(dtype)
+    b = None if b is None else (b * scale).to(dtype)
+    if b is not None and channels_last(a) and channels_last(b):
+        z = sum_of_rows(a.movedim(-3, -1), b.movedim(-3, -1), size).movedim(-1, -3)
+        return _folded(z)
+    z = _spread(a, size).to(dtype)
     if 0 in z.stride():  # one value per frame, seen at full size
         like = z if b is None else b
         z = _dense(z, channels_last(like))
     if b is not None:
-        z += (b * scale).to(dtype)
-    # not a view: what follows may work in place, and views made in here may not be written to
-    return torch.ops.aten._unsafe_view(z, [z.shape[0] * z.shape[1], *z.shape[2:]])
+        z += b
+    return _folded(z)
 
 
 class _NormalisedSum(torch.autograd.Function):
@@ -319,7 +346,7 @@ class _NormalisedSum(torch.autograd.Function):
             dx = gate.mul_(grad)
         dz = dz.unflatten(0, small.shape[:2])
         da = _collect(dz, a.shape[-2:]).to(weight.dtype)
-        db = None if b is None else _over_time(dz, weight.dtype)
+        db = None if b is None else _over_time(dz).to(weight.dtype)
         da, db, dweight, dbias = _norm_backward(da, db, a, b, scale, inverse, offset, ctx.size, ctx.batch)
         da = _collect(da, small.shape[-2:]).to(small.dtype)
         db = None if db is None else db.to(wide.dtype)
