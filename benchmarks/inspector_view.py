@@ -56,7 +56,7 @@ def page_with_answers(folder):
     session = open_session(DEFAULT_MODEL, [SAMPLE_CLIPS / "img" / name for name in CLIPS], draws=2)
     ids = session.clips.ids()
     for clip_id in ids:
-        for _, part in list(planned(session))[:3]:
+        for _, part in list(planned(session, clip_id))[:3]:
             for _ in session.answering(clip_id, part, False):
                 pass
     page = Path(folder) / "page.html"

@@ -39,7 +39,6 @@ PAGES = {
 }
 INDEX = "nbs/index.ipynb"  # of the notebooks; `index` is the site's first page
 CLIPS = ("rightward", "away", "striped")  # classes of Moves in the recorded inspector, by key
-SHOWN = "sda_tsn_moves_fast_query"  # the network in it
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href"}
 FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.S)
 LINK = re.compile(r"(\]\()([^)\s]+)(?=\))")
@@ -199,16 +198,15 @@ def published() -> str:
 
 def inspector(folder: Path) -> str:
     """The page that holds a recorded inspector; the recording goes to the folder."""
-    from sda.assets import CHECKPOINTS, SAMPLE_CLIPS
+    from sda.assets import GATED_MODEL, SAMPLE_CLIPS
     from sda.inspector.opening import open_session
     from sda.inspector.page import page_of, recording
     from sda.moves.classes import CLASSES
 
-    model = CHECKPOINTS / f"{SHOWN}.safetensors"
     names = {one.key: one.name for one in CLASSES}
     labels = {f"test_0000_{key}.mp4": names[key] for key in CLIPS}
     clips = [SAMPLE_CLIPS / "img" / name for name in labels]
-    session = open_session(model, clips, labels=labels, device="cpu")
+    session = open_session(GATED_MODEL, clips, labels=labels, device="cpu")
     ids = session.clips.ids()
     for _ in recording(session, ids):
         pass

@@ -32,7 +32,8 @@ from ..networks.checkpoints import load_model
 from ..networks.inference import prepare_for_inference
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, summary
-from ..training.config import TrainConfig, recipe
+from ..training.config import TrainConfig
+from ..training.recipes import recipe
 from ..training.trainer import train
 from .options import Command
 from .report import ModelScores, choose_clips, view_clip, write_report
@@ -227,8 +228,8 @@ def open_model(
     return prepare_for_inference(net, config.precision, config.device)
 
 
-def ordered_twins() -> list[tuple[str, str]]:  # pairs of class names
-    """The twins of Moves that consist of the same frames in another order."""
+def same_frames_pairs() -> list[tuple[str, str]]:  # pairs of class names
+    """The pairs of Moves whose classes consist of the same frames in another order."""
     made_of = {c.name: (c.source, c.variant) for c in CLASSES}
     return [(one, other) for one, other in PAIRS if made_of[one] == made_of[other]]
 
@@ -267,7 +268,7 @@ def trace_model(
     net = open_model(config, config.model)
     data = open_split(config, "test")
     trace_clips(net, data, batch_size=50, progress=progress).save(config.out / "trace.npz")
-    effects = ablation_table(net, data, GROUPS["need"], ordered_twins(), progress=progress)
+    effects = ablation_table(net, data, GROUPS["need"], same_frames_pairs(), progress=progress)
     write_atomic(config.out / "ablation.csv", csv_text(effects, "selection"))
 
 
@@ -295,7 +296,7 @@ def report(
         views,
         effects,
         needs,
-        ordered_twins(),
+        same_frames_pairs(),
         [*files, out / "trace.npz", out / "ablation.csv"],
         f"What {label(config.model)} selects on Moves",
     )
@@ -334,7 +335,7 @@ def demo_steps(
             test_model(config, name, progress)
 
     models = training | dict(models=both, precision=config.precision)
-    seen = models | dict(pairs=ordered_twins())
+    seen = models | dict(pairs=same_frames_pairs())
     return [
         Step(
             "clips",

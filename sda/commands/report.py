@@ -41,9 +41,9 @@ class ModelScores:
 def accuracy_rows(
     tested: Sequence[ModelScores],  # models, the baseline first
     needs: Mapping[str, str] | None = None,  # class name -> need
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
+    pairs: Sequence[tuple[str, str]] = (),  # classes made of the same frames in another order
 ) -> pd.DataFrame:  # one row per model, and one for chance
-    """Accuracy overall, by need and between twins, with training seconds."""
+    """Accuracy overall, by need and within pairs, with training seconds."""
     rows: dict[str, dict[str, object]] = {}
     for one in tested:
         p = one.predictions
@@ -56,13 +56,13 @@ def accuracy_rows(
         if needs:
             row |= dict(by_group(p, dict(needs))[["group", "accuracy"]].itertuples(index=False))
         if pairs:
-            row["between twins"] = float(pair_accuracy(p, list(pairs))["accuracy"].dropna().mean())
+            row["within pairs"] = float(pair_accuracy(p, list(pairs))["accuracy"].dropna().mean())
         seconds = one.record.get("train_seconds")
         rows[one.name] = row | {"training s": None if seconds is None else round(seconds)}
     chance = 1 / len(tested[0].predictions.class_names)
     rows["chance"] = {"all": chance, **dict.fromkeys((needs or {}).values(), chance)}
     if pairs:
-        rows["chance"]["between twins"] = 0.5
+        rows["chance"]["within pairs"] = 0.5
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     return frame.astype({"clips": "Int64", "training s": "Int64"})
 
@@ -93,8 +93,8 @@ def spread_sentence(
     low, high = np.nanpercentile(trace.weights, [10, 90], axis=0)  # over clips: [R,4]
     wide = np.unravel_index(np.nanargmax(high - low), low.shape)
     return (
-        f"The weights have {float(trace.entropy().mean()):.3f} of the largest possible entropy, where 1 is "
-        "no preference at all and 0 is one dependency alone. They differ most between clips for "
+        f"The normalised entropy of the weights is {float(trace.entropy().mean()):.3f}, where 1 is uniform "
+        "and 0 is one dependency alone. They differ most between clips for "
         f"{trace.dependencies[wide[1]]} in {trace.blocks[wide[0]]}, where the middle 80 % of the clips lie "
         f"between {low[wide]:.2f} and {high[wide]:.2f}."
     )
@@ -176,7 +176,7 @@ def write_report(
     views: Sequence[ClipView] = (),  # from `view_clip`
     effects: pd.DataFrame | None = None,  # from `ablation_table`
     needs: Mapping[str, str] | None = None,  # class name -> need
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes, made of the same frames in another order
+    pairs: Sequence[tuple[str, str]] = (),  # classes made of the same frames in another order
     files: Iterable[str | Path] = (),  # records and model files to point to
     title: str = "What the video model selects",  # plain text
 ) -> Path:  # the file

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..assets import DEFAULT_MODEL, EXAMPLES, PUBLISHED
+from ..assets import EXAMPLES, GATED_MODEL, PUBLISHED
 from ..foundation.files import write_atomic
 from ..foundation.runs import load_records
 from ..networks.backbones import create_model, list_models
@@ -18,7 +18,7 @@ class Inspect(ComputeCommand):
     """Write a page about some clips: answer, selection, and the answers to every click of a reader."""
 
     clips: tuple[Path, ...]  # video files, folders of frames, or folders with any of these below
-    checkpoint: Path | None = None  # model file (default: the one that ships)
+    checkpoint: Path | None = None  # model file (default: the one with gates that ships)
     out: Path = Path("report.html")  # the page; replaced if it exists
     draws: int = 10  # random controls of every intervention
     label: str = ""  # true class of the clips, by name or number; effects and maps are of it
@@ -34,7 +34,7 @@ class Inspect(ComputeCommand):
 
         done = inspect_clips(
             list(self.clips),
-            self.checkpoint or DEFAULT_MODEL,
+            self.checkpoint or GATED_MODEL,
             self.out,
             label=self.label,
             target=self.target,
@@ -51,7 +51,7 @@ class App(ComputeCommand):
     """Serve the inspector on this machine and open the browser."""
 
     folder: tuple[Path, ...]  # dataset, folder of videos, or videos (default: the clips that ship)
-    checkpoint: Path | None = None  # model file (default: the one that ships)
+    checkpoint: Path | None = None  # model file (default: the one with gates that ships)
     other: Path | None = None  # another model file, to stand beside it
     split: str = "test"  # of a dataset: list in trainValTest/
     port: int = 0  # on 127.0.0.1 (0: any that is free)
@@ -68,7 +68,7 @@ class App(ComputeCommand):
         if self.other:
             words["other"] = str(self.other.resolve())
         clips = list(self.folder) or [EXAMPLES]
-        serve(self.checkpoint or DEFAULT_MODEL, clips, self.port, not self.no_browser, **words)
+        serve(self.checkpoint or GATED_MODEL, clips, self.port, not self.no_browser, **words)
 
 
 @dataclass

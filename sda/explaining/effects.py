@@ -143,7 +143,7 @@ def measure(
     labels: Sequence[int] | None = None,  # true classes; a data set knows them; else the model's own answers
     draws: int = 10,  # how often the same is done at random
     seed: int = 0,  # of the first draw
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes, for the pair readings
+    pairs: Sequence[tuple[str, str]] = (),  # classes that make a pair, for the pair readings
     ids: Sequence[str] | None = None,  # clip ids
     class_names: Sequence[str] | None = None,  # K names; those of the data set or the card if left out
     before: np.ndarray | None = None,  # logits without intervention, if they are there already
@@ -175,7 +175,7 @@ def ablation_map(
     labels: Sequence[int] | None = None,  # true classes; a data set knows them; else the model's own answers
     reading: str = "probability",  # one of READINGS
     at: Sequence[str] | None = None,  # places; every block by itself if left out; ["all"] for everywhere
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes, for the pair readings
+    pairs: Sequence[tuple[str, str]] = (),  # classes that make a pair, for the pair readings
     class_names: Sequence[str] | None = None,  # K names; those of the data set or the card if left out
     batch_size: int = 50,  # clips at a time
     progress: bool = False,  # show a bar over the places
@@ -281,7 +281,7 @@ def attribute(
     labels: Sequence[int] | None = None,  # true classes; a data set knows them; else the model's own answers
     reading: str = "probability",  # one of READINGS, for what is about ablation; others ask their own way
     at: Sequence[str] | None = None,  # places; left out: every block, for shapley all together
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes, for the pair readings
+    pairs: Sequence[tuple[str, str]] = (),  # classes that make a pair, for the pair readings
     class_names: Sequence[str] | None = None,  # K names; those of the data set or the card if left out
     batch_size: int = 50,  # clips at a time; gradients take a training step's memory for each
     progress: bool = False,  # show a bar
@@ -363,12 +363,12 @@ def rank_agreement(
 def _accuracies(
     found: Predictions, groups: Mapping[str, str] | None, pairs: Sequence[tuple[str, str]]
 ) -> dict[str, float]:
-    """Accuracy overall, by group, between twins."""
+    """Accuracy overall, by group, within pairs."""
     row = {"all": found.accuracy()}
     if groups:
         row |= dict(by_group(found, dict(groups))[["group", "accuracy"]].itertuples(index=False))
     if pairs:
-        row["between twins"] = float(pair_accuracy(found, list(pairs))["accuracy"].dropna().mean())
+        row["within pairs"] = float(pair_accuracy(found, list(pairs))["accuracy"].dropna().mean())
     return row
 
 
@@ -376,7 +376,7 @@ def ablation_table(
     model: nn.Module,  # trained network with SDA blocks
     data: ClipDataset,  # test clips
     groups: Mapping[str, str] | None = None,  # class name -> its group, such as what it needs
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes
+    pairs: Sequence[tuple[str, str]] = (),  # classes that make a pair
     batch_size: int = 50,  # clips at once
     progress: bool = False,  # show a bar
 ) -> pd.DataFrame:  # one row per change
@@ -393,5 +393,5 @@ def ablation_table(
     guess = 1 / len(found.class_names)
     rows["chance"] = {"all": guess} | dict.fromkeys((groups or {}).values(), guess)
     if pairs:
-        rows["chance"]["between twins"] = 0.5
+        rows["chance"]["within pairs"] = 0.5
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("selection")

@@ -161,13 +161,6 @@ def _known(names: Sequence[str], present: Sequence[str], block: str = "the block
     return [name in names for name in present]
 
 
-def _renormalised(weights: Tensor, kept: Sequence[bool]) -> Tensor:
-    """Kept columns scaled to sum 1; shared equally where they were all zero."""
-    mask = weights.new_tensor(kept)
-    total = (weights * mask).sum(1, keepdim=True)
-    return torch.where(total > 0, weights * mask / total.clamp_min(1e-30), mask / mask.sum().clamp_min(1))
-
-
 def drop(
     *names: str,  # dependencies to leave out
     where: Where = "all",  # see `select_blocks`
@@ -191,10 +184,10 @@ def keep(
     *names: str,  # dependencies to keep; none: every weight becomes 0
     where: Where = "all",  # see `select_blocks`
 ) -> SelectionChange:  # control: as many others kept, drawn for every block
-    """Keep only these dependencies."""
+    """Keep only these dependencies, as if the others were dropped; nothing that is shut opens."""
 
     def change(block: str, present: tuple[str, ...], weights: Tensor) -> Tensor:
-        return _renormalised(weights, _known(names, present, block)) if names else torch.zeros_like(weights)
+        return leave_out(weights, weights.new_tensor(_known(names, present, block)))
 
     return _selection(f"only {' and '.join(names)}" if names else "no dependency", change, where)
 

@@ -21,10 +21,11 @@ from ..explaining.interventions import (
 )
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.blocks import DEPENDENCIES, SDA
+from ..networks.selection import ScoredAttention, leave_out
 
 Edit = Mapping[str, Any]  # kind, block (index, or None: everywhere), dependency (index), value
 
-KINDS = ("drop", "only", "uniform", "weight", "frames")
+KINDS = ("drop", "only", "open", "uniform", "weight", "frames")
 FRAMES: dict[str, Callable[..., InputChange]] = {
     "reversed": reverse,
     "shuffled": shuffle,
@@ -105,6 +106,7 @@ def _index(name: str, value: Any, count: int) -> int | None:
 def in_words(
     edits: Sequence[Edit],  # checked ones
     blocks: Sequence[str],  # P names
+    gates: bool = False,  # whether they are independent gates, see `open_weights`
 ) -> str:  # e.g. "without S122 in layer3.0, frames reversed"
     """A list of edits as a person says it."""
     said = []
@@ -115,7 +117,8 @@ def in_words(
             {
                 "drop": f"without {name} {where}",
                 "only": f"only {name} {where}",
-                "uniform": f"equal weights {where}",
+                "open": f"{name} open {where}",
+                "uniform": f"{'all gates open' if gates else 'uniform weights'} {where}",
                 "weight": f"weight {one['value']} for {name} {where}",
                 "frames": f"frames {one['value']}",
             }[one["kind"]]
@@ -132,7 +135,7 @@ def at_random(
     blocks: Mapping[str, SDA],  # of the network, by name
     frames: int,  # T, of the clip
 ) -> list[dict]:  # as many changes of the same kind in the same blocks
-    """The same edits made to dependencies drawn by lot in every block.
+    """The same edits made to dependencies drawn at random in every block.
 
     Which ones were asked for plays no part, so changes of the same size share their controls. Frames are
     shuffled instead of reversed; another frame stands still; blurred differences lie elsewhere.
@@ -160,7 +163,7 @@ def at_random(
 
 @lru_cache(4096)
 def deal(seed: int, block: str, count: int) -> list[int]:
-    """A permutation of the columns of one block, drawn by lot."""
+    """A permutation of the columns of one block, drawn at random."""
     return np.random.default_rng([seed, zlib.crc32(block.encode())]).permutation(count).tolist()
 
 
@@ -179,8 +182,9 @@ def _random_frames(value: str, seed: int, frames: int) -> str:
 class Told(NamedTuple):
     """What edits ask of the M weights of one block."""
 
-    dealt: int | None  # seed by which the weights go to other dependencies
+    dealt: int | None  # seed by which the selection goes to other dependencies
     uniform: bool
+    opened: tuple[bool, ...]  # M
     given: tuple[float | None, ...]  # M
     gone: tuple[bool, ...]  # M
 
@@ -195,18 +199,28 @@ def told(
     if not here:
         return None
     own = [DEPENDENCIES.index(name) for name in dependencies]
-    drops = {one["dependency"] for one in here if one["kind"] == "drop"}
     kept = [one["dependency"] for one in here if one["kind"] == "only"]
-    gone = tuple(d in drops or bool(set(kept) & set(own)) and d not in kept for d in own)
-    if sum(gone) >= len(own) - 1 and any(gone):  # one has all of the weight, or none is left
-        return Told(None, False, (None,) * len(own), gone)
+    apart = bool(set(kept) & set(own))  # a block without what is kept stays as it is
+    drops = _named(here, "drop", own)
+    gone = tuple(drop or (apart and d not in kept) for d, drop in zip(own, drops, strict=True))
     weights = {one["dependency"]: one["value"] for one in here if one["kind"] == "weight"}
     given = tuple(weights.get(d) for d in own)
-    uniform = any(one["kind"] == "uniform" for one in here)
     dealt = next((one["value"] for one in here if one["kind"] == _DEAL), None)
-    if dealt is None and not uniform and not any(gone) and given == (None,) * len(own):
-        return None
-    return Told(dealt, uniform, given, gone)
+    uniform = any(one["kind"] == "uniform" for one in here)
+    return _or_none(Told(dealt, uniform, _named(here, "open", own), given, gone))
+
+
+def _named(edits: Sequence[Edit], kind: str, own: Sequence[int]) -> tuple[bool, ...]:
+    """Which dependencies of a block are named by edits of a kind."""
+    names = {one["dependency"] for one in edits if one["kind"] == kind}
+    return tuple(d in names for d in own)
+
+
+def _or_none(asked: Told) -> Told | None:
+    """None where nothing is asked for."""
+    weighed = any(value is not None for value in asked.given)
+    some = asked.dealt is not None or asked.uniform or weighed or any(asked.opened + asked.gone)
+    return asked if some else None
 
 
 def meaning(
@@ -216,6 +230,27 @@ def meaning(
     """What edits come to: the changes of the frames, and what every block is told."""
     frames = tuple(sorted({one["value"] for one in edits if one["kind"] == "frames"}))
     return frames, *(told(edits, b, block.dependencies) for b, block in enumerate(blocks.values()))
+
+
+def felt(
+    asked: tuple,  # from `meaning`
+    closed: Sequence[Sequence[bool]],  # by block and its dependencies: what the clip gives no weight
+) -> tuple:  # likewise, the same for lists that come to the same for this clip
+    """What edits come to for one clip: to leave out what is closed changes nothing.
+
+    That holds until something has changed; what comes behind a change may select something else.
+    """
+    frames, *blocks = asked
+    found: list[Told | None] = []
+    changed = bool(frames)
+    for one, shut in zip(blocks, closed, strict=True):
+        if one is not None and not changed and one.dealt is None and not one.uniform:
+            free = [c and v is None and not o for c, v, o in zip(shut, one.given, one.opened, strict=True)]
+            gone = tuple(g and not f for g, f in zip(one.gone, free, strict=True))
+            one = _or_none(one._replace(gone=gone))
+        changed = changed or one is not None
+        found.append(one)
+    return frames, *found
 
 
 def frame_changes(edits: Sequence[Edit]) -> list[InputChange]:
@@ -234,31 +269,60 @@ def frame_changes(edits: Sequence[Edit]) -> list[InputChange]:
     return sorted(changes, key=lambda change: "blur" in change.name)
 
 
+def open_weights(
+    block: SDA,
+) -> tuple[float, ...] | None:  # M; None where the weights of a row share their sum
+    """What each dependency weighs when its gate is wide open, where every gate stands for itself."""
+    attention = block.attention
+    if not isinstance(attention, ScoredAttention) or attention.kind != "gated" or attention.normalised:
+        return None
+    return tuple((attention.scale / len(block.dependencies)).tolist())
+
+
 def changed_weights(
     own: Tensor,  # weights as selected [N,M]
     asked: Told,  # of the block
     block: str,  # its name
+    wide: Sequence[float] | None = None,  # see `open_weights`
 ) -> Tensor:  # as changed [N,M]
-    """Make a block's weights what is asked for."""
+    """Make a block's weights what is asked for; nothing that is shut opens unless that is asked for."""
     M = own.shape[1]
-    weights = own if asked.dealt is None else own[:, deal(asked.dealt, block, M)]
+    full = own.new_tensor([1 / M] * M if wide is None else wide)  # equal weights, or every gate wide open
+    weights = own
+    if asked.dealt is not None:
+        weights = (own / full)[:, deal(asked.dealt, block, M)] * full
     if asked.uniform:
-        weights = torch.full_like(weights, 1 / M)
-    fixed = torch.tensor([value is not None for value in asked.given], device=own.device)
-    if fixed.any():
-        given = own.new_tensor([value or 0 for value in asked.given])
-        left = (1 - given.sum()).clamp_min(0)
-        weights = _shares(given + left * _shares(weights, ~fixed), torch.ones_like(fixed))
+        weights = full.expand_as(own)
+    given = [
+        full[m].item() if asked.opened[m] and value is None else value for m, value in enumerate(asked.given)
+    ]
+    fixed = torch.tensor([value is not None for value in given], device=own.device)
+    new = own.new_tensor([value or 0 for value in given])
+    if fixed.any() and wide is None:
+        rest = weights * ~fixed
+        left = (1 - new.sum()).clamp_min(0)
+        weights = new + left * rest / rest.sum(1, keepdim=True).clamp_min(1e-30)
+        weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-30)
+    elif fixed.any():
+        weights = torch.where(fixed, new, weights)
     gone = torch.tensor(asked.gone, device=own.device)
-    return _shares(weights, ~gone) if gone.any() else weights
+    return leave_out(weights, ~gone) if gone.any() else weights
 
 
-def _shares(weights: Tensor, kept: Tensor) -> Tensor:
-    """Kept weights scaled to sum 1, equal ones where they were all zero, zeros where nothing is kept."""
-    mine = weights * kept
-    total = mine.sum(1, keepdim=True)
-    equal = kept / kept.sum().clamp_min(1)
-    return torch.where(total > 0, mine / total.clamp_min(1e-30), equal.to(weights.dtype))
+def edited_weights(
+    own: np.ndarray,  # weights as selected [P,4], NaN where absent
+    edits: Sequence[Edit],  # checked ones
+    blocks: Mapping[str, SDA],  # of the network
+) -> np.ndarray:  # [P,4], as edits of a block make them; the page shows the same
+    """The weights of one clip as a person changed them."""
+    found = own.copy()
+    for b, (name, block) in enumerate(blocks.items()):
+        asked = told(edits, b, block.dependencies)
+        if asked is not None:
+            there = [DEPENDENCIES.index(d) for d in block.dependencies]
+            row = torch.from_numpy(own[b : b + 1, there])
+            found[b, there] = changed_weights(row, asked, name, open_weights(block))[0].numpy()
+    return found
 
 
 def variant(
@@ -271,9 +335,10 @@ def variant(
         for b, (name, block) in enumerate(blocks.items())
         if (found := told(edits, b, block.dependencies)) is not None
     }
+    wide = {name: open_weights(block) for name, block in blocks.items() if name in asked}
 
     def change(block: str, names: tuple[str, ...], weights: Tensor) -> Tensor:
-        return changed_weights(weights, asked[block], block)
+        return changed_weights(weights, asked[block], block, wide[block])
 
     def again(seed: int) -> SelectionChange:
         raise SettingError("controls are lists of edits, see `at_random`")

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .. import __version__
 from ..explaining.cam import enlarge
 from ..figures.style import FONT, HeatTable, draw_heat, new_figure, part_stages, shortened, to_png
 from ..foundation.errors import SettingError
 from ..foundation.statistics import softmax
-from .edits import check_edits, in_words
+from .edits import check_edits, edited_weights, in_words
 from .scenes import best_classes, blurred, facts, finding, order_of
 from .session import Session
 from .state import InspectorState
@@ -106,21 +107,32 @@ def _draw_answer(axes: Any, session: Session, state: InspectorState) -> None:
     for row, k in enumerate(ks):
         axes.text(max(after[k], before[k]) + 0.02, row, f"{after[k]:.2f}", va="center", fontsize=FONT - 1)
     axes.spines[["top", "right"]].set_visible(False)
-    words = in_words(edits, list(session.network.blocks)) if edits else "probability"
+    gates = session.network.wide is not None
+    words = in_words(edits, list(session.network.blocks), gates) if edits else "probability"
     axes.set_title(shortened(words, 60), fontsize=FONT)
 
 
 def _draw_table(axes: Any, session: Session, state: InspectorState) -> None:
-    """Weight, contribution or loss of every block and dependency."""
+    """Weight as edited, contribution or loss of every block and dependency."""
     read = session.read(state.selected)
+    network = session.network
+    closed = session.closed(state.selected)
     if state.reading == "loss":
         table = HeatTable(session.losses(state.selected)[0], "effect", "loss when left out")
     elif state.reading == "contribution":
         table = HeatTable(read.contributions, "weight", "contribution")
     else:
-        table = HeatTable(read.weights, "weight", "weight")
-    blocks = list(session.network.blocks)
+        edits = check_edits(state.edits, len(network.blocks))
+        weights = edited_weights(read.weights, edits, network.blocks)
+        table = HeatTable(weights, "gate" if network.wide else "weight", "weight")
+        closed &= ~(weights > 0)
+    blocks = list(network.blocks)
     draw_heat(axes, table, blocks)
+    for b, d in np.argwhere(closed):
+        cell = Rectangle((d - 0.5, b - 0.5), 1, 1, facecolor="white", edgecolor="#bbbbbb", hatch="//")
+        axes.add_patch(cell).set_zorder(3)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axes.text(d, b, "closed", ha="center", va="center", fontsize=FONT - 2, bbox=paper, zorder=4)
     part_stages(axes, blocks)
     axes.set_title(table.title, fontsize=FONT)
 

@@ -35,7 +35,7 @@ def recording(
     sizes: dict[str, int] = {}
     done = 0
     for number, clip_id in enumerate(ids, 1):
-        for controls, part in planned(session):
+        for controls, part in planned(session, clip_id):
             before = len(session.answered.get(clip_id, ()))
             for _ in session.answering(clip_id, part, controls):
                 sizes[clip_id] = len(session.answered[clip_id])
@@ -93,9 +93,9 @@ def page_of(
     told = about(session, title, live=False) | {
         "layers": [layer] if any(one["maps"] for one in record.values()) else [],
         "methods": [METHOD],
-        "recorded": "every single drop, keep-only and equal weights, every set of dependencies everywhere "
-        + ("and in each block, " if len(session.network.blocks) <= FEW else "")
-        + "and reversed, shuffled, frozen and blurred frames, with controls at random",
+        "recorded": "every cell left out, kept alone or opened, every set of dependencies everywhere"
+        + (" and in each block" if len(session.network.blocks) <= FEW else "")
+        + ", uniform weights, and reversed, shuffled, frozen and blurred frames, with controls at random",
     }
     told["questions"] = []
     everything = {

@@ -30,12 +30,13 @@ GLOSSARY = {
     "S122": "Looks at small neighbourhoods in space and time: what moves, and which way.",
     "weight": "How much of the block's sum was given to this dependency for this clip; a row adds up to 1.",
     "contribution": "Weight times the size of the response: how much of the sum it really made up.",
+    "closed": "This clip gives it no weight at all, so leaving it out changes nothing.",
     "loss": "How far the probability falls when this dependency is left out of this block and the others "
     "share its weight; positive means needed.",
     "estimated": "A first guess of the loss from gradients; the measured number replaces it.",
-    "control": "The same change made to dependencies drawn by lot, ten times: mean, lowest and highest.",
+    "control": "The same change made to dependencies drawn at random, ten times: mean, lowest and highest.",
     "uniform": "The same weight for every dependency of the block, so nothing is selected.",
-    "entropy": "How undecided the blocks were: 1 is no preference, 0 is one dependency alone.",
+    "entropy": "Normalised entropy of the weights, over blocks: 1 is uniform, 0 one dependency alone.",
     "dominant": "The dependency with the largest weight, averaged over the blocks.",
     "margin": "The probability of the true class minus its strongest rival; below 0 the answer is wrong.",
     "percentile": "The share of clips of this class with a smaller number.",
@@ -45,6 +46,13 @@ GLOSSARY = {
     "shuffled": "The same frames in a random order.",
     "frozen": "The first frame in place of all.",
     "blurred": "Every frame blurred (2 pixels).",
+}
+
+
+GATES = {  # where every dependency has a gate of its own
+    "weight": "How far the gate of this dependency is open for this clip, on a scale of its own; a row need "
+    "not add up to 1.",
+    "uniform": "Every gate of the block wide open, so nothing is selected.",
 }
 
 
@@ -120,7 +128,8 @@ def fitting(
     sort = filters.get("sort") or "list"
     if sort == "list":
         return found
-    return sorted(found, key=lambda row: (row[sort] is None, row[sort] or 0))  # the most doubtful first
+    sign = -1 if sort == "entropy" else 1  # the most doubtful first
+    return sorted(found, key=lambda row: (row[sort] is None, sign * (row[sort] or 0)))
 
 
 def about(
@@ -152,6 +161,7 @@ def about(
             "parameters": sum(p.numel() for p in model.parameters()),
             "fingerprint": network.fingerprint,
             "note": note,
+            "wide": network.wide,
         },
         "networks": [one.name for one in session.networks],
         "offers": list(offers),
@@ -166,7 +176,7 @@ def about(
         "paths": live and not visited,
         "left_out": dict(session.clips.left_out),
         "questions": [],
-        "glossary": GLOSSARY,
+        "glossary": GLOSSARY | (GATES if network.wide else {}),
     }
 
 
@@ -255,6 +265,7 @@ def scene_of(
         "losses": numbers(losses, 4),
         "loss_is": how,
         "present": here.present.tolist(),
+        "closed": (read.weights == 0).tolist(),
         "percentiles": session.percentiles(clip_id) if plain else None,
         "finding": finding(session, clip_id) if plain else None,
     }
@@ -265,16 +276,17 @@ def finding(session: Session, clip_id: str) -> dict[str, Any] | None:
     blocks = list(session.network.blocks)
     if not blocks:
         return None
-    tried: list[list[dict]] = [[edit("drop", b, d)] for b, d in session.cells()]
+    closed = session.closed(clip_id)
+    tried: list[list[dict]] = [[edit("drop", b, d)] for b, d in session.cells() if not closed[b, d]]
+    cells = len(tried)
     tried += [
         [edit("drop", None, d)] for d in range(len(DEPENDENCIES)) if session.network.present[:, d].any()
     ]
     answers = [session.answer(clip_id, edits) for edits in tried]
     if any(one is None or one["control"] is None for one in answers) or not tried:
         return None
-    cells = len(session.cells())
     changes = np.array([one["change"] for one in answers if one])
-    best = int(changes[:cells].argmin())
+    best = int(changes[: cells or None].argmin())
     if changes.min() < 2 * changes[best] - 0.02:  # everywhere costs far more than in any one block
         best = int(changes.argmin())
     change = float(changes[best])
@@ -301,7 +313,7 @@ def finding(session: Session, clip_id: str) -> dict[str, Any] | None:
 def answers_of(session: Session, clip_id: str) -> dict[str, Any]:
     """Every planned answer to a clip that is known, by the key of its edits."""
     found = {}
-    for _, part in planned(session):
+    for _, part in planned(session, clip_id):
         for edits in part:
             answer = session.answer(clip_id, edits)
             if answer is not None:

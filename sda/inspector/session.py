@@ -20,7 +20,18 @@ from ..foundation.statistics import softmax
 from ..networks.backbones import VideoNet, sda_blocks, stage_of
 from ..networks.blocks import DEPENDENCIES
 from .clips import Clips, Remembered
-from .edits import FRAMES, at_random, edit, edits_key, frame_changes, known_name, meaning, variant
+from .edits import (
+    FRAMES,
+    at_random,
+    edit,
+    edits_key,
+    felt,
+    frame_changes,
+    known_name,
+    meaning,
+    open_weights,
+    variant,
+)
 
 DRAWS = 10
 FEW = 8  # blocks up to which every set of dependencies of each is answered before anybody asks
@@ -62,6 +73,18 @@ class Network:
             -1, 4
         )
 
+    @cached_property
+    def wide(self) -> list[list[float | None]] | None:
+        """What every gate weighs when it is wide open [P,4]; None for blocks that weigh by shares."""
+        found = [open_weights(block) for block in self.blocks.values()]
+        if not found or None in found:
+            return None
+        rows = [
+            dict(zip(b.dependencies, w or (), strict=True))
+            for b, w in zip(self.blocks.values(), found, strict=True)
+        ]
+        return [[row.get(name) for name in DEPENDENCIES] for row in rows]
+
     def read(self, clips: Tensor) -> list[Read]:
         """Selection and answer of clips [N,V,T,3,h,w]."""
         if not self.blocks:
@@ -92,7 +115,7 @@ class Session:
         networks: Sequence[Network],  # the first is looked at, others can stand beside it
         clips: Clips,  # of a dataset, and of people
         target: int | None = None,  # class to ask about, instead of the true one
-        pairs: Sequence[tuple[str, str]] = (),  # twin classes
+        pairs: Sequence[tuple[str, str]] = (),  # classes that are told apart from each other alone
         truth: str | None = None,  # folder that holds truth/, see `clip_masks`
         trace: Trace | None = None,  # of the first network and these clips
         draws: int = DRAWS,  # controls at random of every edit
@@ -181,9 +204,23 @@ class Session:
 
     # ---- What it answers under edits
 
+    def closed(self, clip_id: str) -> np.ndarray:
+        """What the clip gives no weight at all, bool [P,4]: leaving it out alone changes nothing."""
+        return self.read(clip_id).weights == 0
+
+    def meant(self, clip_id: str, edits: Sequence[dict]) -> tuple:
+        """What edits come to for a clip; under this its answer is kept."""
+        return self._felt(clip_id, meaning(edits, self.network.blocks))
+
+    def _felt(self, clip_id: str, asked: tuple) -> tuple:
+        closed = self.closed(clip_id)
+        if not closed.any():
+            return asked
+        return felt(asked, [row[own] for row, own in zip(closed, self.network.present, strict=True)])
+
     def known(self, clip_id: str, edits: Sequence[dict]) -> np.ndarray | None:
         """The answer to a clip under edits [K], if it was computed."""
-        return self.answered.get(clip_id, {}).get(meaning(edits, self.network.blocks))
+        return self.answered.get(clip_id, {}).get(self.meant(clip_id, edits))
 
     def controls(self, clip_id: str, edits: Sequence[dict]) -> list[tuple[tuple, list[dict]]]:
         """The same edits at random, as often as asked: what each comes to, and the edits."""
@@ -194,14 +231,14 @@ class Session:
         if key not in self.drawn:
             lots = [at_random(edits, seed, self.network.blocks, frames) for seed in range(self.draws)]
             self.drawn[key] = [(meaning(one, self.network.blocks), one) for one in lots]
-        return self.drawn[key]
+        return [(self._felt(clip_id, asked), one) for asked, one in self.drawn[key]]
 
     def compute(self, clip_id: str, edits: Sequence[dict]) -> None:
         """Answer edits now, and keep the answer."""
         variants = [variant(edits, self.network.blocks)]
         logits = logits_under(self.network.model, self.views(clip_id)[None], variants)
         kept = self.answered.setdefault(clip_id, {})
-        kept[meaning(edits, self.network.blocks)] = logits[0, 0]
+        kept[self.meant(clip_id, edits)] = logits[0, 0]
 
     def answering(
         self,
@@ -214,7 +251,7 @@ class Session:
         kept = self.answered.setdefault(clip_id, {})
         todo: dict[tuple, Sequence[dict]] = {}
         for edits in wanted:
-            todo.setdefault(meaning(edits, blocks), edits)
+            todo.setdefault(self.meant(clip_id, edits), edits)
             todo.update(self.controls(clip_id, edits) if controls else ())
         left = [(key, one) for key, one in todo.items() if key not in kept]
         if not left:
@@ -353,6 +390,7 @@ def numbers(values: np.ndarray, digits: int) -> list:
 
 def planned(
     session: Session,  # whose network it is
+    clip_id: str,  # which clip; what it has closed can be opened
 ) -> Iterator[tuple[bool, list[list[dict]]]]:  # whether with controls, and a part of the work
     """All edits that are answered before anybody asks, in the order in which people ask for them."""
     present = session.network.present
@@ -363,7 +401,10 @@ def planned(
     rows = [[edit("uniform", b)] for b in (None, *range(P))] if P else []
     yield True, [[], *([edit("drop", b, d)] for b, d in cells), *([edit("drop", None, d)] for d in columns)]
     yield False, [*rows, *frames]
-    yield True, [[edit("only", b, d)] for b, d in cells] + [[edit("only", None, d)] for d in columns]
+    closed = session.closed(clip_id)
+    opened = {cell: [edit("open", *cell)] if closed[cell] else [] for cell in cells}
+    alone = [[*opened[cell], edit("only", *cell)] for cell in cells]
+    yield True, [*filter(None, opened.values()), *alone, *([edit("only", None, d)] for d in columns)]
     each = range(P) if P <= FEW else ()
     for block in (None, *each):
         some = columns if block is None else [d for d in columns if present[block, d]]

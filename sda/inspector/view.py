@@ -177,7 +177,7 @@ class View:
             session.guess(clip_id)
             self.measured(clip_id)
             yield
-        parts = list(planned(session))
+        parts = list(planned(session, clip_id))
         for controls, some in parts[:1] if first else parts[1:]:
             for _ in session.answering(clip_id, some, controls):
                 if first:
@@ -211,7 +211,7 @@ class View:
         mine = self.session.answer(clip_id, edits) if edits else None
         if mine is not None:
             items[edits_key(edits)] = mine
-        total = len({edits_key(e) for _, part in planned(self.session) for e in part})
+        total = len({edits_key(e) for _, part in planned(self.session, clip_id) for e in part})
         left = max(total - len(items), 0) * self.session.seconds
         self.panel.answers = {
             "clip": clip_id,

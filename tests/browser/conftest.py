@@ -43,18 +43,29 @@ def chromium():
 @pytest.fixture(scope="session")
 def recorded_page(tmp_path_factory):
     """A page about two sample clips, as `sda inspect` writes it, with single changes alone."""
-    from sda.assets import DEFAULT_MODEL, SAMPLE_CLIPS
+    return write_page(tmp_path_factory.mktemp("recorded"), "sda_tsn_moves", list(CLIPS))
+
+
+@pytest.fixture(scope="session")
+def gated_page(tmp_path_factory):
+    """The same of one clip and the network with gates."""
+    return write_page(tmp_path_factory.mktemp("gated"), "sda_tsn_moves_gated", list(CLIPS)[:1])
+
+
+def write_page(folder, network, names):
+    """A recorded page with single changes alone."""
+    from sda.assets import CHECKPOINTS, SAMPLE_CLIPS
     from sda.inspector.opening import open_session
     from sda.inspector.page import page_of
     from sda.inspector.session import planned
 
-    paths = [SAMPLE_CLIPS / "img" / name for name in CLIPS]
-    session = open_session(DEFAULT_MODEL, paths, labels=CLIPS, draws=2)
+    paths = [SAMPLE_CLIPS / "img" / name for name in names]
+    session = open_session(CHECKPOINTS / f"{network}.safetensors", paths, labels=CLIPS, draws=2)
     ids = session.clips.ids()
     for clip_id in ids:
-        for k, (_, part) in enumerate(list(planned(session))[:3]):
-            for _ in session.answering(clip_id, part, k == 0):
+        for k, (_, part) in enumerate(list(planned(session, clip_id))[:3]):
+            for _ in session.answering(clip_id, part, k != 1):
                 pass
-    page = tmp_path_factory.mktemp("recorded") / "page.html"
+    page = folder / "page.html"
     page.write_text(page_of(session, ids), encoding="utf-8")
     return page

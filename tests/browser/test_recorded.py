@@ -64,7 +64,11 @@ def edit(kind, block=None, dependency=None, value=None):
 @pytest.fixture(scope="module")
 def record(recorded_page):
     """The JSON inside the page."""
-    text = recorded_page.read_text(encoding="utf-8")
+    return record_in(recorded_page)
+
+
+def record_in(page):
+    text = page.read_text(encoding="utf-8")
     return json.loads(re.search(r'id="sda-record">(.*?)</script>', text, re.S)[1])
 
 
@@ -163,6 +167,48 @@ def test_a_drag_sets_a_weight_and_the_row_still_adds_up(viewer):
     assert viewer.cell(0, 0).get_attribute("data-edit") == "weight"
     viewer.page.locator(".bars[data-state=missing]").wait_for()  # the page says what it does not hold
     assert "Not recorded" in viewer.page.locator(".bar-state").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_closed_cells_are_marked_and_opened(chromium, gated_page, scheme):
+    record = record_in(gated_page)["record"]["test_0000_shake.mp4"]
+    scene, answers = record["scene"], record["answers"]["items"]
+    cells = [(p, m) for p, row in enumerate(scene["closed"]) for m, _ in enumerate(row)]
+    closed = [(p, m) for p, m in cells if scene["closed"][p][m]]
+    viewer = Viewer(chromium, gated_page, color_scheme=scheme)
+    page = viewer.page
+    counts(page.locator(".heat td[data-is=closed]"), len(closed))
+    assert {viewer.cell(*at).inner_text() for at in closed} == {"closed"}
+    assert all("closed" in viewer.cell(*at).get_attribute("aria-label") for at in closed)
+    viewer.button(f"{len(cells) - len(closed)} of {len(cells)} open").click()
+    lines = page.locator(".selected-list li")
+    counts(lines, len(cells) - len(closed))
+    losses = [float(one.inner_text().replace("\u2212", "-")) for one in lines.locator(".log-number").all()]
+    assert losses == sorted(losses, reverse=True)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"gated-{scheme}.png")
+    found = page.evaluate(READABLE)
+    assert not found["poor"] and not found["nameless"]
+    lines.locator("button").first.click()
+    counts(page.locator(".heat td[data-edit=out]"), 1)
+    viewer.button("Undo").click()
+    p, m = closed[-1]
+    viewer.cell(p, m).click()
+    viewer.shows(edit("open", p, m))
+    assert viewer.cell(p, m).inner_text() == f"{record_in(gated_page)['about']['network']['wide'][p][m]:.2f}"
+    name = page.locator(".bars li:visible .bar-name").all_inner_texts()
+    at = record_in(gated_page)["about"]["network"]["classes"].index(name[0])
+    assert viewer.first_bar() == (name[0], f"{answers[viewer.key()]['probabilities'][at]:.2f}")
+    assert "random" in page.locator(".log li").inner_text()
+    viewer.cell(p, m).click()  # the same again closes it
+    viewer.shows()
+    viewer.cell(p, m).focus()
+    page.keyboard.press("Shift+Enter")
+    viewer.shows(edit("open", p, m), edit("only", p, m))
+    page.keyboard.press("-")
+    assert viewer.cell(p, m).get_attribute("data-edit") in ("weight", "only")
+    assert not viewer.errors
+    viewer.context.close()
 
 
 def test_everything_works_by_keyboard(viewer):
@@ -292,10 +338,13 @@ def test_names_are_text(chromium, recorded_page, tmp_path):
 
 
 def test_python_and_the_page_write_edits_alike(viewer, recorded_page):
-    from sda.inspector.edits import edits_key
+    import torch
+
+    from sda.inspector.edits import changed_weights, edits_key, told
+    from sda.networks.blocks import DEPENDENCIES
 
     draw = random.Random(5)
-    kinds = ("drop", "only", "uniform", "weight", "frames")
+    kinds = ("drop", "only", "open", "uniform", "weight", "frames")
     lists = []
     for _ in range(200):
         some = []
@@ -316,6 +365,29 @@ def test_python_and_the_page_write_edits_alike(viewer, recorded_page):
     script = script.replace("export default", "const view =").replace("export ", "")
     found = viewer.page.evaluate(f"lists => {{ {script}; return lists.map(editsKey); }}", lists)
     assert found == [edits_key(some) for some in lists]
+    asked = []
+    for k in range(200):  # what becomes of a row of weights, of shares and of gates
+        row = torch.tensor([[draw.choice((0, draw.random())) for _ in range(4)]])
+        wide = [round(draw.uniform(0.1, 0.3), 2) for _ in range(4)] if k % 2 else None
+        row = row * 0.25 if wide else row / row.sum().clamp_min(1e-9)
+        some = [
+            edit(draw.choice(("drop", "only", "open")), 0, draw.randrange(4))
+            for _ in range(draw.randrange(3))
+        ]
+        some += [edit("weight", 0, draw.randrange(4), 0.3)] * draw.randrange(2)
+        some += [edit("uniform", 0)] * draw.randrange(2)
+        asked.append((row, some, wide))
+    call = "asked => asked.map(([row, edits, wide]) => editedRow(row[0], 0, edits, wide))"
+    rows = viewer.page.evaluate(
+        f"asked => {{ {script}; return ({call})(asked); }}", [(row.tolist(), *more) for row, *more in asked]
+    )
+    for here, (row, some, wide) in zip(rows, asked, strict=True):
+        there = (
+            row
+            if told(some, 0, DEPENDENCIES) is None
+            else changed_weights(row, told(some, 0, DEPENDENCIES), "a", wide)
+        )
+        assert here == pytest.approx(there[0].tolist(), abs=1e-6), (row, some, wide)
 
 
 GESTURES = """

@@ -18,9 +18,9 @@ from sda.commands.demo import (
     Signatures,
     Step,
     demo_steps,
-    ordered_twins,
     run_demo,
     run_steps,
+    same_frames_pairs,
 )
 from sda.commands.report import ModelScores, accuracy_rows
 from sda.data.datasets import open_dataset
@@ -61,25 +61,25 @@ def steps_said(config):
     return said
 
 
-def test_ordered_twins_are_those_of_the_same_frames():
+def test_pairs_of_the_report_consist_of_the_same_frames():
     def frames(name):
         return sorted(frame.tobytes() for frame in render(name).frames)
 
     assert (
-        ordered_twins() == [pair for pair in PAIRS if frames(pair[0]) == frames(pair[1])]
-        and len(ordered_twins()) == 8
+        same_frames_pairs() == [pair for pair in PAIRS if frames(pair[0]) == frames(pair[1])]
+        and len(same_frames_pairs()) == 8
     )
 
 
-def test_between_twins_a_network_of_single_frames_is_at_chance():
-    """The report says that such a network cannot tell twins apart: no pair that it can is averaged."""
+def test_within_pairs_a_network_of_single_frames_is_at_chance():
+    """The report says that such a network cannot tell such pairs apart: no pair that it can is averaged."""
     net = load_model(ROOT / "sda/assets/checkpoints/tsn_moves.safetensors")
     data = open_dataset(
         ROOT / "sda/assets/moves_sample", "test", "segments", TransformConfig.from_dict(net.card.transform)
     )
     tsn = ModelScores("TSN", evaluate(net, data, batch_size=10, progress=False))
-    assert accuracy_rows([tsn], pairs=ordered_twins()).loc["TSN", "between twins"] == 0.5
-    assert accuracy_rows([tsn], pairs=PAIRS).loc["TSN", "between twins"] > 0.5
+    assert accuracy_rows([tsn], pairs=same_frames_pairs()).loc["TSN", "within pairs"] == 0.5
+    assert accuracy_rows([tsn], pairs=PAIRS).loc["TSN", "within pairs"] > 0.5
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_demo_ends_in_a_report(done):
     for word in (
         "TSN",
         "SDA-TSN",
-        "between twins",
+        "within pairs",
         "the mean over 8 pairs",
         "without S122",
         "Grad-CAM",

@@ -38,7 +38,7 @@ def session():
     found = open_session(DEFAULT_MODEL, SAMPLE_CLIPS, other=B, draws=DRAWS)
     for clip_id in (SHAKE, UP, SWING):
         found.read(clip_id)
-    for controls, part in planned(found):
+    for controls, part in planned(found, SHAKE):
         for _ in found.answering(SHAKE, part, controls):
             pass
     return found
@@ -144,7 +144,7 @@ def test_estimates_rank_losses_before_they_are_measured(session):
 
 
 def test_everything_planned_is_known_with_its_controls(session):
-    keys = [edits_key(e) for _, part in planned(session) for e in part]
+    keys = [edits_key(e) for _, part in planned(session, SHAKE) for e in part]
     answers = {key: session.answer(SHAKE, json.loads(key)) for key in {*map(fill, keys)}}
     assert all(answers.values())
     assert all(one["control"]["n"] == DRAWS for key, one in answers.items() if key != "[]")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from traitlets import TraitError
 
-from sda.assets import DEFAULT_MODEL, SAMPLE_CLIPS
+from sda.assets import CHECKPOINTS, DEFAULT_MODEL, SAMPLE_CLIPS
 from sda.explaining import interventions
 from sda.explaining.answers import logits_of
 from sda.foundation.errors import SdaError, SettingError, UnknownNameError
@@ -116,6 +116,50 @@ def test_what_a_plan_makes_of_weights():
     assert told([edit("drop", 1, 0)], 0, DEPENDENCIES) is None, "another block"
     few = told([edit("drop", None, 0), edit("drop", None, 1)], 0, ("LT", "S122"))
     assert few.gone == (True, False), "what a block lacks is not left out of it"
+
+
+def test_what_a_plan_makes_of_independent_gates():
+    own, wide = torch.tensor([[0.1, 0, 0.2, 0]]), (0.25, 0.3, 0.2, 0.1)
+
+    def changed(*edits):
+        return changed_weights(own, told(edits, 0, DEPENDENCIES), "layer1.0", wide)[0].tolist()
+
+    assert changed(edit("open", 0, 1)) == pytest.approx([0.1, 0.3, 0.2, 0]), "the others stay"
+    assert changed(edit("weight", 0, 0, 0.05)) == pytest.approx([0.05, 0, 0.2, 0])
+    assert changed(edit("drop", 0, 0)) == pytest.approx([0, 0, 0.3, 0]), "nothing shut opens"
+    assert changed(edit("drop", 0, 1)) == pytest.approx(own[0].tolist())
+    assert changed(edit("only", 0, 3)) == [0, 0, 0, 0]
+    assert changed(edit("open", 0, 3), edit("only", 0, 3)) == pytest.approx([0, 0, 0, 0.4])
+    assert changed(edit("uniform")) == pytest.approx(list(wide))
+
+
+def test_what_is_closed_changes_nothing_until_it_is_opened():
+    """Of the shipped network with gates."""
+    gated = open_session(CHECKPOINTS / "sda_tsn_moves_gated.safetensors", CLIP, draws=2)
+    clip_id = gated.clips.ids()[0]
+    closed = gated.closed(clip_id)
+    b, d = np.argwhere(closed)[-1].tolist()
+    shut, opened = [edit("drop", b, d)], [edit("open", b, d)]
+    assert gated.known(clip_id, shut) is gated.known(clip_id, []), "no pass is made for it"
+    assert gated.answer(clip_id, shut)["change"] == 0
+    model, views, block = gated.network.model, gated.views(clip_id)[None], gated.network.blocks
+    name = list(block)[b]
+    alone = logits_of(model, views, interventions.drop(DEPENDENCIES[d], where=name))[0]
+    np.testing.assert_allclose(gated.known(clip_id, []), alone, atol=1e-4)
+    moved = [edit("frames", value="reversed"), *shut]
+    assert gated.meant(clip_id, moved) != gated.meant(clip_id, moved[:1]), "other frames may open it"
+    for _ in gated.answering(clip_id, [opened]):
+        pass
+
+    def wide_open(module, args, weights):
+        weights[:, d] = block[name].attention.scale[d] / 4
+        return weights
+
+    handle = block[name].hook_weights.register_forward_hook(wide_open)
+    expected = logits_of(model, views)[0]
+    handle.remove()
+    np.testing.assert_allclose(gated.known(clip_id, opened), expected, atol=1e-4)
+    assert gated.answer(clip_id, opened)["control"]["n"] == 2
 
 
 def test_lists_that_come_to_the_same_are_answered_once(session):

@@ -58,29 +58,41 @@ export function withEdit(edits, edit) {
   const gives = (one) => {
     if (edit.kind === "frames") return one.kind === "frames" && (one.value === "blurred") === (edit.value === "blurred");
     if (!inRow(one, edit.block)) return false;
+    if (edit.kind === "only" && one.dependency === edit.dependency) return one.kind === "drop";
     if (edit.kind === "uniform" || edit.kind === "only" || one.kind === "only") return true;
     return one.dependency === edit.dependency && one.kind !== "uniform";
   };
   return [...others.filter((one) => !gives(one)), edit];
 }
 
-/** What a block selects after the edits that touch it: uniform, then given weights, then what is left out. */
-export function editedRow(row, block, edits) {
+/** The edits after a shift-click on a closed cell: open there, and kept alone. */
+function keptOpen(edits, block, dependency) {
+  const only = makeEdit("only", block, dependency);
+  const open = makeEdit("open", block, dependency);
+  const has = (one) => edits.some((edit) => editsKey([edit]) === editsKey([one]));
+  return withEdit(has(open) || has(only) ? edits : withEdit(edits, open), only);
+}
+
+/** What a block selects after the edits that touch it: all alike, then given weights, then what is left out.
+    `wide`: what independent gates weigh when they are wide open; else the weights of a row share their sum. */
+export function editedRow(row, block, edits, wide = null) {
   const mine = edits.filter((edit) => edit.kind !== "frames" && (edit.block ?? block) === block);
   const of = (kind) => mine.filter((edit) => edit.kind === kind);
   const there = row.map((w) => w !== null);
-  const equal = 1 / there.filter(Boolean).length;
-  let weights = row.map((w) => (of("uniform").length && w !== null ? equal : w ?? 0));
-  const given = new Map(of("weight").map((edit) => [edit.dependency, edit.value]));
-  const total = [...given.values()].reduce((a, b) => a + b, 0);
-  const free = weights.reduce((sum, w, m) => sum + (given.has(m) ? 0 : w), 0);
-  const rest = Math.max(0, 1 - total);
+  const full = wide ?? row.map(() => 1 / there.filter(Boolean).length);
+  let weights = row.map((w, m) => (of("uniform").length && w !== null ? full[m] : w ?? 0));
+  const given = new Map(of("open").map((edit) => [edit.dependency, full[edit.dependency]]));
+  of("weight").forEach((edit) => given.set(edit.dependency, edit.value));
+  const sum = (some) => some.reduce((a, b) => a + b, 0);
+  const free = sum(weights.filter((_, m) => !given.has(m)));
+  const rest = wide ? free : Math.max(0, 1 - sum([...given.values()]));
   if (given.size) weights = weights.map((w, m) => given.get(m) ?? (free > 0 ? (w / free) * rest : 0));
+  if (given.size && !wide) weights = weights.map((w) => w / (sum(weights) || 1));
   const only = new Set(of("only").map((edit) => edit.dependency));
   const gone = new Set(of("drop").map((edit) => edit.dependency));
-  weights = weights.map((w, m) => (gone.has(m) || (only.size && !only.has(m)) ? 0 : w));
-  const sum = weights.reduce((a, b) => a + b, 0);
-  return weights.map((w, m) => (there[m] ? (sum > 0 ? w / sum : 0) : null));
+  const kept = weights.map((w, m) => (gone.has(m) || (only.size && !only.has(m)) ? 0 : w));
+  const share = sum(kept) > 0 ? sum(weights) / sum(kept) : 0;
+  return kept.map((w, m) => (there[m] ? w * share : null));
 }
 
 function editWords(edit, about) {
@@ -90,7 +102,8 @@ function editWords(edit, about) {
   return {
     drop: () => `${name} left out ${where}`,
     only: () => `only ${name} ${where}`,
-    uniform: () => `uniform weights ${where}`,
+    open: () => `${name} open ${where}`,
+    uniform: () => `${about.network.wide ? "all gates open" : "uniform weights"} ${where}`,
     weight: () => `${name} at ${number(edit.value)} ${where}`,
     frames: () => `frames ${edit.value}`,
   }[edit.kind]();
@@ -314,17 +327,18 @@ const css = (colour) => `rgb(${colour.join(" ")})`;
 const inkOn = (colour) => (luminance(colour) > 0.179 ? "#000" : "#fff");
 
 /** How a reading is coloured: one palette and one sign each, blank where the number means nothing. */
-function scaleOf(reading, values, theme) {
+function scaleOf(reading, values, theme, wide = null) {
   const { paper, [reading]: hues } = PALETTES[theme];
+  const gates = wide && reading === "weight";
   const share = reading === "weight" || reading === "contribution";
   const largest = Math.max(0, ...values.flat().filter(known).map(Math.abs));
   const present = Math.max(0, ...values.map((row) => row.filter((x) => x !== null).length));
-  const middle = share ? 1 / (present || 4) : 0;
-  const ends = share ? [0.5, 1, 2] : [0.1, 0.25, 0.5, 1];
+  const middle = share && !gates ? 1 / (present || 4) : 0;
+  const ends = share && !gates ? [0.5, 1, 2] : [0.1, 0.25, 0.5, 1];
   const end = ends.find((e) => e > middle && largest <= e + 1e-9) ?? largest;
   const low = share ? 0 : -end;
-  const colour = (x) => mixed([paper, hues[x < middle ? 1 : 0]], x < middle ? (middle - x) / (middle - low) : (x - middle) / (end - middle));
-  return { end, low, middle, colour, signed: !share };
+  const colour = (x) => mixed([paper, hues[x < middle ? 1 : 0]], x < middle ? (middle - x) / (middle - low) : (x - middle) / (end - middle || 1));
+  return { end, low, middle, colour, signed: !share, gates };
 }
 
 function themeOf(root) {
@@ -359,7 +373,7 @@ function domainOf(rows, zero = 0) {
 function controlWords(control) {
   return control && known(control.mean)
     ? `the same at random ${signed(control.mean)} [${signed(control.low)}, ${signed(control.high)}], n = ${control.n}`
-    : "no control at random yet";
+    : "no random control yet";
 }
 
 // ---------------------------------------------------------------- frames, maps, player
@@ -557,9 +571,9 @@ function onTheme(ctx, call) {
 function addActions(ctx) {
   const { store } = ctx;
   ctx.setEdits = (edits) => ctx.put("edits", edits);
-  ctx.edit = (edit) => {
+  ctx.edit = (edit, edits = withEdit(store.get("edits"), edit)) => {
     ctx.undone = [];
-    ctx.setEdits(withEdit(store.get("edits"), edit));
+    ctx.setEdits(edits);
   };
   ctx.undo = () => {
     const edits = store.get("edits");
@@ -647,7 +661,7 @@ function headView(ctx) {
   const name = h("h1", {});
   const facts = h("span", { class: "facts" });
   const verdict = h("span", { class: "verdict" });
-  const offline = h("div", { class: "notice offline", role: "alert", hidden: true }, h("span", { class: "said" }, "The kernel is away. What is drawn still holds; run the cell again to ask for more."));
+  const offline = h("div", { class: "notice offline", role: "alert", hidden: true }, h("span", { class: "said" }, "The kernel is away. What is shown still holds; run the cell again to ask for more."));
   const open = (part, words, tip) => button(words, () => ctx.open(part), { tip, "aria-expanded": "false", "data-open": part });
   const panels = [
     open("beside", "Compare", "Two clips, two networks, or a clip and its reverse, side by side."),
@@ -723,7 +737,7 @@ function keepMenu(ctx) {
     ["address", "Copy the address of this state", () => !live()],
   ];
   const menu = h("div", { role: "menu", class: "menu", hidden: true, "aria-label": "Keep" });
-  const opener = button("Keep", () => toggle(menu.hidden), { "aria-haspopup": "menu", "aria-expanded": "false", tip: "Downloads of what you see, and code that makes it again; nothing is written beside your notebook." });
+  const opener = button("Keep", () => toggle(menu.hidden), { "aria-haspopup": "menu", "aria-expanded": "false", tip: "Downloads of what you see, and code that makes it again; no file is written next to your notebook." });
   const toggle = (on) => {
     menu.hidden = !on;
     opener.setAttribute("aria-expanded", String(on));
@@ -782,7 +796,7 @@ function copy(ctx, words) {
 const KEYS = [
   ["Space", "play or pause"], ["← →", "frame before, frame after (on the clip)"], ["[ ]", "clip before, clip after"],
   ["r s f b", "reverse, shuffle, freeze, blur"], ["w c l", "table: weight, contribution, loss"], ["u, Shift+u", "undo, redo"],
-  ["arrows in the table", "from cell to cell"], ["Enter", "leave out; on a column head everywhere; on a row head uniform weights"],
+  ["arrows in the table", "from cell to cell"], ["Enter", "leave out, or open what is closed; on a column head everywhere; on a row head uniform weights"],
   ["Shift+Enter", "keep only this"], ["+ −", "more, less weight"], ["m", "map on or off"], ["Escape", "close what is open"],
 ];
 
@@ -1073,7 +1087,7 @@ function logView(ctx) {
   const undo = button("Undo", ctx.undo, { tip: "Take the last step back (key u)" });
   const redo = button("Redo", ctx.redo, { tip: "Make it again (key Shift+u)" });
   const reset = button("Reset", () => ctx.setEdits([]), { tip: "Back to the network as it is." });
-  const empty = h("p", { class: "empty" }, "Click a cell of the table: that dependency is left out there, and the bars move. Each step becomes a line here, beside the same change at random.");
+  const empty = h("p", { class: "empty" }, "Click a cell of the table: that dependency is left out there, and the bars move. Each step becomes a line here, with the same change at random.");
   const draw = () => {
     const edits = ctx.store.get("edits");
     const scene = ctx.scene();
@@ -1117,7 +1131,7 @@ function selectionView(ctx) {
   const heads = dependencies.map((name, m) => h("th", { scope: "col", role: "columnheader", tabindex: -1, "data-dep": name, "aria-selected": "false", tip: () => [name, ctx.term(name), "Click: left out everywhere. Shift-click: keep only it."], "data-at": `-1 ${m}` }, name));
   const corner = h("td", { role: "gridcell" }, h("span", { class: "unseen" }, "block"));
   const cells = blocks.map((_, p) => dependencies.map((_, m) => h("td", { role: "gridcell", tabindex: -1, "data-at": `${p} ${m}`, tip: () => cellWords(ctx, p, m) }, h("span", {}))));
-  const rowHeads = blocks.map((name, p) => h("th", { scope: "row", role: "rowheader", tabindex: -1, "aria-selected": "false", "data-at": `${p} -1`, tip: [name, "Click: the same weight for every dependency of this block."] }, name));
+  const rowHeads = blocks.map((name, p) => h("th", { scope: "row", role: "rowheader", tabindex: -1, "aria-selected": "false", "data-at": `${p} -1`, tip: () => [name, ctx.about().network.wide ? "Click: every gate of this block wide open." : "Click: the same weight for every dependency of this block."] }, name));
   const rows = blocks.map((_, p) => h("tr", { role: "row" }, rowHeads[p], cells[p]));
   const table = h("table", { role: "grid", class: "heat", "aria-label": "Blocks and dependencies", style: { "--rows": blocks.length } }, h("thead", {}, h("tr", { role: "row" }, corner, heads)), h("tbody", {}, rows));
   const legend = h("div", { class: "legend" });
@@ -1129,8 +1143,8 @@ function selectionView(ctx) {
     table.dataset.reading = shown;
     table.setAttribute("aria-busy", String(!scene));
     const edits = ctx.dragged ? withEdit(store.get("edits").filter((e) => editsKey([{ ...e, value: null }]) !== editsKey([{ ...ctx.dragged, value: null }])), ctx.dragged) : store.get("edits");
-    const values = scene ? tableValues(scene, shown, edits) : blocks.map(() => dependencies.map(() => null));
-    const scale = scaleOf(shown, values, ctx.theme);
+    const values = scene ? tableValues(ctx, scene, shown, edits) : blocks.map(() => dependencies.map(() => null));
+    const scale = scaleOf(shown, values, ctx.theme, ctx.about().network.wide);
     cells.forEach((row, p) => row.forEach((cell, m) => cellDraw(ctx, cell, { scene, shown, value: values[p][m], scale, edits, p, m })));
     heads.forEach((head, m) => headDraw(head, edits, null, m));
     rowHeads.forEach((head, p) => head.setAttribute("aria-selected", String(edits.some((e) => e.kind === "uniform" && (e.block ?? p) === p))));
@@ -1143,13 +1157,51 @@ function selectionView(ctx) {
     fill(measured, busy ? [h("span", {}, "measured in advance"), progress({ done, total, left_s: seconds })] : null);
   });
   gestures(ctx, table, draw);
-  return region("selection", "Selection", h("div", { class: "row above" }, reading), table, legend, measured, h("p", { class: "hint" }, "Click: left out there. Shift-click: keep only. Drag in a cell: another weight."), notice(ctx, "table"));
+  const [opener, list] = selectedView(ctx);
+  const hint = h("p", { class: "hint" }, "Click: left out there. Shift-click: keep only. Drag in a cell: another weight.");
+  ctx.watch(["scene", "selected"], () => text(hint, `Click: left out there${someClosed(ctx.scene()) ? ", or opened if it is closed" : ""}. Shift-click: keep only. Drag in a cell: another weight.`));
+  return region("selection", "Selection", h("div", { class: "row above" }, opener, reading), table, list, legend, measured, hint, notice(ctx, "table"));
 }
 
-function tableValues(scene, shown, edits) {
+const someClosed = (scene) => scene?.closed?.flat().includes(true) ?? false;
+
+/** Whether the clip gives a cell no weight, and no edit does either. */
+function isClosed(scene, edits, p, m) {
+  const opens = (e) => e.kind === "uniform" || (e.dependency === m && (e.kind === "open" || (e.kind === "weight" && e.value > 0)));
+  return Boolean(scene?.closed?.[p]?.[m]) && !edits.some((e) => e.kind !== "frames" && (e.block ?? p) === p && opens(e));
+}
+
+/** What the clip selects, as a short list: the open cells, the costliest to leave out first. */
+function selectedView(ctx) {
+  const { dependencies, blocks } = ctx.about().network;
+  const opener = button("", () => ctx.setLook({ list: !ctx.look().list }), { class: "opener", tip: "What this clip selects: the open cells, the costliest to leave out first." });
+  const list = h("ol", { class: "selected-list", "aria-label": "What this clip selects" });
+  const line = ({ p, m, weight, loss, is }) => {
+    const drop = makeEdit("drop", p, m);
+    const control = ctx.answer([drop])?.control;
+    const band = control && { mean: -control.mean, low: -control.high, high: -control.low };
+    const words = known(loss) ? `without it the probability falls by ${signed(loss)}` : "its loss is not measured yet";
+    const plot = dotPlot({ value: loss, band, domain: [-0.25, 1], words });
+    const out = stateOfCell(ctx.store.get("edits"), p, m) === "out";
+    return h("li", {}, button(h("span", { "data-dep": dependencies[m] }, dependencies[m], h("small", {}, ` in ${blocks[p]}`)), () => ctx.edit(drop), { "data-key": `open ${p} ${m}`, "aria-pressed": String(out), tip: [`${dependencies[m]} in ${blocks[p]}`, `weight ${number(weight, 3)}`, `${words}${is === "estimated" ? " (estimated)" : ""}; ${controlWords(control)}`, "Click: left out there."] }), plot, h("span", { class: "log-number" }, signed(loss)));
+  };
+  ctx.watch(["scene", "progress", "selected", "answers", "look", "edits"], () => {
+    const scene = ctx.scene();
+    const cells = scene ? blocks.flatMap((_, p) => dependencies.map((_, m) => ({ p, m, weight: scene.weights[p][m], loss: scene.losses[p][m], is: scene.loss_is[p][m] }))).filter(({ p, m, weight }) => weight !== null && !scene.closed?.[p]?.[m]) : [];
+    const open = Boolean(ctx.look().list) && someClosed(scene);
+    opener.hidden = !someClosed(scene);
+    opener.setAttribute("aria-expanded", String(open));
+    text(opener, scene ? `${cells.length} of ${scene.weights.flat().filter((w) => w !== null).length} open` : "");
+    list.hidden = !open;
+    fill(list, open ? cells.sort((a, b) => (b.loss ?? -Infinity) - (a.loss ?? -Infinity)).map(line) : null);
+  });
+  return [opener, list];
+}
+
+function tableValues(ctx, scene, shown, edits) {
   if (shown === "contribution") return scene.contributions;
   if (shown === "loss") return scene.losses;
-  return scene.weights.map((row, p) => editedRow(row, p, edits));
+  return scene.weights.map((row, p) => editedRow(row, p, edits, ctx.about().network.wide?.[p]));
 }
 
 function headDraw(head, edits, block, m) {
@@ -1163,7 +1215,7 @@ function stateOfCell(edits, p, m) {
   const only = here.filter((e) => e.kind === "only");
   if (here.some((e) => e.kind === "drop" && e.dependency === m) || (only.length && !only.some((e) => e.dependency === m))) return "out";
   if (only.length) return "only";
-  if (here.some((e) => e.kind === "weight" && e.dependency === m)) return "weight";
+  if (here.some((e) => (e.kind === "weight" || e.kind === "open") && e.dependency === m)) return "weight";
   return here.some((e) => e.kind === "uniform") ? "uniform" : "";
 }
 
@@ -1171,16 +1223,17 @@ function cellDraw(ctx, cell, { scene, shown, value, scale, edits, p, m }) {
   const state = stateOfCell(edits, p, m);
   const is = shown !== "loss" || !scene ? "measured" : scene.present && !scene.present[p][m] ? "absent" : scene.loss_is?.[p]?.[m] ?? "waiting";
   const colour = scale.colour(known(value) ? value : scale.middle);
+  const closed = isClosed(scene, edits, p, m);
   cell.dataset.edit = state;
-  cell.dataset.is = scene?.present && !scene.present[p][m] ? "absent" : is;
+  cell.dataset.is = scene?.present && !scene.present[p][m] ? "absent" : closed ? "closed" : is;
   cell.style.setProperty("--fill", css(colour));
   cell.style.setProperty("--ink", inkOn(colour));
-  text(cell.firstChild, known(value) ? (scale.signed ? signed(value) : number(value)) : is === "waiting" ? "·" : "–");
+  text(cell.firstChild, closed ? "closed" : known(value) ? (scale.signed ? signed(value) : number(value)) : is === "waiting" ? "·" : "–");
   cell.setAttribute("aria-selected", String(edits.some((e) => e.kind !== "frames" && e.block === p && e.dependency === m)));
   const name = `${ctx.about().network.dependencies[m]} in ${ctx.about().network.blocks[p]}`;
   const more = { out: ", left out", only: ", kept alone", weight: ", weight set", uniform: ", uniform" }[state] ?? "";
   const how = is === "estimated" ? ", estimated" : is === "waiting" ? ", not measured yet" : "";
-  cell.setAttribute("aria-label", `${name}, ${shown} ${known(value) ? number(value) : "none"}${how}${more}`);
+  cell.setAttribute("aria-label", closed ? `${name}, closed${more}` : `${name}, ${shown} ${known(value) ? number(value) : "none"}${how}${more}`);
 }
 
 function cellWords(ctx, p, m) {
@@ -1188,6 +1241,7 @@ function cellWords(ctx, p, m) {
   if (!scene) return null;
   const shown = ctx.store.get("reading");
   const { blocks, dependencies } = ctx.about().network;
+  if (isClosed(scene, ctx.store.get("edits"), p, m)) return [`${dependencies[m]} in ${blocks[p]}: closed`, `${ctx.term("closed")} Click opens it.`, ctx.term(dependencies[m])];
   const places = { weight: "weights", contribution: "contributions", loss: "losses" };
   const value = scene[places[shown]][p][m];
   const rank = scene.percentiles?.[places[shown]]?.[p]?.[m];
@@ -1202,10 +1256,11 @@ function cellWords(ctx, p, m) {
 }
 
 function legendDraw(ctx, legend, shown, scale, scene) {
-  const at = (k) => (k < 4 ? scale.low + (k / 4) * (scale.middle - scale.low) : scale.middle + ((k - 4) / 4) * (scale.end - scale.middle));
+  const at = (k) => (scale.gates ? (k / 8) * scale.end : k < 4 ? scale.low + (k / 4) * (scale.middle - scale.low) : scale.middle + ((k - 4) / 4) * (scale.end - scale.middle));
   const stops = Array.from({ length: 9 }, (_, k) => css(scale.colour(at(k))));
   const middle = shown === "loss" ? "0 = no loss" : `${number(scale.middle)} = uniform`;
-  const marks = [scale.signed ? signed(scale.low) : "0", middle, scale.signed ? signed(scale.end) : number(scale.end)];
+  const ends = [scale.signed ? signed(scale.low) : "0", scale.signed ? signed(scale.end) : number(scale.end)];
+  const marks = scale.gates ? ends : [ends[0], middle, ends[1]];
   const guessed = shown === "loss" && scene?.loss_is?.flat().some((x) => x === "estimated");
   const bar = h("span", { class: "legend-bar", style: { background: `linear-gradient(to right, ${stops.join(", ")})` } });
   fill(legend, bar, h("span", { class: "legend-marks" }, marks.map((mark) => h("span", {}, mark))), guessed ? h("span", { class: "legend-guess" }, h("i", {}), "estimated; the measured number follows") : null);
@@ -1223,14 +1278,17 @@ function gestures(ctx, table, draw) {
     if (!ctx.scene()) return;
     if (m < 0) return ctx.edit(makeEdit("uniform", p));
     if (p >= 0 && ctx.scene().present?.[p]?.[m] === false) return;
-    ctx.edit(makeEdit(only ? "only" : "drop", p < 0 ? null : p, m));
+    const closed = ctx.scene().closed?.[p]?.[m] && !ctx.store.get("edits").some((e) => e.kind === "uniform" && (e.block ?? p) === p);
+    if (closed && only) return ctx.edit(makeEdit("only", p, m), keptOpen(ctx.store.get("edits"), p, m));
+    ctx.edit(makeEdit(only ? "only" : closed ? "open" : "drop", p < 0 ? null : p, m));
   };
   const weigh = ([p, m], value) => {
     const edits = ctx.store.get("edits").filter((e) => !(e.kind === "weight" && e.block === p && e.dependency === m));
-    ctx.undone = [];
-    ctx.setEdits(withEdit(edits, makeEdit("weight", p, m, round2(clamp(value, 0, 1)))));
+    const edit = makeEdit("weight", p, m, round2(clamp(value, 0, most([p, m]))));
+    ctx.edit(edit, withEdit(edits, edit));
   };
-  const weightAt = ([p, m]) => editedRow(ctx.scene().weights[p], p, ctx.store.get("edits"))[m] ?? 0;
+  const most = ([p, m]) => Math.max(0.01, round2(ctx.about().network.wide?.[p]?.[m] ?? 1)); // a gate is wide open
+  const weightAt = ([p, m]) => editedRow(ctx.scene().weights[p], p, ctx.store.get("edits"), ctx.about().network.wide?.[p])[m] ?? 0;
   const focusAt = (at) => {
     table.querySelectorAll('[tabindex="0"]').forEach((node) => (node.tabIndex = -1));
     const node = find(...at);
@@ -1252,7 +1310,7 @@ function gestures(ctx, table, draw) {
   });
   table.addEventListener("pointermove", (event) => {
     if (!start || (!ctx.dragged && Math.abs(event.clientX - start.x) < 5)) return;
-    const value = round2(clamp(start.weight + (event.clientX - start.x) / (1.4 * start.width), 0, 1));
+    const value = round2(clamp(start.weight + (most(start.at) * (event.clientX - start.x)) / (1.4 * start.width), 0, most(start.at)));
     ctx.dragged = makeEdit("weight", ...start.at, value);
     if (ctx.store.get("reading") !== "weight") ctx.store.set("reading", "weight");
     draw();
@@ -1279,7 +1337,7 @@ function gestures(ctx, table, draw) {
     const next = by && [clamp(at[0] + by[0], -1, rows - 1), clamp(at[1] + by[1], -1, columns - 1)];
     if (next && (next[0] >= 0 || next[1] >= 0)) focusAt(next);
     else if (event.key === "Enter" || event.key === " ") act(at, event.shiftKey);
-    else if (["+", "=", "-"].includes(event.key) && Math.min(...at) >= 0 && ctx.scene()) weigh(at, weightAt(at) + (event.key === "-" ? -0.05 : 0.05));
+    else if (["+", "=", "-"].includes(event.key) && Math.min(...at) >= 0 && ctx.scene()) weigh(at, weightAt(at) + (event.key === "-" ? -1 : 1) * Math.min(0.05, Math.max(0.01, most(at) / 5)));
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -1326,7 +1384,7 @@ function besideView(ctx) {
     networks.hidden = names.length < 2;
     networks.show([["", "another network …"], ...names.map((name, k) => [k, name])], beside?.network ?? "");
     body.hidden = !a || !b;
-    text(words, !beside ? "Choose what stands beside this clip." : b ? "" : ctx.about().live ? "B is on its way." : "This page does not hold that comparison.");
+    text(words, !beside ? "Choose what to compare this clip with." : b ? "" : ctx.about().live ? "B is on its way." : "This page does not hold that comparison.");
     words.hidden = !words.textContent;
     none.hidden = !beside;
     if (a && b) differences(ctx, table, classes, a, b);
@@ -1406,7 +1464,7 @@ function questionCard(ctx, about, told) {
 // ---------------------------------------------------------------- the clips: thumbnails, filters, uploads
 
 const NO_FILTERS = { text: "", classes: [], right: null, dominant: [], own: null, sort: "list" };
-const SORTS = { list: "as listed", margin: "least sure first", probability: "least probable first", entropy: "most undecided first" };
+const SORTS = { list: "as listed", margin: "least sure first", probability: "least probable first", entropy: "highest entropy first" };
 
 /** The clips that fit the filters, sorted. */
 function fitting(ctx) {
@@ -1522,7 +1580,7 @@ function clipCard(ctx, clip) {
   const thumb = clip.thumb ?? ctx.thumbs.get(clip.id);
   const forget = (event) => (event.stopPropagation(), ctx.tell({ ask: "forget", clip: clip.id }));
   return h(
-    "div", { role: "option", class: "clip-card", "data-key": clip.id, "aria-label": `${clip.name}, ${label}, ${answer}`, onclick: () => ctx.select(clip.id), tip: [clip.name, label, answer, dominant ? `largest weight: ${dominant}` : null] },
+    "div", { role: "option", class: "clip-card", "data-key": clip.id, "aria-label": `${clip.name}, ${label}, ${answer}`, onclick: () => ctx.select(clip.id), tip: [clip.name, label, answer, dominant ? `dominant: ${dominant}` : null] },
     thumb ? picture(thumb, { alt: "", loading: "lazy" }) : h("span", { class: "no-thumb" }),
     clip.right === null || clip.right === undefined ? null : h("span", { class: "badge", "data-right": String(clip.right), "aria-hidden": "true" }, clip.right ? "✓" : "✗"),
     dominant ? h("span", { class: "badge dep", "data-dep": dominant, "aria-hidden": "true" }, dominant) : null,
@@ -1547,8 +1605,8 @@ function filtersView(ctx) {
     ...ctx.about().network.dependencies.map((name, m) => chip(name, `Only clips in which ${name} is dominant.`, (f) => f.dominant.includes(m), (f) => ({ dominant: f.dominant.includes(m) ? f.dominant.filter((d) => d !== m) : [...f.dominant, m] }))),
     chip("own", "Only clips that you added.", (f) => f.own === true, (f) => ({ own: f.own === true ? null : true })),
   ];
-  const classes = choice("Class", "Only clips of this class, or answered with it.", (k) => set({ classes: k === "" ? [] : [Number(k)] }));
-  const sort = choice("Order", "How the clips are sorted.", (key) => set({ sort: key }));
+  const classes = choice("Class", "Only clips of this class, or predicted as it.", (k) => set({ classes: k === "" ? [] : [Number(k)] }));
+  const sort = choice("Sort", "How the clips are sorted.", (key) => set({ sort: key }));
   ctx.watch(["filters", "about"], () => {
     const filters = now();
     if (words.value !== filters.text) words.value = filters.text;
