@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..foundation.errors import SettingError, missing_package
-from .style import DPI, sharp_png
+from .style import DPI, to_png
 
 __all__ = ["Live"]
 
@@ -69,7 +69,7 @@ class Live:
                 raise
             self.said.value = f"<b>{html.escape(str(err))}</b>"
             return
-        self.image.value = sharp_png(self.figure, self.colours, self.sharpness)
+        self.image.value = to_png(self.figure, self.sharpness * DPI, self.colours)
         self.image.width = f"{round(self.figure.get_figwidth() * DPI)}px"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:

@@ -175,35 +175,16 @@ def new_figure(
 
 
 def to_png(
-    figure: Figure,  # any figure of this module
-    dpi: int = DPI,  # dots per inch: 80 on a screen, 200 in print
-    colours: int | None = None,  # at most so many, 2 to 256, for a smaller file; None keeps all
-) -> bytes:  # PNG file content, equal for equal figures
-    """The figure as the bytes of a PNG file."""
-    user_text(figure)  # a class called $x$ keeps its name
-    buffer = io.BytesIO()
-    with _quiet_boxes():  # and no version stamp: same bytes again
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    if colours is None:
-        return buffer.getvalue()
-    if not 2 <= colours <= 256:
-        raise SettingError(f"a table of colours has 2 to 256 of them, not {colours}")
-    small = io.BytesIO()
-    Picture.open(buffer).convert("RGB").quantize(colours, Picture.Quantize.FASTOCTREE).save(
-        small, "PNG", optimize=True
-    )
-    return small.getvalue()
-
-
-def sharp_png(
     figure: Figure,  # a figure of this chapter, or of matplotlib; then $x$ is mathematics
-    colours: int = 0,  # at most so many, for photographs; 0 keeps all, as a scale needs them
-    sharpness: float = 2,  # dots for one of a plain screen
-) -> bytes:  # PNG file content, packed tightly
-    """The figure for a page that is kept."""
+    dpi: float = DPI,  # dots per inch: 80 on a plain screen, 160 on a sharp one, 200 in print
+    colours: int = 0,  # at most so many, 2 to 256, where photographs fill it; 0 keeps all, as a scale needs
+) -> bytes:  # PNG file content, packed tightly, equal for equal figures
+    """The figure as the bytes of a PNG file."""
+    if colours and not 2 <= colours <= 256:
+        raise SettingError(f"a table of colours has 2 to 256 of them, not {colours}", subject="colours")
     drawn, small = io.BytesIO(), io.BytesIO()
     with _quiet_boxes():
-        figure.savefig(drawn, format="png", dpi=sharpness * DPI)
+        figure.savefig(drawn, format="png", dpi=dpi)
     image = Picture.open(drawn).convert("RGB")
     if colours or image.getcolors(256):  # so few that a palette changes none of them
         # small things keep their colours, and k-means brings the others near
@@ -213,15 +194,16 @@ def sharp_png(
 
 
 def picture(
-    figure: Figure,  # as for `sharp_png`
+    figure: Figure,  # as for `to_png`
     alt: str,  # what it shows and finds, for people who cannot see it
-    colours: int = 0,  # as for `sharp_png`
-    sharpness: float = 2,  # as for `sharp_png`
+    colours: int = 0,  # as for `to_png`
+    sharpness: float = 2,  # dots for one of a plain screen
 ) -> Any:  # an IPython image
     """The figure as the last line of a cell."""
     from IPython.display import Image
 
-    return Image(sharp_png(figure, colours, sharpness), width=round(figure.get_figwidth() * DPI), alt=alt)
+    data = to_png(figure, sharpness * DPI, colours)
+    return Image(data, width=round(figure.get_figwidth() * DPI), alt=alt)
 
 
 def as_images(

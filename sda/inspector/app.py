@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..figures.style import to_png
+from ..figures.style import DPI, to_png
 from ..foundation.errors import RunError, SettingError, missing_package
 from ..networks.backbones import VideoNet
 from .edits import check_edits, known_name
@@ -141,8 +141,13 @@ class Inspector:
         self.show()
         assert self.view is not None  # made above
         data, metadata = self.view.panel._repr_mimebundle_()  # metadata tell Colab who draws it
-        picture = base64.b64encode(to_png(self.figure())).decode()
-        return {**data, "image/png": picture, "text/plain": repr(self)}, metadata
+        figure = self.figure()
+        network = self.session.network.name
+        said = f"Frames of {self.state.selected}, the answer of {network}, and what it selected"
+        size = {"width": round(figure.get_figwidth() * DPI), "alt": said}
+        picture = base64.b64encode(to_png(figure, 2 * DPI)).decode()
+        data = {**data, "image/png": picture, "text/plain": repr(self)}
+        return data, {**metadata, "image/png": size}
 
     def __repr__(self) -> str:
         return f"Inspector of {len(self.session.clips.ids())} clips, {self.session.network.name}"

@@ -158,7 +158,7 @@ def fig_flow(
     from matplotlib.figure import Figure
 
     across, down = (max(at[i] for at in boxes.values()) + 1 for i in (0, 1))
-    fig = Figure(figsize=(width, 0.62 * down + 0.1), dpi=80)
+    fig = Figure(figsize=(width, 0.66 * down + 0.1), dpi=80)
     ax = fig.add_axes((0, 0, 1, 1))
     edges = {}
     for text, (x, y) in boxes.items():
@@ -169,7 +169,7 @@ def fig_flow(
             text.lstrip("*"),
             ha="center",
             va="center",
-            size=8.5,
+            size=9.5,
             bbox=dict(boxstyle="round,pad=.35", **style),
         )
         edges[text] = label.get_bbox_patch()

@@ -340,7 +340,7 @@ def find_method(
 _BASIC = {f"resnet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34)}  # with basic blocks
 
 
-_FOREIGN = "sda.networks.insert"  # builds around backbones of other libraries, named LIBRARY:NAME
+_FOREIGN = "sda.networks.around"  # builds around backbones of other libraries, named LIBRARY:NAME
 
 
 def _offers() -> dict[str, tuple[str, str, bool]]:
@@ -475,7 +475,7 @@ def create_model(
 
 def assemble(
     name: str,  # as for `create_model`, which says what the blocks are
-    image_net: Any,  # what they are put into: a `Backbone`, or what `sda.networks.insert.around` takes
+    image_net: Any,  # what they are put into: a `Backbone`, or what `sda.networks.around.around` takes
     num_classes: int,  # K
     num_frames: int,  # T
     dropout: float,  # before the classifier

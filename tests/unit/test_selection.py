@@ -29,9 +29,9 @@ from sda.networks.backbones import create_model, sda_blocks
 from sda.networks.blocks import SDA
 from sda.networks.checkpoints import ModelCard, load_model, load_weights, save_model
 from sda.networks.selection import KINDS, entmax, hard_concrete, leave_out, open_probability, sparsemax, top_k
-from sda.training.config import recipe
-from sda.training.optimiser import TrainingStep
+from sda.training.recipes import recipe
 from sda.training.selecting import SelectionLoss
+from sda.training.step import TrainingStep
 from sda.training.trainer import train
 
 
