@@ -1,4 +1,4 @@
-"""An SDA block of a network that only answers: few operations on rows of pixels, the same numbers to rounding."""
+"""An SDA block of a network that only answers: few operations on rows of pixels, equal to rounding."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from .fast import PointConv, SumNorm, answers, channels_last, resize, sum_of_rows, watched
 from .fused import conv_norm, fuses_conv
 
-_PIECE = 2**19  # numbers of a piece of a gate: one or two megabytes stay in the cache between three operations
+_PIECE = (
+    2**19
+)  # numbers of a piece of a gate: one or two megabytes stay in the cache between three operations
 
 
 def answers_at_once(
@@ -99,7 +101,9 @@ def _gated(
     shift = (norm.bias - norm.running_mean * scale).to(x.dtype)
     weight = (up.weight.flatten(1) * scale[:, None]).to(x.dtype)
     out = torch.empty_like(x)
-    rows, source, target = (y.reshape(-1, y.shape[-1]) for y in (mixture, x.movedim(1, -1), out.movedim(1, -1)))
+    rows, source, target = (
+        y.reshape(-1, y.shape[-1]) for y in (mixture, x.movedim(1, -1), out.movedim(1, -1))
+    )
     piece = max(1, _PIECE // x.shape[1]) if x.device.type == "cpu" else len(rows)
     for some, read, write in zip(*(y.split(piece) for y in (rows, source, target)), strict=True):
         torch.addmm(shift, some, weight.mT, out=write)
