@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import SettingError, unknown_name
-from .fast import PointConv, SumNorm, by_hand, resize
+from .answer import answer, answers_at_once
+from .fast import PointConv, SumNorm, by_hand, mean_over_space, mean_over_time, resize
 from .folding import batch_norm, fold_clips, unfold_clips
-from .mixture import full_key, gate_frames, reduced, weighted_sums
+from .mixture import full_key, gate_frames, rectified, reduced, weighted_sums
 
 # %% ../../nbs/networks/01_blocks.ipynb #59e7b1b3
 DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, files and plots everywhere
@@ -64,8 +65,7 @@ class LT(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
     ) -> Tensor:  # response, [B, r, 1, H, W]
         """Mean over time, then a 3x3 convolution in space."""
-        y = self.conv(x.mean(2))
-        return F.relu(batch_norm(self.norm, y)).unsqueeze(2)
+        return rectified(self.conv, self.norm, mean_over_time(x)).unsqueeze(2)
 
 # %% ../../nbs/networks/01_blocks.ipynb #fea39443
 class LS(nn.Module):
@@ -87,7 +87,7 @@ class LS(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
     ) -> Tensor:  # response, [B, r, T, 1, 1]
         """Mean over space, then a convolution over three frames."""
-        y = self.conv(x.mean((3, 4)))
+        y = self.conv(mean_over_space(x))
         return F.relu(batch_norm(self.norm, y))[..., None, None]
 
 # %% ../../nbs/networks/01_blocks.ipynb #1b6c04dd
@@ -112,7 +112,7 @@ class S122(nn.Module):
         """Half the resolution, then a convolution over three frames."""
         half = (max(x.shape[-2] // 2, 2), max(x.shape[-1] // 2, 2))
         y = unfold_clips(resize(fold_clips(x), half), x.shape[2])
-        return F.relu(batch_norm(self.norm, self.conv(y.flatten(3)))).unflatten(3, half)
+        return rectified(self.conv, self.norm, y.flatten(3)).unflatten(3, half)
 
 # %% ../../nbs/networks/01_blocks.ipynb #ea95660c
 class QueryAttention(nn.Module):
@@ -252,6 +252,8 @@ class SDA(nn.Module):
         """x times a gate between 0 and 1."""
         frames = self.clip_length(num_frames)
         unfold_clips(x, frames)  # complain about the shape before anything is computed
+        if answers_at_once(self, x):
+            return answer(self, x, frames)
         size = x.shape[-2:]
         clips = unfold_clips(reduced(self, x), frames)  # [B, r, T, H, W], a view
         responses = self.hook_responses({name: branch(clips) for name, branch in self.branches.items()})
@@ -268,7 +270,6 @@ class SDA(nn.Module):
         """How many frames the block looks at together."""
         frames = num_frames or self.num_frames
         if self.split and frames % self.split:
-            raise SettingError(
-                f"split={self.split} does not divide a clip of {frames} frames", subject="split"
-            )
+            text = f"split={self.split} does not divide a clip of {frames} frames"
+            raise SettingError(text, subject="split")
         return self.split or frames

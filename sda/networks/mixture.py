@@ -6,17 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .fast import fuses, gated, gates_at_once, relu, resize, watched
+from .fast import fuses, relu, resize, watched
 from .folding import batch_norm, fold_clips
 from .fused import conv_norm, fuses_conv
 
 
+def rectified(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """relu(norm(conv(x))), one operation in a network that only answers."""
+    if fuses_conv(conv, norm, x):
+        return conv_norm(conv, norm, x)
+    return relu(batch_norm(norm, conv(x)))
+
+
 def full_key(response: Tensor, size: Sequence[int]) -> Tensor:
     """Mean [B, r] over time and space of a response as it would look at the full size (H, W)."""
+    if size[0] % response.shape[3] == 0 and size[1] % response.shape[4] == 0:
+        return response.mean((2, 3, 4))  # every value would be repeated equally often
     y = response.mean(2)  # resizing acts on space only, so the mean over time may come first
-    if y.shape[-2:] != (1, 1):
-        y = resize(y, size)
-    return y.mean((2, 3))
+    return resize(y, size).mean((2, 3))
 
 
 def weighted_sums(
@@ -29,6 +36,7 @@ def weighted_sums(
         # something else stands here, e.g. with a norm fused into it: it gets the sum, not its terms
         terms = [y if y.shape[-2:] == (1, 1) else resize(y, size) for y in mixture.values()]
         wide = None
+    terms.sort(key=Tensor.numel, reverse=True)  # the layout of a sum is that of its first term
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
     B, r, _, h, w = small.shape
     return small.expand(B, r, frames, h, w), None if wide is None else wide.squeeze(2)
@@ -50,16 +58,12 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
 
 def reduced(block: Any, x: Tensor) -> Tensor:
     """The frames [B*T, C, H, W] in r channels, normalised and rectified."""
-    if fuses_conv(block.down, block.down_norm, x):
-        return conv_norm(block.down, block.down_norm, x)
-    return relu(batch_norm(block.down_norm, block.down(x)))
+    return rectified(block.down, block.down_norm, x)
 
 
 def gate_frames(block: Any, x: Tensor, small: Tensor, wide: Tensor | None) -> Tensor:
     """The frames x times the sigmoid of the expanded mixture; without a gate to keep where nobody looks."""
     unseen = not watched(block.up_norm, block.hook_gate)
-    if unseen and not watched(block.up) and gates_at_once(block.up, block.up_norm, x):
-        return gated(x, small.transpose(1, 2), wide, block.up, block.up_norm)
     small, wide = _expand(block.up, small, wide)
     if unseen and fuses(block.up_norm):
         return block.up_norm.gate(x, small, wide)
