@@ -42,7 +42,7 @@ from sda.networks.checkpoints import class_hash, load_model
 from sda.testing.evaluate import evaluate
 from sda.testing.predictions import by_class, pair_accuracy, summary
 from sda.training.callbacks import Callback
-from sda.training.config import recipe
+from sda.training.recipes import recipe
 from sda.training.trainer import train
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "evidence"

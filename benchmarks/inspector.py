@@ -24,11 +24,12 @@ def passed():
     spent = [a - b for a, b in zip(now, start)]
     start[:] = now
     return spent
-import anywidget, matplotlib.figure, sda.inspector.view, sda.inspector.app
+import anywidget, av, gc, matplotlib.figure, sda.inspector.view, sda.inspector.app
 from sda import inspect
 from sda.inspector.edits import edit
 trace, resnet = sys.argv[1], sys.argv[2] == "resnet"
-MODEL = "sda/assets/checkpoints/sda_tsn_moves.safetensors"
+from sda.assets import GATED_MODEL as MODEL
+gc.collect()  # what imports leave behind is looked through once, at any time
 kept = {"trace": trace} if trace else {}
 model = MODEL
 if resnet:

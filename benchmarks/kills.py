@@ -35,7 +35,7 @@ import torch  # noqa: E402
 import sda.commands.main  # noqa: E402
 import sda.training.trainer  # noqa: E402
 from sda.foundation.runs import new_record, save_record  # noqa: E402
-from sda.training.optimiser import TrainingStep  # noqa: E402
+from sda.training.step import TrainingStep  # noqa: E402
 
 MOST = 6  # kills of one run
 KINDS = ("in a step", "writing a state", "writing the best weights", "before a rename", "writing the results")

@@ -32,7 +32,7 @@ from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import SDA
 from sda.networks.checkpoints import load_model
 from sda.networks.cost import profile
-from sda.training.config import recipe
+from sda.training.recipes import recipe
 
 RECORD = Path(__file__).resolve().parents[1] / "data" / "results" / "bench_methods.json"
 TINY = list_models("*_tiny")

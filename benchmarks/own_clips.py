@@ -36,7 +36,8 @@ from sda.foundation.runs import new_record, save_record
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
 from sda.testing.predictions import Predictions, summary
-from sda.training.config import TrainConfig, plain_settings, recipe
+from sda.training.config import TrainConfig
+from sda.training.recipes import plain_settings, recipe
 from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,8 @@ from sda.foundation.runs import new_record, save_record  # noqa: E402
 from sda.networks.backbones import sda_blocks  # noqa: E402
 from sda.networks.checkpoints import ModelCard, load_model, save_model  # noqa: E402
 from sda.networks.cost import profile  # noqa: E402
-from sda.networks.insert import image_network, insert_sda  # noqa: E402
+from sda.networks.foreign import image_network  # noqa: E402
+from sda.networks.insert import insert_sda  # noqa: E402
 
 NETWORKS = (
     *("torchvision:resnet18", "torchvision:resnet34", "torchvision:resnet50", "torchvision:resnet101"),

@@ -1,20 +1,29 @@
 """The recipe that the search chose, from several seeds, judged on the test split beside the published query.
 
-    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--count 80]
-        [--data sets/moves] [--runs runs] [--threads 1]
+    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--kinds start gated query]
+        [--count 80]
+        [--data sets/moves] [--more sets/moves-more-test] [--runs runs] [--threads 1]
+    python benchmarks/selection_seeds.py --clips CLIPS [--folds 0 1 2 3 4]
 
-Each seed is a network of its own: trained with the published query as in `benchmarks/evidence.py`, then as
-many epochs more as the search took: once with gates, once with the published query, which is the control.
+Each seed is a network of its own, trained with the published query as in `benchmarks/evidence.py`: the start.
+From it two go on for as many epochs as the search took: one with gates, and one with the published query,
+which is the control.
 `whole` stands for the shipped network, trained under the whole recipe; what its gates learn ships too.
 Resumable. Records and arrays go to data/results/selection/seeds; the test split is looked at here for the
-first time.
+first time. With --more, accuracy is also asked of a test split four times as large, of the same seed.
+
+With --clips, a folder of real recordings as in `benchmarks/own_clips.py`: SDA-TSN starts from the shipped
+network and learns the clips of four folds under the recipe `own_clips`, once with the published query and
+once with gates, and is asked about the fifth. There is no teacher, for the start knows other classes.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import evidence
+import own_clips
 import selection_search as search
 import shipped_models
 import torch
@@ -24,14 +33,24 @@ from sda.foundation.runs import seed_everything
 from sda.moves.classes import CLASSES
 from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
-from sda.training.config import plain_settings, recipe
+from sda.networks.checkpoints import load_model
+from sda.training.recipes import plain_settings, recipe
+from sda.training.run import TrainResult
 from sda.training.trainer import train
 
 RESULTS = search.RESULTS / "seeds"
 SHIPPED = "sda_tsn_moves_gated"  # file name in sda/assets/checkpoints
 KINDS = {
-    "query": search.Try("query", "the control", "query", changes=search.CONTROL),
-    "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5, search.CHOSEN),
+    "start": search.Try("start", "the published query, before", "query"),
+    "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
+    "query": search.Try("query", "the control", "query"),
+}
+# What changes in the recipe, step by step: gates learn first, then the rest under them. Real clips take as
+# many steps with both kinds too; the queries of the gates are as fast, and without a teacher.
+OWN_GATES: dict[str, Any] = dict(lr=0.004, query_lr=5.0, distill=0.0, epochs=12)
+STEPS: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "moves": {"query": [search.CONTROL], "gated": [search.CHOSEN, search.SETTLE]},
+    "own_clips": {"query": [{}], "gated": [search.CHOSEN | OWN_GATES, search.SETTLE | dict(epochs=8)]},
 }
 
 
@@ -46,6 +65,22 @@ def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> P
     return out / "model.safetensors"
 
 
+def fit(kind: str, name: str, make: Any, data: Any, out: Path, **changes: Any) -> tuple[TrainResult, dict]:
+    """Go on from `init` under one of KINDS, step by step; and what a record says about it."""
+    told: list[dict[str, Any]] = []
+    steps = STEPS[name][kind]
+    for number, asked in enumerate(steps, 1):
+        folder = out if number == len(steps) else out / f"step{number}"
+        config = recipe(name, **(changes | asked))
+        seed_everything(config.seed)
+        done = train(config, make(), data, None, folder, progress=False)
+        changes["init"] = str(folder / "model.safetensors")
+        told.append(dict(config=plain_settings(config), history=rows(done.history), seconds=done.seconds))
+    seconds = round(sum(one.pop("seconds") for one in told), 1)
+    before = dict(before=told[:-1]) if told[1:] else {}
+    return done, dict(train_seconds=seconds, seed=config.seed, **told[-1], **before)
+
+
 def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, options: Any) -> None:
     """Go on from the start under one of KINDS, and judge."""
     label = f"{name}-{kind}-s{seed}"
@@ -53,48 +88,91 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         return
     one = KINDS[kind]
     number = 0 if seed == "whole" else int(seed)
-    changes = search.RECIPE | one.changes | dict(init=str(start))
-    config = recipe("moves", **changes, threads=options.threads, seed=number)
-    seed_everything(number)
-    trained = train(
-        config, search.network(name, one), data["train"], None, options.runs / "seeds" / label, progress=False
-    )
-    search.question(
-        label,
-        trained.model,
-        data,
-        options.count,
-        "test",
-        RESULTS,
-        recipe="moves, continued",
-        seed=number,
-        train_seconds=round(trained.seconds, 1),
-        run=label,
-        why=one.why,
-        config=plain_settings(config),
-        history=rows(trained.history),
-    )
+    changes = search.RECIPE | dict(init=str(start), threads=options.threads, seed=number)
+    trained = None
+    if kind == "start":
+        net, about = load_model(start), dict(recipe="moves", seed=number)
+    else:
+        out = options.runs / "seeds" / label
+        trained, told = fit(kind, "moves", lambda: search.network(name, one), data["train"], out, **changes)
+        net, about = trained.model, dict(recipe="moves, continued", **told)
+    search.question(label, net, data, options.count, "test", RESULTS, run=label, why=one.why, **about)
     if kind == "gated" and seed == "whole":  # with the scales it was judged with
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
 
 
-if __name__ == "__main__":
+def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -> None:
+    """Learn four folds of real clips under one of KINDS, and judge by the fifth."""
+    label = f"own_clips-{kind}-fold{number}"
+    if (RESULTS / f"{label}.json").exists():
+        return
+    one = KINDS[kind]
+    held_out = clips.folds()[number]
+    rest = [take for k, some in enumerate(clips.folds()) for take in some if k != number]
+    config = recipe("own_clips")
+    trained, about = fit(
+        kind,
+        "own_clips",
+        lambda: search.network("sda_tsn", one, len(clips.names), config.dropout),
+        clips.of(rest, config, True),
+        options.runs / "seeds" / label,
+        init=str(search.START),
+    )
+    found = own_clips.answers(trained.model, clips, held_out, config)
+    test = clips.of(held_out, config)
+    search.question(
+        label,
+        trained.model,
+        {"test": test, "fit": clips.of(rest, config)},
+        len(test),
+        "test",
+        RESULTS,
+        recipe="own_clips",
+        dataset="UT-Interaction",
+        protocol="centre crop; top1_crops: three crops",
+        run=label,
+        held_out=held_out,
+        why="real clips",
+        **about,
+        more=dict(top1_crops=found.accuracy()),
+        more_arrays=dict(crops_right=found.correct()),
+    )
+
+
+def main() -> None:
+    """See above."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("sets/moves"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--networks", nargs="+", default=["sda_tsn"])
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--count", type=int, default=80, help="clips whose selection is asked about")
+    parser.add_argument("--more", type=Path, help="a larger set of the same seed: accuracy on its test clips")
+    parser.add_argument("--clips", type=Path, help="folder of real recordings, with clips.csv")
+    parser.add_argument("--folds", nargs="+", type=int, default=list(range(own_clips.FOLDS)))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.clips:
+        clips = own_clips.Clips(options.clips, options.runs / "own_clips")
+        for number, kind in product(options.folds, ("query", "gated")):
+            perform_fold(kind, number, clips, options)
+        return
     make_moves(options.data)
     data = search.datasets(options.data, "test")
+    if options.more:
+        make_moves(options.more, train=1, val=1, test=100)
+        data["more"] = search.datasets(options.more, "test")["test"]
     for name in options.networks:
         for seed in options.seeds:
             if seed == "whole":
                 start = search.START.with_name(f"{name}_moves.safetensors")
             else:
                 start = base(name, int(seed), data, options.runs, options.threads)
-            for kind in KINDS:
+            for kind in options.kinds:
                 perform(kind, name, seed, start, data, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -24,8 +24,8 @@ from sda.moves.make import make_moves
 from sda.networks.checkpoints import load_model, save_model
 from sda.testing.evaluate import evaluate, protocol
 from sda.testing.predictions import by_class, pair_accuracy, summary
-from sda.training.config import recipe
-from sda.training.resume import TrainResult
+from sda.training.recipes import recipe
+from sda.training.run import TrainResult
 from sda.training.trainer import train
 
 DATA = Path(__file__).resolve().parents[1] / "data"

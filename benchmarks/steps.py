@@ -24,8 +24,9 @@ sys.path.insert(0, str(ROOT))
 
 from sda.foundation.runs import new_record, save_record  # noqa: E402
 from sda.networks.backbones import create_model  # noqa: E402
-from sda.training.config import recipe  # noqa: E402
-from sda.training.optimiser import TrainingStep, training_mode  # noqa: E402
+from sda.training.norms import training_mode  # noqa: E402
+from sda.training.recipes import recipe  # noqa: E402
+from sda.training.step import TrainingStep  # noqa: E402
 
 RECIPES = (
     "paper_something",

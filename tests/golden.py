@@ -45,7 +45,7 @@ from sda.networks.checkpoints import load_model
 from sda.networks.cost import profile
 from sda.testing.evaluate import evaluate, predict, protocol
 from sda.testing.predictions import summary
-from sda.training.config import recipe
+from sda.training.recipes import recipe
 from sda.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -36,6 +36,7 @@ LIBRARY = [
     ("networks/04_cost", 5, "03"),
     ("networks/05_checkpoints", 20, "03"),
     ("networks/06_insert", 15, "01 03"),
+    ("networks/07_fast", 10, "01"),
     ("methods/10_shift", 5, "03"),
     ("methods/11_gst", 10, "03"),
     ("methods/12_tin", 10, "03"),

@@ -32,7 +32,8 @@ from ..networks.checkpoints import load_model
 from ..networks.inference import prepare_for_inference
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, summary
-from ..training.config import TrainConfig, recipe
+from ..training.config import TrainConfig
+from ..training.recipes import recipe
 from ..training.trainer import train
 from .options import Command
 from .report import ModelScores, choose_clips, view_clip, write_report

@@ -22,7 +22,7 @@ from ..testing.compare import actions, check_kinds, compare, ensemble
 from ..testing.evaluate import evaluate, protocol
 from ..testing.predictions import Predictions, by_attribute, describe, save_tables, summary
 from ..training.config import TrainConfig
-from ..training.optimiser import make_accelerator
+from ..training.step import make_accelerator
 from .options import CommandLineError, ComputeCommand, first_process, open_clips
 
 

@@ -17,9 +17,12 @@ from ..foundation.files import check_folder, file_words
 from ..networks.backbones import VideoNet
 from ..networks.cost import profile
 from ..training.advice import Advice, sentences
-from ..training.config import TrainConfig, load_config, recipe
-from ..training.optimiser import make_accelerator, memory_estimate, scaled_lr
-from ..training.resume import TrainResult
+from ..training.config import TrainConfig
+from ..training.memory import memory_estimate
+from ..training.optimiser import scaled_lr
+from ..training.recipes import load_config, recipe
+from ..training.run import TrainResult
+from ..training.step import make_accelerator
 from ..training.trainer import build_model, train
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 

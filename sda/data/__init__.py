@@ -22,7 +22,8 @@ _HOMES = {
     ),
     ".make": ("count_frames", "make_dataset", "write_dataset"),
     ".check": ("CheckReport", "check_dataset"),
-    ".clips": ("ClipReader", "LoadedClip", "put_back", "read_clip"),
+    ".clips": ("ClipReader", "LoadedClip", "put_back"),
+    ".sources": ("read_clip",),
     ".datasets": ("ClipDataset", "clip_loader", "model_input", "open_dataset"),
 }
 __getattr__, __dir__, __all__ = lazy_exports(

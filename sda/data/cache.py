@@ -19,8 +19,8 @@ import torch
 from ..foundation.errors import FolderError, VideoError
 from ..foundation.files import cached_by_file, digest, write_atomic
 from ..foundation.reading import read_json
-from .clips import open_record
 from .lists import Record
+from .sources import open_record
 
 _log = logging.getLogger(__name__)
 

@@ -20,10 +20,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .cache import FrameCache, build_cache
-from .check import readable
-from .clips import ClipReader, LoadedClip, open_record
+from .clips import ClipReader, LoadedClip
 from .lists import Record, read_classes, read_groups, read_list
+from .opening import readable
 from .sampling import Sampling
+from .sources import open_record
 from .transforms import TransformConfig, to_float
 from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
 from ..foundation.processes import follow_parent, lost_worker

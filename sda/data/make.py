@@ -28,7 +28,7 @@ from sda.data.annotations import (
     split_records,
 )
 from .annotations.base import SPLITS, join, outside
-from .annotations.own import table_root
+from .annotations.layouts import table_root
 from .annotations.tables import NONE, looks_like_clips, read_clip_table
 from .annotations.textlists import PARTS, records_hmdb51, records_ucf101
 from .lists import Record, fault, one_line

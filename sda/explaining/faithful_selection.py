@@ -100,12 +100,15 @@ def rescale_gates(
 
     A response twice as large under half the weight is the same network, so that the order of the weights
     says nothing before somebody fixes their scales. Here it is the measured loss that fixes them. A power of
-    one would let the common order drown what the single clip's gates say: half ranks losses best.
+    one would let the common order drown what the single clip's gates say: half ranks losses best. Means are
+    over the clips that open a gate: else one that hardly ever opens would be the widest when it does.
     """
     blocks: dict[str, Any] = dict(select_blocks(model))  # with gates
-    size = np.abs(found.losses[found.right]).mean(0)
+    weights = found.weights[found.right]
+    opened = np.maximum((weights > 0).sum(0), 1)
+    size = (np.abs(found.losses[found.right]) * (weights > 0)).sum(0) / opened
     size = np.maximum(size, 1e-3 * size.max()) ** power  # half precision knows no much smaller scales
-    weight = found.weights[found.right].mean(0)
+    weight = weights.sum(0) / opened
     factor = np.where(weight > 0, size / np.maximum(weight, 1e-9), np.nan)
     scales = {
         name: blocks[name].attention.scale.cpu().numpy() * factor[r] for r, name in enumerate(found.blocks)

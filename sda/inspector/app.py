@@ -21,15 +21,13 @@ from typing import Any
 
 from ..figures.style import DPI, to_png
 from ..foundation.errors import RunError, SettingError, missing_package
-from ..foundation.files import write_atomic
 from ..networks.backbones import VideoNet
 from .edits import check_edits, known_name
 from .keep import code_of, draw_state, kept_file
 from .opening import Model, Paths, open_session
-from .page import page_of, recording
 from .scenes import finding, fitting, row_of
 from .session import Session, planned
-from .state import InspectorState
+from .state import InspectorState, state_values
 from .view import View
 
 __all__ = ["Inspector", "inspect", "serve"]
@@ -106,16 +104,10 @@ class Inspector:
 
     def load(self, text: str) -> None:
         """Take over a state that was kept, by itself or with what it was of; all of it or nothing."""
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as err:
-            raise SettingError(f"this is not JSON ({err})", remedy="paste a whole saved state") from err
-        if isinstance(values, dict) and isinstance(values.get("state"), dict):
-            values = values["state"]
-        if isinstance(values, dict):
-            self.session.clips.check(str(values.get("selected") or self.state.selected))
-            check_edits(values.get("edits", []), len(self.session.network.blocks))
-        self.state.load_json(json.dumps(values))
+        values = state_values(text)
+        self.session.clips.check(str(values.get("selected") or self.state.selected))
+        check_edits(values.get("edits", []), len(self.session.network.blocks))
+        self.state.load(values)
 
     def finding(self) -> str:
         """What the answer rests on, in one sentence; measured now where it is not known."""
@@ -143,14 +135,6 @@ class Inspector:
         if quiet and not (model and clips):
             return ""
         return code_of(model, clips, words, self.state)
-
-    def save_page(self, path: str | Path) -> Path:
-        """Write the recorded page of the selected clip."""
-        for _ in recording(self.session, [self.state.selected]):
-            pass
-        return write_atomic(
-            path, page_of(self.session, [self.state.selected], self.state, code=self.code(quiet=True))
-        )
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
         """The widget, and a picture for readers without a kernel."""

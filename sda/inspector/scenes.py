@@ -266,6 +266,7 @@ def scene_of(
         "loss_is": how,
         "present": here.present.tolist(),
         "closed": (read.weights == 0).tolist(),
+        "gates": here.wide is not None,
         "percentiles": session.percentiles(clip_id) if plain else None,
         "finding": finding(session, clip_id) if plain else None,
     }
@@ -295,19 +296,21 @@ def finding(session: Session, clip_id: str) -> dict[str, Any] | None:
     name = f"“{session.class_names[k]}”"
     what = in_words(tried[best], blocks).removeprefix("without ")
     count = "ten" if control["n"] == 10 else control["n"]
-    ends = f"[{control['low']:+.2f}, {control['high']:+.2f}]"
-    said = f"{count} random removals there: {control['mean']:+.2f} {ends}"
+    mean, low, high = (signed(control[end]) for end in ("mean", "low", "high"))
+    said = f"{name} changes by {signed(change)} ({count} random removals there: {mean} [{low}, {high}])"
+    answer = "answer" if session.read(clip_id).probabilities.argmax() == k else f"probability of {name}"
     if change > -0.05:
-        text = (
-            f"No single dependency carries this answer: the costliest to leave out is {what}, "
-            f"and {name} changes by {change:+.2f} ({said})."
-        )
+        text = f"No single dependency carries this {answer}: without {what}, the costliest, {said}."
     else:
-        text = f"The answer rests on {what}: without it {name} changes by {change:+.2f} ({said})."
+        text = f"The {answer} rests on {what}: without it {said}."
         if change >= control["low"] + 0.005:
             text = text[:-1] + "; so a random removal can cost as much."
-    text = text.replace("+-", "-").replace(" -", " −").replace("[-", "[−")
     return {"sentence": text, "value": round(change, 4), "control": control, "edits": tried[best]}
+
+
+def signed(x: float) -> str:
+    """A change in two places, as the page writes it."""
+    return "0.00" if abs(x) < 0.005 else f"{x:+.2f}".replace("-", "−")
 
 
 def answers_of(session: Session, clip_id: str) -> dict[str, Any]:

@@ -28,6 +28,19 @@ def _fields(value: object, known: dict, what: str) -> dict:
     return value
 
 
+def state_values(text: str) -> dict[str, Any]:
+    """The names and values of a state that was kept, by itself or with what it was of."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise SettingError(f"this is not JSON ({err})", remedy="give a whole saved state") from err
+    if isinstance(values, dict) and isinstance(values.get("state"), dict):
+        values = values["state"]
+    if not isinstance(values, dict):
+        raise SettingError("a state is a JSON object with names and values")
+    return values
+
+
 class InspectorState(HasTraits):
     """What is being looked at."""
 
@@ -79,12 +92,10 @@ class InspectorState(HasTraits):
 
     def load_json(self, text: str) -> None:
         """Take over a state; all of it or, with one clear error, nothing."""
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as err:
-            raise SettingError(f"this is not JSON ({err})", remedy="paste a whole saved state") from err
-        if not isinstance(values, dict):
-            raise SettingError("a state is a JSON object with names and values")
+        self.load(state_values(text))
+
+    def load(self, values: dict[str, Any]) -> None:
+        """The same by names and values."""
         for name in values:
             known_name("setting", name, self.class_trait_names())
         type(self)(**values)  # refuses what cannot be, before anything changes

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
 from .blocks import SDA, check_clips, stage_of
+from .fast import answers, watched
 from .fused import conv_norm, first_conv, he_conv, shortcut_of
 from .weights import image_weights, our_name, read_weights
 
@@ -116,8 +117,9 @@ class Bottleneck(nn.Module):
         else:
             x = self.bn2(self.mix(x, num_frames))
         if self.gate is not None or self.mix is not None:
-            # not in place: a hook on the gate keeps what it saw
-            x = F.relu(_through(self.gate, x, num_frames))
+            x = _through(self.gate, x, num_frames)
+            # in place only where the frames are new and no hook on the gate keeps them
+            x = F.relu(x, inplace=isinstance(self.gate, SDA) and answers(x) and not watched(self.gate))
         return conv_norm(self.conv3, self.bn3, x, add=shortcut)
 
 # %% ../../nbs/networks/03_backbones.ipynb #57e0e940
@@ -340,7 +342,7 @@ def find_method(
 _BASIC = {f"resnet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34)}  # with basic blocks
 
 
-_FOREIGN = "sda.networks.insert"  # builds around backbones of other libraries, named LIBRARY:NAME
+_FOREIGN = "sda.networks.around"  # builds around backbones of other libraries, named LIBRARY:NAME
 
 
 def _offers() -> dict[str, tuple[str, str, bool]]:
@@ -475,7 +477,7 @@ def create_model(
 
 def assemble(
     name: str,  # as for `create_model`, which says what the blocks are
-    image_net: Any,  # what they are put into: a `Backbone`, or what `sda.networks.insert.around` takes
+    image_net: Any,  # what they are put into: a `Backbone`, or what `sda.networks.around.around` takes
     num_classes: int,  # K
     num_frames: int,  # T
     dropout: float,  # before the classifier

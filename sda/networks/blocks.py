@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import SettingError, unknown_name
+from .answer import answer, answers_at_once
 from sda.networks.fast import (
     PointConv,
     SumNorm,
     by_hand,
     fuses,
-    gated,
-    gates_at_once,
+    mean_over_space,
+    mean_over_time,
     relu,
     resize,
     watched,
@@ -100,6 +101,13 @@ def batch_norm(
             return F.batch_norm(x, *running, norm.weight, norm.bias, eps=norm.eps)
     return norm(x)
 
+# %% ../../nbs/networks/01_blocks.ipynb #7076171e
+def _rectified(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """relu(norm(conv(x))), one operation in a network that only answers."""
+    if fuses_conv(conv, norm, x):
+        return conv_norm(conv, norm, x)
+    return relu(batch_norm(norm, conv(x)))
+
 # %% ../../nbs/networks/01_blocks.ipynb #4bbd0831
 class LST(nn.Module):
     """Long space-time: one vector for the whole clip, [B, r, T, H, W] -> [B, r, 1, 1, 1]."""
@@ -143,8 +151,7 @@ class LT(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
     ) -> Tensor:  # response, [B, r, 1, H, W]
         """Mean over time, then a 3x3 convolution in space."""
-        y = self.conv(x.mean(2))
-        return F.relu(batch_norm(self.norm, y)).unsqueeze(2)
+        return _rectified(self.conv, self.norm, mean_over_time(x)).unsqueeze(2)
 
 # %% ../../nbs/networks/01_blocks.ipynb #fea39443
 class LS(nn.Module):
@@ -166,7 +173,7 @@ class LS(nn.Module):
         x: Tensor,  # reduced features, [B, r, T, H, W]
     ) -> Tensor:  # response, [B, r, T, 1, 1]
         """Mean over space, then a convolution over three frames."""
-        y = self.conv(x.mean((3, 4)))
+        y = self.conv(mean_over_space(x))
         return F.relu(batch_norm(self.norm, y))[..., None, None]
 
 # %% ../../nbs/networks/01_blocks.ipynb #1b6c04dd
@@ -191,7 +198,7 @@ class S122(nn.Module):
         """Half the resolution, then a convolution over three frames."""
         half = (max(x.shape[-2] // 2, 2), max(x.shape[-1] // 2, 2))
         y = unfold_clips(resize(fold_clips(x), half), x.shape[2])
-        return F.relu(batch_norm(self.norm, self.conv(y.flatten(3)))).unflatten(3, half)
+        return _rectified(self.conv, self.norm, y.flatten(3)).unflatten(3, half)
 
 # %% ../../nbs/networks/01_blocks.ipynb #ea95660c
 class QueryAttention(nn.Module):
@@ -244,10 +251,10 @@ class UniformAttention(nn.Module):
 # %% ../../nbs/networks/01_blocks.ipynb #7f30e8c7
 def _key(response: Tensor, size: Sequence[int]) -> Tensor:
     """Mean [B, r] over time and space of a response as it would look at the full size (H, W)."""
+    if size[0] % response.shape[3] == 0 and size[1] % response.shape[4] == 0:
+        return response.mean((2, 3, 4))  # every value would be repeated equally often
     y = response.mean(2)  # resizing acts on space only, so the mean over time may come first
-    if y.shape[-2:] != (1, 1):
-        y = resize(y, size)
-    return y.mean((2, 3))
+    return resize(y, size).mean((2, 3))
 
 # %% ../../nbs/networks/01_blocks.ipynb #16727b70
 _BRANCHES = {"LST": LST, "LT": LT, "LS": LS, "S122": S122}
@@ -307,6 +314,7 @@ def _sums(
         # something else stands here, e.g. with a norm fused into it: it gets the sum, not its terms
         terms = [y if y.shape[-2:] == (1, 1) else resize(y, size) for y in mixture.values()]
         wide = None
+    terms.sort(key=Tensor.numel, reverse=True)  # the layout of a sum is that of its first term
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
     B, r, _, h, w = small.shape
     return small.expand(B, r, frames, h, w), None if wide is None else wide.squeeze(2)
@@ -328,16 +336,12 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
 # %% ../../nbs/networks/01_blocks.ipynb #5d0a91c7
 def _reduced(block: "SDA", x: Tensor) -> Tensor:
     """The frames [B*T, C, H, W] in r channels, normalised and rectified."""
-    if fuses_conv(block.down, block.down_norm, x):
-        return conv_norm(block.down, block.down_norm, x)
-    return relu(batch_norm(block.down_norm, block.down(x)))
+    return _rectified(block.down, block.down_norm, x)
 
 
 def _gate(block: "SDA", x: Tensor, small: Tensor, wide: Tensor | None) -> Tensor:
     """The frames x times the sigmoid of the expanded mixture; without a gate to keep where nobody looks."""
     unseen = not watched(block.up_norm, block.hook_gate)
-    if unseen and not watched(block.up) and gates_at_once(block.up, block.up_norm, x):
-        return gated(x, small.transpose(1, 2), wide, block.up, block.up_norm)
     small, wide = _expand(block.up, small, wide)
     if unseen and fuses(block.up_norm):
         return block.up_norm.gate(x, small, wide)
@@ -387,6 +391,8 @@ class SDA(nn.Module):
         """x times a gate between 0 and 1."""
         frames = self.clip_length(num_frames)
         unfold_clips(x, frames)  # complain about the shape before anything is computed
+        if answers_at_once(self, x):
+            return answer(self, x, frames)
         size = x.shape[-2:]
         clips = unfold_clips(_reduced(self, x), frames)  # [B, r, T, H, W], a view
         responses = self.hook_responses({name: branch(clips) for name, branch in self.branches.items()})

@@ -272,12 +272,12 @@ def _differences(have: Mapping[str, Tensor], want: Mapping[str, Tensor], optiona
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out random numbers: a network without memory has no room for them, and on the device "meta"
-    torch imports its compiler to draw them, which takes as long as torch itself."""
+    """Leaves out first values: a network without memory has no room for them, and on the device "meta"
+    torch imports its compiler to draw random ones, which takes as long as torch itself."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in ("normal_", "uniform_"):  # of tensors, and of torch.nn.init
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_", "fill_", "ones_", "zeros_")):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 

@@ -12,6 +12,7 @@ shows; then `up_norm` is called as a module and the rest is plain. The same oper
 the same bits, for more memory.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,17 @@ def _quad_sum(x: Tensor) -> Tensor:
 
 def _bins(like: Tensor, n: int, m: int) -> Tensor:
     """[n, m] matrix whose column j averages the inputs that adaptive pooling from n to m puts into bin j."""
-    return F.adaptive_avg_pool1d(torch.eye(n, dtype=like.dtype, device=like.device), m)
+    make = (
+        _kept_bins if type(like) is Tensor else _kept_bins.__wrapped__
+    )  # what only stands for one is not kept
+    return make(n, m, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_bins(n: int, m: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The matrix of `_bins`, made once: a network asks for few, and for these with every clip."""
+    with torch.inference_mode(False), torch.no_grad():  # it may be met again where gradients are made
+        return F.adaptive_avg_pool1d(torch.eye(n, dtype=dtype, device=device), m)
 
 
 def _through(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -119,6 +130,8 @@ class _Resize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, size: Size) -> Tensor:
         ctx.old = tuple(x.shape[-2:])
         ctx.halve = ctx.old == (2 * size[0], 2 * size[1])
+        if ctx.halve and x.ndim > 3:
+            return F.avg_pool2d(x.flatten(0, -4), 2).unflatten(0, x.shape[:-3])
         return _quad_sum(x) / 4 if ctx.halve else _spread(x, size)
 
     @staticmethod
@@ -134,6 +147,24 @@ def resize(
     if not by_hand():
         return F.adaptive_avg_pool2d(x.flatten(0, -3), (size[0], size[1])).unflatten(0, x.shape[:-2])
     return x if tuple(x.shape[-2:]) == tuple(size) else _Resize.apply(x, tuple(size))
+
+
+def mean_over_time(
+    clips: Tensor,  # [B, r, T, H, W]
+) -> Tensor:  # [B, r, H, W], in the layout of the clips
+    """One map a clip. Channels last it is the mean of rows: torch's own takes four times as long there."""
+    if not (by_hand() and clips.stride(1) == 1):
+        return clips.mean(2)
+    return clips.movedim(1, -1).mean(1).movedim(-1, 1)
+
+
+def mean_over_space(
+    clips: Tensor,  # [B, r, T, H, W]
+) -> Tensor:  # [B, r, T]
+    """One vector a frame; see `mean_over_time`."""
+    if not (by_hand() and clips.stride(1) == 1):
+        return clips.mean((3, 4))
+    return clips.movedim(1, -1).flatten(2, 3).mean(2).movedim(-1, 1)
 
 
 class _Relu(torch.autograd.Function):
@@ -180,6 +211,13 @@ class PointConv(nn.Conv2d):
         return torch.bmm(weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
+def _over_time(x: Tensor) -> Tensor:
+    """Sums [B, 1, C, h, w] of [B, T, C, h, w] in its layout: torch's own would change it, and take longer."""
+    if channels_last(x):
+        return x.movedim(-3, -1).sum(1, True).movedim(-1, -3)
+    return x.sum(1, True)
+
+
 # The normalised sum. small [B, T, C, h, w] is resized to H, W; wide [B, 1, C, H, W] is the same at all times.
 _ALL = (0, 1, 3, 4)  # every dimension but the channels
 
@@ -204,7 +242,9 @@ def _variance(a: Tensor, b: Tensor | None, size: Size) -> Tensor:
     var = a.square().mean(_ALL, keepdim=True)[0]
     if b is None:
         return var
-    both = _spread(a.mean(1, keepdim=True), size) * 2 + b  # b does not change, so a may be averaged over time
+    both = (
+        _spread(_over_time(a) * (2 / a.shape[1]), size) + b
+    )  # b does not change, so a may be averaged over time
     return var + both.mul_(b).mean(_ALL, keepdim=True)[0]
 
 
@@ -215,18 +255,45 @@ def _dense(x: Tensor, inside: bool) -> Tensor:
     return x.contiguous()
 
 
+def sum_of_rows(
+    small: Tensor,  # [B, T, h, w, C]
+    wide: Tensor | None,  # [B, 1, H, W, C], or nothing to add
+    size: Size,  # (H, W)
+) -> Tensor:  # small at full size + wide, [B, T, H, W, C]; of size 1 x 1 where everything is
+    """Both together, pixels as rows."""
+    h, w = small.shape[2:4]
+    if wide is not None and (2 * h, 2 * w) == tuple(size):
+        # every pixel twice, then long runs of memory: one pixel after the other takes twice as long
+        columns = torch.cat((small, small), -1).view(*small.shape[:2], h, 1, -1)
+        z = columns + wide.reshape(len(wide), 1, h, 2, -1)
+        return z.view(*small.shape[:2], *size, -1)
+    if (h, w) != (1, 1):
+        small = resize(small.movedim(-1, 2), size).movedim(2, -1)
+    return small if wide is None else small + wide
+
+
+def _folded(z: Tensor) -> Tensor:
+    """Clips [B, T, C, H, W] as frames; not a view: what follows may work in place, and views that a function
+    of autograd makes may not be written to."""
+    return torch.ops.aten._unsafe_view(z, [z.shape[0] * z.shape[1], *z.shape[2:]])
+
+
 def _full_sum(
     a: Tensor, b: Tensor | None, scale: Tensor, shift: Tensor, size: Size, dtype: torch.dtype
 ) -> Tensor:
     """scale * (a + b) + shift as folded frames [B*T, C, H, W]: the only tensor of full size there is."""
-    z = _spread((a * scale).add_(shift).to(dtype), size).to(dtype)
+    a = (a * scale).add_(shift).to(dtype)
+    b = None if b is None else (b * scale).to(dtype)
+    if b is not None and channels_last(a) and channels_last(b):
+        z = sum_of_rows(a.movedim(-3, -1), b.movedim(-3, -1), size).movedim(-1, -3)
+        return _folded(z)
+    z = _spread(a, size).to(dtype)
     if 0 in z.stride():  # one value per frame, seen at full size
         like = z if b is None else b
         z = _dense(z, channels_last(like))
     if b is not None:
-        z += (b * scale).to(dtype)
-    # not a view: what follows may work in place, and views made in here may not be written to
-    return torch.ops.aten._unsafe_view(z, [z.shape[0] * z.shape[1], *z.shape[2:]])
+        z += b
+    return _folded(z)
 
 
 class _NormalisedSum(torch.autograd.Function):
@@ -283,7 +350,7 @@ class _NormalisedSum(torch.autograd.Function):
             dx = gate.mul_(grad)
         dz = dz.unflatten(0, small.shape[:2])
         da = _collect(dz, a.shape[-2:]).to(weight.dtype)
-        db = None if b is None else dz.sum(1, True, dtype=weight.dtype)
+        db = None if b is None else _over_time(dz).to(weight.dtype)
         da, db, dweight, dbias = _norm_backward(da, db, a, b, scale, inverse, offset, ctx.size, ctx.batch)
         da = _collect(da, small.shape[-2:]).to(small.dtype)
         db = None if db is None else db.to(wide.dtype)
@@ -327,7 +394,7 @@ def _norm_backward(da, db, a, b, scale, inverse, offset, size, batch):
         da.sub_(a * (slope * copies)).sub_(level * copies)
         if b is not None:
             da.sub_(_collect(b, a.shape[-2:]) * slope)
-            db.sub_((_spread(a.sum(1, keepdim=True), size) + b * T) * slope).sub_(level * T)
+            db.sub_((_spread(_over_time(a), size) + b * T) * slope).sub_(level * T)
     return da, db, dweight.flatten(), dbias.flatten()
 
 
@@ -384,62 +451,6 @@ def answers(
     kind = x.device.type
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return not torch.is_grad_enabled() and by_hand() and not casts
-
-
-_CHUNK = 2**17  # numbers of a piece of a gate: half a megabyte stays in the cache between three operations
-
-
-def gates_at_once(
-    up: nn.Module,  # of an SDA block
-    norm: nn.Module,  # its `up_norm`
-    x: Tensor,  # its input, folded frames
-) -> bool:  # whether `gated` may do the rest of the block
-    """Whether a block only has to answer, and its input lies channels last."""
-    plain = type(up) is PointConv and up.bias is None and type(norm) is SumNorm and not norm.training
-    return plain and answers(x) and channels_last(x) and bool(norm.affine and norm.track_running_stats)
-
-
-def gated(
-    x: Tensor,  # folded frames, channels last, [B*T, C, H, W]
-    small: Tensor,  # mixture of what is of small size, [B, T, r, h, w]
-    wide: Tensor | None,  # what is the same at all times, [B, r, H, W]
-    up: PointConv,  # from r to C channels
-    norm: SumNorm,  # by its running statistics
-) -> Tensor:  # x * sigmoid(norm(up(small + wide))), [B*T, C, H, W]
-    """The gated frames, piece by piece: memory of full size is read once and written once."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = (norm.bias - norm.running_mean * scale).to(x.dtype)
-    weight = (up.weight.flatten(1) * scale[:, None]).to(x.dtype)
-    B, T = small.shape[:2]
-    C, H, W = x.shape[1:]
-    a = F.linear(small.movedim(2, -1), weight, shift)  # [B, T, h, w, C]
-    h, w = a.shape[2:4]
-    doubled = (2 * h, 2 * w) == (H, W)
-    if not doubled and (h, w) != (1, 1):
-        a = _spread(a.movedim(-1, 2), (H, W)).movedim(2, -1)
-    b = None if wide is None else F.linear(wide.movedim(1, -1), weight)[:, None]  # [B, 1, H, W, C]
-    pixels = (H // 2, 2, W // 2, 2, C) if doubled else (H, W, C)
-    if doubled:
-        a = a[:, :, :, None, :, None]
-    b = None if b is None else b.unflatten(2, pixels[:2]).unflatten(4, pixels[2:4]) if doubled else b
-    out = torch.empty_like(x)
-    source, target = (y.movedim(1, -1).reshape(B, T, *pixels) for y in (x, out))
-    clips, frames = _pieces(x, T)
-    for i in range(0, B, clips):
-        for t in range(0, T, frames):
-            to = target[i : i + clips, t : t + frames]
-            z = a[i : i + clips, t : t + frames]
-            z = torch.sigmoid(z.expand_as(to) if b is None else z + b[i : i + clips])
-            torch.mul(z, source[i : i + clips, t : t + frames], out=to)
-    return out
-
-
-def _pieces(x: Tensor, num_frames: int) -> tuple[int, int]:
-    """How many clips, and how many of their frames, are one piece."""
-    if x.device.type != "cpu":
-        return len(x), num_frames
-    frames = max(1, _CHUNK // x[0].numel())
-    return max(1, frames // num_frames), min(frames, num_frames)
 
 
 def fuses(

@@ -6,30 +6,17 @@
 __all__ = ['insert_sda']
 
 # %% ../../nbs/networks/06_insert.ipynb #9e3e124f
-import copy
-import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ..foundation.devices import device_of, dtype_of, evaluating
-from ..foundation.errors import SettingError, listed, missing_package, unknown_name
-from .backbones import PLACES, Bottleneck, Site, Stage, VideoNet, assemble, check_clips
-from .weights import image_weights, our_name, read_weights
+from ..foundation.errors import SettingError
+from .backbones import PLACES, VideoNet, assemble
+from .foreign import STEPS, backbone_name, check_resnet, is_resnet, look_through
 
 # %% ../../nbs/networks/06_insert.ipynb #d07e7413
-_STEPS = {  # children in the order of their calls, with our places; torchvision calls each `act` relu
-    "Bottleneck": "enter conv1 bn1 act1 adapt conv2 bn2 gate drop_block act2 aa conv3 bn3 se drop_path",
-    "BasicBlock": "enter conv1 bn1 gate drop_block act1 aa adapt conv2 bn2 se drop_path",
-}
-_HOMES = ("torchvision.models.resnet", "timm.models.resnet")
-_BEFORE_GATE = {"Bottleneck": "2", "BasicBlock": "1"}  # the convolution and the norm that SDA follows
-
-
 class ResidualBlock(nn.Module):
     """A block of torchvision or timm with our places; maps [B*T, Cin, H, W] as the block does."""
 
@@ -51,7 +38,7 @@ class ResidualBlock(nn.Module):
             self.add_module(name, child)
         for place in PLACES:
             self.add_module(place, places.get(place))
-        steps = _STEPS[kind].split()
+        steps = STEPS[kind].split()
         if hasattr(block, "relu"):
             steps = ["relu" if name.startswith("act") else name for name in steps]
             last = "relu"
@@ -73,381 +60,6 @@ class ResidualBlock(nn.Module):
             x = step(x, num_frames) if name in PLACES else step(x)
         return getattr(self, self.last)(x + shortcut)
 
-# %% ../../nbs/networks/06_insert.ipynb #73d91128
-def _site(block: nn.Module, stage: int, number: int, depths: tuple[int, ...], num_frames: int) -> Site:
-    """What a method may ask about a block of others."""
-    conv: Any = block.get_submodule(f"conv{_BEFORE_GATE[type(block).__name__]}")
-    first: Any = block.get_submodule("conv1")
-    stride = block.stride if isinstance(block.stride, int) else 1
-    return Site(first.in_channels, conv.out_channels, stride, num_frames, stage, number, depths)
-
-
-def _is_resnet(model: nn.Module) -> bool:
-    """Whether its stages are made of basic or bottleneck blocks that we know."""
-    stages = [getattr(model, f"layer{i}", None) for i in (1, 2, 3, 4)]
-    return all(
-        isinstance(stage, nn.Sequential)
-        and all(type(b).__module__ in _HOMES and type(b).__name__ in _STEPS for b in stage)
-        for stage in stages
-    )
-
-
-def _stage_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """Block name, e.g. "layer1.0" -> block of a ResNet."""
-    return {f"layer{i}.{j}": b for i in (1, 2, 3, 4) for j, b in enumerate(getattr(model, f"layer{i}"))}
-
-# %% ../../nbs/networks/06_insert.ipynb #b0d24999
-class FrameResNet(VideoNet):
-    """A ResNet of torchvision or timm that reads clips; its modules keep their names."""
-
-    def __init__(
-        self,
-        model: nn.Module,  # whose modules become those of this network
-        places: Callable[[Site], dict[str, nn.Module]],  # the method: blocks for one residual block
-        num_classes: int,  # K
-        num_frames: int,  # T that blocks are built for
-        dropout: float,  # before the classifier, per frame
-        where: Sequence[str] | None,  # stages and blocks that get SDA; None: all
-    ):
-        nn.Module.__init__(self)
-        self.identify(num_classes, num_frames)
-        self.stages = ["layer1", "layer2", "layer3", "layer4"]
-        depths = tuple(len(getattr(model, stage)) for stage in self.stages)
-        for name, child in model.named_children():
-            if name not in self.stages:
-                self.add_module(name, child)
-                continue
-            blocks = []
-            for i, block in enumerate(getattr(model, name)):
-                chosen = places(_site(block, self.stages.index(name) + 1, i, depths, num_frames))
-                if where is not None and not {name, f"{name}.{i}"} & set(where):
-                    chosen.pop("gate", None)
-                _refuse_places(set(chosen) - {"enter", "adapt", "gate"})
-                blocks.append(ResidualBlock(block, chosen))
-            self.add_module(name, Stage(*blocks))
-        self.dropout = nn.Dropout(dropout)
-        self.before = [n for n in ("conv1", "bn1", "act1", "relu", "maxpool") if n in self._modules]
-        self.pool = next(n for n in ("avgpool", "global_pool") if n in self._modules)
-
-    def stem(self, clips: Tensor) -> Tensor:  # [B*T, C, h, w], the frames of one clip contiguous
-        """Everything before the first stage."""
-        x = clips.flatten(0, 1)
-        for name in self.before:
-            x = getattr(self, name)(x)
-        return x
-
-    def head(self, x: Tensor, num_frames: int, below: Tensor) -> Tensor:  # logits [B, K]
-        """Pooled as the image network does, classified, and averaged over frames."""
-        x = getattr(self, self.pool)(x).flatten(1)
-        return self.fc(self.dropout(x)).unflatten(0, (-1, num_frames)).mean(1)
-
-
-def _refuse_places(places: set[str], module: str = "") -> None:
-    """Only blocks beside the layers of others, not in their stead; behind a module by its name, SDA alone."""
-    if places and module:
-        raise SettingError(
-            f"a shift goes in front of convolutions of residual blocks, and {module} is a module by its "
-            "name: behind it goes SDA alone",
-            subject=module,
-            remedy="shift=False (TSN instead of TSM), or a ResNet of torchvision or timm with where=None or "
-            "its stages and blocks",
-        )
-    if places:
-        raise SettingError(
-            f"this method fills the place {listed(sorted(places))}, which only our own "
-            "networks have: take tsn or tsm, with or without SDA"
-        )
-
-# %% ../../nbs/networks/06_insert.ipynb #f8f88dee
-class Gated(nn.Module):
-    """A module of others with SDA behind it; called as the module is."""
-
-    new_parts = ("gate",)
-
-    def __init__(
-        self,
-        inner: nn.Module,  # gives maps [B*T, C, H, W]
-        gate: nn.Module,  # SDA
-        num_frames: int,  # T, set before every pass
-    ):
-        super().__init__()
-        self.inner = inner
-        self.gate = gate
-        self.num_frames = num_frames
-
-    def forward(
-        self,
-        *args: Any,  # of the module
-    ) -> Tensor:  # [B*T, C, H, W]
-        """The module's maps, gated."""
-        return self.gate(self.inner(*args), self.num_frames)
-
-
-def _exchange(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module where another one was."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-# %% ../../nbs/networks/06_insert.ipynb #d1df8a94
-class FrameNet(VideoNet):
-    """Any image network that reads frames, with SDA behind some of its modules."""
-
-    def __init__(
-        self,
-        model: nn.Module,  # changed: it becomes `backbone`
-        gates: dict[str, nn.Module],  # module name -> SDA
-        classifier: str | None,  # name of its last linear layer, which becomes `fc`; None leaves it inside
-        num_classes: int,  # K
-        num_frames: int,  # T that blocks are built for
-        dropout: float,  # before `fc`
-    ):
-        nn.Module.__init__(self)
-        self.identify(num_classes, num_frames)
-        self.fc = nn.Identity()
-        if classifier is not None:
-            self.fc = model.get_submodule(classifier)
-            _exchange(model, classifier, nn.Identity())
-        for name in sorted(gates, key=lambda n: -n.count(".")):  # what lies deeper first: names stay true
-            _exchange(model, name, Gated(model.get_submodule(name), gates[name], num_frames))
-        self.backbone = model
-        self.dropout = nn.Dropout(dropout if classifier is not None else 0.0)
-        self.stages = ["backbone"]
-        self.classifier = classifier
-        self.map_layer = f"backbone.{list(gates)[len(gates) // 2]}" if gates else "backbone"
-
-    def forward(
-        self,
-        clips: Tensor,  # float [B, T, 3, H, W]
-    ) -> Tensor:  # logits [B, K], the mean over frames
-        """Classify clips."""
-        check_clips(clips)
-        for module in self.modules():
-            if isinstance(module, Gated) and module.num_frames != clips.shape[1]:
-                module.num_frames = clips.shape[1]
-        x = self.backbone(clips.flatten(0, 1))
-        return self.fc(self.dropout(x)).unflatten(0, clips.shape[:2]).mean(1)
-
-# %% ../../nbs/networks/06_insert.ipynb #4c9aaebc
-def _look(model: nn.Module) -> tuple[dict[str, list[tuple[int, ...]]], Tensor, str | None]:
-    """One image through a network: shapes of what each module gave, the answer, the layer it is from."""
-    shapes: dict[str, list[tuple[int, ...]]] = {}
-    linear: list[tuple[str, Tensor]] = []
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple, out: Any) -> None:
-            shapes.setdefault(name, []).append(tuple(out.shape) if isinstance(out, Tensor) else ())
-            if isinstance(module, nn.Linear):
-                linear.append((name, out))
-
-        return hook
-
-    handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
-    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))
-    try:
-        with evaluating(model, None), torch.no_grad(), torch.device(device_of(model)):
-            answer = model(torch.zeros(1, *size, dtype=dtype_of(model)))
-    except (TypeError, RuntimeError, AttributeError) as err:
-        raise SettingError(
-            f"{type(model).__name__} does not read an image [1, 3, {size[1]}, {size[2]}]: {err}"
-        ) from err
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not isinstance(answer, Tensor) or answer.ndim != 2:
-        raise SettingError(f"{type(model).__name__} gives no logits [N, K] for images [N, 3, H, W]")
-    last = [name for name, out in linear if out is answer]
-    return shapes, answer, last[0] if last else None
-
-# %% ../../nbs/networks/06_insert.ipynb #da66c1e4
-_NORMS = ("BatchNorm", "GroupNorm", "LayerNorm", "InstanceNorm", "RMSNorm")  # in names of classes
-
-
-def _check_norms(model: nn.Module, shapes: dict[str, list[tuple[int, ...]]]) -> None:
-    """SDA follows a norm; without names there must be one to be found."""
-    kind = type(model).__name__
-    maps = [n for n, seen in shapes.items() if len(seen) == 1 and len(seen[0]) == 4 and min(seen[0][2:]) > 1]
-    norms = [n for n in maps if any(norm in type(model.get_submodule(n)).__name__ for norm in _NORMS)]
-    if norms:
-        text = f"{kind} has no residual blocks of torchvision or timm: name what SDA shall follow"
-    else:
-        text = f"{kind} has no normalisation layers that SDA could follow: name other modules with maps"
-    example = (norms or maps)[len(norms or maps) // 2 :][:1]
-    remedy = f"e.g. where={example}" if example else None
-    raise SettingError(text, subject=kind, choices=norms or maps, remedy=remedy)
-
-
-def _check_place(model: nn.Module, name: str, shapes: dict[str, list[tuple[int, ...]]]) -> int:
-    """Channels of the maps behind a module."""
-    known = [n for n, _ in model.named_modules() if n]
-    if name not in known:
-        raise unknown_name("module", name, known, most=8)
-    seen = shapes.get(name, [])
-    if len(seen) != 1 or len(seen[0]) != 4:
-        maps = [n for n, s in shapes.items() if len(s) == 1 and len(s[0]) == 4]
-        what = f"runs {len(seen)} times in a pass" if len(seen) != 1 else f"gives the shape {seen[0]}"
-        raise SettingError(
-            f"SDA follows modules that run once and give maps [N, C, H, W]; {name} {what}",
-            subject=name,
-            choices=maps,
-        )
-    return seen[0][1]
-
-# %% ../../nbs/networks/06_insert.ipynb #f29dddb4
-def around(
-    image_net: str | nn.Module,  # LIBRARY:NAME, or the image network itself, which stays as it is
-    places: Callable[[Site], dict[str, nn.Module]],  # the method
-    num_classes: int,  # K
-    num_frames: int,  # T that blocks are built for
-    dropout: float,  # before the classifier
-    bottleneck: Any,  # class of the method's blocks
-    *,
-    where: str
-    | Sequence[str]
-    | None = None,  # stages and blocks of a ResNet, or module names; None: all blocks
-) -> VideoNet:
-    """Put a method into an image network of others."""
-    if bottleneck is not Bottleneck:
-        raise SettingError(
-            "this method has blocks of its own kind, which only our own networks have: "
-            "take tsn or tsm, with or without SDA"
-        )
-    model = image_network(image_net, num_classes) if isinstance(image_net, str) else copy.deepcopy(image_net)
-    names = [where] if isinstance(where, str) else None if where is None else list(where)
-    if names == [] or len(set(names or ())) < len(names or ()):
-        raise SettingError("where is empty, or names something twice: name each place once")
-    if _is_resnet(model):
-        known = {*_stage_blocks(model), "layer1", "layer2", "layer3", "layer4"}
-        if names is None or known.issuperset(names):
-            _check_resnet(model)
-            return FrameResNet(model, places, num_classes, num_frames, dropout, names)
-    shapes, _, classifier = _look(model)
-    if names is None and "gate" in places(Site(64, 64, 1, num_frames, 1, 0, (1,))):
-        _check_norms(model, shapes)
-    gates = {}
-    for i, name in enumerate(names or ()):
-        channels = _check_place(model, name, shapes)
-        blocks = places(Site(channels, channels, 1, num_frames, 1, i, (len(names or ()),)))
-        _refuse_places(set(blocks) - {"gate"}, name)
-        if "gate" in blocks:
-            gates[name] = blocks["gate"]
-    return FrameNet(model, gates, classifier, num_classes, num_frames, dropout)
-
-
-def _check_resnet(model: nn.Module) -> None:
-    """The norms that SDA follows must be there."""
-    if not isinstance(getattr(model, "fc", None), nn.Linear):
-        raise SettingError(f"{type(model).__name__} has no classifier `fc`: build it with num_classes")
-    for name, block in _stage_blocks(model).items():
-        norm = f"bn{_BEFORE_GATE[type(block).__name__]}"
-        if isinstance(block.get_submodule(norm), nn.Identity):
-            raise SettingError(
-                f"{name}.{norm} does not normalise, and SDA follows a norm: insert it before norms are fused",
-                subject=f"{name}.{norm}",
-            )
-
-# %% ../../nbs/networks/06_insert.ipynb #78049610
-def _timm() -> Any:
-    """The library, if it is there."""
-    try:
-        return importlib.import_module("timm")
-    except ImportError as err:
-        raise missing_package(
-            "timm", "networks named timm:NAME", "pip install 'sda-workbench[timm]'"
-        ) from err
-
-
-def image_network(
-    backbone: str,  # "torchvision:NAME" or "timm:NAME"
-    num_classes: int,  # K
-) -> nn.Module:  # with random weights
-    """Build an image network of a library."""
-    library, _, name = backbone.partition(":")
-    if library == "own":
-        raise SettingError(
-            f"{name} is a network of somebody's own, which no name can build",
-            subject=backbone,
-            remedy="build it, call insert_sda on it as before, and load the weights by load_state_dict",
-        )
-    build: Callable[..., nn.Module]
-    if library == "timm":
-        build = _timm().create_model
-        if not _timm().is_model(name):
-            raise unknown_name("network of timm", name, _timm().list_models(), most=8)
-    else:
-        from torchvision import models
-
-        if name not in models.list_models(module=models):
-            raise unknown_name("network of torchvision", name, models.list_models(module=models), most=8)
-        build = models.get_model
-    model = build(name, num_classes=num_classes)
-    kept = any(module._non_persistent_buffers_set for module in model.modules())
-    if kept and any(b.is_meta for b in model.buffers()):  # files do not hold all: it needs real numbers
-        with torch.device("cpu"):
-            model = build(name, num_classes=num_classes)
-    return model
-
-
-def foreign_names(
-    pattern: str,  # shell pattern with a colon
-) -> list[str]:  # TSN and TSM, without and with SDA, in the ResNets of both libraries
-    """Model names with backbones of other libraries."""
-    from torchvision import models
-
-    home = _HOMES[0]
-    known = [n for n in models.list_models(module=models) if models.get_model_builder(n).__module__ == home]
-    backbones = [f"torchvision:{name}" for name in known]
-    if "torchvision:" not in pattern:
-        backbones += [f"timm:{name}" for name in _timm().list_models(module="resnet")]
-    return [f"{gate}{method}_{b}" for b in backbones for method in ("tsn", "tsm") for gate in ("", "sda_")]
-
-# %% ../../nbs/networks/06_insert.ipynb #95c454b2
-def image_state(
-    net: VideoNet,  # from `around`
-    backbone: str,  # LIBRARY:NAME
-    source: bool | str | Path,  # True: the library's weights; or a file
-) -> dict[str, Tensor]:  # under the names of `net`
-    """ImageNet weights for a network of others."""
-    library, _, name = backbone.partition(":")
-    if source is not True:
-        if not isinstance(source, (str, Path)) or not Path(source).is_file():
-            raise FileNotFoundError(f"no file of ImageNet weights at {source}")
-        state = {our_name(key): tensor for key, tensor in read_weights(source).items()}
-    elif library == "timm":
-        state = _timm().create_model(name, pretrained=True).state_dict()
-    else:
-        state = image_weights(name)
-    if not isinstance(net, FrameNet):
-        return state
-    gated = [n for n, m in net.backbone.named_modules() if isinstance(m, Gated)]
-    plain = {n.replace(".inner", ""): n for n in net.backbone.state_dict()} if gated else {}
-    head = f"{net.classifier}."
-    return {f"backbone.{plain.get(k, k)}": v for k, v in state.items() if not k.startswith(head)}
-
-
-def _candidates(model: nn.Module) -> Iterator[str]:
-    """Names under which a library may build this network."""
-    home = type(model).__module__
-    if home.startswith("timm.") and (cfg := getattr(model, "pretrained_cfg", None)):
-        yield f"timm:{cfg.get('architecture')}"
-    elif home.startswith("torchvision.models."):
-        from torchvision import models
-
-        for name in models.list_models(module=models):
-            if models.get_model_builder(name).__module__ == home:
-                yield f"torchvision:{name}"
-
-
-def backbone_name(
-    model: nn.Module,  # image network
-    num_classes: int,  # K
-) -> str:  # "torchvision:NAME", "timm:NAME", or "own:CLASS" where no library builds it just so
-    """The name that builds an image network again."""
-    for name in _candidates(model):
-        with torch.device("meta"):
-            if str(image_network(name, num_classes)) == str(model):
-                return name
-    return f"own:{type(model).__name__}"
-
 # %% ../../nbs/networks/06_insert.ipynb #1e17a929
 def insert_sda(
     model: nn.Module,  # image network [N, 3, H, W] -> [N, K]; stays as it is, the result holds a copy
@@ -466,12 +78,12 @@ def insert_sda(
         )
     if num_frames < 1:
         raise SettingError(f"num_frames must be at least 1, got {num_frames}")
-    if _is_resnet(model):
-        _check_resnet(model)
+    if is_resnet(model):
+        check_resnet(model)
         fc: Any = model.get_submodule("fc")
         classes: int = fc.out_features
     else:
-        classes = _look(model)[1].shape[1]
+        classes = look_through(model)[1].shape[1]
     name = f"sda_{'tsm' if shift else 'tsn'}_{backbone_name(model, classes)}"
     if where is not None:
         options["where"] = where

@@ -35,30 +35,17 @@ from ..networks.backbones import VideoNet, create_model
 from ..networks.checkpoints import ModelCard, load_weights, read_card, save_model
 from ..networks.weights import Start
 from .advice import Advice, advise
-from sda.training.callbacks import (
-    EMA,
-    Callback,
-    CancelRun,
-    EarlyStop,
-    NaNStop,
-    ProgressBar,
-    StopOnSignal,
-    Tracker,
-    diverged,
-)
-from .config import ASSUMED, TrainConfig, check_config, check_data, plain_settings
-from sda.training.optimiser import (
-    Batch,
-    TrainingStep,
-    check_labels,
-    class_weights,
-    lr_factor,
-    place_clips,
-    restore_norms,
-    scaled_lr,
-    training_mode,
-)
-from .resume import Meter, Run, RunFolder, TrainResult, kept_states, load_run, run_identity
+from .callbacks import EMA, Callback, CancelRun
+from .checking import check_data
+from .config import TrainConfig
+from .identity import kept_states, run_identity
+from .norms import restore_norms, training_mode
+from .optimiser import class_weights, lr_factor, scaled_lr
+from .recipes import ASSUMED, check_config, plain_settings
+from .run import Meter, Run, RunFolder, TrainResult, load_run
+from .step import Batch, TrainingStep, check_labels, place_clips
+from .stopping import EarlyStop, NaNStop, StopOnSignal, diverged
+from .watching import ProgressBar, Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -160,6 +160,18 @@ class Panel:
     def cell(self, block, dependency):
         return self.page.locator(f'.sda-inspector [data-at="{block} {dependency}"]')
 
+    def costliest(self):
+        """Block and dependency that lead the list of what the clip selects."""
+        self.page.locator(".opener").click()
+        line = self.page.locator(".selected-list button").first
+        found = line.get_attribute("data-key").removeprefix("open ").split()
+        self.page.locator(".opener").click()
+        return tuple(map(int, found))
+
+    def closed(self):
+        """Block and dependency of a closed cell."""
+        return tuple(map(int, self.page.locator("td[data-is=closed]").first.get_attribute("data-at").split()))
+
     def button(self, words):
         return self.page.locator(".sda-inspector").get_by_role("button", name=words, exact=True)
 
@@ -185,11 +197,13 @@ def look_around(panel, clip):
     page.locator(".finding .dot-plot").wait_for()  # the sentence and its control
     assert page.locator(".sentence").inner_text().startswith(("The answer rests", "No single"))
     before = panel.bars()
-    panel.cell(2, 3).click()
-    panel.shows(edit("drop", 2, 3))
+    here, shut = panel.costliest(), panel.closed()
+    panel.cell(*here).click()
+    panel.shows(edit("drop", *here))
     assert panel.bars() != before
-    panel.cell(1, 1).click(modifiers=["Shift"])
-    panel.shows(edit("drop", 2, 3), edit("only", 1, 1))  # computed by the kernel
+    panel.cell(*shut).click()
+    panel.shows(edit("drop", *here), edit("open", *shut))  # computed by the kernel
+    page.locator(".log-control", has_text="random").first.wait_for()
     panel.button("Undo").click()
     panel.button("Reset").click()
     panel.shows()
@@ -231,8 +245,9 @@ def test_jupyterlab(chromium, folder):
         panel.shot("jupyterlab")
         restart(page)
         panel.appears()
-        panel.cell(0, 0).click()
-        panel.shows(edit("drop", 0, 0))
+        shut = panel.closed()
+        panel.cell(*shut).click()
+        panel.shows(edit("open", *shut))
         assert not panel.errors and not panel.abroad
 
 

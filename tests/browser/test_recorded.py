@@ -579,6 +579,13 @@ def test_large_files_travel_in_pieces_and_the_limit_is_told_before(live):
     page.evaluate("store.set('status', { state: 'ready', where: '' })")
 
 
+def test_a_saved_state_is_taken_where_videos_are(live):
+    live.page.evaluate("sent.length = 0")
+    state = {"name": "kept.json", "mimeType": "application/json", "buffer": b'{"selected": "a"}'}
+    live.page.get_by_label("Add videos").set_input_files(state)
+    assert last(live, 1) == {"ask": "load", "state": '{"selected": "a"}'}
+
+
 def test_busy_error_and_offline_are_told_where_they_belong(live):
     page = live.page
     busy = {"state": "busy", "where": "map", "message": "Making the map", "done": 2, "total": 8, "left_s": 12}

@@ -42,7 +42,8 @@ from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.testing.compare import ensemble
 from sda.testing.evaluate import predict
 from sda.testing.predictions import Predictions
-from sda.training.config import RECIPES, TrainConfig
+from sda.training.config import TrainConfig
+from sda.training.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sda/assets/moves_sample"

@@ -10,7 +10,7 @@ from fuzzing import CORPUS, SEED, mutants
 from PIL import Image
 from unit.training_runs import Clips, small
 
-from sda.data.annotations.own import records_csv
+from sda.data.annotations.layouts import records_csv
 from sda.data.cache import FrameCache, build_cache
 from sda.data.datasets import source_of
 from sda.data.lists import Record, read_classes, read_groups, read_list, read_pairs
@@ -22,8 +22,10 @@ from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model, save_model
 from sda.networks.weights import read_weights
 from sda.testing.predictions import Predictions
-from sda.training.config import load_config, recipe, save_config
-from sda.training.resume import finished_run, load_state, run_identity
+from sda.training.identity import run_identity
+from sda.training.recipes import load_config, recipe, save_config
+from sda.training.resume import load_state
+from sda.training.run import finished_run
 
 CASES = 60
 CLIPS = Clips(4)

@@ -13,10 +13,11 @@ from training_runs import Clips, same, small, weights
 
 from sda.foundation.errors import MissingPackageError, RunError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model
-from sda.training.callbacks import EMA, Callback, CancelRun, LivePlot, Tracker, selection_weights
-from sda.training.config import load_config
-from sda.training.optimiser import training_mode
+from sda.training.callbacks import EMA, Callback, CancelRun
+from sda.training.norms import training_mode
+from sda.training.recipes import load_config
 from sda.training.trainer import Trainer, find_lr, train
+from sda.training.watching import LivePlot, Tracker, selection_weights
 
 
 def events_of(folder):

@@ -11,10 +11,11 @@ import torch
 from unit.test_video import moving, save
 
 from sda.data.check import check_dataset
-from sda.data.clips import ClipReader, open_record
+from sda.data.clips import ClipReader
 from sda.data.extract import extract
 from sda.data.lists import Record, read_list
 from sda.data.make import make_dataset
+from sda.data.sources import open_record
 from sda.data.video import FolderVideo, open_video, scan
 from sda.foundation.errors import UnknownNameError, VideoError
 
@@ -313,7 +314,7 @@ def one_damaged(tmp_path_factory):
 
 def test_a_damaged_clip_stops_a_training_by_name_or_is_left_out_and_listed(one_damaged, tmp_path):
     from sda.data.datasets import open_dataset
-    from sda.training.config import recipe
+    from sda.training.recipes import recipe
     from sda.training.trainer import train
 
     config = recipe("moves", epochs=1, batch_size=4, size=32, resize=32, num_frames=8, device="cpu")

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sda.data.clips import ClipReader, put_back, read_clip
+from sda.data.clips import ClipReader, put_back
 from sda.data.datasets import ClipDataset
 from sda.data.lists import Record
 from sda.data.sampling import Sampling
+from sda.data.sources import read_clip
 from sda.data.transforms import TransformConfig, denormalise, flip_map
 from sda.foundation.errors import SettingError, UnknownNameError, VideoError
 

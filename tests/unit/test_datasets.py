@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sda.data.cache import FrameCache, build_cache, cache_key
-from sda.data.clips import read_clip
 from sda.data.crops import MultiCrop
 from sda.data.datasets import (
     ClipDataset,
@@ -28,6 +27,7 @@ from sda.data.datasets import (
 )
 from sda.data.lists import Record, read_classes, read_list, safe_join
 from sda.data.sampling import Sampling
+from sda.data.sources import read_clip
 from sda.data.transforms import TransformConfig, crop_shapes, denormalise
 from sda.data.video import PyAVVideo, open_video
 from sda.foundation.errors import DataError, FolderError, RunError, UnknownNameError, VideoError

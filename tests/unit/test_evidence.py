@@ -33,7 +33,7 @@ from sda.studies.ground_truth import (
 from sda.studies.selection import fig_selection_over_seeds, meaning, order_of_losses, pair_means
 from sda.studies.summary import load_summary, summarise
 from sda.testing.predictions import Predictions
-from sda.training.config import recipe
+from sda.training.recipes import recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 NAMES = sorted(c.name for c in CLASSES)

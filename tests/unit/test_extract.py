@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sda.data.extract import extract, frames_at, plan
+from sda.data.extract import extract, frames_at
+from sda.data.extraction import plan
 from sda.data.video import open_video
 from sda.foundation.errors import DataError, FolderError, SettingError
 from sda.foundation.files import lock

@@ -14,7 +14,8 @@ import torch
 from training_runs import Clips, batch_of, same, small, weights
 
 from sda.networks.backbones import create_model
-from sda.training.optimiser import TrainingStep, restore_norms
+from sda.training.norms import restore_norms
+from sda.training.step import TrainingStep
 
 STEPS = """
 import os, sys

@@ -7,24 +7,14 @@ import torch
 from torch import nn
 from training_runs import Clips, batch_of, same, small, weights
 
-import sda.training.optimiser
+import sda.training.step
 from sda.foundation.errors import DivergedError, RunError, SettingError
 from sda.networks.backbones import create_model
-from sda.training.config import RECIPES, recipe
-from sda.training.optimiser import (
-    CPUSyncBatchNorm,
-    TrainingStep,
-    activation_bytes,
-    lr_factor,
-    make_optimizer,
-    memory_estimate,
-    mix_batch,
-    parameter_groups,
-    restore_norms,
-    scaled_lr,
-    share_norms,
-    training_mode,
-)
+from sda.training.memory import activation_bytes, memory_estimate
+from sda.training.norms import CPUSyncBatchNorm, restore_norms, share_norms, training_mode
+from sda.training.optimiser import lr_factor, make_optimizer, mix_batch, parameter_groups, scaled_lr
+from sda.training.recipes import RECIPES, recipe
+from sda.training.step import TrainingStep
 from sda.training.trainer import train
 
 
@@ -128,7 +118,7 @@ def test_labels_outside_the_classes_are_named():
 @pytest.fixture
 def half(monkeypatch):
     """float16 with its scaler on the CPU, where accelerate has none; it starts at `half.scale`."""
-    real = sda.training.optimiser.make_accelerator
+    real = sda.training.step.make_accelerator
 
     def make(config):
         accelerator = real(dataclasses.replace(config, precision="bf16"))
@@ -138,7 +128,7 @@ def half(monkeypatch):
         return accelerator
 
     make.scale = 2.0**10
-    monkeypatch.setattr("sda.training.optimiser.make_accelerator", make)
+    monkeypatch.setattr("sda.training.step.make_accelerator", make)
     return make
 
 

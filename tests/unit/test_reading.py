@@ -16,7 +16,7 @@ from sda.data.video.mp4 import check_index
 from sda.foundation.errors import DataError, VideoError
 from sda.foundation.reading import parse_yaml, read_arrays, read_json
 from sda.testing.predictions import Predictions
-from sda.training.config import load_config
+from sda.training.recipes import load_config
 
 
 def packed(path, **members):

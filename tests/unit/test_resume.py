@@ -14,7 +14,8 @@ from sda.networks.backbones import create_model
 from sda.networks.checkpoints import ModelCard, load_model
 from sda.testing.evaluate import evaluate
 from sda.training.callbacks import Callback
-from sda.training.resume import TrainResult, differences, run_identity
+from sda.training.identity import differences, run_identity
+from sda.training.run import TrainResult
 from sda.training.trainer import train
 
 

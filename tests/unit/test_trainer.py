@@ -22,10 +22,14 @@ from sda.foundation.errors import DivergedError, FolderError, RunError
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import load_model
 from sda.testing.evaluate import evaluate
-from sda.training.callbacks import Callback, CancelRun, NaNStop
-from sda.training.config import config_from_dict
-from sda.training.optimiser import TrainingStep, make_optimizer, restore_norms
-from sda.training.resume import RunFolder, RunState, run_identity
+from sda.training.callbacks import Callback, CancelRun
+from sda.training.identity import run_identity
+from sda.training.norms import restore_norms
+from sda.training.optimiser import make_optimizer
+from sda.training.recipes import config_from_dict
+from sda.training.run import RunFolder, RunState
+from sda.training.step import TrainingStep
+from sda.training.stopping import NaNStop
 from sda.training.trainer import Trainer, train
 
 

@@ -9,7 +9,7 @@ from training_runs import Clips
 from sda.networks.backbones import create_model
 from sda.networks.cost import profile
 from sda.training.advice import LARGER, LARGER_MACS, STEPS, Advice, advise, larger_seconds, sentences
-from sda.training.config import recipe
+from sda.training.recipes import recipe
 from sda.training.trainer import train
 
 

@@ -12,16 +12,9 @@ from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.foundation.errors import RunError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model
-from sda.training.config import (
-    ASSUMED,
-    RECIPES,
-    TrainConfig,
-    check_data,
-    config_from_dict,
-    load_config,
-    recipe,
-    save_config,
-)
+from sda.training.checking import check_data
+from sda.training.config import TrainConfig
+from sda.training.recipes import ASSUMED, RECIPES, config_from_dict, load_config, recipe, save_config
 from sda.training.trainer import train
 
 

@@ -16,8 +16,9 @@ from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, list_models, new_parts
 from sda.networks.checkpoints import ModelCard, load_weights, save_model
 from sda.networks.weights import fit, our_name, read_weights
-from sda.training.config import rare_classes
-from sda.training.optimiser import class_weights, freeze, mixed_loss, training_mode
+from sda.training.checking import rare_classes
+from sda.training.norms import freeze, training_mode
+from sda.training.optimiser import class_weights, mixed_loss
 from sda.training.trainer import train
 
 

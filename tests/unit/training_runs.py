@@ -2,7 +2,7 @@
 
 import torch
 
-from sda.training.config import recipe
+from sda.training.recipes import recipe
 
 
 class Clips(torch.utils.data.Dataset):

@@ -3,7 +3,8 @@
 from .base import ListReport
 from .diving48 import read_diving48_vocabulary, records_diving48
 from .epic import at_native_rate, records_epic55
-from .own import records_csv, records_folder, split_records
+from .layouts import records_csv, records_folder
+from .own import split_records
 from .something import records_something_v1, records_something_v2
 
 __all__ = [

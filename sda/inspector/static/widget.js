@@ -526,7 +526,7 @@ function makeContext(root, store, cleanup) {
     dirty.add(draw);
     due ||= requestAnimationFrame(flush);
   };
-  const ctx = { root, store, cleanup, player: makePlayer(cleanup), album: makeAlbum(), thumbs: new Map(), theme: "light", undone: [], alive: true };
+  const ctx = { root, store, cleanup, player: makePlayer(cleanup), album: makeAlbum(), thumbs: new Map(), theme: "light", undone: [] };
   ctx.watch = (names, draw) => {
     const again = () => mark(draw);
     names.forEach((name) => cleanup.push(name === "theme" ? onTheme(ctx, again) : store.on(name, again)));
@@ -667,10 +667,7 @@ function headView(ctx) {
     open("beside", "Compare", "Two clips, two networks, or a clip and its reverse, side by side."),
     open("questions", "Questions", "How far these pictures can be believed, measured on your clips."),
   ];
-  ctx.setAlive = (alive) => {
-    ctx.alive = alive;
-    offline.hidden = alive;
-  };
+  ctx.setAlive = (alive) => (offline.hidden = alive);
   ctx.cleanup.push(store.on("alive", ctx.setAlive));
   ctx.watch(["scene", "progress", "selected", "about", "clips"], () => {
     const scene = ctx.scene();
@@ -1415,11 +1412,12 @@ function side(ctx, letter, sceneOf, mapNow) {
 function differences(ctx, table, list, a, b) {
   const { blocks, dependencies, classes } = ctx.about().network;
   const same = b.weights.length === a.weights.length;
-  const values = same ? a.weights.map((row, p) => row.map((w, m) => (known(w) && known(b.weights[p][m]) ? b.weights[p][m] - w : null))) : [];
+  const part = a.gates === b.gates ? "weights" : "contributions";
+  const values = same ? a[part].map((row, p) => row.map((w, m) => (known(w) && known(b[part][p][m]) ? b[part][p][m] - w : null))) : [];
   const scale = scaleOf("difference", values, ctx.theme);
   const cell = (x) => h("td", { style: { "--fill": css(scale.colour(x ?? 0)), "--ink": inkOn(scale.colour(x ?? 0)) } }, h("span", {}, signed(x)));
   const head = h("tr", {}, h("td", {}, h("span", { class: "unseen" }, "block")), dependencies.map((name) => h("th", { scope: "col", "data-dep": name }, name)));
-  fill(table, h("caption", {}, same ? "weight" : "The two networks have different blocks."), h("thead", {}, head), h("tbody", {}, values.map((row, p) => h("tr", {}, h("th", { scope: "row" }, blocks[p]), row.map(cell)))));
+  fill(table, h("caption", {}, !same ? "The two networks have different blocks." : a.gates === b.gates ? "weight" : "contribution (weights of gates and of shares cannot be compared)"), h("thead", {}, head), h("tbody", {}, values.map((row, p) => h("tr", {}, h("th", { scope: "row" }, blocks[p]), row.map(cell)))));
   const moved = classes.map((name, k) => [name, (b.probabilities[k] ?? 0) - a.probabilities[k]]).sort((x, y) => Math.abs(y[1]) - Math.abs(x[1])).slice(0, 4);
   fill(list, moved.map(([name, x]) => h("li", {}, h("span", {}, name), dotPlot({ value: x, domain: [-1, 1], words: `${name} ${signed(x)}` }), h("span", {}, signed(x)))));
 }
@@ -1629,7 +1627,8 @@ function addView(ctx) {
     if (!ctx.about().live) return refuse("This is a recorded page: it takes no videos.", "Open the clips live: sda app FOLDER");
     if (!limits()) return refuse("No videos are taken here.", "Give a folder when you open the inspector.");
     for (const file of files) {
-      if (file.size > limits().upload_bytes) refuse(`“${file.name}” has ${megabytes(file.size)}; at most ${megabytes(limits().upload_bytes)} are taken.`, "Cut the video, or open its folder with sda app FOLDER");
+      if (file.name.endsWith(".json")) file.text().then((state) => ctx.tell({ ask: "load", state }));
+      else if (file.size > limits().upload_bytes) refuse(`“${file.name}” has ${megabytes(file.size)}; at most ${megabytes(limits().upload_bytes)} are taken.`, "Cut the video, or open its folder with sda app FOLDER");
       else if (!file.size) refuse(`“${file.name}” is empty.`, "Choose another file.");
       else queue.push(file);
     }
@@ -1676,7 +1675,7 @@ function addView(ctx) {
   );
   const input = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Add videos", onchange: () => (add([...input.files]), (input.value = "")) });
   const path = h("input", { type: "text", placeholder: "path of a video or folder", "aria-label": "Path of a video or folder", tip: "A path on this machine; Enter opens it.", onkeydown: (event) => event.key === "Enter" && path.value.trim() && ctx.tell({ ask: "path", path: path.value.trim() }) });
-  const pick = button("Add videos", () => input.click(), { tip: () => limits() && `Or drop them anywhere: at most ${megabytes(limits().upload_bytes)} each.` });
+  const pick = button("Add videos", () => input.click(), { tip: () => limits() && `Or drop them anywhere, at most ${megabytes(limits().upload_bytes)} each; or a saved state (JSON).` });
   const offer = choice("Open", "Another set of clips or another network.", (name) => ctx.tell({ ask: "open", offer: name }));
   const veil = h("div", { class: "veil", hidden: true }, h("p", {}));
   dropTarget(ctx, veil, add);

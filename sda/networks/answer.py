@@ -1,0 +1,111 @@
+"""An SDA block of a network that only answers: few operations on rows of pixels, equal to rounding."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .fast import PointConv, SumNorm, answers, channels_last, resize, sum_of_rows, watched
+from .fused import conv_norm, fuses_conv
+
+_PIECE = (
+    2**19
+)  # numbers of a piece of a gate: one or two megabytes stay in the cache between three operations
+
+
+def answers_at_once(
+    block: Any,  # SDA
+    x: Tensor,  # its input, folded frames
+) -> bool:  # whether `answer` may take its place
+    """Whether a block of a prepared network only has to answer, and nobody looks at what is inside it."""
+    if not (answers(x) and channels_last(x) and fuses_conv(block.down, block.down_norm, x)):
+        return False
+    norm = block.up_norm
+    usual = type(block.up) is PointConv and block.up.bias is None and type(norm) is SumNorm
+    if not (usual and not norm.training and norm.affine and norm.track_running_stats):
+        return False
+    folded = all(branch.conv.bias is not None for branch in block.branches.values())
+    return folded and not watched(*_inside(block))
+
+
+def _inside(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules in a module; `modules()` spells out their names, which takes longer than the check."""
+    for child in module._modules.values():
+        if child is not None:
+            yield child
+            yield from _inside(child)
+
+
+def answer(
+    block: Any,  # SDA
+    x: Tensor,  # folded frames, channels last, [B*T, C, H, W]
+    num_frames: int,  # T
+) -> Tensor:  # gated frames, [B*T, C, H, W]
+    """What `SDA.forward` gives, by means that are taken once and a mixture at the size of the frames."""
+    y = conv_norm(block.down, block.down_norm, x).movedim(1, -1).unflatten(0, (-1, num_frames))
+    responses = _responses(block.branches, y)
+    size = (y.shape[2], y.shape[3])
+    weights = block.attention(torch.stack([_key(rows, size) for rows in responses.values()], 1))
+    columns = weights[:, :, None, None, None, None]
+    kept = (weights != 0).any(0).tolist()
+    parts = {n: columns[:, i] * rows for i, (n, rows) in enumerate(responses.items()) if kept[i]}
+    wide = parts.pop("LT", None)
+    small = sum(parts.values()) if parts else y.new_zeros(1, 1, 1, 1, 1)
+    return _gated(x, sum_of_rows(small, wide, size).expand_as(y), block.up, block.up_norm)
+
+
+def _responses(
+    branches: nn.ModuleDict,  # of an SDA block, their norms folded
+    y: Tensor,  # reduced frames as rows, [B, T, H, W, r]
+) -> dict[str, Tensor]:  # [B, 1 or T, 1 or h or H, 1 or w or W, r]
+    """What the branches respond."""
+    frames = y.flatten(2, 3).mean(2)  # [B, T, r]
+    found = {}
+    for name, branch in branches.items():
+        conv: Any = branch.conv
+        if name == "LST":
+            found[name] = F.relu(conv(frames.mean(1)))[:, None, None, None]
+        elif name == "LT":
+            found[name] = conv_norm(conv, branch.norm, y.mean(1).movedim(-1, 1)).movedim(1, -1)[:, None]
+        elif name == "LS":
+            found[name] = F.relu(conv(frames.mT)).mT[:, :, None, None]
+        else:
+            half = (max(y.shape[2] // 2, 2), max(y.shape[3] // 2, 2))
+            rows = _resized(y, half).flatten(2, 3).movedim(-1, 1)  # [B, r, T, h*w]
+            found[name] = conv_norm(conv, branch.norm, rows).movedim(1, -1).unflatten(2, half)
+    return found
+
+
+def _key(rows: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mean [B, r] of a response [B, T, h, w, r] as it would look at the full size."""
+    if size[0] % rows.shape[2] or size[1] % rows.shape[3]:
+        rows = _resized(rows.mean(1, keepdim=True), size)
+    return rows.flatten(1, 3).mean(1)
+
+
+def _resized(rows: Tensor, size: tuple[int, int]) -> Tensor:
+    """Rows [B, T, h, w, r] at another size."""
+    return resize(rows.movedim(-1, 2), size).movedim(2, -1)
+
+
+def _gated(
+    x: Tensor,  # folded frames, channels last, [B*T, C, H, W]
+    mixture: Tensor,  # of what the branches respond, as rows, [B, T, H, W, r]
+    up: PointConv,  # from r to C channels
+    norm: SumNorm,  # by its running statistics
+) -> Tensor:  # x * sigmoid(norm(up(mixture))), [B*T, C, H, W]
+    """The gated frames, piece by piece: memory of full size is read once and written once."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = (norm.bias - norm.running_mean * scale).to(x.dtype)
+    weight = (up.weight.flatten(1) * scale[:, None]).to(x.dtype)
+    out = torch.empty_like(x)
+    rows, source, target = (
+        y.reshape(-1, y.shape[-1]) for y in (mixture, x.movedim(1, -1), out.movedim(1, -1))
+    )
+    piece = max(1, _PIECE // x.shape[1]) if x.device.type == "cpu" else len(rows)
+    for some, read, write in zip(*(y.split(piece) for y in (rows, source, target)), strict=True):
+        torch.addmm(shift, some, weight.mT, out=write)
+        write.sigmoid_().mul_(read)
+    return out
