@@ -467,9 +467,8 @@ def create_model(
     """Build a video network by name."""
     _, backbone, _ = _offer(name)
     if num_classes < 1 or num_frames < 1:
-        raise SettingError(
-            f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}"
-        )
+        text = f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}"
+        raise SettingError(text)
     net = assemble(name, BACKBONES.get(backbone, backbone), num_classes, num_frames, dropout, **options)
     if pretrained:
         load_imagenet(net, pretrained)

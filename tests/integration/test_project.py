@@ -21,6 +21,7 @@ BY_HAND = {"__init__.py", "__main__.py", *(f"{c}/__init__.py" for c in CHAPTERS)
 # rooms whose notebook would teach nothing: plain modules with plain tests
 PLAIN = (
     "foundation/",
+    "networks/answer.py",
     "networks/fast.py",
     "networks/folding.py",
     "networks/foreign.py",
