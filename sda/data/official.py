@@ -17,7 +17,6 @@ from .annotations.tables import looks_like_clips
 from .annotations.textlists import PARTS, records_hmdb51, records_ucf101
 from .lists import Record, fault
 
-
 Splits = dict[str, tuple[list[Record], ListReport]]  # split -> records and the adapter's report
 
 
