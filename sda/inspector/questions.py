@@ -73,6 +73,8 @@ def _edits(session: Session, ids: Sequence[str], edits: Sequence[dict]) -> Itera
     """The change of the probability over clips, beside the same at random."""
     if not edits:
         raise SettingError("nothing is changed yet", remedy="click a cell of the table first")
+    if not ids:
+        raise SettingError("no clip fits the filters", remedy="loosen the filters")
     ids = list(ids)[:MOST]
     changes: list[float] = []
     at_random: list[float] = []
