@@ -39,7 +39,7 @@ CHECKS = {  # check -> unit of its numbers
     "selection": "rank correlation with effect, within clips",
     "space": "space: insertion minus deletion, beyond random orders",
     "frames": "frames: insertion minus deletion, beyond random orders",
-    "randomisation": "rank correlation of the map with that of a network with random weights",
+    "randomisation": "rank correlation with the map of random weights",
     "pointing": "share of clips in which the highest point of the map lies inside",
     "seeds": "rank correlation of the weights of two checkpoints, over clips",
 }

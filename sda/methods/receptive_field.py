@@ -103,8 +103,8 @@ def fig_block(
         xlabel="output frame",
         ylabel="channel",
         xticks=range(T),
-        title=f"log10 of the change, frame {frame} changed",
     )
+    left.set_title(f"log10 of the change, frame {frame} changed", fontsize=10)
     # only the rows of pixels that the square crosses
     strip = torch.cat([torch.cat([*y[:, c, size // 4 : -size // 4]], dim=1) for c in rows])
     high = strip.abs().max().item() or 1.0
@@ -122,8 +122,8 @@ def fig_block(
         yticks=[(i + 0.5) * tall for i in range(len(rows))],
         yticklabels=rows,
         ylabel="channel",
-        title="the moving square after the block",
     )
+    right.set_title("the moving square after the block", fontsize=10)
     return fig
 
 # %% ../../nbs/methods/22_receptive_field.ipynb #303192f1
