@@ -22,8 +22,8 @@ LEARN = [
     ("learn/2_annotated_block", 15, "1"),
     ("learn/3_where_it_sits", 15, "1"),
     ("learn/4_known_answer", 15, "1"),
-    ("learn/5_which_dependencies", 15, "1"),
-    ("learn/6_can_you_trust_the_map", 15, "1"),
+    ("learn/5_which_dependencies", 15, "1 4"),
+    ("learn/6_can_you_trust_the_map", 15, "1 4"),
     ("learn/7_your_own_clips", 15, "1"),
     ("learn/8_what_the_evidence_says", 15, "5"),
     ("apps/inspector", 5, ""),
@@ -162,9 +162,16 @@ def opening(name):
     return title.strip(), said.strip()
 
 
+def about(name):
+    """The purpose of a notebook as a cell of a table."""
+    return opening(name)[1].replace("|", "·").removesuffix(".")
+
+
 def link(name, start=INDEX):
     """A link to a notebook from another file: its number and its short title."""
-    title = opening(name)[0].split(": ")[0]
+    title, _, more = opening(name)[0].partition(": ")
+    if title.startswith("Evidence"):  # a count; what the page is about comes after it
+        title = more[0].upper() + more[1:]
     label = f"{number(name)} · {title}" if number(name).isdigit() else title
     return f"[{label}]({os.path.relpath(path(name), start.parent)})".replace(os.sep, "/")
 
@@ -232,7 +239,7 @@ def shelf(title):
     rows += ["|---|---|---|---|"]
     for name, minutes, needs in SHELVES[title]:
         before = ", ".join(link(names[need]) for need in needs.split())
-        rows.append(f"| {link(name)} | {opening(name)[1].replace('|', '·')} | {minutes} | {before} |")
+        rows.append(f"| {link(name)} | {about(name)} | {minutes} | {before} |")
     return "\n".join(rows)
 
 

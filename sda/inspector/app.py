@@ -25,7 +25,7 @@ from ..networks.backbones import VideoNet
 from .edits import check_edits, known_name
 from .keep import code_of, draw_state, kept_file
 from .opening import Model, Paths, open_session
-from .scenes import finding, fitting, row_of
+from .scenes import finding
 from .session import Session, planned
 from .state import InspectorState, state_values
 from .view import View
@@ -78,11 +78,6 @@ class Inspector:
             self.view.close()
         self.view = None
         self.session.close()
-
-    def found(self) -> list[str]:
-        """Ids of the clips that fit the filters, in their order."""
-        rows = [row_of(self.session, clip_id) for clip_id in self.session.clips.ids()]
-        return [row["id"] for row in fitting(rows, self.state.filters, self.session.class_names)]
 
     def open_offer(self, name: str) -> None:
         """Look into one of the offers; on an error everything stays as it was."""

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..explaining.checks import CHECKS, CheckInput, FaithfulnessReport, check_steps
+from ..explaining.check_report import CHECKS, CheckInput, FaithfulnessReport
+from ..explaining.checks import check_steps
 from ..explaining.effects import coalitions, shapley_values
 from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips
@@ -73,6 +74,8 @@ def _edits(session: Session, ids: Sequence[str], edits: Sequence[dict]) -> Itera
     """The change of the probability over clips, beside the same at random."""
     if not edits:
         raise SettingError("nothing is changed yet", remedy="click a cell of the table first")
+    if not ids:
+        raise SettingError("no clip fits the filters", remedy="loosen the filters")
     ids = list(ids)[:MOST]
     changes: list[float] = []
     at_random: list[float] = []
@@ -131,7 +134,8 @@ def _shapley(session: Session, clip_id: str) -> Iterator[Found]:
 
 def _check(session: Session, name: str, ids: Sequence[str], layer: str, method: str) -> Iterator[Found]:
     """One of the checks of `sda.explaining.checks`, on at most a dozen clips drawn by a fixed seed."""
-    ids = [i for i in ids if i not in session.clips.added]
+    if name == "pointing":  # nobody knows where the object is in clips that people brought
+        ids = [i for i in ids if i not in session.clips.added]
     if len(ids) > CHECKED:
         ids = [ids[k] for k in sorted(np.random.default_rng(0).choice(len(ids), CHECKED, replace=False))]
     yield {"rows": [], "verdict": "", "clips": len(ids), "done": 0, "total": 0}

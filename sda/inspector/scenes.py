@@ -105,33 +105,6 @@ def row_of(session: Session, clip_id: str, thumb: str | None = None) -> dict[str
     return row
 
 
-def fitting(
-    rows: Sequence[dict[str, Any]],  # from `row_of`
-    filters: dict[str, Any],  # see `InspectorState.filters`
-    class_names: Sequence[str],
-) -> list[dict[str, Any]]:  # those that fit, in the order that is asked for
-    """The clips that fit every condition; the page does the same by itself."""
-    text = (filters.get("text") or "").lower()
-
-    def fits(row: dict[str, Any]) -> bool:
-        classes = {row["label"], row["predicted"]} - {None}
-        names = [row["name"], *(class_names[k] for k in classes)]
-        return (
-            any(text in name.lower() for name in names)
-            and (not filters.get("classes") or bool(classes & set(filters["classes"])))
-            and (filters.get("right") is None or row["right"] == filters["right"])
-            and (not filters.get("dominant") or row["dominant"] in filters["dominant"])
-            and (not filters.get("own") or row["own"])
-        )
-
-    found = [row for row in rows if fits(row)]
-    sort = filters.get("sort") or "list"
-    if sort == "list":
-        return found
-    sign = -1 if sort == "entropy" else 1  # the most doubtful first
-    return sorted(found, key=lambda row: (row[sort] is None, sign * (row[sort] or 0)))
-
-
 def about(
     session: Session,
     title: str = "",

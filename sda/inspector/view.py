@@ -328,7 +328,9 @@ class View:
         name = str(message.get("name"))
         chosen = state.map or {}
         edits = check_edits(state.edits, len(self.session.network.blocks))
-        ids = self.inspector.found()
+        every = self.session.clips.ids()
+        listed = set(message.get("ids", every))  # clips that fit the filters of the page
+        ids = [clip_id for clip_id in every if clip_id in listed]
         layer, method = chosen.get("layer") or LAYER, chosen.get("method") or METHOD
         steps = ask(self.session, name, state.selected, ids, edits, layer, method)
         job = self.background.start(

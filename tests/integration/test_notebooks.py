@@ -48,6 +48,18 @@ def test_carries_outputs_and_no_errors(path):
 
 
 @each
+def test_every_picture_says_what_it_shows(path):
+    """To people who cannot see it, by alternative text; and in its own width, so that it can be sharp."""
+    for output in (o for cell in code_cells(path) for o in cell["outputs"]):
+        for kind in [k for k in output.get("data", {}) if k.startswith("image/")]:
+            about = output["metadata"].get(kind, {})
+            shown = f"{path.name}: `picture` of sda/figures/style writes both"
+            assert len(about.get("alt", "")) > 20 and (kind != "image/png" or about.get("width")), shown
+        html = "".join(output.get("data", {}).get("text/html", ""))
+        assert not re.search(r"<img(?![^>]*\balt=)", html), f"{path.name}: a picture in HTML without `alt`"
+
+
+@each
 def test_says_nothing_of_the_machine(path):
     found = [
         match[0] for cell in code_cells(path) for text in texts(cell) for match in MACHINE.finditer(text)

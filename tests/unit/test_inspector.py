@@ -19,7 +19,7 @@ from sda.inspector.clips import Clips
 from sda.inspector.edits import edit, edits_key
 from sda.inspector.opening import open_session
 from sda.inspector.questions import QUESTIONS
-from sda.inspector.scenes import fitting, row_of, scene_of
+from sda.inspector.scenes import scene_of
 from sda.inspector.session import planned
 from sda.networks.backbones import create_model
 from sda.testing.evaluate import predict
@@ -170,21 +170,6 @@ def test_percentiles_are_of_the_class_and_say_n(session):
     assert all(0 <= value <= 100 for row in found["weights"] for value in row)
 
 
-def test_filters_and_orders(session):
-    rows = [row_of(session, clip_id) for clip_id in (SHAKE, UP, SWING)]
-    names = session.class_names
-
-    def found(**filters):
-        return [row["id"] for row in fitting(rows, filters, names)]
-
-    assert found() == [SHAKE, UP, SWING] and found(text="SWIN") == [SWING] and found(text="<b>") == []
-    assert found(classes=[names.index("Moving something up")]) == [UP]
-    assert found(right=True) == [r["id"] for r in rows if r["right"]]
-    assert found(dominant=[r["dominant"] for r in rows]) == [SHAKE, UP, SWING] and found(own=True) == []
-    margins = {row["id"]: row["margin"] for row in rows}
-    assert found(sort="margin") == sorted(margins, key=margins.get)
-
-
 def test_a_network_without_selection_and_one_with_a_single_dependency(tmp_path):
     plain = inspect(PLAIN, FILE, strict=True)
     plain.show()
@@ -311,13 +296,11 @@ def test_questions_are_answered_in_steps_and_can_be_cancelled(shown):
 
 
 def test_the_present_edits_are_asked_of_the_clips_that_fit(shown):
-    shown.state.filters = {"text": "swing"}
     shown.state.edits = [edit("drop", None, 3)]
-    shown.view.receive({"ask": "question", "name": "edits"})
+    shown.view.receive({"ask": "question", "name": "edits", "ids": [SWING, "gone"]})
     run(shown.view, "question")
     found = shown.view.panel.questions["edits"]
     assert found["state"] == "done" and found["clips"] == 1 and "at random" in found["rows"][1]["label"]
-    shown.state.filters = {}
     shown.state.edits = []
 
 

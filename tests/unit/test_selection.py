@@ -307,7 +307,12 @@ def test_truth_of_a_network():
     again = left_out(net, clips, labels, share=False)
     sizes = np.array([0.4, 0.1, 0.0, 0.9]) * np.array([1, 2, 0.5, 1])[:, None]
     told = dataclasses.replace(again, losses=np.tile(sizes, (6, 1, 1)), right=np.ones(6, bool))
+    rare, twin = np.ones((6, 4, 4)), copy.deepcopy(net)
+    rare[1:, 0, 3] = 0  # opened by one clip of six
+    rescale_gates(twin, dataclasses.replace(told, weights=told.weights * rare, losses=told.losses * rare))
     rescale_gates(net, told)
+    for block, other in zip(sda_blocks(net).values(), sda_blocks(twin).values(), strict=True):
+        assert torch.allclose(block.attention.scale, other.attention.scale, rtol=0.01)
     scaled = left_out(net, clips, labels, share=False)
     assert np.allclose(scaled.logits, found.logits, atol=1e-4)
     assert np.allclose(scaled.losses, again.losses, atol=1e-3)

@@ -1442,7 +1442,7 @@ function questionCard(ctx, about, told) {
   const running = told.state === "running";
   const ask = running
     ? button("Cancel", () => ctx.tell({ ask: "cancel" }), { "data-key": `ask ${about.name}`, tip: "Stop; what is measured stays." })
-    : button(told.state === "done" ? "Again" : "Measure", () => ctx.tell({ ask: "question", name: about.name }), { "data-key": `ask ${about.name}`, tip: "Measured on the clips that fit the filters." });
+    : button(told.state === "done" ? "Again" : "Measure", () => ctx.tell({ ask: "question", name: about.name, ids: fitting(ctx).map((clip) => clip.id) }), { "data-key": `ask ${about.name}`, tip: "Measured on the clips that fit the filters." });
   const line = (row) => h(
     "tr", {}, h("th", { scope: "row" }, row.label),
     h("td", {}, dotPlot({ ...row, zero: row.reference ?? zero, domain, words: `${row.label} ${signed(row.value)} [${signed(row.low)}, ${signed(row.high)}], n = ${row.n}` })),
