@@ -34,8 +34,8 @@ from sda.explaining.faithfulness import clip_masks, control_maps, pointing_game
 from sda.explaining.interventions import keep, uniform
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, save_record, seed_everything
+from sda.moves.assembly import make_moves
 from sda.moves.classes import CLASSES, PAIRS
-from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, list_models, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import class_hash, load_model

@@ -69,8 +69,8 @@ from sda.explaining.interventions import (
 )
 from sda.explaining.trace import Trace, trace_clips
 from sda.foundation.runs import new_record, save_record
+from sda.moves.assembly import make_moves
 from sda.moves.classes import CLASSES, PAIRS
-from sda.moves.make import make_moves
 from sda.networks.backbones import VideoNet
 from sda.networks.blocks import DEPENDENCIES
 from sda.networks.checkpoints import load_model

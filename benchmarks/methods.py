@@ -27,7 +27,7 @@ from sda.explaining.answers import logits_of
 from sda.explaining.interventions import reverse, shuffle
 from sda.foundation.runs import new_record, save_record
 from sda.foundation.statistics import softmax
-from sda.moves.make import make_moves
+from sda.moves.assembly import make_moves
 from sda.networks.backbones import create_model, list_models
 from sda.networks.blocks import SDA
 from sda.networks.checkpoints import load_model

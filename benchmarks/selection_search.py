@@ -31,8 +31,8 @@ from sda.explaining.faithful_selection import (
     truth_table,
 )
 from sda.foundation.runs import new_record, save_record, seed_everything
+from sda.moves.assembly import make_moves
 from sda.moves.classes import CLASSES
-from sda.moves.make import make_moves
 from sda.networks.backbones import create_model, sda_blocks
 from sda.networks.checkpoints import load_model
 from sda.training.recipes import plain_settings, recipe

@@ -30,8 +30,8 @@ import torch
 from shipped_models import rows
 
 from sda.foundation.runs import seed_everything
+from sda.moves.assembly import make_moves
 from sda.moves.classes import CLASSES
-from sda.moves.make import make_moves
 from sda.networks.backbones import create_model
 from sda.networks.checkpoints import load_model
 from sda.training.recipes import plain_settings, recipe

@@ -19,8 +19,8 @@ from sda.data.datasets import open_dataset
 from sda.explaining.effects import ablation_table
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, record_name, save_record
+from sda.moves.assembly import make_moves
 from sda.moves.classes import GROUPS, PAIRS
-from sda.moves.make import make_moves
 from sda.networks.checkpoints import load_model, save_model
 from sda.testing.evaluate import evaluate, protocol
 from sda.testing.predictions import by_class, pair_accuracy, summary

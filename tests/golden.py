@@ -26,8 +26,9 @@ import torch
 
 from sda.commands.main import main as run_command
 from sda.data.annotations import records_something_v2
+from sda.data.assembly import make_dataset
 from sda.data.datasets import open_dataset
-from sda.data.make import make_dataset, write_dataset
+from sda.data.make import write_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
 from sda.data.video import open_video

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..data.assembly import make_dataset
 from ..data.check import check_dataset
 from ..data.datasets import source_of
 from ..data.extract import extract
 from ..data.lists import read_classes
-from ..data.make import DATASETS, make_dataset
+from ..data.official import DATASETS
 from ..data.transforms import mirror_notes
 from ..foundation.errors import listed
+from ..moves.assembly import make_moves
 from ..moves.classes import CLASSES
-from ..moves.make import make_moves
 from ..networks.checkpoints import class_hash
 from .options import Command, CommandLineError
 

@@ -25,8 +25,8 @@ from ..foundation.errors import RunError, lacks_memory
 from ..foundation.files import check_folder, csv_text, disk_remedy, lock, system_error, write_atomic
 from ..foundation.reading import read_json
 from ..foundation.runs import load_records, new_record, save_record
+from ..moves.assembly import make_moves
 from ..moves.classes import CLASSES, GROUPS, PAIRS
-from ..moves.make import make_moves
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import load_model
 from ..networks.inference import prepare_for_inference

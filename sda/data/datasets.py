@@ -208,7 +208,7 @@ def source_of(
     root: str | Path,  # Dataset folder
     split: str,  # Name of a list, e.g. "test"
 ) -> str:  # e.g. "Diving48 V2 (by file name)"; empty for clips of your own
-    """Dataset and release that a list was made from, as `sda.data.make.make_dataset` left it there."""
+    """Dataset and release that a list was made from, as `sda.data.assembly.make_dataset` left it there."""
     file = Path(root) / "source.json"
     if not file.exists():
         return ""

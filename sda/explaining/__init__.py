@@ -22,14 +22,9 @@ _HOMES = {
         *("deletion_insertion", "curve_areas", "parameter_randomisation"),
         *("clip_masks", "pointing_game", "pointing_table"),
     ),
-    "checks": (
-        "CheckInput",
-        "FaithfulnessReport",
-        "CheckResult",
-        "check_steps",
-        "run_checks",
-        "seed_agreement",
-    ),
+    "checks": ("check_steps", "run_checks"),
+    "check_report": ("CheckInput", "CheckResult", "FaithfulnessReport"),
+    "agreement": ("seed_agreement",),
 }
 
 __getattr__, __dir__, __all__ = lazy_exports(

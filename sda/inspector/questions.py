@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..explaining.checks import CHECKS, CheckInput, FaithfulnessReport, check_steps
+from ..explaining.check_report import CHECKS, CheckInput, FaithfulnessReport
+from ..explaining.checks import check_steps
 from ..explaining.effects import coalitions, shapley_values
 from ..explaining.faithfulness import clip_masks
 from ..explaining.trace import Trace, trace_clips

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "CLASSES": ".classes",
         "PAIRS": ".classes",
-        "make_moves": ".make",
+        "make_moves": ".assembly",
         "load_truth": ".truth",
     },
 )

@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..foundation.errors import DataError, SettingError, UnknownNameError, nearest
-from .blocks import SDA, check_clips, stage_of
+from .blocks import SDA
 from .fast import answers, watched
+from .folding import check_clips, stage_of
 from .fused import conv_norm, first_conv, he_conv, shortcut_of
 from .weights import image_weights, our_name, read_weights
 
@@ -466,9 +467,8 @@ def create_model(
     """Build a video network by name."""
     _, backbone, _ = _offer(name)
     if num_classes < 1 or num_frames < 1:
-        raise SettingError(
-            f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}"
-        )
+        text = f"num_classes and num_frames must be at least 1, got {num_classes} and {num_frames}"
+        raise SettingError(text)
     net = assemble(name, BACKBONES.get(backbone, backbone), num_classes, num_frames, dropout, **options)
     if pretrained:
         load_imagenet(net, pretrained)

@@ -26,10 +26,11 @@ from sda.data.annotations import (
 )
 from sda.data.annotations.epic import native_window
 from sda.data.annotations.something import RAW_SSV1_PAIRS, clean_label, name_order, side_pairs
+from sda.data.assembly import make_dataset
 from sda.data.check import check_dataset
 from sda.data.datasets import ClipDataset, open_dataset
 from sda.data.lists import Record, read_list
-from sda.data.make import count_frames, make_dataset, write_dataset
+from sda.data.make import count_frames, write_dataset
 from sda.foundation.errors import DataError, FolderError, SettingError, UnknownNameError
 from sda.foundation.files import write_atomic
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from unit.test_video import moving, save
 
+from sda.data.assembly import make_dataset
 from sda.data.check import check_dataset
 from sda.data.clips import ClipReader
 from sda.data.extract import extract
 from sda.data.lists import Record, read_list
-from sda.data.make import make_dataset
 from sda.data.sources import open_record
 from sda.data.video import FolderVideo, open_video, scan
 from sda.foundation.errors import UnknownNameError, VideoError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hooks import hooks
 
-from sda.explaining.checks import seed_agreement
+from sda.explaining.agreement import seed_agreement
 from sda.explaining.faithfulness import (
     curve_areas,
     curve_words,

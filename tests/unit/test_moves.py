@@ -23,8 +23,9 @@ from sda.foundation.errors import (
     SettingError,
     UnknownNameError,
 )
+from sda.moves.assembly import make_moves
 from sda.moves.classes import CLASSES, FRAMES, NEEDS, ORDERS, PAIRS, SIZE
-from sda.moves.make import make_moves, write_clip
+from sda.moves.make import write_clip
 from sda.moves.render import render
 from sda.moves.truth import load_truth
 
@@ -137,7 +138,7 @@ def test_workers_make_what_one_process_makes(small, tmp_path):
     """Four jobs on two spawned workers, from a script without a main guard."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from sda.moves.make import make_moves\n"
+        "from sda.moves.assembly import make_moves\n"
         f"make_moves({str(tmp_path / 'two')!r}, train=2, val=1, test=1, progress=False, workers=2)\n"
     )
     subprocess.run(
@@ -312,7 +313,7 @@ def test_a_damaged_set_is_not_reused(tmp_path):
 
 def start_making(root, **more):
     call = f"make_moves({str(root)!r}, **{FOUR}, progress=False, workers=2)"
-    code = f"from sda.moves.make import make_moves; {call}"
+    code = f"from sda.moves.assembly import make_moves; {call}"
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, **more)
 
 

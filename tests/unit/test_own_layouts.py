@@ -10,10 +10,11 @@ from PIL import Image
 
 from sda.data.annotations import at_native_rate, records_csv, records_folder
 from sda.data.annotations.textlists import records_hmdb51, records_ucf101
+from sda.data.assembly import make_dataset
 from sda.data.check import check_dataset
 from sda.data.datasets import open_dataset
 from sda.data.lists import Record, read_classes, read_list
-from sda.data.make import make_dataset, write_dataset
+from sda.data.make import write_dataset
 from sda.data.transforms import TransformConfig, flip_map, mirror_notes, sides_without_pair
 from sda.foundation.errors import DataError, SdaError, SettingError, UnknownNameError, VideoError
 

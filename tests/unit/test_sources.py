@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sda.data.assembly import make_dataset
 from sda.data.datasets import open_dataset, source_of
 from sda.data.lists import read_classes, read_list
-from sda.data.make import make_dataset
 from sda.foundation.errors import DataError, SdaError, SettingError
 
 OFFICIAL = Path(os.environ.get("SDA_ANNOTATIONS", "no-annotations"))
