@@ -57,14 +57,14 @@ def answer(
 
 
 def _responses(
-    branches: nn.ModuleDict,  # of an SDA block, their norms folded
+    branches: Any,  # of an SDA block, their norms folded
     y: Tensor,  # reduced frames as rows, [B, T, H, W, r]
 ) -> dict[str, Tensor]:  # [B, 1 or T, 1 or h or H, 1 or w or W, r]
     """What the branches respond."""
     frames = y.flatten(2, 3).mean(2)  # [B, T, r]
     found = {}
     for name, branch in branches.items():
-        conv: Any = branch.conv
+        conv = branch.conv
         if name == "LST":
             found[name] = F.relu(conv(frames.mean(1)))[:, None, None, None]
         elif name == "LT":

@@ -93,7 +93,7 @@ class SelectionLoss:
         ramp = min(1.0, progress / config.selection_ramp) if config.selection_ramp else 1.0
         total: Tensor | float = 0.0
         for attention in self.scored:
-            attention.ramp.fill_(ramp)
+            attention.ramp = torch.full_like(attention.ramp, ramp)  # the last pass still needs the old one
         if self.teacher is not None:
             kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision, torch.bfloat16)
             half = torch.autocast(clips.device.type, kind, enabled=config.precision != "fp32")

@@ -242,6 +242,7 @@ def test_number_formats_and_layouts(dtype, layout, size):
     z = torch.relu(exact(x))
     off = (y.float() - z).abs()
     assert y.dtype == dtype and off.max() < 0.2 and off.mean() < 0.01
+    assert y.is_contiguous(memory_format=layout) and found[0].is_contiguous(memory_format=layout)
     assert all(g is None or g.isfinite().all() for g in found) and found[0].abs().sum() > 0
 
 

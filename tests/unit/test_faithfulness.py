@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from hooks import hooks
-from sda.explaining.agreement import seed_agreement
 
+from sda.explaining.agreement import seed_agreement
 from sda.explaining.faithfulness import (
     curve_areas,
     curve_words,

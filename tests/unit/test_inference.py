@@ -12,7 +12,9 @@ from sda.explaining.faithfulness import cascading
 from sda.explaining.trace import trace_clips
 from sda.foundation.errors import SettingError
 from sda.foundation.files import fingerprint
+from sda.networks.answer import answers_at_once
 from sda.networks.backbones import create_model, list_models
+from sda.networks.blocks import DEPENDENCIES, SDA
 from sda.networks.checkpoints import load_model, save_model
 from sda.networks.fused import FoldedNorm
 from sda.networks.inference import prepare_for_inference
@@ -26,7 +28,8 @@ def worn(model):
     for module in model.modules():
         if isinstance(module, NORMS):
             for tensor, low in ((module.running_mean, -0.3), (module.running_var, 0.5), (module.weight, 0.7)):
-                tensor.data.copy_(low + torch.rand(tensor.shape, generator=generator) * 0.6)
+                if tensor is not None:
+                    tensor.data.copy_(low + torch.rand(tensor.shape, generator=generator) * 0.6)
     return model.eval()
 
 
@@ -141,3 +144,18 @@ def test_a_prepared_network_is_not_saved(tmp_path):
     with pytest.raises(SettingError) as caught:
         save_model(tmp_path / "a.safetensors", model, model.card)
     assert caught.value.subject == model.name and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("attention", ["query", "gated"])
+@pytest.mark.parametrize("dependencies", [DEPENDENCIES, ("S122", "LT"), ("LT",), ("LS", "LST"), ("S122",)])
+def test_a_block_answers_in_rows_what_it_answers_plainly(dependencies, attention):
+    block = worn(SDA(64, 4, dependencies, attention=attention))
+    quick = prepare_for_inference(copy.deepcopy(block), "fp32")
+    for size in ((8, 8), (7, 5), (2, 3)):
+        x = torch.randn(8, 64, *size).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            assert answers_at_once(quick, x)
+            torch.testing.assert_close(quick(x), block(x), atol=2e-5, rtol=1e-4)
+            seen = quick.hook_weights.register_forward_hook(lambda module, args, out: None)
+            assert not answers_at_once(quick, x)
+            seen.remove()

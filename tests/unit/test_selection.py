@@ -245,6 +245,15 @@ def test_a_price_shuts_gates_and_an_order_widens_what_is_needed(tmp_path):
     assert all(m.training for m in everything.network.modules())
 
 
+@pytest.mark.parametrize("kind", ["sparsemax", "top_k"])
+def test_rules_that_sum_to_one_learn_under_a_ramp(tmp_path, kind):
+    update = step(tmp_path, create_model("sda_tsn_tiny", 4, attention=kind, dropout=0.0), selection_ramp=0.5)
+    for progress in (0.1, 0.2):
+        assert torch.isfinite(update([batch()], 4, 1.0, progress).norm)
+    ramps = [block.attention.ramp.item() for block in sda_blocks(update.network).values()]
+    assert ramps == pytest.approx([0.4] * 4)
+
+
 def test_gates_are_asked_only_of_gates(tmp_path):
     with pytest.raises(SettingError):
         step(tmp_path, create_model("sda_tsn_tiny", 4, attention="sparsemax"), gate_price=0.1)
