@@ -37,7 +37,7 @@ def conv_norm(
     return F.relu(y) if relu else y
 
 
-_FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)  # oneDNN, with what follows
+fused_conv: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)  # oneDNN, with what follows
 
 
 def fuses_conv(
@@ -58,7 +58,7 @@ def fuses_conv(
         and channels_last_weight(conv.weight)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
-        and _FUSED is not None
+        and fused_conv is not None
         and not watched(conv, norm)
     )
 
@@ -74,10 +74,11 @@ def _fused(conv: nn.Conv2d, x: Tensor, add: Tensor | None, relu: bool) -> Tensor
     at = (conv.padding, conv.stride, conv.dilation, conv.groups)
     after = "relu" if relu else "none"
     if add is None:
-        return torch.ops.mkldnn._convolution_pointwise(x, conv.weight, conv.bias, *at, after, [], "")
+        return fused_conv(x, conv.weight, conv.bias, *at, after, [], "")
     add = add.contiguous(memory_format=torch.channels_last)
-    binary = torch.ops.mkldnn._convolution_pointwise.binary
-    return binary(x, add, conv.weight, conv.bias, *at, "add", 1.0, after if relu else None, [], None)
+    return fused_conv.binary(
+        x, add, conv.weight, conv.bias, *at, "add", 1.0, after if relu else None, [], None
+    )
 
 
 def first_conv(

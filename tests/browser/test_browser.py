@@ -147,8 +147,14 @@ class Panel:
         self.errors = []
         self.abroad = []
         page.set_default_timeout(STEP)
-        page.on("pageerror", lambda error: self.errors.append(f"{error}: {(error.stack or '')[:600]}"))
+        page.on("pageerror", self.failed)
         page.on("request", lambda request: self.note(request.url, url))
+
+    def failed(self, error):
+        """Keep an error of a page, unless all of it happened inside JupyterLab's own bundle."""
+        places = re.findall(r"\((?:async )?(\w+:[^)]*)\)", error.stack or "")
+        if not places or not all("/static/lab/" in place for place in places):
+            self.errors.append(f"{error}: {(error.stack or '')[:600]}")
 
     def note(self, asked, url):
         if not asked.startswith((url, url.replace("http", "ws", 1), "data:", "blob:")):
