@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fast import PointConv, SumNorm, answers, channels_last, resize, sum_of_rows, watched
-from .fused import conv_norm, fused_conv, fuses_conv
+from .fused import FoldedNorm, conv_norm, fused_conv, fuses_conv
+from .mixture import full_key
 
 
 def answers_at_once(
@@ -22,7 +23,7 @@ def answers_at_once(
     usual = type(block.up) is PointConv and block.up.bias is None and type(norm) is SumNorm
     if not (usual and not norm.training and norm.affine and norm.track_running_stats):
         return False
-    folded = all(branch.conv.bias is not None for branch in block.branches.values())
+    folded = all(isinstance(getattr(branch, "norm", None), FoldedNorm) for branch in block.branches.values())
     return folded and not watched(*_inside(block))
 
 
@@ -43,7 +44,8 @@ def answer(
     y = conv_norm(block.down, block.down_norm, x).movedim(1, -1).unflatten(0, (-1, num_frames))
     responses = _responses(block.branches, y)
     size = (y.shape[2], y.shape[3])
-    weights = block.attention(torch.stack([_key(rows, size) for rows in responses.values()], 1))
+    keys = [full_key(rows.movedim(-1, 1), size) for rows in responses.values()]
+    weights = block.attention(torch.stack(keys, 1))
     columns = weights[:, :, None, None, None, None]
     kept = (weights != 0).any(0).tolist()
     parts = {n: columns[:, i] * rows for i, (n, rows) in enumerate(responses.items()) if kept[i]}
@@ -72,13 +74,6 @@ def _responses(
             rows = _resized(y, half).flatten(2, 3).movedim(-1, 1)  # [B, r, T, h*w]
             found[name] = conv_norm(conv, branch.norm, rows).movedim(1, -1).unflatten(2, half)
     return found
-
-
-def _key(rows: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mean [B, r] of a response [B, T, h, w, r] as it would look at the full size."""
-    if size[0] % rows.shape[2] or size[1] % rows.shape[3]:
-        rows = _resized(rows.mean(1, keepdim=True), size)
-    return rows.flatten(1, 3).mean(1)
 
 
 def _resized(rows: Tensor, size: tuple[int, int]) -> Tensor:

@@ -64,9 +64,8 @@ def _quad_sum(x: Tensor) -> Tensor:
 
 def _bins(like: Tensor, n: int, m: int) -> Tensor:
     """[n, m] matrix whose column j averages the inputs that adaptive pooling from n to m puts into bin j."""
-    make = (
-        _kept_bins if type(like) is Tensor else _kept_bins.__wrapped__
-    )  # what only stands for one is not kept
+    # what only stands for a tensor is not kept
+    make = _kept_bins if type(like) is Tensor else _kept_bins.__wrapped__
     return make(n, m, like.dtype, like.device)
 
 
@@ -242,9 +241,8 @@ def _variance(a: Tensor, b: Tensor | None, size: Size) -> Tensor:
     var = a.square().mean(_ALL, keepdim=True)[0]
     if b is None:
         return var
-    both = (
-        _spread(_over_time(a) * (2 / a.shape[1]), size) + b
-    )  # b does not change, so a may be averaged over time
+    # b does not change, so a may be averaged over time
+    both = _spread(_over_time(a) * (2 / a.shape[1]), size) + b
     return var + both.mul_(b).mean(_ALL, keepdim=True)[0]
 
 

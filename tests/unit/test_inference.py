@@ -159,3 +159,6 @@ def test_a_block_answers_in_rows_what_it_answers_plainly(dependencies, attention
             seen = quick.hook_weights.register_forward_hook(lambda module, args, out: None)
             assert not answers_at_once(quick, x)
             seen.remove()
+    for name in dependencies[:1]:  # a branch of somebody else's is called as a module
+        quick.branches[name] = nn.Identity()
+        assert not answers_at_once(quick, x)
