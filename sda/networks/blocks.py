@@ -17,7 +17,7 @@ from ..foundation.errors import SettingError, unknown_name
 from .answer import answer, answers_at_once
 from .fast import PointConv, SumNorm, by_hand, mean_over_space, mean_over_time, resize
 from .folding import batch_norm, fold_clips, unfold_clips
-from .mixture import full_key, gate_frames, rectified, reduced, weighted_sums
+from .mixture import full_key, gate_frames, rectified, weighted_sums
 
 # %% ../../nbs/networks/01_blocks.ipynb #59e7b1b3
 DEPENDENCIES = ("LST", "LT", "LS", "S122")  # the order of weights, colours, files and plots everywhere
@@ -255,7 +255,7 @@ class SDA(nn.Module):
         if answers_at_once(self, x):
             return answer(self, x, frames)
         size = x.shape[-2:]
-        clips = unfold_clips(reduced(self, x), frames)  # [B, r, T, H, W], a view
+        clips = unfold_clips(rectified(self.down, self.down_norm, x), frames)  # [B, r, T, H, W], a view
         responses = self.hook_responses({name: branch(clips) for name, branch in self.branches.items()})
         keys = self.hook_keys(torch.stack([full_key(y, size) for y in responses.values()], 1))
         weights = self.hook_weights(self.attention(keys))

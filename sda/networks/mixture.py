@@ -56,11 +56,6 @@ def _normalised_sum(norm: nn.Module, small: Tensor, wide: Tensor | None, x: Tens
     return batch_norm(norm, (z if wide is None else z + wide).flatten(0, 1))
 
 
-def reduced(block: Any, x: Tensor) -> Tensor:
-    """The frames [B*T, C, H, W] in r channels, normalised and rectified."""
-    return rectified(block.down, block.down_norm, x)
-
-
 def gate_frames(block: Any, x: Tensor, small: Tensor, wide: Tensor | None) -> Tensor:
     """The frames x times the sigmoid of the expanded mixture; without a gate to keep where nobody looks."""
     unseen = not watched(block.up_norm, block.hook_gate)
