@@ -31,12 +31,13 @@ def weighted_sums(
 ) -> tuple[Tensor, Tensor | None]:
     """The weighted responses: sum [B, r, T, h, w] of those of small size, and LT's [B, r, H, W]."""
     wide = mixture.get("LT")
-    terms = [y for name, y in mixture.items() if name != "LT"]
+    # the largest first: the layout of a sum is that of its first term
+    ordered = {name: mixture[name] for name in ("LT", "S122", "LS", "LST") if name in mixture}
+    terms = [y for name, y in ordered.items() if name != "LT"]
     if wide is not None and not (isinstance(up, nn.Conv2d) and up.bias is None):
         # something else stands here, e.g. with a norm fused into it: it gets the sum, not its terms
-        terms = [y if y.shape[-2:] == (1, 1) else resize(y, size) for y in mixture.values()]
+        terms = [y if y.shape[-2:] == (1, 1) else resize(y, size) for y in ordered.values()]
         wide = None
-    terms.sort(key=Tensor.numel, reverse=True)  # the layout of a sum is that of its first term
     small = sum(terms[1:], terms[0]) if terms else torch.zeros_like(mixture["LT"][..., :1, :1])
     B, r, _, h, w = small.shape
     return small.expand(B, r, frames, h, w), None if wide is None else wide.squeeze(2)
