@@ -14,7 +14,9 @@ first time. With --more, accuracy is also asked of a test split four times as la
 
 With --clips, a folder of real recordings as in `benchmarks/own_clips.py`: SDA-TSN starts from the shipped
 network and learns the clips of four folds under the recipe `own_clips`, once with the published query and
-once with gates, and is asked about the fifth. There is no teacher, for the start knows other classes.
+once with gates, and is asked about the fifth. There is no teacher, for the start knows other classes. The
+price of the gates is found for each fold on the clips that it trains on: three of the four folds train, the
+fourth judges.
 """
 
 import argparse
@@ -45,13 +47,12 @@ KINDS = {
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
     "query": search.Try("query", "the control", "query"),
 }
-# What changes in the recipe, step by step: gates learn first, then the rest under them. Real clips take as
-# many steps with both kinds too; the queries of the gates are as fast, and without a teacher.
-OWN_GATES: dict[str, Any] = dict(lr=0.004, query_lr=5.0, distill=0.0, epochs=12)
-STEPS: dict[str, dict[str, list[dict[str, Any]]]] = {
-    "moves": {"query": [search.CONTROL], "gated": [search.CHOSEN, search.SETTLE]},
-    "own_clips": {"query": [{}], "gated": [search.CHOSEN | OWN_GATES, search.SETTLE | dict(epochs=8)]},
-}
+# What changes in the recipe, step by step: gates learn first, then the rest under them.
+Steps = list[dict[str, Any]]
+MOVES_STEPS: dict[str, Steps] = {"query": [search.CONTROL], "gated": [search.CHOSEN, search.SETTLE]}
+# Real clips take as many steps with both kinds too; the queries of the gates are as fast.
+OWN_GATES: dict[str, Any] = search.CHOSEN | dict(lr=0.004, query_lr=5.0, distill=0.0, epochs=12)
+PRICES = (0.5, 1.0, 2.0, 5.0)  # tried for real clips; 5 is the price of Moves
 
 
 def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> Path:
@@ -65,10 +66,9 @@ def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> P
     return out / "model.safetensors"
 
 
-def fit(kind: str, name: str, make: Any, data: Any, out: Path, **changes: Any) -> tuple[TrainResult, dict]:
-    """Go on from `init` under one of KINDS, step by step; and what a record says about it."""
+def fit(name: str, steps: Steps, make: Any, data: Any, out: Path, **changes: Any) -> tuple[TrainResult, dict]:
+    """Go on from `init` under a recipe, step by step; and what a record says about it."""
     told: list[dict[str, Any]] = []
-    steps = STEPS[name][kind]
     for number, asked in enumerate(steps, 1):
         folder = out if number == len(steps) else out / f"step{number}"
         config = recipe(name, **(changes | asked))
@@ -94,11 +94,47 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         net, about = load_model(start), dict(recipe="moves", seed=number)
     else:
         out = options.runs / "seeds" / label
-        trained, told = fit(kind, "moves", lambda: search.network(name, one), data["train"], out, **changes)
+        trained, told = fit(
+            "moves", MOVES_STEPS[kind], lambda: search.network(name, one), data["train"], out, **changes
+        )
         net, about = trained.model, dict(recipe="moves, continued", **told)
     search.question(label, net, data, options.count, "test", RESULTS, run=label, why=one.why, **about)
     if kind == "gated" and seed == "whole":  # with the scales it was judged with
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
+
+
+def fit_clips(
+    kind: str, price: float, takes: list[str], clips: own_clips.Clips, out: Path
+) -> tuple[TrainResult, dict]:
+    """Learn the real clips of some takes under one of KINDS."""
+    config = recipe("own_clips")
+    steps = [OWN_GATES | dict(gate_price=price), search.SETTLE | dict(epochs=8)] if kind == "gated" else [{}]
+    return fit(
+        "own_clips",
+        steps,
+        lambda: search.network("sda_tsn", KINDS[kind], len(clips.names), config.dropout),
+        clips.of(takes, config, True),
+        out,
+        init=str(search.START),
+    )
+
+
+def find_price(number: int, clips: own_clips.Clips, runs: Path) -> dict[str, Any]:
+    """The largest price with which at most one clip fewer is answered than with the query, or the lowest:
+    asked of the fold after the one that is held out, which has no part in it."""
+    folds = clips.folds()
+    judge = (number + 1) % own_clips.FOLDS
+    takes = [take for k, some in enumerate(folds) for take in some if k not in (number, judge)]
+    right: dict[str, float] = {}
+    for kind, price in [("query", 0.0), *(("gated", price) for price in PRICES)]:
+        name = f"price{price:g}" if price else "query"
+        trained, _ = fit_clips(kind, price, takes, clips, runs / f"own_clips-{name}-without{number}{judge}")
+        found = own_clips.answers(trained.model, clips, folds[judge], recipe("own_clips"))
+        right[name] = int(found.correct().sum())
+    low_enough = [price for price in PRICES if right[f"price{price:g}"] >= right["query"] - 1]
+    return dict(
+        price=max(low_enough, default=min(PRICES)), right=right, of=len(found), judged_by=folds[judge]
+    )
 
 
 def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -> None:
@@ -106,18 +142,12 @@ def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -
     label = f"own_clips-{kind}-fold{number}"
     if (RESULTS / f"{label}.json").exists():
         return
-    one = KINDS[kind]
     held_out = clips.folds()[number]
     rest = [take for k, some in enumerate(clips.folds()) for take in some if k != number]
+    runs = options.runs / "seeds"
+    found_price = find_price(number, clips, runs) if kind == "gated" else {}
+    trained, about = fit_clips(kind, found_price.get("price", 0.0), rest, clips, runs / label)
     config = recipe("own_clips")
-    trained, about = fit(
-        kind,
-        "own_clips",
-        lambda: search.network("sda_tsn", one, len(clips.names), config.dropout),
-        clips.of(rest, config, True),
-        options.runs / "seeds" / label,
-        init=str(search.START),
-    )
     found = own_clips.answers(trained.model, clips, held_out, config)
     test = clips.of(held_out, config)
     search.question(
@@ -134,6 +164,7 @@ def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -
         held_out=held_out,
         why="real clips",
         **about,
+        **(dict(price_search=found_price) if found_price else {}),
         more=dict(top1_crops=found.accuracy()),
         more_arrays=dict(crops_right=found.correct()),
     )
