@@ -149,7 +149,7 @@ TRIES = [
     settled("mid-5-untaught", epochs=3, lr=0.002),
     Try(
         "dropout",
-        "left out at random for a fifth of the clips: does a softmax that has to do without learn who matters?",
+        "left out at random for a fifth of the clips: does a softmax learn who matters?",
         "softmax",
         {"dropout": 0.2},
         changes=TAUGHT | SLOW,
