@@ -13,10 +13,8 @@ Resumable. Records and arrays go to data/results/selection/seeds; the test split
 first time. With --more, accuracy is also asked of a test split four times as large, of the same seed.
 
 With --clips, a folder of real recordings as in `benchmarks/own_clips.py`: SDA-TSN starts from the shipped
-network and learns the clips of four folds under the recipe `own_clips`, once with the published query and
-once with gates, and is asked about the fifth. There is no teacher, for the start knows other classes. The
-price of the gates is found for each fold on the clips that it trains on: three of the four folds train, the
-fourth judges.
+network, learns the clips of four folds under the recipe `own_clips` with the published query, and is asked
+about the fifth; from there it goes on with gates, for as many steps and with the same teacher as above.
 """
 
 import argparse
@@ -50,9 +48,11 @@ KINDS = {
 # What changes in the recipe, step by step: gates learn first, then the rest under them.
 Steps = list[dict[str, Any]]
 MOVES_STEPS: dict[str, Steps] = {"query": [search.CONTROL], "gated": [search.CHOSEN, search.SETTLE]}
-# Real clips take as many steps with both kinds too; the queries of the gates are as fast.
-OWN_GATES: dict[str, Any] = search.CHOSEN | dict(lr=0.004, query_lr=5.0, distill=0.0, epochs=12)
-PRICES = (0.5, 1.0, 2.0, 5.0)  # tried for real clips; 5 is the price of Moves
+# Four folds of real clips are 12 batches.
+CLIPS_STEPS: dict[str, Steps] = {
+    "query": [{}],
+    "gated": [search.CHOSEN | dict(epochs=33), search.SETTLE | dict(epochs=25)],
+}
 
 
 def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> Path:
@@ -103,51 +103,25 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
 
 
-def fit_clips(
-    kind: str, price: float, takes: list[str], clips: own_clips.Clips, out: Path
-) -> tuple[TrainResult, dict]:
-    """Learn the real clips of some takes under one of KINDS."""
-    config = recipe("own_clips")
-    steps = [OWN_GATES | dict(gate_price=price), search.SETTLE | dict(epochs=8)] if kind == "gated" else [{}]
-    return fit(
-        "own_clips",
-        steps,
-        lambda: search.network("sda_tsn", KINDS[kind], len(clips.names), config.dropout),
-        clips.of(takes, config, True),
-        out,
-        init=str(search.START),
-    )
-
-
-def find_price(number: int, clips: own_clips.Clips, runs: Path) -> dict[str, Any]:
-    """The largest price with which at most one clip fewer is answered than with the query, or the lowest:
-    asked of the fold after the one that is held out, which has no part in it."""
-    folds = clips.folds()
-    judge = (number + 1) % own_clips.FOLDS
-    takes = [take for k, some in enumerate(folds) for take in some if k not in (number, judge)]
-    right: dict[str, float] = {}
-    for kind, price in [("query", 0.0), *(("gated", price) for price in PRICES)]:
-        name = f"price{price:g}" if price else "query"
-        trained, _ = fit_clips(kind, price, takes, clips, runs / f"own_clips-{name}-without{number}{judge}")
-        found = own_clips.answers(trained.model, clips, folds[judge], recipe("own_clips"))
-        right[name] = int(found.correct().sum())
-    low_enough = [price for price in PRICES if right[f"price{price:g}"] >= right["query"] - 1]
-    return dict(
-        price=max(low_enough, default=min(PRICES)), right=right, of=len(found), judged_by=folds[judge]
-    )
-
-
 def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -> None:
     """Learn four folds of real clips under one of KINDS, and judge by the fifth."""
     label = f"own_clips-{kind}-fold{number}"
     if (RESULTS / f"{label}.json").exists():
         return
+    one = KINDS[kind]
     held_out = clips.folds()[number]
     rest = [take for k, some in enumerate(clips.folds()) for take in some if k != number]
-    runs = options.runs / "seeds"
-    found_price = find_price(number, clips, runs) if kind == "gated" else {}
-    trained, about = fit_clips(kind, found_price.get("price", 0.0), rest, clips, runs / label)
     config = recipe("own_clips")
+    runs = options.runs / "seeds"
+    start = search.START if kind == "query" else runs / f"own_clips-query-fold{number}" / "model.safetensors"
+    trained, about = fit(
+        "own_clips",
+        CLIPS_STEPS[kind],
+        lambda: search.network("sda_tsn", one, len(clips.names), config.dropout),
+        clips.of(rest, config, True),
+        runs / label,
+        init=str(start),
+    )
     found = own_clips.answers(trained.model, clips, held_out, config)
     test = clips.of(held_out, config)
     search.question(
@@ -164,7 +138,6 @@ def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -
         held_out=held_out,
         why="real clips",
         **about,
-        **(dict(price_search=found_price) if found_price else {}),
         more=dict(top1_crops=found.accuracy()),
         more_arrays=dict(crops_right=found.correct()),
     )
