@@ -172,9 +172,7 @@ def about(name):
 
 def link(name, start=INDEX):
     """A link to a notebook from another file: its number and its short title."""
-    title, _, more = opening(name)[0].partition(": ")
-    if title.startswith("Evidence"):  # a count; what the page is about comes after it
-        title = more[0].upper() + more[1:]
+    title = opening(name)[0].partition(": ")[0]
     label = f"{number(name)} · {title}" if number(name).isdigit() else title
     return f"[{label}]({os.path.relpath(path(name), start.parent)})".replace(os.sep, "/")
 
