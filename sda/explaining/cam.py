@@ -23,6 +23,7 @@ from sda.explaining.cam_parts import (
     class_index,
     enlarge,
     find_layer,
+    gradients_from_here,
     package_class,
     parts_of,
     scale_divisor,
@@ -151,15 +152,19 @@ def _gradient_maps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps [N,T,h,w] as the method defines them, before any clipping or scaling, and the logits [N,K]."""
     module = find_layer(model, layer)
+    begin = module.register_forward_hook(gradients_from_here)
     explainer = package_class(method)(
         _FoldedClips(model, clips.shape[1]), [module], reshape_transform=torch.clone
     )
     store = explainer.activations_and_grads
     try:
-        logits = widened(store(clips.detach().flatten(0, 1).clone().requires_grad_()))
+        with torch.no_grad():
+            logits = widened(store(clips.detach().flatten(0, 1).clone()))
+            scores = [target(one) for target, one in zip(targets, logits, strict=True)]
+            total = torch.stack(scores).sum()
         check_finite(logits)
-        scores = [target(one) for target, one in zip(targets, logits, strict=True)]
-        torch.stack(scores).sum().backward()
+        if total.requires_grad:
+            total.backward()
         if len(store.activations) != 1 or len(store.gradients) != 1 or store.activations[0].ndim != 4:
             raise SettingError(
                 f"layer {layer!r} has no single map per frame; cam_layers(model) lists those that do",
@@ -170,6 +175,7 @@ def _gradient_maps(
         maps = explainer.get_cam_image(None, module, targets, features, gradients, False)
         return maps.reshape(*clips.shape[:2], *maps.shape[1:]), to_numpy(logits)
     finally:
+        begin.remove()
         store.release()
 
 # %% ../../nbs/explaining/60_cam.ipynb #11daf1f6

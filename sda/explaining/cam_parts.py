@@ -165,3 +165,13 @@ def check_finite(
     """No map can be made of NaN."""
     if not logits.isfinite().all():
         raise SettingError("the model's logits are not finite: no map can be made")
+
+
+def gradients_from_here(
+    module: nn.Module,  # layer of a map
+    args: tuple,  # what it was given
+    output: Any,  # what it answers
+) -> Any:
+    """A hook on the layer of a map: what comes before it needs no gradient, and is computed without."""
+    torch.set_grad_enabled(True)  # for the rest of the pass; whoever makes the map ends it
+    return output.detach().requires_grad_().clone() if isinstance(output, Tensor) else output
