@@ -90,7 +90,9 @@ def fig_selection_over_seeds(
         "dot: the 95 % interval over seeds excludes no preference (0.25) or no effect (0)"
     )
     figure = fig_over_seeds(panels, ROWS, [str(block) for block in runs[0].explanations["blocks"]], words)
-    figure.suptitle("Pairs differ in what they lose without a dependency, hardly in its weight", fontsize=FONT + 1)
+    figure.suptitle(
+        "Pairs differ in what they lose without a dependency, hardly in its weight", fontsize=FONT + 1
+    )
     return figure
 
 
