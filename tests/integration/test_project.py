@@ -75,6 +75,8 @@ PLAIN = (
     "testing/asking.py",
     "testing/joining.py",
     "testing/running.py",
+    "testing/scores.py",
+    "testing/tables.py",
     "inspector/",
     "commands/",
     "studies/",
