@@ -64,6 +64,7 @@ PLAIN = (
     "data/video/mp4.py",
     "data/video/scans.py",
     "figures/style.py",
+    "figures/checks.py",
     "figures/live.py",
     "figures/training.py",
     "explaining/agreement.py",
