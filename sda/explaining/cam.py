@@ -256,15 +256,19 @@ def _gradient_maps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps [N,T,h,w] as the method defines them, before any clipping or scaling, and the logits [N,K]."""
     module = find_layer(model, layer)
+    begin = module.register_forward_hook(_gradients_from_here)
     explainer = _package_class(method)(
         _FoldedClips(model, clips.shape[1]), [module], reshape_transform=torch.clone
     )
     store = explainer.activations_and_grads
     try:
-        logits = widened(store(clips.detach().flatten(0, 1).clone().requires_grad_()))
+        with torch.no_grad():
+            logits = widened(store(clips.detach().flatten(0, 1).clone()))
+            scores = [target(one) for target, one in zip(targets, logits, strict=True)]
+            total = torch.stack(scores).sum()
         _check_finite(logits)
-        scores = [target(one) for target, one in zip(targets, logits, strict=True)]
-        torch.stack(scores).sum().backward()
+        if total.requires_grad:
+            total.backward()
         if len(store.activations) != 1 or len(store.gradients) != 1 or store.activations[0].ndim != 4:
             raise SettingError(
                 f"layer {layer!r} has no single map per frame; cam_layers(model) lists those that do",
@@ -275,7 +279,14 @@ def _gradient_maps(
         maps = explainer.get_cam_image(None, module, targets, features, gradients, False)
         return maps.reshape(*clips.shape[:2], *maps.shape[1:]), to_numpy(logits)
     finally:
+        begin.remove()
         store.release()
+
+
+def _gradients_from_here(module: nn.Module, args: tuple, output: Any) -> Any:
+    """A hook on the layer of a map: what comes before it needs no gradient, and is computed without."""
+    torch.set_grad_enabled(True)  # for the rest of the pass; `_gradient_maps` ends it
+    return output.detach().requires_grad_().clone() if isinstance(output, Tensor) else output
 
 
 def _check_finite(logits: Tensor) -> None:

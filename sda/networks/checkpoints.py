@@ -83,6 +83,11 @@ class ModelCard:
             model.name, dict(model.options), model.num_classes, model.num_frames, list(class_names), **parts
         )
 
+    @property
+    def names(self) -> list[str]:
+        """A name for each output: "class 3" where nobody named it."""
+        return self.class_names or [f"class {k}" for k in range(self.num_classes)]
+
     def to_json(self) -> str:
         """The card as JSON, the same text for the same card; ValueError for NaN, DataError for objects."""
         data = {**asdict(self), "class_hash": class_hash(self.class_names)}

@@ -75,7 +75,7 @@ def best_classes(
 ) -> list[tuple[str, str, float]]:  # video, class, probability
     """The most probable classes of each video."""
     reader = ClipReader.from_card(getattr(net, "card", None))
-    names = net.card.class_names
+    names = net.card.names
     rows = []
     with evaluating(net), tqdm(total=len(paths), disable=not progress, unit="video", desc="predict") as bar:
         for k in range(0, len(paths), batch_size):
@@ -117,7 +117,7 @@ def best_of_windows(
 ) -> list[tuple[int, int, str, float]]:  # start and end (frames), class, probability
     """The most probable classes of each window of a video."""
     reader = ClipReader.from_card(getattr(net, "card", None))
-    names = net.card.class_names
+    names = net.card.names
     video = reader.open(path)
     spans = windows(len(video), length, stride or max(length // 2, 1))
     rows = []

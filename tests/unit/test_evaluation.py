@@ -1,5 +1,6 @@
 """Predictions, evaluation, prediction: accuracies, joins, bad input, broken files, tests that break off."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -556,6 +557,13 @@ def test_predict_one_and_many(model_file, videos):
     assert list(many.columns) == ["video", "class", "probability"] and many.video.nunique() == 2
     assert np.allclose(many.probability[:2], one.probability[:2])
     assert list(predict([str(videos[0])], model_file, top=1)["video"]) == [str(videos[0])]
+
+
+def test_outputs_without_names_are_numbered(tmp_path, model_file, model, videos):
+    card = dataclasses.replace(load_model(model_file).card, class_names=[])
+    file = save_model(tmp_path / "nameless.safetensors", model, card)
+    assert set(predict(videos[0], file)["class"]) == {"class 0", "class 1", "class 2"}
+    assert slide(videos[0], file, length=8)["class"].str.startswith("class ").all()
 
 
 def test_predict_in_batches_is_predict_one_by_one(model_file, videos, tmp_path):

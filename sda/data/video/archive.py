@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .base import AGAIN, existing, unusable
 from .folder import Numbering, PictureVideo, numbering
+from .usable import AGAIN, existing, unusable
 from ...foundation.errors import VideoError
 from ...foundation.files import IMAGE_SUFFIXES, cached_by_file
 

@@ -16,18 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sda.data.video.base import (
-    Facts,
-    Video,
-    as_shown,
-    damaged,
-    decoded_notes,
-    import_av,
-    open_container,
-    scan,
-    shown_frames,
-    video_stream,
-)
+from .base import Facts, Video, scan
+from .counting import damaged, decoded_notes, shown_frames
+from .ffmpeg import as_shown, import_av, open_container, video_stream
 
 # %% ../../../nbs/data/26_pyav.ipynb #2b6fa1c5
 _log = logging.getLogger(__name__)
