@@ -14,6 +14,8 @@ from ..foundation.errors import SettingError
 from ..networks.blocks import DEPENDENCIES
 from .style import COLOUR_MAPS, FONT, MIDDLES, HeatTable, new_figure
 
+__all__ = ["fig_checks", "fig_over_seeds", "fig_randomisation"]
+
 _LOOKS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of maps; Okabe-Ito
 _CONTROLS = {"centre": ("#0072B2", "--", "s"), "random": ("#777777", ":", "^")}
 

@@ -18,6 +18,8 @@ from ..networks.checkpoints import class_hash, load_model
 from ..networks.inference import prepare_for_inference
 from .running import naming, view_logits
 
+__all__ = ["windows"]
+
 
 def opened(
     model: Any,  # network, or its file

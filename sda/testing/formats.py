@@ -8,6 +8,8 @@ import pandas as pd
 
 from .experiments import KEYS
 
+__all__ = ["percent_table", "sortable", "to_markdown"]
+
 
 def percent_table(table: pd.DataFrame) -> pd.DataFrame:
     """`accuracy_table` as text: percent, mean ± spread, whole seconds; columns alike in all rows left out."""

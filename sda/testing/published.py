@@ -10,6 +10,8 @@ import pandas as pd
 from ..assets import PUBLISHED
 from ..foundation.errors import DataError
 
+__all__ = ["doubtful", "load_published"]
+
 SIZES = ("params_m", "gmacs", "measured_params_m", "measured_gmacs")  # millions, billions of multiply-adds
 
 

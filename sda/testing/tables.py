@@ -14,6 +14,8 @@ from ..foundation.files import csv_text, write_atomic
 from ..foundation.statistics import softmax, wilson_interval
 from .scores import Scores
 
+__all__ = ["by_clip", "confusion"]
+
 
 def by_clip(
     predictions: Scores,  # scores of N videos

@@ -143,7 +143,7 @@ def test_runs(path, copy, warm):
     from nbclient.exceptions import CellExecutionError
 
     file = copy / path.relative_to(ROOT)
-    if path.parent.name == "learn":  # these need the package and no folder
+    if path.parent.name in ("learn", "apps"):  # these need the package and no folder
         elsewhere = copy / "some/other/folder"
         elsewhere.mkdir(parents=True, exist_ok=True)
         file = Path(shutil.copy(file, elsewhere))

@@ -834,7 +834,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, mon
         with pytest.raises(VideoError) as error:
             open_video(path)
         assert error.value.subject == str(path) and told in str(error.value)
-    monkeypatch.setattr("sda.data.video.archive.MAX_ENTRIES", 5)
+    monkeypatch.setattr("sda.data.video.entries.MAX_ENTRIES", 5)
     for path in (many, tmp_path / "many.tar"):
         with pytest.raises(VideoError) as error:
             open_video(path)
