@@ -15,7 +15,7 @@ from ..foundation.files import find_clips
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import ModelCard, load_model
 from ..networks.inference import prepare_for_inference
-from ..testing.evaluate import find_videos
+from ..testing.asking import find_videos
 from .clips import Clips
 from .session import DRAWS, Network, Session
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..explaining.answers import readings, twin_index
-from ..figures.effects import fig_over_seeds
+from ..figures.checks import fig_over_seeds
 from ..figures.style import FONT
 from ..foundation.statistics import rank_rows, spearman, t_interval
 from ..moves.classes import PAIRS

@@ -1,11 +1,15 @@
 """Every notebook: its form as stored, and a run of its own under a time budget."""
 
+import base64
+import io
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from notebooks import BUDGET, ROOT, VIEW, directives, load, notebooks, run, source
+from PIL import Image
 from warm_kernels import kernel
 
 BOOKS = [
@@ -57,6 +61,23 @@ def test_every_picture_says_what_it_shows(path):
             assert len(about.get("alt", "")) > 20 and (kind != "image/png" or about.get("width")), shown
         html = "".join(output.get("data", {}).get("text/html", ""))
         assert not re.search(r"<img(?![^>]*\balt=)", html), f"{path.name}: a picture in HTML without `alt`"
+
+
+GUIDED = ("learn", "evidence", "apps")
+
+
+@each
+def test_pictures_are_sharp_and_cut_no_word_off(path):
+    """Two dots for one of a plain screen; and nothing reaches the edge, which the layout keeps white."""
+    for output in (
+        o for cell in code_cells(path) for o in cell["outputs"] if "image/png" in o.get("data", {})
+    ):
+        image = Image.open(io.BytesIO(base64.b64decode("".join(output["data"]["image/png"]))))
+        assert image.width >= 1.99 * output["metadata"]["image/png"]["width"], f"{path.name}: below 2x"
+        if path.parent.name in GUIDED:
+            dots = np.asarray(image.convert("L"))
+            edge = np.concatenate([dots[0], dots[-1], dots[:, 0], dots[:, -1]])
+            assert edge.min() > 230, f"{path.name}: {output['metadata']['image/png']['alt']}"
 
 
 @each

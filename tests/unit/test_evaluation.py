@@ -665,7 +665,7 @@ def test_what_a_power_cut_damaged_is_tested_again(tmp_path, caplog):
     for part, damaged in ((parts[0], b""), (parts[1], data[: len(data) // 2])):
         part.write_bytes(damaged)
     rest = Counted()
-    with caplog.at_level(logging.WARNING, "sda.testing.evaluate"):
+    with caplog.at_level(logging.WARNING, "sda.testing.running"):
         found = evaluate(Mean(), rest, batch_size=2, progress=False, parts=tmp_path)
     assert (
         found.ids == whole.ids
