@@ -52,6 +52,7 @@ PLAIN = (
     "networks/sharing.py",
     "networks/export.py",
     "methods/ops.py",
+    "methods/shifting.py",
     "methods/drawing.py",
     "moves/assembly.py",
     "moves/bodies.py",
