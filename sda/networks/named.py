@@ -2,9 +2,11 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
+
+Net = TypeVar("Net", bound="NamedNet")
 
 
 def _sharing() -> Any:
@@ -25,7 +27,7 @@ class NamedNet(nn.Module):
         self.start: Any = None  # what it took from a file when it was made to train, set by start_from
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> Any:  # VideoNet in evaluation mode
+    def from_pretrained(cls: type[Net], source: str | Path, **options: Any) -> Net:  # in evaluation mode
         """Load a folder of `save_pretrained`, a model file or USER/NAME (device, revision, token)."""
         return _sharing().load_folder(source, **options)
 
