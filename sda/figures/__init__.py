@@ -4,21 +4,24 @@ from ..foundation.lazy import lazy_exports
 
 _HOMES = {
     ".style": ("COLOURS", "HeatTable", "draw_heat", "fig_tables", "new_figure", "to_png"),
-    ".clips": ("animation", "fig_cam_strip", "fig_clip", "fig_contact_sheet", "fig_top_k"),
+    ".clips": ("fig_cam_strip", "fig_clip"),
+    ".sheets": ("animation", "fig_contact_sheet", "fig_top_k"),
     ".selection": (
         "class_intervals",
         "confused_pairs",
-        "fig_class_stages",
-        "fig_confusions",
         "fig_depth",
         "fig_difference",
-        "fig_map",
-        "fig_responses",
         "fig_selection",
-        "fig_selection_by_class",
-        "fig_selection_by_stage",
         "nearest_clips",
         "selection_map",
+    ),
+    ".groups": (
+        "fig_class_stages",
+        "fig_confusions",
+        "fig_map",
+        "fig_responses",
+        "fig_selection_by_class",
+        "fig_selection_by_stage",
     ),
     ".checks": ("fig_checks", "fig_over_seeds", "fig_randomisation"),
     ".effects": (
