@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 import sda.commands.main  # noqa: E402
-import sda.training.trainer  # noqa: E402
+import sda.training.finishing  # noqa: E402
 from sda.foundation.runs import new_record, save_record  # noqa: E402
 from sda.training.step import TrainingStep  # noqa: E402
 
@@ -145,7 +145,7 @@ def lie_in_wait(moment: dict) -> None:
     real_step = TrainingStep.__call__
     real_replace = os.replace
     real_save = torch.save
-    real_model = sda.training.trainer.save_model
+    real_model = sda.training.finishing.save_model
 
     def due(kind: str) -> bool:
         counts[kind] += 1
@@ -174,7 +174,7 @@ def lie_in_wait(moment: dict) -> None:
     TrainingStep.__call__ = step
     torch.save = save
     os.replace = replace
-    sda.training.trainer.save_model = model
+    sda.training.finishing.save_model = model
 
 
 def command(words: list[str], moment: dict | None) -> None:

@@ -1,7 +1,8 @@
 """The order in which the notebooks are read, on three shelves.
 
 `python tests/series.py` writes what follows from it: the line with previous, index and next on top of every
-notebook, the index page, badges and the first code cell of the learn shelf. It also folds the cells that are
+notebook (with the glossary where readers are guided), the index page, from which *next* leads through all of
+them, badges and the first code cell of the learn shelf. It also folds the cells that are
 marked `#| hide`, which JupyterLab would show.
 
 Title and purpose of a notebook are its own first two lines.
@@ -108,6 +109,8 @@ WELCOME = """# The notebooks of the SDA Workbench
 
 > A map of three shelves: pages to learn from, the library that is written in notebooks, and the studies.
 
+FIRST →
+
 One question runs through all of them: *which dependencies does a network select for a video, and does the
 selection matter?* The line on top of every page leads to the page before, to this map, and to the page after.
 
@@ -169,9 +172,7 @@ def about(name):
 
 def link(name, start=INDEX):
     """A link to a notebook from another file: its number and its short title."""
-    title, _, more = opening(name)[0].partition(": ")
-    if title.startswith("Evidence"):  # a count; what the page is about comes after it
-        title = more[0].upper() + more[1:]
+    title = opening(name)[0].partition(": ")[0]
     label = f"{number(name)} · {title}" if number(name).isdigit() else title
     return f"[{label}]({os.path.relpath(path(name), start.parent)})".replace(os.sep, "/")
 
@@ -181,6 +182,8 @@ def header(name):
     here, place = path(name), ORDER.index(name)
     index = os.path.relpath(INDEX, here.parent).replace(os.sep, "/")
     line = f"[index]({index})"
+    if name.startswith(("learn/", "evidence/")):
+        line += f" · {link('glossary', here).lower()}"
     if place:
         line = f"← {link(ORDER[place - 1], here)} · {line}"
     if place + 1 < len(ORDER):
@@ -250,7 +253,8 @@ def index():
         f"| {what} | {' · '.join(link(names[n]) for n in re.findall(r'{(.*?)}', how))} |"
         for what, how in WAYS
     ]
-    texts = [WELCOME + "\n".join(ways), *(shelf(title) for title in SHELVES)]
+    welcome = WELCOME.replace("FIRST", link(ORDER[0]))
+    texts = [welcome + "\n".join(ways), *(shelf(title) for title in SHELVES)]
     cells = [
         {"cell_type": "markdown", "id": f"index{n}", "metadata": {}, "source": lines(text)}
         for n, text in enumerate(texts)

@@ -30,7 +30,7 @@ class Predict(ComputeCommand):
 
     def run(self) -> None:
         """Predict the videos; those that cannot be read are named at the end, and the status says so."""
-        from ..testing.evaluate import find_videos, who_answers
+        from ..testing.asking import find_videos, who_answers
 
         self.examine()
         path = self.checkpoint or DEFAULT_MODEL
@@ -68,7 +68,7 @@ class Predict(ComputeCommand):
         problems: dict[str, str],  # gets the videos that cannot be read, and why
     ) -> list[dict[str, Any]]:  # video, class, probability; with windows also start and end, in frames
         """The answers to all videos that can be read."""
-        from ..testing.evaluate import best_classes, best_of_windows
+        from ..testing.asking import best_classes, best_of_windows
 
         if not self.window:
             bar = len(clips) > 3 and not self.quiet
@@ -94,7 +94,7 @@ class Predict(ComputeCommand):
         problems: dict[str, str],  # video -> why it is not in them
     ) -> None:
         """Everything as one JSON object."""
-        from ..testing.evaluate import who_answers
+        from ..testing.asking import who_answers
 
         found: dict[str, object] = {
             "model": model,

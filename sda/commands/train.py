@@ -20,10 +20,11 @@ from ..training.advice import Advice, sentences
 from ..training.config import TrainConfig
 from ..training.memory import memory_estimate
 from ..training.optimiser import scaled_lr
+from ..training.preparing import build_model
 from ..training.recipes import load_config, recipe
 from ..training.run import TrainResult
 from ..training.step import make_accelerator
-from ..training.trainer import build_model, train
+from ..training.trainer import train
 from .options import Command, CommandLineError, first_process, open_clips, read_options
 
 __all__ = ["Train"]

@@ -10,7 +10,7 @@ from ..foundation.files import VIDEO_SUFFIXES, write_atomic
 from .annotations import ListReport, at_native_rate
 from .annotations.layouts import table_root
 from .annotations.tables import NONE, read_clip_table
-from .lists import Record, fault
+from .lists import Record
 from .make import count_frames, write_dataset
 from .official import (
     AUTO,
@@ -24,6 +24,7 @@ from .official import (
     read_text_lists,
 )
 from .splits import OwnOptions, held_out, read_own
+from .texts import fault
 
 __all__ = ["make_dataset"]
 

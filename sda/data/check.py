@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .check_report import CheckReport, absent_classes, recount
-from .lists import Record, SafeJoin, fault, has_offsets, numbered_lines, parse_line, read_classes
+from .joining import SafeJoin
+from .lists import Record, has_offsets, parse_line, read_classes
 from .opening import Look, leaves, look_at_all, media_notes, paths_in
+from .texts import fault, numbered_lines
 from .transforms import mirror_notes
 from .video import open_video
 from ..foundation.errors import DataError

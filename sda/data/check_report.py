@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..foundation.files import write_atomic
 from ..foundation.reading import read_json
-from .lists import fault
+from .texts import fault
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,40 +8,27 @@ __all__ = ['AUTO_CACHE', 'ClipDataset', 'open_dataset', 'epoch_plan', 'clip_load
 # %% ../../nbs/data/41_datasets.ipynb #a70f78d1
 import copy
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from .cache import FrameCache, build_cache
 from .clips import ClipReader, LoadedClip
-from .lists import Record, read_classes, read_groups, read_list
+from .dataset_files import decoded_size, kind_of, listed, open_cache, some, source_of
+from .lists import Record, read_groups
+from .loading import ClipLoader, Clips, Step, labels_of
 from .opening import readable
 from .sampling import Sampling
-from .sources import open_record
 from .transforms import TransformConfig, to_float
-from ..foundation.errors import DataError, RunError, SettingError, VideoError, unknown_name
-from ..foundation.processes import follow_parent, lost_worker
-from ..foundation.reading import read_json
+from ..foundation.errors import RunError, SettingError, VideoError, unknown_name
 
-# %% ../../nbs/data/41_datasets.ipynb #2073f977
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/data/41_datasets.ipynb #eb59b5fd
-class Clips(Protocol):
-    """Clips by number, items dict(clip, label, id): a `ClipDataset` or anything else of this form."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any: ...
-
-
 def clip_generator(
     seed: int,  # Of the run
     epoch: int,  # Counts from 0
@@ -50,11 +37,6 @@ def clip_generator(
     """Randomness that depends on (seed, epoch, index) alone, hence not on workers, batches or order."""
     state = np.random.SeedSequence([seed, epoch, index]).generate_state(2)
     return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
-
-
-def _kind(split: str, train: bool) -> str:
-    """What the clips of a split are called; those that come from no list are called by how they are read."""
-    return {"train": "training", "val": "validation"}.get(split, split or ("training" if train else "test"))
 
 # %% ../../nbs/data/41_datasets.ipynb #19d8347e
 class ClipDataset(Dataset):
@@ -78,7 +60,7 @@ class ClipDataset(Dataset):
         left_out: dict[str, str] | None = None,  # Clips of the list that are not here, and why
         **options,  # Of `open_video`; `short_side=None` reads frames as large as they are
     ):
-        self.records = _some(records)
+        self.records = some(records)
         self.class_names = class_names
         self.seed = seed
         self.epoch = 0  # that random choices belong to
@@ -95,13 +77,13 @@ class ClipDataset(Dataset):
         self.as_bytes = as_bytes
         if as_bytes and not hasattr(self.transform, "pixels"):
             raise SettingError("this transform has no method `pixels`: leave as_bytes off")
-        self.cache = _open_cache(records, cache, progress, self.reader.options) if cache else None
+        self.cache = open_cache(records, cache, progress, self.reader.options) if cache else None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __repr__(self) -> str:
-        kind = _kind(self.split, self.train)
+        kind = kind_of(self.split, self.train)
         source = f" ({self.source})" if self.source else ""
         of = f"{len(self)} {kind} clips of {len(self.class_names)} classes{source}"
         lost = f" ({len(self.left_out)} more are left out)" if self.left_out else ""
@@ -123,31 +105,6 @@ class ClipDataset(Dataset):
         item = {"clip": clip if len(clip) > 1 else clip[0], "label": loaded.label, "id": loaded.id}
         return item | {"scale": loaded.scale, "shift": loaded.shift} if self.as_bytes else item
 
-# %% ../../nbs/data/41_datasets.ipynb #0e71b58a
-def _some(records: list[Record]) -> list[Record]:
-    """Refuse an empty list."""
-    if not records:
-        raise DataError("the list of records is empty; a dataset needs at least one clip")
-    return records
-
-
-def _open_cache(records: list[Record], cache: bool | str | Path, progress: bool, options: dict) -> FrameCache:
-    """Decode every clip once, into the folder asked for or into `cache` beside the clips' folder."""
-    beside = Path(os.path.commonpath([Path(r.path).parent for r in records])).parent / "cache"
-    folder = beside if isinstance(cache, bool) else Path(cache)
-    return FrameCache(build_cache(records, folder, progress, **options))
-
-
-def decoded_size(
-    data: ClipDataset,  # Clips, nothing of which is decoded
-) -> int | None:  # Bytes of all frames; None where the list does not tell a length
-    """What a cache would take, by the lengths in the list and the size of the first clip."""
-    counts = [record.num_frames for record in data.records if record.num_frames is not None]
-    if len(counts) < len(data.records):
-        return None
-    height, width = open_record(data.records[0], **data.reader.options)[0].size
-    return sum(counts) * height * width * 3
-
 # %% ../../nbs/data/41_datasets.ipynb #75cb91fd
 AUTO_CACHE = 2_000_000_000  # bytes that all decoded frames of a split may take where nobody said yes or no
 
@@ -167,16 +124,7 @@ def open_dataset(
 ) -> ClipDataset:  # Clips of one split
     """Open a dataset from its folder: category.txt, img/, trainValTest/{train,val,test}.txt."""
     root = Path(root)
-    missing = [name for name in ("category.txt", "img", "trainValTest") if not (root / name).exists()]
-    if missing:
-        raise DataError(
-            f"{root} lacks {', '.join(missing)}; a dataset folder has category.txt, img/ and trainValTest/"
-        )
-    splits = sorted(f.stem for f in (root / "trainValTest").glob("*.txt"))
-    if split not in splits:
-        raise unknown_name("split", split, splits)
-    names = read_classes(root / "category.txt")
-    records = read_list(root / "trainValTest" / f"{split}.txt", root / "img", names)
+    records, names = listed(root, split)
     train = split == "train" if train is None else train
     left_out: dict[str, str] = {}
     if on_bad_clip not in ("stop", "skip"):
@@ -202,41 +150,6 @@ def open_dataset(
         size = decoded_size(make())
         cache = size is not None and size <= AUTO_CACHE
     return make(cache=root / "cache" if cache is True else cache, progress=progress)
-
-# %% ../../nbs/data/41_datasets.ipynb #1f39e5aa
-def source_of(
-    root: str | Path,  # Dataset folder
-    split: str,  # Name of a list, e.g. "test"
-) -> str:  # e.g. "Diving48 V2 (by file name)"; empty for clips of your own
-    """Dataset and release that a list was made from, as `sda.data.assembly.make_dataset` left it there."""
-    file = Path(root) / "source.json"
-    if not file.exists():
-        return ""
-    try:
-        found = read_json(file)
-        return f"{found['dataset']} {found['variants'].get(split, '')}".strip()
-    except (KeyError, TypeError, AttributeError) as err:
-        remedy = "make the lists again, or delete it"
-        raise DataError(f"{file} names no dataset; {remedy}", subject=str(file), remedy=remedy) from err
-
-# %% ../../nbs/data/41_datasets.ipynb #491bcd00
-@dataclass
-class Step:
-    """The clips of one batch: of one update of the weights, or of one look at a test set."""
-
-    size: int  # Clips over all processes and pieces
-    pieces: list[list[int]]  # For each piece, the clip numbers of this process
-
-# %% ../../nbs/data/41_datasets.ipynb #aa3ce938
-def labels_of(
-    data: Clips,  # Any clips
-) -> list[int] | None:  # Label of each; None where only decoding the clips would tell
-    """The labels of clips, from their records or an attribute `labels`."""
-    records = getattr(data, "records", None)
-    if records:
-        return [int(record.label) for record in records]
-    labels = getattr(data, "labels", None)
-    return None if labels is None else [int(label) for label in labels]
 
 # %% ../../nbs/data/41_datasets.ipynb #1d83e9e9
 def clip_shares(
@@ -292,72 +205,6 @@ def epoch_plan(
             f"{world} processes: lower accumulate or the number of processes."
         )
     return steps
-
-# %% ../../nbs/data/41_datasets.ipynb #402f096b
-class _ByEpoch(Dataset):
-    """Clips by (epoch, index): a worker that lives on learns of the epoch with the clip."""
-
-    def __init__(self, data: Clips):
-        self.data = data
-        self.told: int | None = None
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        epoch, index = key
-        if epoch != self.told and hasattr(self.data, "set_epoch"):
-            self.data.set_epoch(epoch)
-        self.told = epoch
-        return self.data[index]
-
-
-def _reading(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches; an error about a reading process that was lost says why."""
-    try:
-        yield from batches
-    except RuntimeError as err:
-        if lost := lost_worker(err):
-            raise lost from err
-        raise
-
-
-class ClipLoader:
-    """Batches of a dataset, epoch after epoch; processes that read live as long. Made by `clip_loader`."""
-
-    def __init__(
-        self,
-        dataset: Clips,  # What is read
-        plan: Callable[[int], list[Step]],  # The steps of an epoch
-        num_workers: int = 0,  # Processes that read clips
-        pin_memory: bool = False,  # For quick copies to a GPU
-        seed: int = 0,  # Of the reading processes
-    ):
-        self.plan = plan
-        self._batches: list[list[tuple[int, int]]] = []
-        self._loader = DataLoader(
-            _ByEpoch(dataset),
-            batch_sampler=self._batches,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
-            worker_init_fn=follow_parent,
-            generator=torch.Generator().manual_seed(seed),
-        )
-
-    def epoch(
-        self,
-        epoch: int = 0,  # Counts from 0
-        start: int = 0,  # Step to begin with: a run that broke off goes on there
-    ) -> Iterator[dict[str, Any]]:  # Batches, piece after piece of every step
-        """The batches of an epoch from a step on."""
-        pieces = [piece for step in self.plan(epoch)[start:] for piece in step.pieces if piece]
-        self._batches[:] = [[(epoch, index) for index in piece] for piece in pieces]
-        return _reading(iter(self._loader))
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self.epoch()
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-        return sum(bool(piece) for step in self.plan(0) for piece in step.pieces)
 
 # %% ../../nbs/data/41_datasets.ipynb #eff63065
 def clip_loader(

@@ -27,7 +27,7 @@ from sda.data.extraction import (
     same_settings,
 )
 from .video import Facts, scan
-from .video.base import unusable
+from .video.usable import unusable
 from ..foundation.errors import VideoError
 from ..foundation.files import lock
 

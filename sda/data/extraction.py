@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from ..foundation.errors import DataError, FolderError, SettingError, VideoError
 from ..foundation.files import VIDEO_SUFFIXES, disk_remedy, write_atomic
 from ..foundation.reading import read_json
-from .lists import safe_join
+from .joining import safe_join
 from .video import Facts
-from .video.base import AGAIN, as_shown, import_av, open_container, shown_frames, unusable, video_stream
+from .video.counting import shown_frames
+from .video.ffmpeg import as_shown, import_av, open_container, video_stream
 from .video.pyav import upright
+from .video.usable import AGAIN, unusable
 
 if TYPE_CHECKING:
     import pandas as pd

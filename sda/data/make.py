@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from .annotations import ListReport
 from .annotations.base import join, outside
-from .lists import Record, fault, one_line
+from .lists import Record
+from .texts import fault, one_line
 from .video import open_video
 from ..foundation.errors import FolderError, VideoError, unknown_name
 from ..foundation.files import write_atomic

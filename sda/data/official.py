@@ -15,7 +15,8 @@ from .annotations import (
 )
 from .annotations.tables import looks_like_clips
 from .annotations.textlists import PARTS, records_hmdb51, records_ucf101
-from .lists import Record, fault
+from .lists import Record
+from .texts import fault
 
 Splits = dict[str, tuple[list[Record], ListReport]]  # split -> records and the adapter's report
 

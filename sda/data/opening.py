@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from tqdm.auto import tqdm
 
 from ..foundation.errors import DataError, VideoError, listed
-from .lists import Record, SafeJoin, parse_line
+from .joining import SafeJoin
+from .lists import Record, parse_line
 from .video import open_video
 
 _log = logging.getLogger(__name__)

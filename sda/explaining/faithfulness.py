@@ -8,14 +8,13 @@ __all__ = ['deletion_insertion', 'curve_areas', 'reinitialised', 'cascading', 'p
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #73a50c6e
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.datasets import ClipDataset
@@ -23,9 +22,22 @@ from ..data.lists import read_masks
 from ..data.transforms import denormalise
 from .answers import logits_of
 from .cam import LAYER, Target, clip_cams, enlarge, find_layer
-from .interventions import blur
+from sda.explaining.removal import (
+    areas_in_words,
+    cell_scores,
+    centre_prior,
+    checked_maps,
+    filled_by,
+    long_table,
+    only_frames,
+    orders_of,
+    ranks_of,
+    state_after,
+    steps_of,
+    without_cells,
+)
 from ..foundation.devices import to_numpy
-from ..foundation.errors import SettingError, unknown_name
+from ..foundation.errors import SettingError
 from ..foundation.statistics import mean_interval, softmax, spearman
 from ..networks.backbones import VideoNet, create_model
 from ..networks.inference import like
@@ -40,43 +52,7 @@ def maps_of(
     """Class-activation maps of many clips as one array."""
     return np.stack([cam.maps for cam in clip_cams(model, clips, targets, **how)])
 
-# %% ../../nbs/explaining/61_faithfulness.ipynb #8c3577c1
-def cell_scores(
-    maps: np.ndarray,  # maps [N,T,h,w]
-    grid: int = 16,  # cells per side
-) -> np.ndarray:  # [N,T,grid,grid]
-    """Maps on a common grid: enlarged smoothly, then averaged over cells."""
-    N, T = maps.shape[:2]
-    x = torch.from_numpy(np.ascontiguousarray(maps, np.float32)).flatten(0, 1)[:, None]
-    side = max(4 * grid, *maps.shape[2:])
-    x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
-    return F.adaptive_avg_pool2d(x, grid).unflatten(0, (N, T))[:, :, 0].numpy()
-
-
-def ranks_of(
-    scores: np.ndarray,  # [N,...] numbers, high ones first
-    seed: int = 0,  # of the order among equals
-) -> np.ndarray:  # [N,...] ranks, 0 for the highest of each row
-    """The place of every cell in its clip's order; ties are broken at random."""
-    flat = scores.reshape(len(scores), -1)
-    lot = np.random.default_rng(seed).permuted(np.tile(np.arange(flat.shape[1]), (len(flat), 1)), axis=1)
-    order = np.lexsort((lot, -flat), axis=1)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], 1)
-    return ranks.reshape(scores.shape)
-
 # %% ../../nbs/explaining/61_faithfulness.ipynb #de31020a
-def centre_prior(
-    shape: tuple[int, int, int, int],  # N, T, h, w
-) -> np.ndarray:  # [N,T,h,w], highest in the middle of the middle frame
-    """A map that knows only that things are filmed in the middle, and happen halfway through."""
-    N, T, h, w = shape
-    t, y, x = (np.abs(np.linspace(-1, 1, n)) if n > 1 else np.zeros(1) for n in (T, h, w))
-    return np.tile(
-        np.exp(-2 * (y[:, None] ** 2 + x**2))[None] * np.exp(-0.1 * t**2)[:, None, None], (N, 1, 1, 1)
-    )
-
-
 def other_clips(
     maps: np.ndarray,  # [N,T,h,w], N > 1
     labels: Sequence[int] | None = None,  # classes; the lender is then of another class where there is one
@@ -93,131 +69,6 @@ def other_clips(
 
     return maps[[lender(i) for i in range(len(maps))]]
 
-# %% ../../nbs/explaining/61_faithfulness.ipynb #5081f2ae
-def _blurred(clips: Tensor, strength: float = 0.1) -> Tensor:
-    """Clips without detail: a blur whose width is a tenth of the frame."""
-    return blur(strength * min(clips.shape[-2:]))(clips)
-
-
-FILLS: dict[str, Callable[[Tensor], Tensor]] = {  # what stands where a cell was taken away
-    "blur": _blurred,
-    "mean": lambda clips: clips.mean((1, 3, 4), keepdim=True).expand_as(clips),
-}
-
-
-def without_cells(
-    clips: Tensor,  # [N,T,3,H,W]
-    gone: np.ndarray,  # bool [N,T,g,g]: cells to take away
-    fill: str = "blur",  # key of FILLS
-) -> Tensor:  # [N,T,3,H,W]
-    """Clips with some cells replaced."""
-    return _mixed(clips, _filled(clips, fill), gone)
-
-
-def _filled(clips: Tensor, fill: str) -> Tensor:
-    """What stands in the places that are taken away."""
-    if fill not in FILLS:
-        raise SettingError(f"unknown fill {fill!r}; choose {' or '.join(FILLS)}")
-    return FILLS[fill](clips)
-
-
-def _mixed(clips: Tensor, filled: Tensor, gone: np.ndarray) -> Tensor:
-    """The clips, and in the cells that are gone what fills them."""
-    mask = torch.from_numpy(gone).to(clips).flatten(0, 1)[:, None]
-    mask = F.interpolate(mask, size=clips.shape[-2:], mode="nearest").unflatten(0, clips.shape[:2])
-    return torch.lerp(clips, filled, mask)
-
-# %% ../../nbs/explaining/61_faithfulness.ipynb #a4269bae
-def frame_scores(
-    maps: np.ndarray,  # maps [N,T,h,w]
-) -> np.ndarray:  # [N,T]
-    """Positive evidence of every frame."""
-    return np.maximum(maps, 0).sum((2, 3))
-
-
-def only_frames(
-    clips: Tensor,  # [N,T,3,H,W]
-    kept: np.ndarray,  # bool [N,T], at least one frame per clip
-) -> Tensor:  # [N,T,3,H,W]
-    """Clips whose lost frames are replaced by the nearest one left, the earlier of two."""
-    if not kept.any(1).all():
-        raise SettingError("a clip needs at least one frame")
-    T = clips.shape[1]
-    away = np.abs(np.arange(T)[:, None] - np.arange(T)) + np.where(kept, 0, 2 * T)[:, None, :]  # [N,T,T]
-    return torch.stack([clip[order] for clip, order in zip(clips, away.argmin(2).tolist(), strict=True)])
-
-# %% ../../nbs/explaining/61_faithfulness.ipynb #71949f7c
-# Metrics of our own: grad-cam's (ROAD among them) take pixels out of single pictures; a clip loses places
-# over time or whole frames, beside a random order and the middle, and is asked in batches.
-def _state(clips: Tensor, filled: Tensor | None, ranks: np.ndarray, share: float, curve: str) -> Tensor:
-    """The clips after a share of places (or of frames, where nothing fills them) is gone, or is back."""
-    chosen = ranks < round(share * ranks[0].size)
-    gone = chosen if curve == "deletion" else ~chosen
-    return only_frames(clips, ~gone) if filled is None else _mixed(clips, filled, gone)
-
-
-def _steps(places: int, steps: int, over: str) -> list[tuple[str, float]]:
-    """The curves and the shares at which they are read; a clip keeps at least one frame."""
-    if steps < 1:
-        raise SettingError(f"steps must be at least 1, got {steps}", subject="steps")
-    counts = np.unique(np.linspace(0, places, min(steps, places) + 1).round().astype(int))
-    shares = [float(count / places) for count in counts]
-    deleted, inserted = (shares[:-1], shares[1:]) if over == "frames" else (shares, shares)
-    return [("deletion", share) for share in deleted] + [("insertion", share) for share in inserted]
-
-# %% ../../nbs/explaining/61_faithfulness.ipynb #a59326e1
-def _orders(
-    maps: Mapping[str, np.ndarray], over: str, grid: int, draws: int, seed: int
-) -> dict[tuple[str, int], np.ndarray]:
-    """Ranks of the places under the maps, the centre prior and at random: (order, draw) -> [N,...]."""
-    if over not in ("space", "frames"):
-        raise unknown_name("over", over, ("space", "frames"))
-
-    def scores(values: np.ndarray) -> np.ndarray:
-        return cell_scores(values, grid) if over == "space" else frame_scores(values)
-
-    found = {(name, 0): ranks_of(scores(values), seed) for name, values in maps.items()}
-    found["centre", 0] = ranks_of(scores(centre_prior(next(iter(maps.values())).shape)), seed)
-    nothing = np.zeros_like(found["centre", 0], float)
-    return found | {("random", d): ranks_of(nothing, seed + 1 + d) for d in range(draws)}
-
-# %% ../../nbs/explaining/61_faithfulness.ipynb #6fb7eb64
-def _checked_maps(maps: np.ndarray | Mapping[str, np.ndarray], clips: Tensor) -> dict[str, np.ndarray]:
-    """Maps by name that fit the clips; a single one is called map."""
-    named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
-    if not named or {"centre", "random"} & set(named):
-        taken = next((name for name in ("centre", "random") if name in named), "maps")
-        raise SettingError("name one map or more, none 'centre' or 'random'", subject=taken)
-    for name, values in named.items():
-        if values.ndim != 4 or values.shape[:2] != clips.shape[:2]:
-            raise SettingError(
-                f"maps {list(values.shape)} do not fit clips {list(clips.shape)}",
-                subject=name,
-                remedy="give one map per frame",
-            )
-        if not np.isfinite(values).all():
-            raise SettingError(f"the values of {name} are not finite", subject=name)
-    return named
-
-
-def _long(rows: list[tuple], over: str) -> pd.DataFrame:
-    """One row per clip and step."""
-    parts = [
-        pd.DataFrame(
-            {
-                "over": over,
-                "curve": curve,
-                "order": order,
-                "draw": draw,
-                "share": share,
-                "clip": np.arange(len(p)),
-                "probability": p,
-            }
-        )
-        for curve, order, draw, share, p in rows
-    ]
-    return pd.concat(parts, ignore_index=True)
-
 # %% ../../nbs/explaining/61_faithfulness.ipynb #d62e6279
 def deletion_insertion(
     model: nn.Module,  # video network
@@ -233,8 +84,8 @@ def deletion_insertion(
     batch_size: int = 50,  # clips at a time
 ) -> pd.DataFrame:  # columns over, curve, order, draw, share, clip, probability
     """How the answer falls when the marked places go, and rises when they come, against random and centre."""
-    orders = _orders(_checked_maps(maps, clips), over, grid, draws, seed)
-    filled = _filled(clips, fill) if over == "space" else None
+    orders = orders_of(checked_maps(maps, clips), over, grid, draws, seed)
+    filled = filled_by(clips, fill) if over == "space" else None
     intact = logits_of(model, clips, batch_size=batch_size)
     target = intact.argmax(1) if labels is None else np.asarray(labels)
 
@@ -248,13 +99,13 @@ def deletion_insertion(
         known |= {("deletion", 1.0): empty, ("insertion", 0.0): empty}
     rows = []
     for (order, draw), ranks in orders.items():
-        for curve, share in _steps(ranks[0].size, steps, over):
+        for curve, share in steps_of(ranks[0].size, steps, over):
             found = known.get((curve, share))
             if found is None:
-                state = _state(clips, filled, ranks, share, curve)
+                state = state_after(clips, filled, ranks, share, curve)
                 found = probabilities(logits_of(model, state, batch_size=batch_size))
             rows.append((curve, order, draw, share, found))
-    return _long(rows, over)
+    return long_table(rows, over)
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #2247756d
 def _area(part: pd.DataFrame) -> pd.Series:
@@ -289,28 +140,7 @@ def curve_words(
     order: str = "map",  # the one to compare, where several maps were given by name
 ) -> str:  # one sentence
     """Whether the marked places matter to the answer, in words."""
-    table = curve_areas(curves)
-    over = curves.over.iloc[0]
-    row = table.loc[order]
-    if "beyond random" not in table or np.isnan(row["low"]):
-        return f"Too few clips or no random order (n = {int(row['n'])}): nothing can be said."
-    places = "places" if over == "space" else "frames"
-    compared = (
-        f"The {places} marked matter more than random ones"
-        if row["low"] > 0
-        else f"The {places} marked matter less than random ones"
-        if row["high"] < 0
-        else f"The {places} marked matter no more than random ones"
-    )
-    centre = (
-        " (the centre does as well)"
-        if 0 < row["low"] and table.loc["centre", "beyond random"] >= row["low"]
-        else ""
-    )
-    return (
-        f"{compared}{centre}: insertion minus deletion {row['difference']:+.3f}, beyond random "
-        f"{row['beyond random']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], n = {int(row['n'])}."
-    )
+    return areas_in_words(curve_areas(curves), curves.over.iloc[0], order)
 
 # %% ../../nbs/explaining/61_faithfulness.ipynb #21d478b7
 def reinitialised(

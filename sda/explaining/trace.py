@@ -6,44 +6,36 @@
 __all__ = ['stage_weights', 'Trace', 'responses_of', 'compare_traces', 'trace_clips']
 
 # %% ../../nbs/explaining/57_trace.ipynb #22556c90
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from ..data.clips import ClipReader
 from ..data.datasets import ClipDataset
-from .tracer import Tracer, block_rows, select_blocks
-from ..foundation.devices import evaluating, to_model, to_numpy
-from ..foundation.errors import DataError, RunError, SettingError, unknown_name
-from ..foundation.files import fingerprint, load_arrays, save_arrays
+from sda.explaining.trace_form import (
+    ClassMeans,
+    StageMeans,
+    check_model,
+    check_shapes,
+    frame_of,
+    in_words,
+    load_trace,
+    rows_of,
+    save_trace,
+    side_by_side,
+)
+from .trace_input import answers_to, batches, items_of, known_labels, put_back
+from .tracer import Tracer, select_blocks
+from ..foundation.devices import evaluating, to_numpy
+from ..foundation.errors import SettingError, unknown_name
+from ..foundation.files import fingerprint
 from ..foundation.statistics import bootstrap_interval
 from ..networks.backbones import stage_of
-from ..networks.blocks import DEPENDENCIES, SDA
-
-# %% ../../nbs/explaining/57_trace.ipynb #a9e85ab2
-class ClassMeans(NamedTuple):
-    """Mean selection of every class, in the order that `fig_selection_by_class` takes."""
-
-    means: np.ndarray  # [K,4]; NaN for a class without videos
-    class_names: list[str]  # K
-    counts: list[int]  # K numbers of videos
-
-
-class StageMeans(NamedTuple):
-    """Mean selection of every stage with a 95 % interval, in the order of `fig_selection_by_stage`."""
-
-    means: np.ndarray  # [S,4]
-    low: np.ndarray  # [S,4]
-    high: np.ndarray  # [S,4]
-    stages: list[str]  # S
-    n: int  # videos
+from ..networks.blocks import DEPENDENCIES
 
 # %% ../../nbs/explaining/57_trace.ipynb #934d3873
 def _entropy(weights: np.ndarray) -> np.ndarray:
@@ -114,130 +106,6 @@ def _by_class(trace: "Trace", stage: str | None) -> ClassMeans:
             means[k] = values[labels == k].mean(0)
     return ClassMeans(means, names, counts)
 
-# %% ../../nbs/explaining/57_trace.ipynb #b8f61ad6
-def _frame(trace: "Trace") -> pd.DataFrame:
-    """One row per video, view, block and dependency that the model has."""
-    N, R, M = trace.weights.shape
-    names = trace.classes
-    per_row = {
-        "video": trace.videos,
-        "view": trace.views,
-        "true": [None] * N if trace.labels is None else [names[k] for k in trace.labels],
-        "predicted": [names[k] for k in trace.logits.argmax(1)],
-    }
-    table: dict[str, Any] = {
-        key: np.repeat(np.array(column, object), R * M) for key, column in per_row.items()
-    }
-    table["block"] = np.tile(np.repeat(trace.blocks, M), N)
-    table["stage"] = np.tile(np.repeat([stage_of(block) for block in trace.blocks], M), N)
-    table["dependency"] = np.tile(trace.dependencies, N * R)
-    numbers = {
-        "score": trace.scores,
-        "weight": trace.weights,
-        "response_norm": trace.response_norm,
-        "share_norm": trace.weights * trace.response_norm,
-        "contribution": trace.contribution(),
-    }
-    table |= {key: values.reshape(-1) for key, values in numbers.items()}
-    per_block = {"entropy": trace.entropy(), "gate_mean": trace.gate_mean, "gate_std": trace.gate_std}
-    table |= {key: np.repeat(values.reshape(-1), M) for key, values in per_block.items()}
-    frame = pd.DataFrame(table).astype({"view": int})
-    frame = frame[frame.weight.notna()].reset_index(drop=True)
-    for name in ("block", "stage", "dependency"):  # tables keep the order of the network, not of the alphabet
-        frame[name] = pd.Categorical(frame[name], list(dict.fromkeys(frame[name])), ordered=True)
-    return frame
-
-# %% ../../nbs/explaining/57_trace.ipynb #67f8a29c
-_FORMAT = "sda trace 1"
-_ARRAYS = ("weights", "scores", "response_norm", "gate_mean", "gate_std", "logits")
-_NAMES = ("videos", "views", "labels", "blocks", "class_names", "model", "fingerprint")
-
-
-def _save(trace: "Trace", path: str | Path) -> Path:
-    """See `Trace.save`."""
-    arrays = {name: getattr(trace, name) for name in _ARRAYS}
-    for block, parts in trace.responses.items():
-        arrays |= {f"response/{block}/{name}": values for name, values in parts.items()}
-    return save_arrays(path, _FORMAT, {name: getattr(trace, name) for name in _NAMES}, arrays)
-
-
-def _load(path: str | Path) -> dict[str, Any]:
-    """The fields of a trace, see `Trace.load`."""
-    names, arrays = load_arrays(path, _FORMAT)
-    try:
-        fields = {name: names[name] for name in _NAMES} | {name: arrays[name] for name in _ARRAYS}
-    except KeyError as err:
-        raise DataError(f"{path} is not a whole trace: {err} is missing", subject=str(path)) from err
-    responses: dict[str, dict[str, np.ndarray]] = {}
-    for key, values in arrays.items():
-        if key.startswith("response/"):
-            _, block, name = key.split("/")
-            responses.setdefault(block, {})[name] = values
-    return fields | {"responses": responses}
-
-# %% ../../nbs/explaining/57_trace.ipynb #1c3c25a0
-def _check_model(trace: "Trace", other: "Trace | nn.Module") -> None:
-    """Refuse a trace, or a network, that is not of the trace's network."""
-    if isinstance(other, nn.Module):
-        name = getattr(other, "name", type(other).__name__)
-        theirs = fingerprint(other)
-    else:
-        name = other.model
-        theirs = other.fingerprint
-    if theirs != trace.fingerprint:
-        raise SettingError(
-            f"this trace is of {trace.model} ({trace.fingerprint}), not of {name} ({theirs}): "
-            "block by block they mean different things",
-            subject=name,
-            remedy="trace the clips again with the model in hand",
-        )
-
-# %% ../../nbs/explaining/57_trace.ipynb #26168102
-def _check_shapes(trace: "Trace") -> None:
-    """Refuse arrays that do not fit their names."""
-    N = len(trace.videos)
-    R = len(trace.blocks)
-    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(("weights", "scores", "response_norm"), (N, R, 4))
-    wanted |= {"gate_mean": (N, R), "gate_std": (N, R), "logits": (N, trace.logits.shape[-1])}
-    for name, shape in wanted.items():
-        if getattr(trace, name).shape != shape:
-            raise DataError(
-                f"{name} has the shape {getattr(trace, name).shape}, its names say {shape}", subject=name
-            )
-    if len(trace.views) != N or (trace.labels is not None and len(trace.labels) != N):
-        raise DataError(f"views or labels do not fit {N} rows")
-    if len(set(zip(trace.videos, trace.views, strict=True))) < N:
-        text = "two rows have the same video and view"
-        raise DataError(text, subject="videos", remedy="give every video its own id")
-
-
-def _closed(
-    trace: "Trace",  # any trace
-) -> np.ndarray:  # bool [N,R]
-    """Where nothing is selected: there the gate of the block is the same for every frame."""
-    return np.nansum(trace.weights, -1) == 0
-
-
-def _in_words(trace: "Trace") -> str:
-    """See `repr` of a trace."""
-    own = len({block.split("[")[0] for block in trace.blocks})
-    blocks = f"{own} blocks"
-    if own < len(trace.blocks):
-        blocks += f" with {len(trace.blocks) // own} rows each (split in time)"
-    videos = len(set(trace.videos))
-    rows = f"{len(trace)} clips" if videos == len(trace) else f"{len(trace)} views of {videos} videos"
-    count = int(_closed(trace).sum())
-    nothing = f", nothing selected in {count} of {trace.weights[..., 0].size} rows" if count else ""
-    return f"Trace of {rows}, {blocks}{nothing}, {trace.model} ({trace.fingerprint})"
-
-# %% ../../nbs/explaining/57_trace.ipynb #e77f348c
-def _rows_of(trace: "Trace", video: str) -> list[int]:
-    """See `Trace.rows`."""
-    rows = [i for i, name in enumerate(trace.videos) if name == video]
-    if not rows:
-        raise unknown_name("video of the trace", video, dict.fromkeys(trace.videos), most=3)
-    return rows
-
 # %% ../../nbs/explaining/57_trace.ipynb #ac976f7b
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -260,13 +128,13 @@ class Trace:
     dependencies: tuple[str, ...] = DEPENDENCIES  # the columns, always these four
 
     def __post_init__(self) -> None:
-        _check_shapes(self)
+        check_shapes(self)
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __repr__(self) -> str:
-        return _in_words(self)
+        return in_words(self)
 
     @property
     def classes(self) -> list[str]:
@@ -283,11 +151,11 @@ class Trace:
 
     def rows(self, video: str) -> list[int]:
         """The rows of a video, one per view."""
-        return _rows_of(self, video)
+        return rows_of(self, video)
 
     def check_model(self, other: "Trace | nn.Module") -> None:
         """Raise SettingError when another trace or a network is not of this trace's network."""
-        _check_model(self, other)
+        check_model(self, other)
 
     def per_video(self, values: np.ndarray) -> np.ndarray:
         """Rows [N,...] averaged over the views of every video, in order of first appearance."""
@@ -303,16 +171,16 @@ class Trace:
 
     def frame(self) -> pd.DataFrame:
         """Long table keyed by video, view, block and dependency."""
-        return _frame(self)
+        return frame_of(self)
 
     def save(self, path: str | Path) -> Path:
         """Write an .npz file."""
-        return _save(self, path)
+        return save_trace(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
         """Read an .npz file; nothing is unpickled."""
-        return cls(**_load(path))
+        return cls(**load_trace(path))
 
 # %% ../../nbs/explaining/57_trace.ipynb #7486e47a
 def responses_of(
@@ -342,132 +210,11 @@ def compare_traces(
         raise SettingError("the two traces share no video and block", remedy="trace the same clips with both")
     return both.assign(difference=both.weight_b - both.weight_a)
 
-# %% ../../nbs/explaining/57_trace.ipynb #6dbed05f
-def _tensor_items(
-    clips: Tensor, videos: Sequence[str] | None, labels: Sequence[int] | None
-) -> list[dict[str, Any]]:
-    """Clips of a tensor as dicts with clip, id and label (or None)."""
-    if clips.ndim not in (5, 6) or clips.shape[-3] != 3:
-        raise SettingError(
-            f"clips must be [N, T, 3, H, W] or [N, views, T, 3, H, W], got {list(clips.shape)}",
-            remedy="a single clip is clip[None]",
-        )
-    ids = [f"clip-{i}" for i in range(len(clips))] if videos is None else [str(video) for video in videos]
-    known = [None] * len(clips) if labels is None else [int(label) for label in labels]
-    if not len(clips) == len(ids) == len(known):
-        text = f"{len(ids)} videos and {len(known)} labels for {len(clips)} clips"
-        raise SettingError(text, subject="videos" if len(ids) != len(clips) else "labels")
-    return [{"clip": c, "id": v, "label": k} for c, v, k in zip(clips, ids, known, strict=True)]
-
-
-class _Files:
-    """Video files as the model's card wants them, without labels."""
-
-    def __init__(self, model: nn.Module, paths: Sequence[str | Path]):
-        self.reader = ClipReader.from_card(getattr(model, "card", None))
-        self.paths = [str(path) for path in paths]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"clip": self.reader(self.paths[index]).clip, "id": self.paths[index], "label": None}
-
-# %% ../../nbs/explaining/57_trace.ipynb #9a3969c6
-_Items = ClipDataset | _Files | Sequence[dict[str, Any]]  # dict(clip, id, label or None) one by one
-
-
-def _items(
-    model: nn.Module, clips: Any, videos: Sequence[str] | None, labels: Sequence[int] | None
-) -> _Items:
-    """Anything traceable as dicts with clip, id and label (or None)."""
-    if isinstance(clips, (str, Path)):
-        text = f"{clips} is a single path"
-        raise SettingError(text, subject=str(clips), remedy=f"give a list of paths, e.g. [{str(clips)!r}]")
-    if not len(clips):
-        raise SettingError("there are no clips to trace")
-    if isinstance(clips, Tensor):
-        return _tensor_items(clips, videos, labels)
-    if videos is not None or labels is not None:
-        raise SettingError("videos= and labels= go with a tensor of clips only")
-    if isinstance(clips, Sequence) and isinstance(clips[0], (str, Path)):
-        return _Files(model, clips)
-    if getattr(clips, "train", False):
-        raise SettingError("training clips are random", remedy="open the dataset with train=False")
-    return clips
-
-
-_One = tuple[Tensor, str, int, int | None]  # clip [T,3,H,W], id, view, label
-
-
-def _batches(items: _Items, size: int, progress: bool) -> Iterator[list[_One]]:
-    """Views of clips, a few at a time; those of one list have one shape."""
-    batch: list[_One] = []
-    for i in tqdm(range(len(items)), desc="trace", unit="clip", disable=not progress):
-        item = items[i]  # decodes the clip: once
-        clip = item["clip"]
-        for view, one in enumerate(clip if clip.ndim == 5 else [clip]):
-            if batch and (len(batch) >= size or batch[0][0].shape != one.shape):
-                yield batch
-                batch = []
-            batch.append((one, item["id"], view, item["label"]))
-    if batch:
-        yield batch
-
-# %% ../../nbs/explaining/57_trace.ipynb #640ad2b5
-def _answers(model: nn.Module, batch: list[_One]) -> Tensor:
-    """Logits [b,K] of a batch; a clip whose logits are not finite is named."""
-    logits = model(to_model(torch.stack([clip for clip, *_ in batch]), model)).float().cpu()
-    for (_, video, *_), row in zip(batch, logits, strict=True):
-        if not row.isfinite().all():
-            raise RunError(
-                f"the logits of {video} are not finite",
-                subject=video,
-                remedy="check its frames and the model's file",
-            )
-    return logits
-
-# %% ../../nbs/explaining/57_trace.ipynb #b1474b79
-def _side_by_side(taken: dict[str, dict[str, np.ndarray]], blocks: dict[str, SDA]) -> dict[str, Any]:
-    """Fields of a trace from what the tracer took."""
-    rows: list[str] = []
-    responses: dict[str, dict[str, np.ndarray]] = {}
-    for block, arrays in taken.items():
-        names = block_rows(block, blocks[block].split, arrays["weights"].shape[1])
-        rows += names
-        for p, row in enumerate(names):
-            kept = {key.split("/")[1]: values[:, p] for key, values in arrays.items() if "/" in key}
-            if kept:
-                responses[row] = kept
-    fields = ("weights", "scores", "response_norm", "gate_mean", "gate_std")
-    joined = {name: np.concatenate([arrays[name] for arrays in taken.values()], 1) for name in fields}
-    return {"blocks": rows, "responses": responses, **joined}
-
-# %% ../../nbs/explaining/57_trace.ipynb #02cd3f3d
-def _put_back(items: _Items, logits: Tensor) -> Tensor:
-    """Scores of mirrored views [N,K], put back to the classes of the video as it was."""
-    reader = getattr(items, "reader", None)
-    if not isinstance(reader, ClipReader):
-        return logits
-    return reader.put_back(logits.unflatten(0, (-1, len(reader.mirrored)))).flatten(0, 1)
-
-
-def _known_labels(labels: Sequence[int | None], classes: int) -> list[int] | None:
-    """Labels that fit the model, or None where one is not known."""
-    known = [int(label) for label in labels if label is not None]
-    if len(known) < len(labels):
-        return None
-    if not 0 <= min(known) <= max(known) < classes:
-        text = f"labels reach from {min(known)} to {max(known)}, the model has {classes} classes"
-        raise DataError(text, subject="labels")
-    return known
-
 # %% ../../nbs/explaining/57_trace.ipynb #0b788e05
 def trace_clips(
     model: nn.Module,  # network with SDA blocks, on any device; its mode is kept
-    clips: Tensor
-    | ClipDataset
-    | Sequence[str | Path],  # [N,T,3,H,W], [N,views,T,3,H,W], test dataset, or paths
+    # [N,T,3,H,W], [N,views,T,3,H,W], test dataset, or paths
+    clips: Tensor | ClipDataset | Sequence[str | Path],
     batch_size: int = 8,  # clips at a time; bounds the memory
     responses: bool = False,  # keep responses and gate maps too (for a few clips)
     videos: Sequence[str] | None = None,  # ids of a tensor's clips; clip-0, clip-1, ... if left out
@@ -475,21 +222,21 @@ def trace_clips(
     progress: bool = False,  # show a bar
 ) -> Trace:  # one row per clip, or per view
     """Run clips through the model once and write down every selection."""
-    items = _items(model, clips, videos, labels)
+    items = items_of(model, clips, videos, labels)
     rows: list[tuple[str, int, int | None]] = []
     answers = []
     with evaluating(model), Tracer(model, responses) as tracer:
-        for batch in _batches(items, batch_size, progress):
-            answers.append(_answers(model, batch))
+        for batch in batches(items, batch_size, progress):
+            answers.append(answers_to(model, batch))
             rows += [(video, view, label) for _, video, view, label in batch]
-        selected = _side_by_side(tracer.take(), select_blocks(model))
-    logits = _put_back(items, torch.cat(answers))
+        selected = side_by_side(tracer.take(), select_blocks(model))
+    logits = put_back(items, torch.cat(answers))
     card = getattr(model, "card", None)
     return Trace(
         logits=to_numpy(logits),
         videos=[video for video, *_ in rows],
         views=[view for _, view, _ in rows],
-        labels=_known_labels([label for *_, label in rows], logits.shape[1]),
+        labels=known_labels([label for *_, label in rows], logits.shape[1]),
         class_names=list(getattr(clips, "class_names", None) or getattr(card, "class_names", None) or []),
         model=getattr(model, "name", type(model).__name__),
         fingerprint=fingerprint(model),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 import textwrap
 import unicodedata
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,7 +192,19 @@ def to_png(
         # small things keep their colours, and k-means brings the others near
         image = image.quantize(colours or 256, Picture.Quantize.MAXCOVERAGE, kmeans=2)
     image.save(small, "PNG", optimize=True)
-    return small.getvalue()
+    flat = [_flat_png(image)] if image.mode == "RGB" else []
+    return min([small.getvalue(), *flat], key=len)
+
+
+def _flat_png(image: Picture.Image) -> bytes:
+    """A PNG without row filters, which Pillow always applies to colours: tighter where most is flat."""
+    rows = np.asarray(image).reshape(image.height, -1)
+    packed = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes(), 9)  # every row begins with "no filter"
+    size = struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 0)
+    chunks = [b"IHDR" + size, b"IDAT" + packed, b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
 
 
 def picture(

@@ -15,7 +15,7 @@ from ..foundation.files import find_clips
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import ModelCard, load_model
 from ..networks.inference import prepare_for_inference
-from ..testing.evaluate import find_videos
+from ..testing.asking import find_videos
 from .clips import Clips
 from .session import DRAWS, Network, Session
 
@@ -92,7 +92,7 @@ def found_clips(
     if not records:
         raise RunError("None of the clips can be shown. " + " ".join(left_out.values()))
     card = getattr(model, "card", None)
-    classes = card.class_names if card else [f"class {k}" for k in range(model.num_classes)]
+    classes = card.names if card else [f"class {k}" for k in range(model.num_classes)]
     data = ClipDataset(records, classes, reader.sampling, reader.config or reader.transform)
     return Clips(data, {one.id: labels.get(Path(one.path).name, rest) for one in records}, left_out)
 
@@ -137,9 +137,9 @@ def open_session(
         reader = _reader(first)
         chosen = Clips(open_dataset(root, split, reader.sampling, reader.config, train=False))
     else:
-        card = first.card.class_names if getattr(first, "card", None) else []
-        known = {file: class_index(name, card) for file, name in (labels or {}).items()}
-        chosen = found_clips(paths, first, known, class_index(label, card) if label else None)
+        outputs = first.card.names if getattr(first, "card", None) else []
+        known = {file: class_index(name, outputs) for file, name in (labels or {}).items()}
+        chosen = found_clips(paths, first, known, class_index(label, outputs) if label else None)
     kept = None
     if trace is not None and networks[0].blocks:
         if Path(trace).is_file():

@@ -15,7 +15,7 @@ from ..data.clips import LoadedClip
 from ..data.video import Video
 from ..explaining.cam import LAYER, METHOD, METHODS, ClipCam
 from ..networks.blocks import DEPENDENCIES
-from ..testing.evaluate import who_answers
+from ..testing.asking import who_answers
 from .clips import CHUNK, MAX_UPLOAD, MAX_UPLOADS
 from .edits import edit, edits_key, frame_changes, in_words
 from .session import Session, numbers, planned

@@ -6,45 +6,15 @@
 __all__ = ['temporal_shift', 'TemporalShift']
 
 # %% ../../nbs/methods/10_shift.ipynb #20553c88
-from typing import Any
-
-import torch
-from torch import Tensor, nn, zeros_like
+from torch import Tensor, nn
 
 from ..foundation.errors import SettingError
+from .shifting import Shift, shift_into, shifted
 from ..networks.backbones import Site, register_method
 from ..networks.blocks import unfold_clips
 from ..networks.fast import by_hand
 
 # %% ../../nbs/methods/10_shift.ipynb #0ae1e313
-def _shifted(x: Tensor, num_frames: int, fold: int, way: int = 1) -> Tensor:
-    """The first `fold` channels take the next frame (way 1) or the previous (-1), as many the other one."""
-    out = zeros_like(x)
-    clips = unfold_clips(x, num_frames)  # [B, C, T, H, W], a view
-    to = unfold_clips(out, num_frames)
-    later, sooner = slice(fold), slice(fold, 2 * fold)
-    if way < 0:
-        later, sooner = sooner, later
-    to[:, later, :-1] = clips[:, later, 1:]
-    to[:, sooner, 1:] = clips[:, sooner, :-1]
-    to[:, 2 * fold :] = clips[:, 2 * fold :]
-    return out
-
-
-class _Shift(torch.autograd.Function):
-    """`_shifted`, whose gradient is the shift the other way: one pass instead of four."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, num_frames: int, fold: int) -> Tensor:
-        ctx.of = (num_frames, fold)
-        return _shifted(x, num_frames, fold)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        num_frames, fold = ctx.of
-        return _shifted(grad, num_frames, fold, -1), None, None
-
-
 def temporal_shift(
     x: Tensor,  # folded frames, [B*T, C, H, W], the frames of one clip contiguous
     num_frames: int,  # T, frames in one clip
@@ -56,7 +26,7 @@ def temporal_shift(
         raise SettingError(text, subject="fold_div")
     unfold_clips(x, num_frames)  # complain about the shape
     fold = x.shape[1] // fold_div
-    return _Shift.apply(x, num_frames, fold) if by_hand() else _shifted(x, num_frames, fold)
+    return Shift.apply(x, num_frames, fold) if by_hand() else shifted(x, num_frames, fold)
 
 # %% ../../nbs/methods/10_shift.ipynb #7f107337
 class TemporalShift(nn.Module):
@@ -86,17 +56,7 @@ class TemporalShift(nn.Module):
         num_frames: int,  # T
     ) -> Tensor:  # relu(conv(shift(x))), [B*T, P, H, W], channels last
         """What a convolution makes of the shifted frames, which are never made: three matrix products."""
-        fold = x.shape[1] // self.fold_div
-        pixels = x.shape[2] * x.shape[3]
-        rows = x.contiguous(memory_format=torch.channels_last).movedim(1, -1).flatten(0, 2)  # [B*T*H*W, C]
-        kernel = conv.weight.flatten(1).T
-        assert conv.bias is not None  # of the norm that was folded
-        out = torch.addmm(conv.bias, rows[:, 2 * fold :], kernel[2 * fold :])
-        clips = rows.split(num_frames * pixels)
-        for clip, to in zip(clips, out.split(num_frames * pixels), strict=True):
-            to[:-pixels].addmm_(clip[pixels:, :fold], kernel[:fold])
-            to[pixels:].addmm_(clip[:-pixels, fold : 2 * fold], kernel[fold : 2 * fold])
-        return out.relu_().view(len(x), *x.shape[2:], -1).movedim(-1, 1)
+        return shift_into(conv, x, num_frames, x.shape[1] // self.fold_div)
 
     def extra_repr(self) -> str:
         """What print shows."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.lists import write_groups
+from ..data.beside import write_groups
 from ..foundation.errors import DataError, FolderError, SettingError
 from ..foundation.files import disk_remedy, lock, system_error, write_atomic
 from ..foundation.processes import follow_parent

@@ -6,109 +6,14 @@
 __all__ = ['render']
 
 # %% ../../nbs/moves/44_render.ipynb #ebe1da87
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..foundation.errors import unknown_name
+from .bodies import Body, paint, state
 from .classes import CLASSES, FRAMES, ORDERS, SIZE
-
-# %% ../../nbs/moves/44_render.ipynb #971a9775
-def _box(u: np.ndarray, v: np.ndarray, a: float, b: float) -> np.ndarray:
-    """Distance to an upright box of half sizes a and b."""
-    return np.maximum(np.abs(u) - a, np.abs(v) - b)
-
-
-def _far(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Distance from the origin."""
-    return np.sqrt(u * u + v * v)
-
-
-_SHAPES = {  # distance in units of the radius; u to the right, v down
-    "disc": lambda u, v: _far(u, v) - 1,
-    "square": lambda u, v: _box(u, v, 0.85, 0.85),
-    "triangle": lambda u, v: np.maximum(v - 0.55, 0.8660254 * np.abs(u) - 0.5 * v - 0.55),
-    "cross": lambda u, v: np.minimum(_box(u, v, 1, 0.34), _box(u, v, 0.34, 1)),
-    "ring": lambda u, v: np.abs(_far(u, v) - 0.72) - 0.28,
-    "bar": lambda u, v: _box(u, v, 1.1, 0.42),
-    "ell": lambda u, v: np.minimum(_box(u + 0.5, v, 0.32, 1), _box(u - 0.05, v - 0.68, 0.87, 0.32)),
-    "arrow": lambda u, v: np.minimum(
-        _box(u + 0.45, v, 0.6, 0.3), np.maximum(-u, 0.8660254 * np.abs(v) + 0.5 * u - 0.55)
-    ),
-    "half": lambda u, v: np.maximum(_far(u, v) - 1, v - 0.1),
-}
-_TURNING = ("triangle", "bar", "ell", "arrow", "half")  # a turn of the others is hard to see or not there
-
-# %% ../../nbs/moves/44_render.ipynb #b50d12c5
-def _mix(texture: str, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray | float:
-    """Share of the second colour, 0 to 1, at object coordinates u and v."""
-    if texture == "plain":
-        return 0.0
-    if texture == "gradient":
-        return np.clip(0.5 * u + 0.5, 0, 1)
-    # stripes 6 to 8 pixels apart, spots 13 to 16: at equal distances a small net tells them apart only by
-    # chance; periods per radius, radius of a spot in periods
-    repeats, dot = (2.4, 0.0) if texture == "striped" else (1.1, 0.36)
-    a, b = (w * repeats - np.floor(w * repeats) - 0.5 for w in (u, v))
-    away = np.abs(a) - 0.25 if texture == "striped" else _far(a, b) - dot
-    return np.clip(0.5 - away * radius / repeats, 0, 1)
-
-# %% ../../nbs/moves/44_render.ipynb #5423e4d3
-def _still(value: float) -> np.ndarray:
-    """A value that stays: [T]."""
-    return np.full(FRAMES, float(value))
-
-
-def _round(values: Iterable[float]) -> np.ndarray:
-    """Values on a grid of 2^-20, which hides the last bits in which maths libraries differ."""
-    return np.rint(np.array(list(values)) * 2.0**20) / 2.0**20
-
-
-@dataclass
-class _Body:
-    """A thing to paint, with a state per frame."""
-
-    shape: str  # key of _SHAPES
-    texture: str  # plain, gradient, striped or spotted
-    colours: np.ndarray  # two RGB colours [2, 3], 0 to 255
-    x: np.ndarray  # centre in pixels [T]
-    y: np.ndarray  # centre in pixels, down [T]
-    radius: np.ndarray  # pixels [T]
-    angle: np.ndarray = field(default_factory=lambda: _still(0))  # radians, clockwise on the screen [T]
-    show: np.ndarray = field(default_factory=lambda: _still(1))  # opacity 0 to 1 [T]
-    role: str = "object"  # object, cover or distractor
-    cos: np.ndarray = field(init=False)  # of the angle [T]
-    sin: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cos = _round(map(math.cos, self.angle))
-        self.sin = _round(map(math.sin, self.angle))
-
-# %% ../../nbs/moves/44_render.ipynb #9442443b
-def _paint(canvas: np.ndarray, body: _Body, t: int, dx: int, dy: int) -> np.ndarray:
-    """Paint a body's frame t, moved by the camera, into canvas [H, W, 3]; its mask [H, W]."""
-    mask = np.zeros(canvas.shape[:2], bool)
-    r = body.radius[t]
-    x = body.x[t] + dx
-    y = body.y[t] + dy
-    half = 1.5 * r + 2
-    (x0, x1), (y0, y1) = ((max(0, int(c - half)), min(SIZE, int(c + half) + 2)) for c in (x, y))
-    if body.show[t] <= 0 or x0 >= x1 or y0 >= y1:
-        return mask
-    gx = (np.arange(x0, x1) - x) / r
-    gy = ((np.arange(y0, y1) - y) / r)[:, None]
-    u = body.cos[t] * gx + body.sin[t] * gy
-    v = body.cos[t] * gy - body.sin[t] * gx
-    alpha = np.clip(0.5 - _SHAPES[body.shape](u, v) * r, 0, 1) * body.show[t]
-    first, second = body.colours
-    colour = first + np.asarray(_mix(body.texture, u, v, r))[..., None] * (second - first)
-    window = canvas[y0:y1, x0:x1]
-    window += alpha[..., None] * (colour - window)
-    mask[y0:y1, x0:x1] = alpha >= 0.5
-    return mask
+from .scripts import SCRIPTS, World, new_world
 
 # %% ../../nbs/moves/44_render.ipynb #6099cb9f
 _SPLITS = ("train", "val", "test")  # a split's place seeds its clips
@@ -118,243 +23,6 @@ def _generator(seed: int, split: str, source: str, index: int) -> np.random.Gene
     """The generator of one source clip."""
     entropy = (seed, _SPLITS.index(split), sorted({c.source for c in CLASSES}).index(source), index)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-
-
-def _between(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number between low and high."""
-    return low + (high - low) * rng.random()
-
-
-def _pick(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
-    """One of the choices."""
-    return choices[int(rng.random() * len(choices))]
-
-# %% ../../nbs/moves/44_render.ipynb #25f3de07
-def _colour(rng: np.random.Generator, *others: np.ndarray, apart: int = 90) -> np.ndarray:
-    """An RGB colour [3] that differs from each of the others by `apart` in some channel."""
-    while True:
-        colour = np.floor(np.array([_between(rng, 10, 246) for _ in range(3)]))
-        if all(np.abs(colour - other).max() >= apart for other in others):
-            return colour
-
-
-def _dress(
-    rng: np.random.Generator, backdrop: np.ndarray, shapes: Sequence[str] = tuple(_SHAPES)
-) -> dict[str, Any]:
-    """Shape, texture and colours of a thing that stands out from the backdrop [3]."""
-    first = _colour(rng, backdrop)
-    second = np.clip(first + np.floor(np.array([_between(rng, -60, 61) for _ in range(3)])), 0, 255)
-    return dict(
-        shape=_pick(rng, shapes), texture=_pick(rng, ("plain", "gradient")), colours=np.stack([first, second])
-    )
-
-# %% ../../nbs/moves/44_render.ipynb #65d50db3
-def _progress(rng: np.random.Generator) -> np.ndarray:
-    """How far a movement is, 0 to 1 [T], with random start, stop and easing."""
-    start = _between(rng, 0, 4)
-    stop = FRAMES - 1 - _between(rng, 0, 4)
-    s = np.clip((np.arange(FRAMES) - start) / (stop - start), 0, 1)
-    return _pick(rng, (s, s * s, s * (2 - s), s * s * (3 - 2 * s)))
-
-
-def _angle(rng: np.random.Generator) -> np.ndarray:
-    """An orientation that stays [T]."""
-    return _still(_between(rng, -math.pi, math.pi))
-
-# %% ../../nbs/moves/44_render.ipynb #94cd5558
-def _across(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """From left to right; the start's law mirrors the end's."""
-    look = _dress(rng, backdrop)
-    radius = _between(rng, 8, 12)
-    angle = _angle(rng)
-    p = _progress(rng)
-    x0 = _between(rng, 12, 24)
-    x1 = _between(rng, 47, 59)
-    y0 = _between(rng, 20, 51)
-    drift = _between(rng, -6, 6)
-    return [_Body(**look, x=x0 + (x1 - x0) * p, y=y0 + drift * p, radius=_still(radius), angle=angle)]
-
-
-def _vertical(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """From top to bottom: the script above with x and y exchanged."""
-    [body] = _across(rng, backdrop, variant)
-    body.x, body.y = body.y, body.x
-    return [body]
-
-
-def _zoom(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """Growing, as if coming closer."""
-    look = _dress(rng, backdrop)
-    angle = _angle(rng)
-    p = _progress(rng)
-    x, y, near, far = (_between(rng, *limits) for limits in ((28, 43), (28, 43), (14, 20), (5, 8)))
-    return [_Body(**look, x=_still(x), y=_still(y), radius=far + (near - far) * p, angle=angle)]
-
-# %% ../../nbs/moves/44_render.ipynb #c93da74e
-def _turn(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """Turning clockwise in place by 115 to 220 degrees."""
-    look = _dress(rng, backdrop, _TURNING)
-    p = _progress(rng)
-    x, y, radius = (_between(rng, *limits) for limits in ((26, 45), (26, 45), (11, 16)))
-    angle = _angle(rng) + _between(rng, 2.0, 3.8) * p
-    return [_Body(**look, x=_still(x), y=_still(y), radius=_still(radius), angle=angle)]
-
-
-def _swing(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """One period to and fro along some direction, from a random phase."""
-    look = _dress(rng, backdrop)
-    angle = _angle(rng)
-    phase = _between(rng, 0, FRAMES)
-    way = _between(rng, 0, math.pi)
-    x, y, radius, reach = (_between(rng, *limits) for limits in ((28, 43), (28, 43), (8, 12), (7, 13)))
-    wave = reach * _round(math.sin(2 * math.pi * (t + phase) / FRAMES) for t in range(FRAMES))
-    dx, dy = _round([math.cos(way), math.sin(way)])
-    return [_Body(**look, x=x + dx * wave, y=y + dy * wave, radius=_still(radius), angle=angle)]
-
-
-def _event(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """Nothing, then something: at once or over two frames."""
-    look = _dress(rng, backdrop)
-    angle = _angle(rng)
-    begin = 7 + int(rng.random() * 11)
-    fade = _pick(rng, (1, 3))
-    x, y, radius = (_between(rng, *limits) for limits in ((18, 53), (18, 53), (8, 13)))
-    show = np.clip((np.arange(FRAMES) - begin + (fade + 1) / 2) / fade, 0, 1)
-    return [_Body(**look, x=_still(x), y=_still(y), radius=_still(radius), angle=angle, show=show)]
-
-# %% ../../nbs/moves/44_render.ipynb #73d3290e
-def _side(rng: np.random.Generator) -> tuple[float, float]:
-    """A way out of the picture, in pixels."""
-    return _pick(rng, ((-60.0, 0.0), (60.0, 0.0), (0.0, -60.0), (0.0, 60.0)))
-
-
-def _cover(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """A disc, a cover over it, then a cross."""
-    rest = 6 + 2 * int(rng.random() * 2)
-    middle = _pick(rng, (11.0, 12.0))
-    x, y, radius, slide = (_between(rng, *limits) for limits in ((28, 43), (28, 43), (9, 12), (4, 5.5)))
-    frame = np.arange(FRAMES) + 0.5  # centres of the frames, so that the law is the same backwards
-    before, after = (np.clip((late - rest / 2) / slide, 0, 1) for late in (middle - frame, frame - middle))
-    (ax, ay), (bx, by) = _side(rng), _side(rng)
-    things = [
-        _Body(
-            **{**_dress(rng, backdrop), "shape": shape},
-            x=_still(x),
-            y=_still(y),
-            radius=_still(radius),
-            show=show,
-        )
-        for shape, show in (("disc", 1.0 * (frame < middle)), ("cross", 1.0 * (frame > middle)))
-    ]
-    look: dict[str, Any] = dict(
-        shape="square",
-        texture="gradient",
-        role="cover",
-        colours=np.stack(
-            [_colour(rng, backdrop, *(b.colours[0] for b in things), apart=60) for _ in range(2)]
-        ),
-    )
-    return [
-        *things,
-        _Body(
-            **look,
-            x=x + ax * before + bx * after,
-            y=y + ay * before + by * after,
-            radius=_still(1.3 * radius + 3),
-        ),
-    ]
-
-# %% ../../nbs/moves/44_render.ipynb #b891f3a5
-def _texture(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """Striped or spotted, moving, growing and turning at will."""
-    look = _dress(rng, backdrop)
-    p = _progress(rng)
-    spin = _pick(rng, (0.0, -2.5, 2.5))
-    look |= dict(
-        texture=variant, colours=np.stack([look["colours"][0], _colour(rng, look["colours"][0], apart=110)])
-    )
-    x, y, radius = ([_between(rng, *limits) for _ in range(2)] for limits in ((22, 49), (22, 49), (14, 18)))
-    moves = rng.random(2) < 0.6  # travels; changes size
-    x, y, radius = (a + (b - a) * p * m for (a, b), m in ((x, moves[0]), (y, moves[0]), (radius, moves[1])))
-    return [_Body(**look, x=x, y=y, radius=radius, angle=_angle(rng) + spin * p)]
-
-
-def _flakes(rng: np.random.Generator, backdrop: np.ndarray, variant: str) -> list[_Body]:
-    """Falling flakes; their number per frame is log-normal with mean 9 or 24."""
-    mean = {"sparse": 9, "dense": 24}[variant]
-    spread = 0.7
-    pool = 80
-    normal = rng.random((FRAMES, 12)).sum(1) - 6  # Irwin-Hall: normal enough, and exact arithmetic
-    counts = np.array([round(mean * math.exp(spread * z - spread**2 / 2)) for z in normal]).clip(1, pool)
-    colour = np.stack([_colour(rng, backdrop)] * 2)
-    state = rng.random((4, pool))
-    bodies = []
-    for k, (x, y, radius, speed) in enumerate(zip(*state, strict=True)):
-        fall = 80 * y + (1.5 + 1.5 * speed) * np.arange(FRAMES)
-        bodies.append(
-            _Body(
-                "disc",
-                "plain",
-                colour,
-                x=_still(72 * x),
-                y=fall - 80 * np.floor(fall / 80) - 4,
-                radius=_still(1.3 + radius),
-                show=1.0 * (counts > k),
-            )
-        )
-    return bodies
-
-
-_SCRIPTS = {
-    "across": _across,
-    "vertical": _vertical,
-    "zoom": _zoom,
-    "turn": _turn,
-    "swing": _swing,
-    "event": _event,
-    "cover": _cover,
-    "texture": _texture,
-    "flakes": _flakes,
-}
-
-# %% ../../nbs/moves/44_render.ipynb #52fca30d
-@dataclass
-class _World:
-    """Everything in a clip that is not the object."""
-
-    background: np.ndarray  # float [80, 80, 3]: 4 pixels to spare on each side
-    shift: np.ndarray  # camera position per frame, whole pixels [T, 2]
-    gain: np.ndarray  # brightness factor per frame [T]
-    noise: np.ndarray  # sensor noise, integer [T, H, W, 3]
-    distractors: list[_Body]
-
-
-def _world(rng: np.random.Generator) -> tuple[np.ndarray, _World]:
-    """Backdrop colour [3] and world of one clip."""
-    backdrop = np.floor(np.array([_between(rng, 30, 226) for _ in range(3)]))
-    grid = backdrop + _between(rng, 5, 30) * (2 * rng.random((11, 11, 3)) - 1)
-    w = np.arange(8) / 8
-    rows = (grid[:-1, None] * (1 - w)[:, None, None] + grid[1:, None] * w[:, None, None]).reshape(80, 11, 3)
-    background = (rows[:, :-1, None] * (1 - w)[:, None] + rows[:, 1:, None] * w[:, None]).reshape(80, 80, 3)
-    shakes = rng.random() < 0.7
-    flickers = rng.random() < 0.5
-    grain = 1 + int(rng.random() * 6)
-    shift = np.floor(rng.random((FRAMES, 2)) * 5).astype(int) - 2
-    gain = 1 + flickers * 0.1 * (rng.random(FRAMES) - 0.5)
-    grey = np.frombuffer(rng.bytes(2 * FRAMES * SIZE * SIZE * 3), np.uint8) % grain
-    first, second = grey.reshape(2, FRAMES, SIZE, SIZE, 3)
-    distractors = [
-        _Body(
-            **_dress(rng, backdrop),
-            x=_still(_between(rng, 4, 68)),
-            y=_still(_between(rng, 4, 68)),
-            radius=_still(_between(rng, 2.5, 4.5)),
-            angle=_angle(rng),
-            role="distractor",
-        )
-        for _ in range(int(rng.random() * 3))
-    ]
-    return backdrop, _World(background, shift * shakes, gain, first.astype(np.int16) - second, distractors)
 
 # %% ../../nbs/moves/44_render.ipynb #43232dd5
 @dataclass
@@ -375,19 +43,8 @@ class MoveClip:
         return MoveClip(self.frames[index], self.object[index], self.evidence[index], self.track[index])
 
 # %% ../../nbs/moves/44_render.ipynb #bd826ad7
-def _state(bodies: list[_Body], t: int, shift: np.ndarray, seen: float) -> list[float]:
-    """Mean x, y, radius, angle of what shows in frame t (else of everything), and the seen share."""
-    objects = [b for b in bodies if b.role == "object"]
-    shown = [b for b in objects if b.show[t] >= 0.5] or objects
-    x, y, radius, angle = (
-        sum(float(v) for v in values) / len(shown)
-        for values in zip(*((b.x[t], b.y[t], b.radius[t], b.angle[t]) for b in shown), strict=True)
-    )
-    return [x + shift[0], y + shift[1], radius, angle, seen]
-
-
 def _frame(
-    world: _World, bodies: list[_Body], t: int
+    world: World, bodies: list[Body], t: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:
     """Frame t [H, W, 3], object mask, mask of object and cover, and state."""
     dx, dy = world.shift[t]
@@ -396,7 +53,7 @@ def _frame(
     touched = np.zeros((SIZE, SIZE), bool)
     whole = 0
     for body in [*world.distractors, *bodies]:
-        mask = _paint(canvas, body, t, dx, dy)
+        mask = paint(canvas, body, t, dx, dy)
         if body.role == "object":
             seen, whole = seen | mask, (seen | mask).sum()
         if body.role == "cover":
@@ -404,19 +61,15 @@ def _frame(
         if body.role != "distractor":
             touched |= mask
     pixels = np.clip(np.rint(canvas * world.gain[t]) + world.noise[t], 0, 255).astype(np.uint8)
-    return (
-        pixels,
-        seen,
-        touched,
-        _state(bodies, t, world.shift[t], float(seen.sum() / whole) if whole else 0.0),
-    )
+    share = float(seen.sum() / whole) if whole else 0.0
+    return pixels, seen, touched, state(bodies, t, world.shift[t], share)
 
 # %% ../../nbs/moves/44_render.ipynb #7d1205d9
 def _source(source: str, variant: str, seed: int, split: str, index: int) -> MoveClip:
     """The source clip that its classes reorder."""
     rng = _generator(seed, split, source, index)
-    backdrop, world = _world(rng)
-    bodies = _SCRIPTS[source](rng, backdrop, variant)
+    backdrop, world = new_world(rng)
+    bodies = SCRIPTS[source](rng, backdrop, variant)
     frames, seen, touched, track = (
         np.array(part) for part in zip(*(_frame(world, bodies, t) for t in range(FRAMES)), strict=True)
     )

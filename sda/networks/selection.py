@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..foundation.errors import SettingError, unknown_name
 from .blocks import batch_norm
+from .shares import leave_out, rows_of_one
 
 # %% ../../nbs/networks/02_selection.ipynb #11019a35
 def sparsemax(
@@ -84,31 +85,6 @@ def open_probability(
     """The expected L0 norm of a hard-concrete gate."""
     return (scores - _BETA * math.log(-_LOW / _HIGH)).sigmoid()
 
-# %% ../../nbs/networks/02_selection.ipynb #bf878da4
-def _shared(weights: Tensor) -> Tensor:
-    """Rows scaled to sum 1; a row of zeros stays one."""
-    total = weights.sum(-1, keepdim=True)
-    return torch.where(total > 0, weights / total.clamp(min=1e-6), weights)
-
-
-def leave_out(
-    weights: Tensor,  # [B, M]
-    kept: Tensor,  # bool, [B, M] or [M]: the others are left out
-) -> Tensor:  # [B, M], rows with the same sums; zeros where nothing open is kept
-    """Weights without some dependencies: the open ones share what is free, what is shut stays shut."""
-    rest = weights * kept
-    total = rest.sum(-1, keepdim=True)
-    share = weights.sum(-1, keepdim=True) / total.clamp(min=1e-12)
-    return torch.where(total > 0, rest * share, rest)
-
-
-_RULES: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda scores: scores.softmax(-1),
-    "sparsemax": sparsemax,
-    "entmax": entmax,
-}
-KINDS = (*_RULES, "top_k", "gated")  # of `SDA(attention=...)`, beside query and uniform
-
 # %% ../../nbs/networks/02_selection.ipynb #77c1e0b2
 class KeyScores(nn.Module):
     """A query per dependency scores its normalised key."""
@@ -136,6 +112,14 @@ class KeyScores(nn.Module):
         known = batch_norm(self.norm, keys.flatten(0, 1)).view_as(keys)
         about = known + known.mean(1, keepdim=True)
         return ((about * self.queries).sum(-1) + self.bias) / self.temperature
+
+# %% ../../nbs/networks/02_selection.ipynb #bf878da4
+_RULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda scores: scores.softmax(-1),
+    "sparsemax": sparsemax,
+    "entmax": entmax,
+}
+KINDS = (*_RULES, "top_k", "gated")  # of `SDA(attention=...)`, beside query and uniform
 
 # %% ../../nbs/networks/02_selection.ipynb #26491de9
 class ScoredAttention(nn.Module):
@@ -178,7 +162,7 @@ class ScoredAttention(nn.Module):
         scores = self.scores(keys * self.scale[:, None])  # responses carry the inverse
         if self.kind == "gated":
             gates = hard_concrete(scores, noise=self.training and self.noise) * self.scale
-            weights = _shared(gates) if self.normalised else gates / gates.shape[-1]
+            weights = rows_of_one(gates) if self.normalised else gates / gates.shape[-1]
         elif self.kind == "top_k":
             weights = top_k(scores * self.ramp, self.k, straight=self.training)
         else:

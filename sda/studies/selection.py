@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..explaining.answers import readings, twin_index
-from ..figures.effects import fig_over_seeds
+from ..figures.checks import fig_over_seeds
+from ..figures.style import FONT
 from ..foundation.statistics import rank_rows, spearman, t_interval
 from ..moves.classes import PAIRS
 from ..networks.blocks import DEPENDENCIES
@@ -86,9 +87,13 @@ def fig_selection_over_seeds(
         panels[title] = (kind, mean, low, high)
     words = (
         f"n = {len(runs)} seeds, {len(runs[0].explanations['labels']) // 10} clips a row; "
-        "dot: the 95 % interval over seeds excludes no preference (.25) or no effect (0)"
+        "dot: the 95 % interval over seeds excludes no preference (0.25) or no effect (0)"
     )
-    return fig_over_seeds(panels, ROWS, [str(block) for block in runs[0].explanations["blocks"]], words)
+    figure = fig_over_seeds(panels, ROWS, [str(block) for block in runs[0].explanations["blocks"]], words)
+    figure.suptitle(
+        "Pairs differ in what they lose without a dependency, hardly in its weight", fontsize=FONT + 1
+    )
+    return figure
 
 
 def meaning(

@@ -11,75 +11,36 @@ import copy
 import dataclasses
 import logging
 import math
-import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..data.datasets import ClipLoader, as_bytes, clip_loader, clip_shares, labels_of
-from ..foundation.devices import set_layout
-from ..foundation.errors import RunError, SettingError, lacks_memory
-from ..foundation.files import lock
-from ..foundation.processes import lost_worker
-from ..foundation.runs import new_record, save_record, seed_everything
-from ..networks.backbones import VideoNet, create_model
-from ..networks.checkpoints import ModelCard, load_weights, read_card, save_model
-from ..networks.weights import Start
-from .advice import Advice, advise
+from ..data.datasets import ClipLoader
+from ..foundation.runs import seed_everything
+from ..networks.backbones import VideoNet
 from .callbacks import EMA, Callback, CancelRun
 from .checking import check_data
 from .config import TrainConfig
-from .identity import kept_states, run_identity
-from .norms import restore_norms, training_mode
-from .optimiser import class_weights, lr_factor, scaled_lr
-from .recipes import ASSUMED, check_config, plain_settings
+from .finishing import finish, held, looked_on
+from .identity import run_identity
+from .norms import training_mode
+from .optimiser import lr_factor, scaled_lr
+from .preparing import build_model, loaders, weights_of_classes
+from .rates import LRFinder, RateSearch, untouched_generators
+from .recipes import check_config
 from .run import Meter, Run, RunFolder, TrainResult, load_run
 from .step import Batch, TrainingStep, check_labels, place_clips
 from .stopping import EarlyStop, NaNStop, StopOnSignal, diverged
 from .watching import ProgressBar, Tracker
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# %% ../../nbs/training/51_trainer.ipynb #029e8567
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/training/51_trainer.ipynb #a4eecec2
-def _labels(data: Any, setting: str) -> list[int]:
-    """The labels of the training clips, which a setting needs."""
-    labels = labels_of(data)
-    if labels is None:
-        remedy = "give the clips an attribute `labels`"
-        raise SettingError(f"{setting} needs the label of every clip", subject=setting, remedy=remedy)
-    return labels
-
-
-def _loaders(
-    config: TrainConfig, accelerator: Accelerator, train_data: Any, val_data: Any
-) -> tuple[ClipLoader, ClipLoader | None]:
-    """Loaders of the training and the validation clips, which live as long as the run."""
-    rank = accelerator.process_index
-    world = accelerator.num_processes
-    share: dict[str, Any] = dict(num_workers=config.num_workers, rank=rank, world=world)
-    order: dict[str, Any] = dict(seed=config.seed, accumulate=config.accumulate)
-    if config.class_sampling != "none":
-        order["shares"] = clip_shares(_labels(train_data, "class_sampling"), config.class_sampling)
-    loader = clip_loader(as_bytes(train_data), config.batch_size, shuffle=True, **order, **share)
-    if val_data is None:
-        return loader, None
-    # validation has no step to share: every process takes whole batches
-    return loader, clip_loader(as_bytes(val_data), config.batch_size * world, **share)
-
-
 def _batches(run: Run, loader: ClipLoader) -> Iterator[tuple[list[Batch], int, float, float]]:
     """Pieces, size, rate and progress of each step of an epoch that is still to do."""
     config, state = run.config, run.state
@@ -122,37 +83,6 @@ def validate(
     confusion = accelerator.reduce(counts).view(classes, classes)
     return accelerator.reduce(loss).item() / confusion.sum().item(), confusion
 
-# %% ../../nbs/training/51_trainer.ipynb #b99904d0
-def _close_epoch(run: Run, loader: ClipLoader | None) -> None:
-    """Validate, add the row of the epoch to the history, and keep the weights if they are the best so far."""
-    config, state = run.config, run.state
-    start = time.perf_counter()
-    loss, top1 = math.nan, math.nan
-    if loader is not None:
-        loss, run.confusion = validate(run, loader)
-        state.val_clips = int(run.confusion.sum().item())
-        state.chance = run.confusion.sum(1).max().item() / state.val_clips
-        top1 = run.confusion.trace().item() / run.confusion.sum().item()
-    last = (state.epoch + 1) * run.steps_per_epoch - 1
-    lr = scaled_lr(config)[0] * lr_factor(config, last, run.steps_per_epoch)
-    better = state.close_epoch(lr, loss, top1, time.perf_counter() - start)
-    run.meter = Meter(state, run.accelerator.device)
-    row = state.history[-1]
-    said = [row[name] for name in ("train_loss", "train_top1", "val_loss", "val_top1", "seconds")]
-    _log.info("epoch %d: loss %.3f, top-1 %.3f; validation %.3f, %.3f; %.0f s", state.epoch, *said)
-    if run.folder is None or not run.accelerator.is_main_process:
-        return
-    run.folder.write_history(state.history)
-    if better:
-        run.folder.save_best(run.evaluated.state_dict(), state.epoch)
-
-# %% ../../nbs/training/51_trainer.ipynb #d05fdd59
-def _class_weights(config: TrainConfig, network: VideoNet, data: Any) -> Tensor | None:
-    """Weights of the classes in the loss, [K]; None where all count alike."""
-    if config.class_weights == "none":
-        return None
-    return class_weights(_labels(data, "class_weights"), network.num_classes, config.class_weights)
-
 # %% ../../nbs/training/51_trainer.ipynb #b35a26e5
 class Trainer:
     """A training: `Trainer(config, model, train, val, callbacks, out).fit()`."""
@@ -173,23 +103,23 @@ class Trainer:
             train_data.seed = config.seed  # of its random frames and crops
         identity = run_identity(config, network, train_data, val_data)
         folder = None if out is None else RunFolder(out, network, identity, config.keep_states)
-        update = TrainingStep(config, network, _class_weights(config, network, train_data))
-        self.loader, self.val_loader = _loaders(config, update.accelerator, train_data, val_data)
+        update = TrainingStep(config, network, weights_of_classes(config, network, train_data))
+        self.loader, self.val_loader = loaders(config, update.accelerator, train_data, val_data)
         steps = len(self.loader.plan(0))
         self.run = Run(update, callbacks, folder, (train_data, val_data), steps, read_every)
 
     def fit(self, resume: bool = True) -> TrainResult:
         """Train to the last epoch, or until a callback stops the run; a finished run is returned."""
         run = self.run
-        with _held(run):
+        with held(run):
             if run.folder is not None and not resume:
                 run.folder.clear(results=True)
             if done := load_run(run):
                 return done
-            with _fit(run):
+            with looked_on(run):
                 while run.state.epoch < run.config.epochs and not run.stopped:
                     self.epoch()
-            return _finish(run)
+            return finish(run)
 
     def epoch(self) -> None:
         """The steps that are still to do, a validation, a row of the history, a state."""
@@ -215,158 +145,29 @@ class Trainer:
         if run.config.save_every and run.state.step % run.config.save_every == 0:
             run.save()
 
-# %% ../../nbs/training/51_trainer.ipynb #6300c1e7
-def build_model(
-    config: TrainConfig,  # checked first
-    model: VideoNet | str,  # a network, or the name of one
-    class_names: Sequence[str],  # of the clips
-    **options: Any,  # of a network made by name
-) -> VideoNet:
-    """The network itself or a new one from the seed, started from `config.init` where that names a file."""
-    check_config(config)
-    if isinstance(model, str):
-        if config.freeze and not (config.pretrained or config.init):
-            text = "freeze would keep random weights: name what to start from, init or pretrained"
-            raise SettingError(text, subject="freeze", choices=("init", "pretrained"))
-        seed_everything(config.seed)
-        known: dict[str, Any] = dict(
-            num_frames=config.num_frames, pretrained=config.pretrained, dropout=config.dropout
-        )
-        model = create_model(model, len(class_names), **known, **options)
-    if config.init:
-        found = load_weights(model, config.init, class_names)
-        model.start = Start.of(config.init, found)
-    return model
-
-
-def _held(run: Run) -> contextlib.AbstractContextManager[Any]:
-    """The folder of the run, held against other runs by the first of its processes."""
-    if run.folder is None or not run.accelerator.is_main_process:
-        return contextlib.nullcontext()
-    return lock(run.folder.path, f"training {run.network.name}")
-
-
-@contextlib.contextmanager
-def _fit(run: Run) -> Iterator[None]:
-    """Say what is run, and have the callbacks look on; whoever was started is also ended."""
-    config = run.config
-    _log.info("%s on %s, %s", scaled_lr(config)[1], run.accelerator.device, config.precision)
-    if config.recipe in ASSUMED:
-        _log.warning("recipe %s: %s", config.recipe, ASSUMED[config.recipe])
-    with contextlib.ExitStack() as stack:
-        for callback in run.callbacks:
-            stack.callback(callback.fit_end, run)
-            callback.fit_start(run)
-        try:
-            yield
-        except (RuntimeError, MemoryError) as err:
-            if lost := lost_worker(err):
-                raise lost from err
-            if isinstance(err, RunError) or not lacks_memory(err):
-                raise
-            more = 2 * config.accumulate
-            remedy = (
-                f"compute a batch in pieces (accumulate={more}, --accumulate {more}), or take smaller ones"
-            )
-            text = f"memory ran out on {run.accelerator.device} ({str(err).partition(chr(10))[0]})"
-            raise RunError(text, remedy=remedy) from err
-
-# %% ../../nbs/training/51_trainer.ipynb #c9bc2f32
-def _told(run: Run) -> dict[str, Any]:
-    """What a card says about the clips of a run."""
-    data, val = run.train_data, run.val_data
-    told = dict(
-        dataset=getattr(data, "source", "") or getattr(data, "name", ""),
-        split=getattr(data, "split", ""),
-        train_clips=len(data),
-        validated_on=getattr(val, "split", ""),
-        val_clips=0 if val is None else len(val),
-    )
-    return {name: value for name, value in told.items() if value}
-
-
-def _card(run: Run, network: VideoNet, metrics: dict[str, float]) -> ModelCard:
-    """What a model file says about itself: enough to predict a video with it."""
-    data = run.train_data if run.val_data is None else run.val_data
-    from_files = getattr(data, "transform_config", None) is not None  # others have no videos to sample
-    return ModelCard.of(
-        network,
-        data.class_names,
-        recipe=plain_settings(run.config),
-        metrics=metrics,
-        data=_told(run),
-        transform=run.config.transform().to_dict() if from_files else {},
-        sampling=run.config.sampling().to_dict() if from_files else {},
-    )
-
-
-def _advice(run: Run) -> Advice:
-    """What the run says about itself; without validation clips it is measured on those of the training."""
+# %% ../../nbs/training/51_trainer.ipynb #b99904d0
+def _close_epoch(run: Run, loader: ClipLoader | None) -> None:
+    """Validate, add the row of the epoch to the history, and keep the weights if they are the best so far."""
     config, state = run.config, run.state
-    chance = state.chance or 1 / run.network.num_classes
-    started = bool(config.init or config.pretrained)
-    return advise(state.history, chance, state.val_clips or len(run.train_data), started)
-
-
-def _record(run: Run, network: VideoNet, folder: RunFolder, seconds: float) -> dict[str, Any]:
-    """The record of a training."""
-    config, data = run.config, run.train_data
-    return new_record(
-        "train",
-        model=network.name,
-        options=network.options,
-        recipe=config.recipe,
-        seed=config.seed,
-        config=plain_settings(config),
-        learning_rate=scaled_lr(config)[1],
-        metrics=run.state.metrics(config.keep == "best"),
-        start=None if network.start is None else network.start.counts,
-        dataset=getattr(data, "name", None),
-        source=getattr(data, "source", None),
-        split=getattr(data, "split", None),
-        validated_on=getattr(run.val_data, "split", None),
-        seconds=seconds,
-        clips=len(data),
-        num_processes=run.accelerator.num_processes,
-        precision=config.precision,
-        device=run.accelerator.device.type,
-        threads=torch.get_num_threads(),
-        identity={k: v for k, v in folder.identity.items() if k != "config"},
-        val_clips=run.state.val_clips,
-        chance=run.state.chance,
-        advice=dataclasses.asdict(_advice(run)),
-    )
-
-# %% ../../nbs/training/51_trainer.ipynb #dbe7e58a
-def _finish(run: Run) -> TrainResult:
-    """Write model, history and record, and delete the states."""
-    config = run.config
-    state = run.state
-    folder = run.folder
-    last = {name: value.clone() for name, value in run.evaluated.state_dict().items()}
-    best = last
-    if folder is not None and state.best_epoch:
-        best = folder.load_best(state.best_epoch)
-    network = run.accelerator.unwrap_model(run.update.model, keep_fp32_wrapper=False)
-    restore_norms(network, run.update.ordinary)
-    set_layout(network, False).eval()
-    for parameter in run.update.frozen:
-        parameter.requires_grad_(True)
-    first = run.accelerator.is_main_process
-    if folder is not None and first and config.keep == "last" and state.best_epoch:
-        network.load_state_dict(best)
-        save_model(folder.path / "best.safetensors", network, _card(run, network, state.metrics(best=True)))
-    network.load_state_dict(best if config.keep == "best" else last)
-    network.card = _card(run, network, state.metrics(config.keep == "best"))
-    seconds = sum(row["seconds"] for row in state.history)
-    record = {} if folder is None else _record(run, network, folder, seconds)
-    if folder is not None and first:
-        file = save_model(folder.path / "model.safetensors", network, network.card)
-        record["weights"] = read_card(file).weights
-        save_record(record, folder.path / "record.json")
-        folder.clear(keep=kept_states(config))
-    run.accelerator.wait_for_everyone()
-    return TrainResult(network, pd.DataFrame(state.history), seconds, run.out, record)
+    start = time.perf_counter()
+    loss, top1 = math.nan, math.nan
+    if loader is not None:
+        loss, run.confusion = validate(run, loader)
+        state.val_clips = int(run.confusion.sum().item())
+        state.chance = run.confusion.sum(1).max().item() / state.val_clips
+        top1 = run.confusion.trace().item() / run.confusion.sum().item()
+    last = (state.epoch + 1) * run.steps_per_epoch - 1
+    lr = scaled_lr(config)[0] * lr_factor(config, last, run.steps_per_epoch)
+    better = state.close_epoch(lr, loss, top1, time.perf_counter() - start)
+    run.meter = Meter(state, run.accelerator.device)
+    row = state.history[-1]
+    said = [row[name] for name in ("train_loss", "train_top1", "val_loss", "val_top1", "seconds")]
+    _log.info("epoch %d: loss %.3f, top-1 %.3f; validation %.3f, %.3f; %.0f s", state.epoch, *said)
+    if run.folder is None or not run.accelerator.is_main_process:
+        return
+    run.folder.write_history(state.history)
+    if better:
+        run.folder.save_best(run.evaluated.state_dict(), state.epoch)
 
 # %% ../../nbs/training/51_trainer.ipynb #b9d45cc2
 def train(
@@ -393,89 +194,7 @@ def train(
     asked.append(StopOnSignal())
     return Trainer(config, model, train_data, val_data, asked, out).fit(resume)
 
-# %% ../../nbs/training/51_trainer.ipynb #800b7449
-@dataclass
-class RateSearch:
-    """What a learning-rate search found."""
-
-    table: pd.DataFrame  # one row per step: lr, loss (mean over the clips), smooth
-    suggestion: float  # a tenth of the rate at which the smoothed loss was lowest
-    diverged: bool  # whether the sweep went far enough to see the loss explode
-
-    def figure(self) -> "Figure":
-        """Loss against rate, with the suggestion."""
-        from sda.figures.training import fig_lr_sweep
-
-        return fig_lr_sweep(self.table, self.suggestion)
-
-
-def _smooth(values: list[float], window: int = 7) -> np.ndarray:
-    """Mean of each value and its neighbours; the ends are repeated, the window is odd."""
-    padded = np.pad(np.asarray(values, dtype=float), window // 2, mode="edge")
-    return np.convolve(padded, np.full(window, 1 / window), "valid")
-
-# %% ../../nbs/training/51_trainer.ipynb #59f771c9
-class LRFinder(Callback):
-    """Raises the learning rate at every step of a run with a constant rate, until the loss explodes."""
-
-    def __init__(
-        self,
-        lowest: float = 1e-6,  # first rate
-        highest: float = 10.0,  # last rate, unless the loss explodes before
-        steps: int = 60,  # updates, each at a rate the same factor above the one before
-    ):
-        if not 0 < lowest < highest:
-            raise SettingError(f"The rates must rise: lowest={lowest:g}, highest={highest:g}.")
-        if steps < 10:
-            raise SettingError(f"A search of {steps} steps shows nothing: take 10 at least, better 60.")
-        self.rates: list[float] = np.geomspace(lowest, highest, steps).tolist()
-        self.losses: list[float] = []
-        self.diverged = False
-
-    def fit_start(self, run: Run) -> None:
-        """The first rate."""
-        self._set_rate(run)
-
-    def _set_rate(self, run: Run) -> None:
-        for group in run.optimizer.param_groups:
-            group["base_lr"] = group["lr_scale"] * self.rates[len(self.losses)]
-
-    def step_end(self, run: Run) -> None:
-        """Note the loss and take the next rate; the sweep is short, so it looks at every step."""
-        loss = float(run.last.loss)
-        if not math.isfinite(loss):
-            self.diverged = True
-            raise CancelRun
-        self.losses.append(loss)
-        self.diverged = bool(_smooth(self.losses)[-1] > 4 * self.losses[0])
-        if self.diverged or len(self.losses) == len(self.rates):
-            raise CancelRun
-        self._set_rate(run)
-
-    def found(self) -> RateSearch:
-        """The suggestion, after the run."""
-        if len(self.losses) < 10:
-            text = f"The loss exploded after {len(self.losses)} steps: start lower than"
-            raise RunError(f"{text} lowest={self.rates[0]:g}.")
-        if not self.diverged:
-            _log.warning("the loss did not explode up to %g: the suggestion may be too low", self.rates[-1])
-        smooth = _smooth(self.losses)
-        table = pd.DataFrame({"lr": self.rates[: len(smooth)], "loss": self.losses, "smooth": smooth})
-        return RateSearch(table, self.rates[int(np.argmin(smooth))] / 10, self.diverged)
-
 # %% ../../nbs/training/51_trainer.ipynb #9b024ef7
-@contextlib.contextmanager
-def _untouched_generators() -> Iterator[None]:
-    """Python's, NumPy's and torch's random numbers go on as if the `with` block had not been."""
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
 def find_lr(
     config: TrainConfig,  # description of the run; its own rate does not matter
     model: VideoNet | str,  # network, which stays as it is, or the name of one to make from `config.seed`
@@ -488,7 +207,7 @@ def find_lr(
     finder = LRFinder(lowest, highest, steps)
     changes: dict[str, Any] = dict(lr=1.0, lr_batch=0, schedule="constant", warmup=0.0, compile=False)
     constant = dataclasses.replace(config, epochs=steps, **changes)  # as many passes as it may need
-    with _untouched_generators(), contextlib.suppress(CancelRun):
+    with untouched_generators(), contextlib.suppress(CancelRun):
         network = copy.deepcopy(build_model(config, model, data.class_names))
         Trainer(constant, network, data, callbacks=[finder]).fit()
     return finder.found()

@@ -40,9 +40,7 @@ def folder(tmp_path_factory):
             ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         )
     book = target / BOOK
-    book.write_text(
-        book.read_text(encoding="utf-8").replace("moves_examples", "moves_sample"), encoding="utf-8"
-    )
+    book.write_text(book.read_text(encoding="utf-8").replace("EXAMPLES", "SAMPLE_CLIPS"), encoding="utf-8")
     return target
 
 

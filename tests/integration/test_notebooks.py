@@ -1,17 +1,22 @@
 """Every notebook: its form as stored, and a run of its own under a time budget."""
 
+import base64
+import io
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from notebooks import BUDGET, ROOT, VIEW, directives, load, notebooks, run, source
+from PIL import Image
 from warm_kernels import kernel
 
 BOOKS = [
     pytest.param(path, id=path.relative_to(ROOT / "nbs").with_suffix("").as_posix()) for path in notebooks()
 ]
 each = pytest.mark.parametrize("path", BOOKS)
+GUIDED = ("learn", "evidence", "apps")  # folders whose readers are guided from page to page
 MACHINE = re.compile(r"(?<![\w.])(?:/(?:root|home|work|tmp|Users|private|mnt)/[\w.-]+|[A-Z]:\\\\?Users)")
 
 
@@ -57,6 +62,18 @@ def test_every_picture_says_what_it_shows(path):
             assert len(about.get("alt", "")) > 20 and (kind != "image/png" or about.get("width")), shown
         html = "".join(output.get("data", {}).get("text/html", ""))
         assert not re.search(r"<img(?![^>]*\balt=)", html), f"{path.name}: a picture in HTML without `alt`"
+
+
+@pytest.mark.parametrize("path", [book for book in BOOKS if book.id.split("/")[0] in GUIDED])
+def test_pictures_are_sharp_and_cut_no_word_off(path):
+    """Two dots for one of a plain screen; and nothing reaches the edge, which the layout keeps white."""
+    outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
+    for output in [one for one in outputs if "image/png" in one.get("data", {})]:
+        about = output["metadata"]["image/png"]
+        image = Image.open(io.BytesIO(base64.b64decode("".join(output["data"]["image/png"]))))
+        dots = np.asarray(image.convert("L"))
+        edge = np.concatenate([dots[0], dots[-1], dots[:, 0], dots[:, -1]])
+        assert image.width >= 1.99 * about["width"] and edge.min() > 230, f"{path.name}: {about['alt']}"
 
 
 @each
@@ -143,7 +160,7 @@ def test_runs(path, copy, warm):
     from nbclient.exceptions import CellExecutionError
 
     file = copy / path.relative_to(ROOT)
-    if path.parent.name == "learn":  # these need the package and no folder
+    if path.parent.name in ("learn", "apps"):  # these need the package and no folder
         elsewhere = copy / "some/other/folder"
         elsewhere.mkdir(parents=True, exist_ok=True)
         file = Path(shutil.copy(file, elsewhere))

@@ -1,5 +1,6 @@
 """The page about some clips: self-contained, escaped, complete or absent; clips that fail are told."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -174,6 +175,15 @@ def test_network_without_selection_gets_frames_answer_and_map(tmp_path):
     one = found["record"][RIGHTWARD.name]
     assert "no SDA blocks" in found["about"]["network"]["note"] and one["scene"]["weights"] == []
     assert one["maps"] and edits_key([edit("frames", value="frozen")]) in one["answers"]["items"]
+
+
+def test_a_network_without_names_is_shown_with_numbers(tmp_path):
+    net = load_model(TSN_FILE)
+    file = save_model(tmp_path / "nameless.safetensors", net, dataclasses.replace(net.card, class_names=[]))
+    page = inspect_clips([RIGHTWARD], file, tmp_path / "x.html", label="class 2", draws=1, progress=False)
+    found, _ = recorded(page.path)
+    assert found["about"]["network"]["classes"] == [f"class {k}" for k in range(20)]
+    assert found["record"][RIGHTWARD.name]["scene"]["label"] == 2
 
 
 def test_a_page_without_the_package_of_maps_has_no_map(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Predictions, evaluation, prediction: accuracies, joins, bad input, broken files, tests that break off."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -558,6 +559,13 @@ def test_predict_one_and_many(model_file, videos):
     assert list(predict([str(videos[0])], model_file, top=1)["video"]) == [str(videos[0])]
 
 
+def test_outputs_without_names_are_numbered(tmp_path, model_file, model, videos):
+    card = dataclasses.replace(load_model(model_file).card, class_names=[])
+    file = save_model(tmp_path / "nameless.safetensors", model, card)
+    assert set(predict(videos[0], file)["class"]) == {"class 0", "class 1", "class 2"}
+    assert slide(videos[0], file, length=8)["class"].str.startswith("class ").all()
+
+
 def test_predict_in_batches_is_predict_one_by_one(model_file, videos, tmp_path):
     """A clip named twice is answered once."""
     again = shutil.copy(videos[0], tmp_path / "again.mp4")
@@ -657,7 +665,7 @@ def test_what_a_power_cut_damaged_is_tested_again(tmp_path, caplog):
     for part, damaged in ((parts[0], b""), (parts[1], data[: len(data) // 2])):
         part.write_bytes(damaged)
     rest = Counted()
-    with caplog.at_level(logging.WARNING, "sda.testing.evaluate"):
+    with caplog.at_level(logging.WARNING, "sda.testing.running"):
         found = evaluate(Mean(), rest, batch_size=2, progress=False, parts=tmp_path)
     assert (
         found.ids == whole.ids

@@ -482,3 +482,14 @@ def test_a_picture_for_a_page_is_twice_as_sharp_and_a_palette_keeps_small_things
     green = np.abs(whole - [0, 158, 115]).max(-1) <= 2
     packed = np.asarray(image.convert("RGB")).astype(int)
     assert green.sum() > 20 and np.abs(packed[green] - [0, 158, 115]).max() < 40
+
+
+def test_a_scale_keeps_all_its_colours_and_the_file_is_small():
+    figure = new_figure(4, 3)
+    figure.subplots().imshow(np.linspace(0, 1, 4000).reshape(1, -1), aspect="auto", cmap="viridis")
+    data = to_png(figure)
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    assert image.mode == "RGB" and len(image.getcolors(1 << 24)) > 200
+    image.save(usual := io.BytesIO(), "PNG", optimize=True)
+    assert len(data) <= len(usual.getvalue())

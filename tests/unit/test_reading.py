@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sda.data.video import MemoryVideo, PyAVVideo, scan
-from sda.data.video.base import open_container, video_stream
+from sda.data.video.ffmpeg import open_container, video_stream
 from sda.data.video.mp4 import check_index
 from sda.foundation.errors import DataError, VideoError
 from sda.foundation.reading import parse_yaml, read_arrays, read_json

@@ -834,7 +834,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, mon
         with pytest.raises(VideoError) as error:
             open_video(path)
         assert error.value.subject == str(path) and told in str(error.value)
-    monkeypatch.setattr("sda.data.video.archive.MAX_ENTRIES", 5)
+    monkeypatch.setattr("sda.data.video.entries.MAX_ENTRIES", 5)
     for path in (many, tmp_path / "many.tar"):
         with pytest.raises(VideoError) as error:
             open_video(path)
@@ -973,7 +973,7 @@ def test_a_video_may_not_claim_absurd_pixels(tmp_path, monkeypatch, name):
     """Frames beyond 8K are refused from the header, before the first of them takes memory."""
     save(tmp_path / name, moving(3), codec={"mp4": "libx264", "webm": "libvpx-vp9", "avi": "mpeg4"}[name[2:]])
     height, width = open_video(tmp_path / name).full_size
-    monkeypatch.setattr("sda.data.video.base.MAX_PIXELS", height * width - 1)
+    monkeypatch.setattr("sda.data.video.ffmpeg.MAX_PIXELS", height * width - 1)
     monkeypatch.setattr(Counted, "demux", lambda *_: pytest.fail("a frame was decoded"), raising=False)
     count(monkeypatch)
     with pytest.raises(VideoError) as error:

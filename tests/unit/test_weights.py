@@ -379,7 +379,7 @@ def test_a_dry_run_counts_what_fits_and_downloads_nothing(tmp_path, monkeypatch,
         (root / "trainValTest" / f"{split}.txt").symlink_to(SAMPLE_CLIPS / "trainValTest" / "test.txt")
     moves = ["train", "--data", str(root), "--dry-run", "--model", "sda_tsm_tiny", "--quiet"]
     torch.save(create_model("tsm_tiny", 7).state_dict(), tmp_path / "w.pth")
-    monkeypatch.setattr("sda.networks.backbones.image_weights", lambda name: pytest.fail("a download"))
+    monkeypatch.setattr("sda.networks.imagenet.image_weights", lambda name: pytest.fail("a download"))
     monkeypatch.setattr("sda.commands.train.dry_run", lambda *_: "what it costs")
     assert main([*moves, "--init", str(tmp_path / "w.pth"), "--pretrained", "--freeze", "backbone"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...foundation.errors import DataError
-from ..lists import Record, fault, read_text, safe_join
+from ..joining import safe_join
+from ..lists import Record
+from ..texts import fault, read_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,8 @@ __all__ = ['read_diving48_vocabulary', 'records_diving48']
 from pathlib import Path
 
 from .base import Gather, ListReport, integer, join, read_json, record_id, split_of
-from ..lists import Record, fault
+from ..lists import Record
+from ..texts import fault
 from ...foundation.errors import unknown_name
 
 # %% ../../../nbs/data/35_diving48.ipynb #370ae5a2

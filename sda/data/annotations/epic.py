@@ -6,7 +6,6 @@
 __all__ = ['records_epic55', 'at_native_rate']
 
 # %% ../../../nbs/data/36_epic.ipynb #97946212
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,28 +15,24 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .base import Gather, ListReport, integer, join, read_table
-from ..lists import Record, fault
+from sda.data.annotations.epic_files import (
+    COLUMNS,
+    PERSONS,
+    check_choices,
+    class_names,
+    person_of,
+    seconds_of,
+)
+from ..lists import Record
+from ..texts import fault
 from ..video import open_video
-from ...foundation.errors import VideoError, unknown_name
+from ...foundation.errors import VideoError
 
 # %% ../../../nbs/data/36_epic.ipynb #9a06ff4b
-_COLUMNS = ("uid", "participant_id", "video_id", "start_timestamp", "stop_timestamp",
-            "start_frame", "stop_frame", "verb_class", "noun_class")  # fmt: skip
-
-
-def _seconds(stamp: str, where: str) -> float:
-    """A time stamp `HH:MM:SS.ff` in seconds."""
-    found = re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d*)?)", stamp.strip())
-    if not found:
-        raise fault(where, f"{stamp!r} is not a time HH:MM:SS.ff", "Use the official file, unedited.")
-    hours, minutes, seconds = found.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-
-
 def _window(row: Mapping[str, str], where: str) -> tuple[int, int, float, float]:
     """Offset and num_frames of an action (60 fps, files numbered from 1), its start and stop in seconds."""
     first, last = (integer(row[k], where, k) for k in ("start_frame", "stop_frame"))
-    start, stop = (_seconds(row[k], where) for k in ("start_timestamp", "stop_timestamp"))
+    start, stop = (seconds_of(row[k], where) for k in ("start_timestamp", "stop_timestamp"))
     if not (1 <= first <= last and start < stop):
         what = f"frames {first}..{last}, times {start}..{stop}: no forward stretch"
         raise fault(where, what, "Use the official file.")
@@ -46,35 +41,7 @@ def _window(row: Mapping[str, str], where: str) -> tuple[int, int, float, float]
         raise fault(where, what, "EPIC-100 files count natively: use EPIC-55's.")
     return first - 1, last - first + 1, start, stop
 
-# %% ../../../nbs/data/36_epic.ipynb #5a421a51
-_PERSONS = {"train": range(1, 26), "val": range(26, 32), "all": range(1, 32)}  # after Baradel et al. 2018
-
-
-def _person(text: str, where: str) -> int:
-    """The number of a participant such as P07."""
-    if not re.fullmatch(r"P(0[1-9]|[12]\d|3[01])", text):
-        raise fault(where, f"participant {text!r}", "Expected P01 to P31.")
-    return int(text[1:])
-
-
-def _class_names(path: Path, target: str) -> list[str]:
-    """Class keys by number, from a class list whose numbers must be 0..K-1 in order."""
-    column = f"{target}_id"
-    rows = read_table(path, (column, "class_key"))
-    for place, (line, row) in enumerate(rows):
-        if row[column].strip() != str(place):
-            what = f"{column} is {row[column]!r}, not {place}"
-            raise fault(f"{path}, line {line}", what, "Restore the order.")
-    return [row["class_key"].strip() for _, row in rows]
-
 # %% ../../../nbs/data/36_epic.ipynb #ec435b5e
-def _check_choices(**values: tuple[str, Sequence[str]]) -> None:
-    """Refuse an argument that is none of its choices."""
-    for name, (value, known) in values.items():
-        if value not in known:
-            raise unknown_name(name, value, known)
-
-
 def records_epic55(
     folder: str | Path,  # folder with the official CSV files
     target: str = "verb",  # "verb" or "noun"
@@ -84,19 +51,19 @@ def records_epic55(
     strict: bool = True,  # stop at the first duplicate or unknown label instead of counting it
 ) -> tuple[list[Record], list[str], ListReport]:  # records, class names by number, ledger with time stamps
     """Records of EPIC-KITCHENS-55, verb or noun, split by kitchen; several actions share one long video."""
-    _check_choices(
+    check_choices(
         target=(target, ("verb", "noun")),
-        split=(split, tuple(_PERSONS)),
+        split=(split, tuple(PERSONS)),
         source=(source, ("frames", "video")),
     )
-    names = _class_names(Path(folder) / f"EPIC_{target}_classes.csv", target)
+    names = class_names(Path(folder) / f"EPIC_{target}_classes.csv", target)
     variant = f"{target}, by kitchen P01-P25 / P26-P31"
     report = ListReport("EPIC-KITCHENS-55", variant, split, "official class numbers")
     labels_csv = Path(folder) / "EPIC_train_action_labels.csv"
     gather = Gather(report, strict, labels_csv)
-    for line, row in read_table(labels_csv, _COLUMNS):
+    for line, row in read_table(labels_csv, COLUMNS):
         where = f"{labels_csv}, line {line}"
-        if _person(row["participant_id"], where) not in _PERSONS[split]:
+        if person_of(row["participant_id"], where) not in PERSONS[split]:
             gather.skip(where, "person of the other split")
             continue
         label = integer(row[f"{target}_class"], where, "class")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ...foundation.errors import DataError
 from ...foundation.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from ..lists import Record, fault, one_line
+from ..lists import Record
+from ..texts import fault, one_line
 from .base import Gather, ListReport, in_order, join, outside, split_named
 from .own import name_groups
 from .tables import Places, Table, read_clip_table

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .base import Gather, ListReport, join, read_json, record_id, split_of
-from ..lists import Record, fault, read_text
+from ..lists import Record
+from ..texts import fault, read_text
 from ..transforms import flip_map
 from ...foundation.errors import unknown_name
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ...foundation.errors import SettingError, unknown_name
 from ...foundation.files import VIDEO_SUFFIXES
-from ..lists import fault, read_text
+from ..texts import fault, read_text
 
 __all__: list[str] = []
 

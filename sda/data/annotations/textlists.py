@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...foundation.errors import unknown_name
-from ..lists import Record, fault, numbered_lines
+from ..lists import Record
+from ..texts import fault, numbered_lines
 from .base import Gather, ListReport, join
 
 __all__: list[str] = []

@@ -6,160 +6,20 @@
 __all__ = []
 
 # %% ../../../nbs/data/29_archive.ipynb #231e1157
-import gzip
 import io
-import re
-import stat
-import struct
-import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .base import AGAIN, existing, unusable
+from .entries import pictures_in, tar_members, unpacked, zip_members
 from .folder import Numbering, PictureVideo, numbering
-from ...foundation.errors import VideoError
-from ...foundation.files import IMAGE_SUFFIXES, cached_by_file
-
-# %% ../../../nbs/data/29_archive.ipynb #88bf1ee0
-MAX_ENTRIES = 500_000  # most entries of an archive; an hour at 60 fps is 216 000 frames
-MAX_PICTURE_BYTES = 64 << 20  # most bytes of one picture; an 8K JPEG has a quarter of it
-MAX_HEADER_BYTES = 16 << 20  # most bytes read at once that are no picture
-MAX_RATIO = 100  # most unpacked bytes for each packed one; pictures are packed already
-
-
-class _Guard:
-    """An open file for `tarfile` and `zipfile`, which read as much as a damaged archive tells them to."""
-
-    def __init__(self, file: Any):
-        self.file = file
-        self.seek = file.seek
-        self.tell = file.tell
-        self.last = b""  # what was read last
-
-    def read(self, size: int = -1) -> bytes:
-        if size < -1 or size > MAX_HEADER_BYTES:
-            raise ValueError(f"{size} bytes of headers")
-        self.last = self.file.read(MAX_HEADER_BYTES + 1 if size == -1 else size)
-        if len(self.last) > MAX_HEADER_BYTES:
-            raise ValueError(f"more than {MAX_HEADER_BYTES} bytes of headers")
-        return self.last
-
-
-class _Member(NamedTuple):
-    """One entry of an archive."""
-
-    name: str  # as written
-    kind: str  # "file", "folder" or what else it is
-    at: int  # where its contents (tar) or its header (zip) begin
-    size: int  # bytes of its contents
-    packed: int  # bytes that they take in the archive
-
-# %% ../../../nbs/data/29_archive.ipynb #91cf7d23
-def _tar_kind(info: tarfile.TarInfo) -> str:
-    """What an entry of a tar is."""
-    if info.isdir():
-        return "folder"
-    return "file" if info.isreg() and not info.issparse() else "link or device"
-
-
-def _tar_members(file: Any, path: Path, limit: int) -> Iterator[_Member]:
-    """Entries of a tar that holds at most `limit` bytes."""
-    guard: Any = _Guard(file)
-    with tarfile.open(fileobj=guard, mode="r:", encoding="utf-8", errors="replace") as tar:
-        box: Any = tar  # types leave out its list of entries
-        while (info := box.next()) is not None:
-            if info.size < 0 or info.offset_data + info.size > limit:
-                what = f"holds {info.name!r}, which reaches beyond {limit} bytes, the most that may be in it"
-                raise unusable(path, what, AGAIN)
-            yield _Member(info.name, _tar_kind(info), info.offset_data, info.size, info.size)
-            box.members.clear()  # else it keeps every entry
-    if guard.last != bytes(512):
-        raise unusable(path, "is cut short: it has no end mark", AGAIN)
-
-# %% ../../../nbs/data/29_archive.ipynb #82a448ac
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    """What an entry of a zip is."""
-    form = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packing system knows no links
-    if info.filename.endswith("/"):
-        return "folder"
-    if form not in (0, stat.S_IFREG):
-        return "link or device"
-    if info.flag_bits & 1:
-        return "locked file (it wants a password)"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "file packed in a rare way"
-    return "file"
-
-
-def _zip_members(file: Any) -> Iterator[_Member]:
-    """Entries of a zip."""
-    guard: Any = _Guard(file)
-    with zipfile.ZipFile(guard) as box:
-        for info in box.infolist():
-            kind = _zip_kind(info)
-            yield _Member(info.filename, kind, info.header_offset, info.file_size, info.compress_size)
-
-# %% ../../../nbs/data/29_archive.ipynb #3ee340df
-def _fault(m: _Member, parts: list[str]) -> str:
-    """Why an entry makes its archive suspect; "" for those that may stay."""
-    if ".." in parts or not parts[0] or m.name[1:2] == ":":
-        return f"holds {m.name!r}, a path that leaves its folder"
-    if m.kind not in ("file", "folder"):
-        return f"holds {m.name!r}, a {m.kind}"
-    return ""
-
-
-def _pictures_in(members: Iterator[_Member], path: Path) -> dict[str, _Member]:
-    """The pictures of an archive by name; entries that could surprise are errors."""
-    found: dict[str, _Member] = {}
-    remedy = "make the archive again, from a plain folder of frames"
-    for count, m in enumerate(members, 1):
-        parts = re.split(r"[/\\]", m.name)
-        if count > MAX_ENTRIES:
-            raise unusable(path, f"has more than {MAX_ENTRIES} entries", remedy)
-        if fault := _fault(m, parts):
-            raise unusable(path, fault, remedy)
-        if m.kind == "folder" or parts[-1].startswith(".") or not m.name.lower().endswith(IMAGE_SUFFIXES):
-            continue
-        if m.size > MAX_PICTURE_BYTES or m.size > max(MAX_RATIO * m.packed, 1 << 20):
-            raise unusable(path, f"holds {m.name!r}, which claims {m.size} bytes from {m.packed}", remedy)
-        if m.name in found:
-            raise unusable(path, f"holds {m.name!r} twice", remedy)
-        found[m.name] = m
-    return found
+from .usable import AGAIN, existing, unusable
+from ...foundation.files import cached_by_file
 
 # %% ../../../nbs/data/29_archive.ipynb #5e0a8c22
-_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, OverflowError, LookupError,
-           struct.error, zlib.error, tarfile.TarError, zipfile.BadZipFile)  # fmt: skip
-
-
-@contextmanager
-def _unpacked(path: Path):
-    """An open archive, the bytes that it may hold, and whether it is a zip; whatever fails is a VideoError.
-
-    A gzipped tar is unpacked as it is read.
-    """
-    try:
-        with open(path, "rb") as file:
-            begins = file.read(4)
-            size = path.stat().st_size
-            file.seek(0)
-            if begins.startswith(b"\x1f\x8b"):
-                yield gzip.GzipFile(fileobj=file), max(MAX_RATIO * size, 1 << 20), False
-            else:
-                yield file, size, begins in (b"PK\3\4", b"PK\5\6")
-    except VideoError:
-        raise
-    except _DAMAGE as err:
-        raise unusable(path, f"is a damaged archive ({err})", AGAIN) from err
-
-
 class _Index(NamedTuple):
     """Where the frames of an archive are."""
 
@@ -171,8 +31,8 @@ class _Index(NamedTuple):
 @cached_by_file(256)
 def _index(path: Path, template: str | None, start: int | None) -> _Index:
     """The frames of an archive as of its last change."""
-    with _unpacked(path) as (file, limit, is_zip):
-        found = _pictures_in(_zip_members(file) if is_zip else _tar_members(file, path, limit), path)
+    with unpacked(path) as (file, limit, is_zip):
+        found = pictures_in(zip_members(file) if is_zip else tar_members(file, path, limit), path)
     tops = {name[: name.rfind("/") + 1] for name in found}
     top = tops.pop() if len(tops) == 1 else ""
     frames = numbering([name.removeprefix(top) for name in found], template, start, path)
@@ -200,7 +60,7 @@ class ArchiveVideo(PictureVideo):
 
     def _sources(self, indices: list[int]) -> Iterator[Path | io.BytesIO]:
         path = existing(self.path)
-        with _unpacked(path) as (file, _, is_zip):
+        with unpacked(path) as (file, _, is_zip):
             box = zipfile.ZipFile(file) if is_zip else None
             for index in indices:
                 name = self.numbering.name(index)

@@ -6,31 +6,23 @@
 __all__ = ['Video', 'MemoryVideo', 'scan']
 
 # %% ../../../nbs/data/25_video.ipynb #5a5669ef
-import errno
-import os
-import re
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .container import cut_short
-from .mp4 import check_density, check_index
+from .counting import PLACEHOLDER, Facts, Packet, about_file, facts_by_counting, packet_table
+from .ffmpeg import INDEXED, as_shown, import_av, open_container, readable_stream
+from .mp4 import check_index
 from .scans import keep_scan, kept_scan, scan_name
-from ...foundation.errors import SettingError, VideoError, missing_package
+from .usable import AGAIN, MIN_SIDE, check_bytes, check_extent, existing, in_range, unusable
+from ...foundation.errors import SettingError, VideoError
 from ...foundation.files import cached_by_file
 
 # %% ../../../nbs/data/25_video.ipynb #14118ab6
-MIN_SIDE = 32  # pixels: below this a ResNet's last map would be empty
-MAX_PIXELS = 7680 * 4320  # of a frame: a header that promises more is not decoded
-MAX_BYTES = 8 << 30  # of the frames that are asked for at once: more of them belongs on the disk
 _AT_ONCE = 16  # frames in memory while all are decoded
 
 
@@ -44,42 +36,6 @@ def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, in
     scale = min(short_side / min(size), 1)
     height, width = (max(round(side * scale), min(short_side, *size)) for side in size)
     return height, width
-
-# %% ../../../nbs/data/25_video.ipynb #a9f65d85
-AGAIN = "copy or download it again"  # the remedy for a damaged file
-
-
-def unusable(path: object, what: str, remedy: str) -> VideoError:
-    """The error for a clip that cannot be used: what is wrong with it, and what to do."""
-    return VideoError(f"{path} {what}", subject=str(path), remedy=remedy)
-
-# %% ../../../nbs/data/25_video.ipynb #9e1a5d91
-def _in_range(video: "Video", indices: list[int]) -> list[int]:
-    """The numbers of frames, all of them there."""
-    wanted = [int(i) for i in indices]
-    if not wanted:
-        raise unusable(video.path, "was asked for no frame", "pass at least one index")
-    if bad := [i for i in wanted if not 0 <= i < len(video)]:
-        what = f"has frames 0..{len(video) - 1}, frame {bad[0]} was asked for"
-        raise VideoError(f"{video.path} {what}", subject=str(video.path))
-    return wanted
-
-# %% ../../../nbs/data/25_video.ipynb #3f6b2d58
-def _check_extent(path: str | Path, length: int, size: tuple[int, int]) -> None:
-    """Refuse a clip without frames, or with frames too small to look at."""
-    if length < 1:
-        raise unusable(path, "holds no frames", "extract or download it again")
-    if min(size) < MIN_SIDE:
-        what = f"is {size[1]}x{size[0]} pixels"
-        raise unusable(path, what, f"the smaller side must have at least {MIN_SIDE}")
-
-
-def _check_bytes(path: str | Path, number: int, size: tuple[int, int]) -> None:
-    """Refuse frames that would fill the memory, before they do."""
-    height, width = size
-    if 3 * height * width * number > MAX_BYTES:
-        what = f"has {number} frames of {width}x{height}, which take over {MAX_BYTES >> 30} GiB at once"
-        raise unusable(path, what, "make them smaller (sda extract --height 256)")
 
 # %% ../../../nbs/data/25_video.ipynb #89eff8e4
 class Video:
@@ -103,7 +59,7 @@ class Video:
         self.fps = fps
         self.full_size = size
         self.size = reduced_size(size, short_side)
-        _check_extent(path, length, size)
+        check_extent(path, length, size)
 
     def __len__(self) -> int:
         return self._length
@@ -127,9 +83,9 @@ class Video:
         indices: list[int],  # Numbers from 0, in any order, repeats allowed
     ) -> torch.Tensor:  # uint8 [T,H,W,3], RGB
         """The chosen frames, in the order asked for."""
-        wanted = _in_range(self, indices)
+        wanted = in_range(self, indices)
         unique = sorted(set(wanted))
-        _check_bytes(self.path, len(unique), self.size)
+        check_bytes(self.path, len(unique), self.size)
         found = self._read(unique)
         row = {frame: n for n, frame in enumerate(unique)}
         return found if unique == wanted else found[[row[i] for i in wanted]]
@@ -175,326 +131,35 @@ class MemoryVideo(Video):
         frames = self._frames[indices].permute(0, 3, 1, 2)
         return F.interpolate(frames, self.size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
-# %% ../../../nbs/data/25_video.ipynb #42a98f57
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a video file: the frames that decode and are shown, and how to reach them."""
-
-    container: str  # e.g. "mov" (mp4 too), "matroska" (webm too), "avi"
-    codec: str  # e.g. "h264", "vp9", "av1"
-    fps: float | None  # Mean frame rate; None without a clock
-    size: tuple[int, int]  # (height, width) as shown: rotated phone video is upright
-    length: int  # Frames that decode and are shown, N
-    timestamps: np.ndarray | None  # Seconds since the first frame [N]; None for a stream without a clock
-    announced: int | None  # Frames that the header announces; None for mkv and webm, which do not say
-    ticks: np.ndarray = field(repr=False)  # Time stamps as stored [N], in units of the file's own clock
-    keys: tuple[int, ...] = field(repr=False)  # Frames where decoding can begin; none without an index
-    counted: bool = False  # Whether every frame was decoded to count them; else the packets told
-    front: tuple[int, int] = (0, 0)  # Packets, then frames, left out in front of the first frame shown
-    notes: tuple[tuple[str, str], ...] = ()  # What is unusual: kind, and the numbers
-
-# %% ../../../nbs/data/25_video.ipynb #bbc563b6
-def existing(path: str | Path) -> Path:
-    """The path of a file that is there, not empty and may be read."""
-    path = Path(path)
-    try:
-        about = path.stat()
-    except FileNotFoundError as err:
-        raise unusable(path, "does not exist", "check the path") from err
-    except OSError as err:
-        what = f"cannot be reached ({err.strerror})"
-        raise unusable(path, what, "check the path and its permissions") from err
-    if stat.S_ISDIR(about.st_mode):
-        raise unusable(path, "is a folder, not a video file", "use backend='folder'")
-    if not stat.S_ISREG(about.st_mode):
-        raise unusable(path, "is not a file", "give a file of its own")
-    if about.st_size == 0:
-        raise unusable(path, "is empty (0 bytes)", AGAIN)
-    if not os.access(path, os.R_OK):
-        raise unusable(path, "may not be read", "change its permissions")
-    return path
-
-# %% ../../../nbs/data/25_video.ipynb #5e90a1c6
-KINDS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,gif,apng,mxf,rm,dv,wtv,swf,nut,yuv4mpegpipe,"
-    "m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,vc1,mjpeg"
-)  # FFmpeg's names; mov is mp4 too, matroska webm
-INDEXED = ("mov", "matroska", "avi")  # others, such as transport streams, only guess where a time stamp lies
-_DECODER = {"max_pixels": str(MAX_PIXELS)}  # a picture may claim another size than the header
-
-
-def import_av() -> ModuleType:
-    """PyAV, or how to get it."""
-    try:
-        import av
-    except ImportError as err:
-        raise missing_package("av", "reading video files", "pip install av") from err
-    return av
-
-
-def open_container(path: str | Path) -> Any:
-    """An open video file; a text, a picture or a list of other files is a VideoError."""
-    av = import_av()
-    limits = {"format_whitelist": KINDS, "protocol_whitelist": "file"}
-    try:
-        # an absolute path: FFmpeg takes what stands before a colon for a protocol
-        # max_pixels: what is asked of a decoder while it is found out what the file holds
-        return av.open(
-            os.path.abspath(path), metadata_errors="replace", container_options=limits, options=_DECODER
-        )
-    except av.FFmpegError as err:
-        if err.errno != errno.EINVAL:
-            raise  # what FFmpeg says of a kind that is not named
-        what = "is no video file, whatever its name says (a text, a picture, a list of other files?)"
-        raise unusable(path, what, "convert it to mp4") from err
-
-# %% ../../../nbs/data/25_video.ipynb #76484582
-def video_stream(box: Any, path: str | Path) -> Any:
-    """The first moving picture of an open container (a cover image does not count)."""
-    cover = 0x400  # AV_DISPOSITION_ATTACHED_PIC
-    streams = [s for s in box.streams.video if not int(s.disposition) & cover]
-    if streams:
-        if streams[0].codec_context is not None:
-            streams[0].thread_count = 1  # loaders have their own processes
-            streams[0].codec_context.options = _DECODER
-        return streams[0]
-    kinds = sorted({s.type for s in box.streams}) or ["nothing"]
-    raise unusable(path, f"has no video in it, only {', '.join(kinds)}", "give a file with moving pictures")
-
-
-def announced_seconds(box: Any, stream: Any) -> float | None:
-    """When the picture ends, where the header says so about the picture alone."""
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
-    if tag:  # written by the Matroska and WebM muxers
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    return box.duration / 1e6 if box.duration and len(box.streams) == 1 else None
-
-
-def check_complete(
-    path: Path, cut: bool | None, packets: int, announced: int | None, ends: float, seconds: float | None
-) -> None:
-    """A file cut short keeps its header: compare what it announces with what is there.
-
-    Headers count wrongly, and what was trimmed away stays counted; so where the outermost parts of the file
-    tell whether it is whole (`cut` is not None), they decide.
-    """
-    if cut is False or (cut and announced and packets >= announced):
-        return
-    what = "is cut short: it ends before its own parts do"
-    if announced and packets < announced:
-        what = f"is cut short: its header announces {announced} frames, {packets} are there"
-    # mkv and webm announce no count; .5 s and 5 % leave room for a long last frame
-    elif not announced and seconds and ends < 0.95 * seconds - 0.5:
-        what = (
-            f"is cut short: its header announces {seconds:.1f} s, its {packets} frames end after {ends:.1f} s"
-        )
-    elif not cut:
-        return
-    raise unusable(path, what, AGAIN)
-
 # %% ../../../nbs/data/25_video.ipynb #8dc121f2
-class Packet(NamedTuple):
-    """What the container says of one packet."""
-
-    pts: int | None  # When its picture is shown
-    tick: int  # The same, or when it is decoded, or 0
-    size: int  # Bytes
-    key: bool  # Whether decoding can begin here
-    shown: bool  # False for pictures that are only there for others to lean on
-    whole: bool  # False where the container knows of damage
-
-
-def packet_table(box: Any, stream: Any) -> tuple[list[Packet], Any]:
-    """The packets of a file as they are stored, and the first frame that decodes."""
-    av = import_av()
-    packets = []
-    first = None
-    trouble = None
-    for packet in box.demux(stream):
-        if first is None:
-            try:
-                first = next(iter(packet.decode()), None)
-            except av.FFmpegError as err:
-                trouble = trouble or err
-        if not packet.size:
-            continue  # the last one only flushes the decoder; others are frames that a camera dropped
-        tick = packet.pts if packet.pts is not None else packet.dts or 0
-        flags = (packet.is_keyframe, not packet.is_discard, not packet.is_corrupt)
-        packets.append(Packet(packet.pts, tick, packet.size, *flags))
-    if first is None and trouble is not None:
-        raise trouble
-    return packets, first
-
-
-_PLACEHOLDER = 8  # bytes: packets up to this size may hold no picture
 _SMALL = ("vp9", "av1")  # whose packets may be as small and show a picture all the same
 _HIDDEN = ("vp8",)  # which stores pictures that are never shown like those that are
 
 
-def told_by_packets(packets: list[Packet], codec: str) -> bool:
+def told_by_packets(packets: Sequence[Packet], codec: str) -> bool:
     """Whether the packets tell the frames: each a picture with its own time, the first a key frame."""
     times = {p.tick for p in packets if p.shown}
     return (
         codec not in _HIDDEN
         and packets[0].key
         and all(p.pts is not None and p.whole for p in packets)
-        and (codec in _SMALL or all(p.size > _PLACEHOLDER for p in packets))
+        and (codec in _SMALL or all(p.size > PLACEHOLDER for p in packets))
         and len(times) == sum(p.shown for p in packets) > 0
         and min(times) >= packets[0].tick
     )
 
-# %% ../../../nbs/data/25_video.ipynb #dbec6733
-def shown_frames(box: Any, stream: Any, front: tuple[int, int] | None = None) -> Iterator[Any]:
-    """The frames of a file in the order in which they are shown, without what lies in front of the first.
-
-    `front` counts packets and frames to leave out; with it, packets before the first frame may be damaged.
-    """
-    if front is None:
-        yield from box.decode(stream)
-        return
-    av = import_av()
-    packets, frames = front
-    begun = False
-    for packet in box.demux(stream):
-        if packet.size and packets:
-            packets -= 1
-            continue
-        found: list[Any] = []
-        try:
-            found = packet.decode()
-        except av.FFmpegError:
-            if begun and packet.size > _PLACEHOLDER:
-                raise
-        for frame in found:
-            begun = True
-            if frames:
-                frames -= 1
-            else:
-                yield frame
-
-
-def as_shown(frame: Any) -> tuple[int, int]:
-    """(height, width) of a decoded frame, turned upright."""
-    return (frame.height, frame.width) if frame.rotation % 180 == 0 else (frame.width, frame.height)
-
-
-def clock_of(pts: Sequence[int | None], dts: Sequence[int | None]) -> np.ndarray | None:
-    """Rising time stamps of decoded frames [N]; None where there are none."""
-    shown = np.array([t for t in pts if t is not None], np.int64)
-    known = np.array([t for t in dts if t is not None], np.int64)
-    if len(shown) == len(pts) and (np.diff(shown) > 0).all():
-        return shown
-    if len(known) > 1:
-        steps = np.diff(known)
-        step = max(int(np.median(steps)), 1)
-        # the last frames leave the decoder when there is no packet to lend them a time
-        steps = np.concatenate([steps, np.full(len(dts) - len(known), step)])
-        # recordings joined end to end begin again at nought
-        if (steps <= 0).sum() * 8 < len(dts):
-            return known[0] + np.concatenate([[0], np.where(steps > 0, steps, step).cumsum()])
-    return np.sort(shown) if len(set(shown.tolist())) == len(pts) else None
-
-# %% ../../../nbs/data/25_video.ipynb #c8576ee8
-class Shown(NamedTuple):
-    """What is kept of a frame when a whole file is decoded to count them."""
-
-    pts: int | None
-    dts: int | None
-    whole: bool  # False for a frame that the decoder had to make up in part
-    size: tuple[int, int]  # As shown
-
-
-def counted_frames(path: Path, packets: Sequence[Packet]) -> tuple[list[Shown], tuple[int, int]]:
-    """Decode a file from its first key frame; the frames, and what to leave out in front of them.
-
-    Frames that come out of the decoder first and are shown before the key frame lean on what is not there.
-    """
-    av = import_av()
-    begin = next((n for n, p in enumerate(packets) if p.key), 0)
-    first = packets[begin].pts if packets[begin].key else None
-    frames: list[Shown] = []
-    front = 0
-    more = True
-    with suppress(av.FFmpegError), open_container(path) as box:
-        for frame in shown_frames(box, video_stream(box, path), (begin, 0)):
-            whole = not frame.is_corrupt
-            early = first is not None and frame.pts is not None and frame.pts < first
-            if not frames and (early or not whole):
-                front += 1
-                continue
-            if frame.width * frame.height > MAX_PIXELS or not whole:
-                break
-            frames.append(Shown(frame.pts, frame.dts, whole, as_shown(frame)))
-        else:
-            more = False
-    if more:
-        raise unusable(path, f"is damaged: {len(frames)} frames decode, then no more", AGAIN)
-    return frames, (begin, front)
-
-# %% ../../../nbs/data/25_video.ipynb #2444d73c
-RESIZED = "changes the size of its picture"
-
-
-def resized(other: int, count: int, size: tuple[int, int]) -> list[tuple[str, str]]:
-    """The note about frames of another size than the first, if there are any."""
-    return [(RESIZED, f"{other} of {count} frames are scaled to {size[1]}x{size[0]}")] if other else []
-
-
-def _facts_by_counting(path: Path, packets: Sequence[Packet], about: dict[str, Any], tick: float) -> Facts:
-    """Facts of a file whose packets do not tell its frames."""
-    frames, front = counted_frames(path, packets)
-    if not frames:
-        raise unusable(path, "holds no frames", "extract or download it again")
-    ticks = clock_of([frame.pts for frame in frames], [frame.dts for frame in frames])
-    times = None if ticks is None else (ticks - ticks[0]) * tick
-    size = frames[0].size
-    if ticks is None:
-        about["fps"] = None
-    shown = [p for p in packets if p.shown]
-    begins = frames[0].pts
-    lead = front[0] if begins is None else sum(p.pts is not None and p.pts < begins for p in shown)
-    notes = []
-    if lead:
-        notes.append(("begins between two key frames", f"{lead} packets in front are not shown"))
-    if (empty := len(shown) - lead - len(frames)) > 0:
-        notes.append(("has packets without a picture", f"{empty} of {len(shown)}"))
-    notes += resized(sum(frame.size != size for frame in frames), len(frames), size)
-    if times is None:
-        notes.append(("has no clock", "its frames have no times"))
-    stored = np.zeros(0, np.int64) if ticks is None else ticks
-    return Facts(
-        **about, size=size, length=len(frames), timestamps=times, ticks=stored, keys=(),
-        counted=True, front=front, notes=tuple(notes),
-    )  # fmt: skip
-
 # %% ../../../nbs/data/25_video.ipynb #4f989e7b
 def facts_of(box: Any, path: Path) -> Facts:
     """Facts from a file's packets and its first frame, or from all frames where the packets do not tell."""
-    stream = video_stream(box, path)
-    if stream.codec_context is None:
-        raise unusable(path, "is in a format without a decoder", "convert it to mp4")
-    if stream.width * stream.height > MAX_PIXELS:  # before a frame takes memory
-        what = f"claims {stream.width}x{stream.height} pixels"
-        raise unusable(path, what, "convert it to a size of at most 7680x4320")
+    stream = readable_stream(box, path)
     packets, first = packet_table(box, stream)
-    if first is None:
-        raise unusable(path, "holds no frames", "extract or download it again")
-    check_density(path, len(packets), first.width * first.height)
+    about = about_file(box, stream, path, packets, first)
     tick = float(stream.time_base)
-    fps = float(stream.average_rate or 0) or None
-    container = box.format.name.split(",")[0]
-    codec = stream.codec_context.codec.canonical_name
-    stored = [p.tick for p in packets]
-    ends = (max(stored) - min(*stored, 0)) * tick + (1 / fps if fps else 0)
-    announced = stream.frames or None
-    cut = cut_short(path, container)
-    check_complete(path, cut, len(packets), announced, ends, announced_seconds(box, stream))
-    about: dict[str, Any] = dict(container=container, codec=codec, fps=fps, announced=announced)
-    if not told_by_packets(packets, codec):
-        return _facts_by_counting(path, packets, about, tick)
+    if not told_by_packets(packets, about["codec"]):
+        return facts_by_counting(path, packets, about, tick)
     shown = sorted((p.tick, p.key) for p in packets if p.shown)
     ticks = np.array([tick for tick, _ in shown])
-    keys = tuple(n for n, (_, key) in enumerate(shown) if key) if container in INDEXED else ()
+    keys = tuple(n for n, (_, key) in enumerate(shown) if key) if about["container"] in INDEXED else ()
     times = (ticks - ticks[0]) * tick
     return Facts(
         **about, size=as_shown(first), length=len(ticks), timestamps=times, ticks=ticks, keys=keys
@@ -525,32 +190,3 @@ def scan(
 ) -> Facts:  # Codec, size, time stamps and what the header announces
     """Read a file's packets, and frames as needed; `VideoError` when it is missing, cut short or no video."""
     return _scan(existing(path))
-
-# %% ../../../nbs/data/25_video.ipynb #3a34a6e5
-def decodes(path: str | Path, facts: Facts) -> tuple[int, int]:
-    """Frames of a file that decode, and how many of them have another size than the first."""
-    av = import_av()
-    count = 0
-    other = 0
-    with suppress(av.FFmpegError), open_container(path) as box:  # what fails is what is being reported
-        for frame in shown_frames(box, video_stream(box, path), facts.front if facts.counted else None):
-            if frame.is_corrupt:
-                break
-            count += 1
-            other += as_shown(frame) != facts.size
-    return count, other
-
-
-def damaged(path: str | Path, facts: Facts) -> VideoError:
-    """The error for a file whose packets are there and do not all decode."""
-    count = decodes(path, facts)[0]
-    return unusable(path, f"is damaged: {count} of its {facts.length} frames decode", AGAIN)
-
-
-def decoded_notes(path: str | Path, facts: Facts) -> list[tuple[str, str]]:
-    """What is unusual about a file, found by decoding all of it; VideoError for damage."""
-    count, other = decodes(path, facts)
-    if count != facts.length:
-        raise unusable(path, f"is damaged: {count} of its {facts.length} frames decode", AGAIN)
-    notes = [note for note in facts.notes if note[0] != RESIZED]
-    return notes + resized(other, count, facts.size)

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base import INDEXED, Facts, Video, damaged, scan, unusable
+from .base import Facts, Video, scan
+from .counting import damaged
+from .ffmpeg import INDEXED
+from .usable import unusable
 from ...foundation.errors import missing_package
 
 # %% ../../../nbs/data/27_decord.ipynb #dcd6f8b8

@@ -7,80 +7,20 @@ __all__ = []
 
 # %% ../../../nbs/data/28_folder.ipynb #8e194c73
 import io
-import math
 import os
-import re
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .base import MAX_PIXELS, Video, existing, unusable
-from ...foundation.errors import SettingError, VideoError
-from ...foundation.files import IMAGE_SUFFIXES, cached_by_file
-
-# %% ../../../nbs/data/28_folder.ipynb #694239b0
-def _named_alike(names: list[str]) -> dict[tuple[str, str], list[str]]:
-    """Digits of numbered pictures by the text around; of several numbers in a name, the last that changes."""
-    shapes: dict[tuple[str, ...], list[list[str]]] = {}
-    for name in names:
-        suffix = Path(name).suffix
-        if suffix.lower() in IMAGE_SUFFIXES and not set("{}") & set(name):
-            parts = re.split("([0-9]+)", name.removesuffix(suffix))  # text, digits, text, ...
-            if len(parts) > 1:
-                shapes.setdefault((*parts[::2], suffix), []).append(parts)
-    groups: dict[tuple[str, str], list[str]] = {}
-    for shape, found in shapes.items():
-        places = range(1, len(found[0]), 2)
-        changing = [n for n in places if len({parts[n] for parts in found}) > 1]
-        at = (changing or places)[-1]
-        for parts in found:
-            if len(parts[at]) <= 12:
-                ends = "".join(parts[:at]), "".join(parts[at + 1 :]) + shape[-1]
-                groups.setdefault(ends, []).append(parts[at])
-    return groups
-
-
-def _find_template(names: list[str], source: str | Path) -> tuple[str, list[int]]:
-    """How numbered pictures are named, and which numbers there are; `source` is for messages."""
-    groups = _named_alike(names)
-    if not groups:
-        what = f"has no numbered pictures ({', '.join(IMAGE_SUFFIXES)})"
-        raise unusable(source, what, "extract frames into it")
-    if len(groups) > 1:
-        kinds = sorted(f"{a}NUMBER{b} ({len(v)})" for (a, b), v in groups.items())
-        what = f"mixes frames of several names: {', '.join(kinds[:5])}{' ...' if len(kinds) > 5 else ''}"
-        remedy = "keep one kind in the folder; from Python, say which with template='img_{:05d}.jpg'"
-        raise unusable(source, what, remedy)
-    (before, after), digits = groups.popitem()
-    width = min(map(len, digits))
-    template = f"{before}{{:0{width}d}}{after}"
-    numbers = sorted(map(int, digits))
-    if odd := set(digits) - {f"{n:0{width}d}" for n in numbers}:
-        what = f"holds {before}{min(odd)}{after}, which does not fit {template}"
-        raise unusable(source, what, "number all frames the same way")
-    return template, numbers
-
-
-def _numbers_of(names: list[str], template: str, source: str | Path) -> list[int]:
-    """The frame numbers that a template such as `img_{:05d}.jpg` stands for."""
-    m = re.fullmatch(r"([^{}]*)\{(?::0?(\d{0,2})d?)?\}([^{}]*)", template)
-    if not m:
-        text = f"template {template!r} needs one place for the number, as in 'img_{{:05d}}.jpg'"
-        raise SettingError(text, subject=template)
-    shape = re.compile(re.escape(m[1]) + r"([0-9]{1,12})" + re.escape(m[3]))
-    found = [(int(hit[1]), name) for name in names if (hit := shape.fullmatch(name))]
-    numbers = sorted(n for n, name in found if template.format(n) == name)
-    if not numbers:
-        there = ", ".join(sorted(names)[:3]) or "nothing"
-        text = f"{source}: no file fits template {template!r}; it holds {there} ..."
-        raise VideoError(text, subject=str(source))
-    return numbers
+from .base import Video
+from .naming import find_template, numbers_of
+from .pictures import fast_decoder, jpeg_into, picture_size, read_picture
+from .usable import existing, unusable
+from ...foundation.errors import VideoError
+from ...foundation.files import cached_by_file
 
 # %% ../../../nbs/data/28_folder.ipynb #0bdf43b6
 class Numbering(NamedTuple):
@@ -102,9 +42,9 @@ def numbering(names: list[str], template: str | None, start: int | None, source:
     Numbers may begin anywhere and leave out others evenly (0, 5, 10); three of them at least tell a step.
     """
     if template is None:
-        template, numbers = _find_template(names, source)
+        template, numbers = find_template(names, source)
     else:
-        numbers = _numbers_of(names, template, source)
+        numbers = numbers_of(names, template, source)
     first = numbers[0] if start is None else start
     numbers = [n for n in numbers if n >= first]
     step = min((b - a for a, b in zip(numbers, numbers[1:])), default=1) if len(numbers) > 2 else 1
@@ -129,133 +69,6 @@ def _layout(folder: Path, template: str | None, start: int | None) -> Numbering:
         raise unusable(folder, f"cannot be listed ({err.strerror})", "check its permissions") from err
     return numbering(names, template, start, folder)
 
-# %% ../../../nbs/data/28_folder.ipynb #e76b834f
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # Pillow's names of what `IMAGE_SUFFIXES` promises
-_ORIENTATION = 0x0112  # EXIF: how a picture is to be turned, 1 to 8
-
-
-_WAYS = ("FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM "  # for 2, 3, 4
-         "TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90").split()  # for 5, 6, 7, 8  # fmt: skip
-
-
-def _turn(picture: Any) -> int:
-    """How a picture is to be turned; 1: not at all. Pillow turns TIFF itself."""
-    if "exif" not in picture.info or picture.format == "TIFF":
-        return 1
-    try:
-        found = picture.getexif().get(_ORIENTATION, 1)
-    except (SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
-        return 1  # a note that cannot be read
-    return found if found in range(2, 9) else 1
-
-
-def _upright(picture: Any, turn: int) -> Any:
-    """The picture as it is to be seen."""
-    from PIL.Image import Transpose
-
-    return picture if turn == 1 else picture.transpose(Transpose[_WAYS[turn - 2]])
-
-
-def _rgb(picture: Any) -> Any:
-    """A picture in 8-bit RGB; sixteen bits are scaled, other numbers are a ValueError."""
-    from PIL import Image
-
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
-        values = np.asarray(picture).clip(0, 65535)
-        picture = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"numbers without a range (mode {picture.mode}), not a picture")
-    return picture.convert("RGB")
-
-# %% ../../../nbs/data/28_folder.ipynb #eecd98b8
-@contextmanager
-def _opened(path: Path, source: Path | io.BytesIO):
-    """A picture whose header was read; damage and sizes beyond 8K are a VideoError."""
-    from PIL import Image, UnidentifiedImageError
-
-    # Pillow's ways to say damaged
-    damage = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-    try:
-        with Image.open(source, formats=_FORMATS) as picture:
-            if math.prod(picture.size) > MAX_PIXELS:
-                what = f"claims {picture.width}x{picture.height} pixels"
-                raise unusable(path, what, "store it with at most 7680x4320")
-            yield picture
-    except UnidentifiedImageError as err:
-        what = f"is not a readable picture ({', '.join(_FORMATS)})"
-        raise unusable(path, what, "extract this clip again") from err
-    except damage as err:
-        why = f" ({err})" if isinstance(err, ValueError) else ""
-        raise unusable(path, f"is not a readable picture{why}", "extract this clip again") from err
-
-
-def _seen_size(picture: Any) -> tuple[int, int]:
-    """Height and width of an open picture when it is upright."""
-    return picture.size if _turn(picture) >= 5 else picture.size[::-1]
-
-
-def _picture_size(path: Path, source: Path | io.BytesIO) -> tuple[int, int]:
-    """Height and width of a picture, from its header."""
-    with _opened(path, source) as picture:
-        return _seen_size(picture)
-
-
-def _picture(
-    path: Path, source: Path | io.BytesIO, full: tuple[int, int], size: tuple[int, int]
-) -> np.ndarray:
-    """One picture of the size `full` as uint8 [H,W,3] of the size `size`; another size is an error."""
-    from PIL import Image
-
-    with _opened(path, source) as picture:
-        height, width = _seen_size(picture)
-        if (height, width) != full:
-            what = f"is {width}x{height}, the first frame {full[1]}x{full[0]}"
-            raise unusable(path, what, "extract this clip again")
-        turn = _turn(picture)
-        stored = size if turn >= 5 else size[::-1]  # width, height as they lie in the file
-        if size != full:
-            picture.draft("RGB", stored)
-        frame = _rgb(picture)
-        if frame.size != stored:
-            frame = frame.resize(stored, Image.Resampling.BILINEAR)
-        return np.asarray(_upright(frame, turn))
-
-# %% ../../../nbs/data/28_folder.ipynb #e3e76e88
-def _simplejpeg() -> ModuleType | None:
-    """simplejpeg, or None where it is not installed."""
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    return simplejpeg
-
-
-_NOTES = 1 << 17  # bytes at the beginning of a JPEG in which notes stand; each has 64 kB at most
-
-
-def _jpeg_into(decoder: ModuleType, source: Path | io.BytesIO, out: np.ndarray) -> bool:
-    """Decode a JPEG of the size of `out`, uint8 [H,W,3]; False leaves the picture to `_picture`."""
-    from PIL import Image
-
-    at_most = out.nbytes + 65536  # a longer file is cut, hence damaged, hence left to Pillow
-    try:
-        if isinstance(source, io.BytesIO):
-            data = source.getvalue()
-        else:
-            with open(source, "rb") as file:
-                data = file.read(at_most)
-        if b"Exif\0\0" in data[:_NOTES]:  # perhaps it is to be turned
-            with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-                if _turn(picture) != 1:
-                    return False
-        height, width, colours, _ = decoder.decode_jpeg_header(data)
-        if (height, width) != out.shape[:2] or colours not in ("YCbCr", "Gray"):
-            return False  # printers' colours: Pillow's way
-        decoder.decode_jpeg(data, "RGB", buffer=out, strict=True)
-    except (OSError, ValueError):
-        return False
-    return True
-
 # %% ../../../nbs/data/28_folder.ipynb #1208d78a
 class PictureVideo(Video):
     """Numbered pictures as a video; kinds differ in where a picture's bytes come from, `_sources`."""
@@ -267,7 +80,7 @@ class PictureVideo(Video):
         self.start = frames.start
         self.step = frames.step
         times = None if fps is None else np.arange(frames.length) / fps
-        size = _picture_size(self._file(0), next(self._sources([0])))
+        size = picture_size(self._file(0), next(self._sources([0])))
         super().__init__(path, times, frames.length, size, fps, short_side)
 
     def _file(self, index: int) -> Path:
@@ -290,10 +103,10 @@ class PictureVideo(Video):
 
     def _read(self, indices: list[int]) -> torch.Tensor:
         frames = torch.empty((len(indices), *self.size, 3), dtype=torch.uint8)
-        decoder = _simplejpeg() if self.size == self.full_size else None  # smaller frames are Pillow's work
+        decoder = fast_decoder() if self.size == self.full_size else None  # smaller frames are Pillow's work
         for index, source, frame in zip(indices, self._sources(indices), frames.numpy(), strict=True):
-            if decoder is None or not _jpeg_into(decoder, source, frame):
-                frame[:] = _picture(self._file(index), source, self.full_size, self.size)
+            if decoder is None or not jpeg_into(decoder, source, frame):
+                frame[:] = read_picture(self._file(index), source, self.full_size, self.size)
         return frames
 
 # %% ../../../nbs/data/28_folder.ipynb #01b5c909
