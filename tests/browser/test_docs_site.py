@@ -36,7 +36,8 @@ def test_pages_open_without_errors_and_without_the_network(chromium, site):
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     errors, asked = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("requestfailed", lambda request: errors.append(request.url))
+    cut_off = "net::ERR_ABORTED"  # by the next page: the search of a page starts when the rest is idle
+    page.on("requestfailed", lambda r: None if r.failure == cut_off else errors.append(r.url))
     page.on("request", lambda request: asked.append(request.url))
     for name in (
         "index",
@@ -50,7 +51,7 @@ def test_pages_open_without_errors_and_without_the_network(chromium, site):
         assert page.locator("h1").first.is_visible()
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)"), name
 
-    page.goto(f"{site}learn/2_annotated_block.html", wait_until="networkidle")  # formulas
+    page.goto(f"{site}learn/2_annotated_block.html")  # formulas
     shapes = [box.bounding_box() for box in page.locator("math[display=block]").all()]
     assert len(shapes) >= 5 and all(b["height"] > 15 and b["width"] > 60 for b in shapes)
 
@@ -59,7 +60,7 @@ def test_pages_open_without_errors_and_without_the_network(chromium, site):
     page.locator("input.md-search__input").fill("create_model")
     page.locator(".md-search-result__link").first.wait_for()
 
-    page.goto(f"{site}inspector/index.html", wait_until="networkidle")  # its recording answers a click
+    page.goto(f"{site}inspector/index.html")  # the recording inside the site answers a click
     inside = page.frame_locator("iframe.inspector")
     bars = inside.locator(".bars[data-state=known]")
     bars.wait_for()
