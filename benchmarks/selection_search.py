@@ -77,22 +77,24 @@ ALONE: dict[str, Any] = dict(gate_follow=0.0, gate_order=0.0)
 SLOW: dict[str, Any] = dict(lr=0.001, query_lr=20.0)
 HALF: dict[str, Any] = dict(options={"bias": 0.0}) | ALONE | SLOW
 NOISY: dict[str, Any] = HALF | dict(options={"bias": 0.0, "noise": True})
+UNRAMPED: dict[str, Any] = TAUGHT | SLOW | dict(selection_ramp=0.0)
 LONG: dict[str, Any] = HALF | dict(gate_price=5.0, epochs=6)
 LONG_CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0, epochs=6)
 
 
-def settled(after: str, **changes: Any) -> Try:
-    """The second half of a training with gates: their queries stay and cost nothing, the rest learns on."""
+def settled(
+    after: str,
+    attention: str = "gated",
+    options: dict | None = None,
+    temperature: float = 0.5,
+    seed: int = 0,
+    **changes: Any,
+) -> Try:
+    """The second half of a training with zeros: queries stay and cost nothing, the rest learns on."""
     why = "gates shut before the rest has learned to do without: it learns on under frozen queries"
-    return Try(
-        f"{after}-settled",
-        why,
-        "gated",
-        GATES | {"bias": 0.0},
-        0.5,
-        dict(query_lr=0.0) | changes,
-        after=after,
-    )
+    options = GATES | {"bias": 0.0} if attention == "gated" else options or {}
+    changes = dict(query_lr=0.0) | changes
+    return Try(f"{after}-settled", why, attention, options, temperature, changes, seed, after)
 
 
 TRIES = [
@@ -155,9 +157,33 @@ TRIES = [
         changes=TAUGHT | SLOW,
     ),
     Try("query-long", "the control of the long tries", attention="query", changes=LONG_CONTROL),
+    gates("mid-5-again", "the chosen one from another seed", 1, **HALF | dict(gate_price=5.0, epochs=4)),
+    settled("mid-5-again", seed=1, epochs=3, lr=0.002),
+    Try(
+        "mid-5-again-ordered",
+        "the chosen one, then two epochs in which hardly anything but the queries learns: "
+        "can they order what is open?",
+        "gated",
+        GATES | {"bias": 0.0},
+        0.5,
+        ASKED | dict(gate_follow=0.0, gate_order=5.0, gate_price=5.0, lr=0.0002, query_lr=50.0, epochs=2),
+        1,
+        "mid-5-again-settled",
+    ),
+    gates(
+        "mid-5-order",
+        "the chosen one, and what costs more is to be wider",
+        **HALF | dict(gate_price=5.0, epochs=4, gate_order=2.0),
+    ),
+    settled("mid-5-order", epochs=3, lr=0.002),
     Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
+    settled("sparsemax", "sparsemax", temperature=1.0, epochs=3, lr=0.002),
+    Try("sparsemax-plain", "the same without a ramp", "sparsemax", changes=UNRAMPED),
     Try("entmax", "a softer rule with zeros, ramped", "entmax", changes=TAUGHT | SLOW),
+    settled("entmax", "entmax", temperature=1.0, epochs=3, lr=0.002),
+    Try("entmax-plain", "the same without a ramp", "entmax", changes=UNRAMPED),
     Try("top-2", "8 of 16 by construction", "top_k", {"k": 2}, changes=TAUGHT | SLOW),
+    settled("top-2", "top_k", {"k": 2}, 1.0, epochs=3, lr=0.002),
     Try("top-1", "4 of 16 by construction", "top_k", {"k": 1}, changes=TAUGHT | SLOW),
 ]
 
