@@ -8,7 +8,8 @@
 Each seed is a network of its own, trained with the published query as in `benchmarks/evidence.py`: the start.
 From it two go on for as many epochs as the search took: one with gates, and one with the published query,
 which is the control.
-`whole` stands for the shipped network, trained under the whole recipe; what its gates learn ships too.
+`whole` stands for a network trained under the whole recipe: the shipped SDA-TSN, whose gates ship too, and
+the first SDA-TSM of `python benchmarks/evidence.py --only whole`.
 Resumable. Records and arrays go to data/results/selection/seeds; the test split is looked at here for the
 first time. With --more, accuracy is also asked of a test split four times as large, of the same seed.
 
@@ -66,6 +67,12 @@ def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> P
     return out / "model.safetensors"
 
 
+def whole(name: str, runs: Path) -> Path:
+    """The network of the whole recipe: the one that ships, or the first of `evidence.py --only whole`."""
+    shipped = search.START.with_name(f"{name}_moves.safetensors")
+    return shipped if shipped.exists() else runs / "evidence" / f"whole_{name}-s0" / "model.safetensors"
+
+
 def fit(name: str, steps: Steps, make: Any, data: Any, out: Path, **changes: Any) -> tuple[TrainResult, dict]:
     """Go on from `init` under a recipe, step by step; and what a record says about it."""
     told: list[dict[str, Any]] = []
@@ -99,7 +106,7 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         )
         net, about = trained.model, dict(recipe="moves, continued", **told)
     search.question(label, net, data, options.count, "test", RESULTS, run=label, why=one.why, **about)
-    if kind == "gated" and seed == "whole":  # with the scales it was judged with
+    if kind == "gated" and seed == "whole" and name == "sda_tsn":  # with the scales it was judged with
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
 
 
@@ -171,7 +178,7 @@ def main() -> None:
     for name in options.networks:
         for seed in options.seeds:
             if seed == "whole":
-                start = search.START.with_name(f"{name}_moves.safetensors")
+                start = whole(name, options.runs)
             else:
                 start = base(name, int(seed), data, options.runs, options.threads)
             for kind in options.kinds:
