@@ -176,6 +176,13 @@ TRIES = [
         **HALF | dict(gate_price=5.0, epochs=4, gate_order=2.0),
     ),
     settled("mid-5-order", epochs=3, lr=0.002),
+    gates(
+        "mid-5-order-again",
+        "the same from another seed",
+        1,
+        **HALF | dict(gate_price=5.0, epochs=4, gate_order=2.0),
+    ),
+    settled("mid-5-order-again", seed=1, epochs=3, lr=0.002),
     Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
     settled("sparsemax", "sparsemax", temperature=1.0, epochs=3, lr=0.002),
     Try("sparsemax-plain", "the same without a ramp", "sparsemax", changes=UNRAMPED),

@@ -1,13 +1,13 @@
 """The recipe that the search chose, from several seeds, judged on the test split beside the published query.
 
-    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn] [--kinds start gated query]
-        [--count 80]
+    python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn]
+        [--kinds start gated ordered query] [--count 80]
         [--data sets/moves] [--more sets/moves-more-test] [--runs runs] [--threads 1]
     python benchmarks/selection_seeds.py --clips CLIPS [--folds 0 1 2 3 4]
 
 Each seed is a network of its own, trained with the published query as in `benchmarks/evidence.py`: the start.
-From it two go on for as many epochs as the search took: one with gates, and one with the published query,
-which is the control.
+From it three go on for as many epochs as the search took: one with gates, one with gates that are also to be
+the wider the more their closing costs, and one with the published query, which is the control.
 `whole` stands for a network trained under the whole recipe: the shipped SDA-TSN, whose gates ship too, and
 the first SDA-TSM of `python benchmarks/evidence.py --only whole`.
 Resumable. Records and arrays go to data/results/selection/seeds; the test split is looked at here for the
@@ -44,11 +44,16 @@ SHIPPED = "sda_tsn_moves_gated"  # file name in sda/assets/checkpoints
 KINDS = {
     "start": search.Try("start", "the published query, before", "query"),
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
+    "ordered": search.Try("ordered", "and asked for the order", "gated", search.CHOSEN_OPTIONS, 0.5),
     "query": search.Try("query", "the control", "query"),
 }
 # What changes in the recipe, step by step: gates learn first, then the rest under them.
 Steps = list[dict[str, Any]]
-MOVES_STEPS: dict[str, Steps] = {"query": [search.CONTROL], "gated": [search.CHOSEN, search.SETTLE]}
+MOVES_STEPS: dict[str, Steps] = {
+    "query": [search.CONTROL],
+    "gated": [search.CHOSEN, search.SETTLE],
+    "ordered": [search.CHOSEN | dict(gate_order=2.0), search.SETTLE],
+}
 # Four folds of real clips are 12 batches.
 CLIPS_STEPS: dict[str, Steps] = {
     "query": [{}],
