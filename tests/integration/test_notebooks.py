@@ -16,7 +16,6 @@ BOOKS = [
     pytest.param(path, id=path.relative_to(ROOT / "nbs").with_suffix("").as_posix()) for path in notebooks()
 ]
 each = pytest.mark.parametrize("path", BOOKS)
-GUIDED = ("learn", "evidence", "apps")  # folders whose readers are guided from page to page
 MACHINE = re.compile(r"(?<![\w.])(?:/(?:root|home|work|tmp|Users|private|mnt)/[\w.-]+|[A-Z]:\\\\?Users)")
 
 
@@ -64,7 +63,7 @@ def test_every_picture_says_what_it_shows(path):
         assert not re.search(r"<img(?![^>]*\balt=)", html), f"{path.name}: a picture in HTML without `alt`"
 
 
-@pytest.mark.parametrize("path", [book for book in BOOKS if book.id.split("/")[0] in GUIDED])
+@each
 def test_pictures_are_sharp_and_cut_no_word_off(path):
     """Two dots for one of a plain screen; and nothing reaches the edge, which the layout keeps white."""
     outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
