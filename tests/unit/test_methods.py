@@ -9,6 +9,7 @@ from torch import nn
 
 from sda.foundation.errors import SettingError, UnknownNameError
 from sda.methods.ops import centre_tap
+from sda.methods.tpn import TemporalModulation
 from sda.networks.backbones import (
     Bottleneck,
     create_model,
@@ -396,6 +397,12 @@ def test_auxiliary_loss_of_tpn():
 
 
 # --- bad input
+
+
+def test_a_pyramid_needs_channels_for_its_groups():
+    with pytest.raises(SettingError) as error:
+        TemporalModulation(96)
+    assert "divisible by 64, not 96" in str(error.value)
 
 
 @pytest.mark.parametrize(
