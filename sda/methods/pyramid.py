@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from ..networks.blocks import batch_norm
 
-__all__ = ["GROUPS", "AuxiliaryHead", "ConvNorm", "LevelFusion", "xavier"]
-
 GROUPS = 32  # of the neck's grouped convolutions (TPN, configuration for Something-Something)
 
 
