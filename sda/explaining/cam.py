@@ -34,6 +34,7 @@ from .trace import trace_clips
 from ..foundation.devices import bare, to_model, to_numpy, widened
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.backbones import sda_blocks
+from ..networks.named import output_names
 
 # %% ../../nbs/explaining/60_cam.ipynb #e5281f94
 # what to explain: a class, "predicted", "runner-up", "difference" (of the first two), or a pair of classes
@@ -206,15 +207,15 @@ def clip_cams(
                 found += [_occlusion_map(model, *one) for one in zip(clips[some], targets[some], strict=True)]
     size = (clips.shape[-2], clips.shape[-1])
     return [
-        ClipCam(maps, logits, _in_words(one, logits, names), layer, method, size)
+        ClipCam(maps, logits, _in_words(one, logits), layer, method, size)
         for one, (maps, logits) in zip(targets, found, strict=True)
     ]
 
 
-def _in_words(target: ClipTarget, logits: np.ndarray, names: Sequence[str] | None) -> str:
+def _in_words(target: ClipTarget, logits: np.ndarray) -> str:
     """What was asked: a class, or one against another."""
-    classes = [k for k in target.choose(torch.from_numpy(logits)) if k is not None]
-    return " against ".join(names[k] if names else f"class {k}" for k in classes)
+    names = output_names(target.class_names, len(logits))
+    return " against ".join(names[k] for k in target.choose(torch.from_numpy(logits)) if k is not None)
 
 # %% ../../nbs/explaining/60_cam.ipynb #f7d6d317
 def clip_cam(
