@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from notebooks import BUDGET, ROOT, VIEW, directives, load, notebooks, run, source
+from notebooks import (
+    BUDGET,
+    ROOT,
+    SECONDS,
+    VIEW,
+    directives,
+    load,
+    notebooks,
+    retimed,
+    run,
+    source,
+)
 from PIL import Image
 from warm_kernels import kernel
 
@@ -40,6 +51,19 @@ def test_opens_with_title_and_sentence(path):
     cell = load(path)["cells"][0]
     assert cell["cell_type"] == "markdown"
     assert re.match(r"# \S.*\n\s*> \S", source(cell)), "the first cell is '# Title' and '> one sentence'"
+
+
+@each
+def test_says_how_long_it_runs(path):
+    said = SECONDS.findall(source(load(path)["cells"][0]))
+    assert len(said) == bool(code_cells(path)), "one line: 'Runs on CPU in about 10 s · no downloads'"
+
+
+def test_seconds_that_are_far_off_are_written_again():
+    text = "# A\n\n*Runs on CPU in about 10 s · no downloads*"
+    assert retimed(text, 19) == retimed(text, 4.9) == text
+    assert retimed(text, 23) == text.replace("10", "25") and retimed("# A", 23) == "# A"
+    assert retimed(text.replace("10", "45"), 6) == text
 
 
 @each
