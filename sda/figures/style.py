@@ -203,10 +203,11 @@ def _shades(figure: Figure, shape: tuple[int, ...], zoom: float) -> np.ndarray:
     where nobody sees the difference; all in colour bars and in maps whose cells are too small to be areas.
     """
     shades = np.full(shape[:2], 8)
-    images = figure.findobj(lambda artist: isinstance(artist, AxesImage | QuadMesh))
-    for image in sorted(images, key=lambda image: np.ndim(image.get_array())):  # photographs last
-        left, bottom, right, top = np.round(image.get_window_extent().extents * zoom).astype(int)
-        cells = np.shape(image.get_array())
+    images = [artist for artist in figure.findobj() if isinstance(artist, AxesImage | QuadMesh)]
+    arrays = {image: np.asarray(image.get_array()).shape for image in images}
+    for image, cells in sorted(arrays.items(), key=lambda known: len(known[1])):  # photographs last
+        extents = np.asarray(image.get_window_extent().extents) * zoom
+        left, bottom, right, top = extents.round().astype(int).tolist()
         photograph = len(cells) == 3
         if photograph or min((right - left) / cells[1], (top - bottom) / cells[0]) < _AREA:
             place = slice(max(shape[0] - top, 0), shape[0] - bottom), slice(max(left, 0), right)
