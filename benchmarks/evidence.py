@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from shipped_models import rows
 
 from sda.data.datasets import open_dataset
-from sda.explaining.answers import logits_of, readings, twin_index
+from sda.explaining.answers import logits_of, partner_index, readings
 from sda.explaining.effects import ablation_map, attribute, coalitions
 from sda.explaining.faithfulness import clip_masks, control_maps, pointing_game
 from sda.explaining.interventions import keep, uniform
@@ -210,7 +210,7 @@ def perform_once(run: Run, data: Path, runs: Path, threads: int, results: Path) 
 
 def read(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """What a row of answers says about the true classes, in half precision: files stay small, ranks stay."""
-    said = readings(logits, labels, twin_index(names, PAIRS))
+    said = readings(logits, labels, partner_index(names, PAIRS))
     return {
         name.replace(" ", "_"): said[name].astype(np.float16)
         for name in ("probability", "margin", "pair margin")

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from sda.data.datasets import ClipDataset, open_dataset
 from sda.data.sampling import Sampling
 from sda.data.transforms import TransformConfig
-from sda.explaining.answers import READINGS, load_clips, logits_of, readings, twin_index
+from sda.explaining.answers import READINGS, load_clips, logits_of, partner_index, readings
 from sda.explaining.attribution import Attribution, from_trace
 from sda.explaining.cam import METHODS, ClipTarget, clip_cams, find_layer, untouched
 from sda.explaining.effects import Effect, attribute, coalitions, rank_agreement, shapley_values
@@ -209,7 +209,7 @@ class Some:
             np.asarray(self.labels),
             self.ids,
             self.names,
-            twin_index(self.names, PAIRS),
+            partner_index(self.names, PAIRS),
         )
 
     def every(self, step: int) -> "Some":
@@ -296,13 +296,13 @@ def removals(study: Study) -> tuple[dict, dict]:
 
 
 def weights(study: Study) -> tuple[dict, dict]:
-    """Other weights in all blocks: equal, sharper, flatter, of the class, of a clip of the twin class."""
+    """Other weights in all blocks: equal, sharper, flatter, of the class, of a clip of the partner class."""
     half = study.half
     few = study.test.every(10)
     trace = study.trace
     rows = []
     needs = []
-    twin = twin_index(half.names, PAIRS)
+    partner = partner_index(half.names, PAIRS)
     for name, change in {
         "all weights equal": uniform(),
         "temperature 0.25": temperature(0.25),
@@ -317,10 +317,10 @@ def weights(study: Study) -> tuple[dict, dict]:
 
     lenders = {int(k): np.flatnonzero(np.asarray(study.test.labels) == k) for k in set(study.test.labels)}
 
-    def of_twin(some: Some) -> Callable:
+    def of_partner(some: Some) -> Callable:
         def lender(i: int, _: int) -> Intervention:
             others = lenders.get(
-                int(twin[some.labels[i]]), range(len(study.test.ids))
+                int(partner[some.labels[i]]), range(len(study.test.ids))
             )  # a trial may lack the class
             return from_clip(trace, study.test.ids[others[i % len(others)]])
 
@@ -328,7 +328,7 @@ def weights(study: Study) -> tuple[dict, dict]:
 
     for name, of in {
         "mean weights of the class": of_class,
-        "weights of a clip of the twin class": of_twin,
+        "weights of a clip of the partner class": of_partner,
     }.items():
         at_random = np.stack(
             [lent(few, lambda i, s, of=of: of(few)(i, s).random(100 * s + i), s) for s in range(3)]
@@ -369,10 +369,10 @@ def shares(study: Study) -> tuple[dict, dict]:
     values = []
     told = []
     labels = np.asarray(test.labels)
-    twin = twin_index(test.names, PAIRS)
+    partner = partner_index(test.names, PAIRS)
     gradient = attribute(study.net, test.clips, "gradient x weight", test.labels, batch_size=25)
     for reading in ("probability", "pair probability"):
-        read_as = {c: readings(y, test.labels, twin)[reading] for c, y in study.worth.items()}
+        read_as = {c: readings(y, test.labels, partner)[reading] for c, y in study.worth.items()}
         share = shapley_values(read_as)
         arrays[f"shapley_{reading.replace(' ', '_')}"] = np.stack([share[d] for d in DEPENDENCIES], 1)
         for d in DEPENDENCIES:
@@ -398,7 +398,7 @@ def shares(study: Study) -> tuple[dict, dict]:
             study.worth[tuple(x for x in DEPENDENCIES if x != d)] if all_ else study.blocks[place, d]
             for d in DEPENDENCIES
         ]
-        old, *new = (readings(y, some.labels, twin)[reading] for y in (before, *without))
+        old, *new = (readings(y, some.labels, partner)[reading] for y in (before, *without))
         effect = Attribution(
             "ablation",
             np.stack([old - y for y in new], 1)[:, None],
@@ -419,7 +419,7 @@ def probes(study: Study) -> tuple[dict, dict]:
     few = study.clips_of("test", 5)
     rows = []
     needs = []
-    twin = twin_index(study.test.names, PAIRS)
+    partner = partner_index(study.test.names, PAIRS)
     answer = few.answers
     orders = np.stack([answer(shuffle(s)) for s in range(5)])
     tried = {"reversed": (answer(reverse()), orders)}
@@ -463,9 +463,9 @@ def probes(study: Study) -> tuple[dict, dict]:
                 )
         needs += by_need(name, effects[0])
     right = np.asarray(few.said) == np.asarray(few.labels)
-    back = tried["reversed"][0].argmax(1) == twin[few.labels]
+    back = tried["reversed"][0].argmax(1) == partner[few.labels]
     timed = np.array([CLASSES[k].need in ("motion", "order") for k in few.labels])
-    return dict(probes=rows, probes_by_need=needs, called_the_twin=spread(back[right & timed])), {}
+    return dict(probes=rows, probes_by_need=needs, called_the_partner=spread(back[right & timed])), {}
 
 
 def all_maps(

@@ -10,7 +10,7 @@ _HOMES = {
         *("drop", "keep", "force", "uniform", "set_weights", "temperature", "from_clip", "from_class"),
         *("reverse", "shuffle", "freeze", "drop_frames", "patch_shuffle", "blur"),
     ),
-    "answers": ("READINGS", "load_clips", "logits_of", "readings", "twin_index"),
+    "answers": ("READINGS", "load_clips", "logits_of", "readings", "partner_index"),
     "variants": ("stream_logits", "logits_under"),
     "attribution": ("KINDS", "Attribution", "from_trace"),
     "effects": (

@@ -14,9 +14,10 @@ from ..data.datasets import ClipDataset, clip_loader
 from ..foundation.devices import evaluating, to_model, to_numpy
 from ..foundation.errors import RunError, SettingError, unknown_name
 from ..foundation.statistics import softmax
+from ..networks.named import output_names
 from .interventions import Intervention, changed
 
-__all__ = ["READINGS", "Clips", "twin_index", "readings", "load_clips", "logits_of"]
+__all__ = ["READINGS", "Clips", "partner_index", "readings", "load_clips", "logits_of"]
 
 READINGS = ("probability", "margin", "top-1", "pair probability", "pair margin", "pair top-1")
 
@@ -31,27 +32,27 @@ def check_reading(
         raise unknown_name("reading", name, READINGS)
 
 
-def twin_index(
+def partner_index(
     class_names: Sequence[str],  # K names
-    pairs: Sequence[tuple[str, str]] = (),  # twin classes
-) -> np.ndarray:  # int [K]: index of the twin, -1 where there is none
-    """The twin of every class."""
-    twin = np.full(len(class_names), -1)
+    pairs: Sequence[tuple[str, str]] = (),  # of classes
+) -> np.ndarray:  # int [K]: index of the partner, -1 where there is none
+    """The partner of every class: the other class of its pair."""
+    partner = np.full(len(class_names), -1)
     for pair in pairs:
         for name in pair:
             if name not in class_names:
                 raise unknown_name("class of a pair", name, class_names, most=3)
         a, b = (list(class_names).index(name) for name in pair)
-        twin[a] = b
-        twin[b] = a
-    return twin
+        partner[a] = b
+        partner[b] = a
+    return partner
 
 
 def readings(
     logits: np.ndarray,  # [...,N,K]
     labels: Sequence[int] | np.ndarray,  # true class of every clip
-    twin: np.ndarray | None = None,  # from `twin_index`
-) -> dict[str, np.ndarray]:  # reading -> [...,N]; NaN in the pair readings of a class without a twin
+    partner: np.ndarray | None = None,  # from `partner_index`
+) -> dict[str, np.ndarray]:  # reading -> [...,N]; NaN in the pair readings of a class without a partner
     """What the logits say about the true class."""
     labels = np.asarray(labels)
     clips = np.arange(len(labels))
@@ -60,8 +61,8 @@ def readings(
     others = logits.copy()
     others[..., clips, labels] = -np.inf
     margin = true - others.max(-1)
-    twin = np.full(logits.shape[-1], -1) if twin is None else twin
-    pair = np.where(twin[labels] >= 0, true - logits[..., clips, twin[labels]], np.nan)
+    partner = np.full(logits.shape[-1], -1) if partner is None else partner
+    pair = np.where(partner[labels] >= 0, true - logits[..., clips, partner[labels]], np.nan)
     return {
         "probability": softmax(logits)[..., clips, labels],
         "margin": margin,
@@ -159,7 +160,7 @@ def describe_clips(
     if ids is None:
         ids = [r.id for r in records] if records else [f"clip-{i}" for i in range(N)]
     of_card = getattr(getattr(model, "card", None), "class_names", None)
-    names = class_names or getattr(clips, "class_names", None) or of_card or [f"class {k}" for k in range(K)]
+    names = output_names(class_names or getattr(clips, "class_names", None) or of_card, K)
     if not len(labels) == len(ids) == N:
         raise SettingError(f"{len(labels)} labels and {len(ids)} ids for {N} clips")
     if len(names) != K:
@@ -167,4 +168,4 @@ def describe_clips(
     if not 0 <= min(labels) <= max(labels) < K:
         text = f"labels reach from {min(labels)} to {max(labels)}, the model has {K} classes"
         raise SettingError(text, subject="labels")
-    return ReadClips(np.asarray(labels), [str(i) for i in ids], list(names))
+    return ReadClips(np.asarray(labels), [str(i) for i in ids], names)

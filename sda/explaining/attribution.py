@@ -13,6 +13,7 @@ from ..foundation.errors import DataError, unknown_name
 from ..foundation.files import load_arrays, save_arrays
 from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES
+from ..networks.named import output_names
 from .answers import ReadClips
 from .trace import Trace
 
@@ -84,7 +85,8 @@ class Attribution:
         N, P, M = self.values.shape
         classes: list[str | None] = [None] * N
         if self.labels is not None:
-            classes = [self.class_names[k] if self.class_names else f"class {k}" for k in self.labels]
+            names = output_names(self.class_names, max(self.labels, default=0) + 1)
+            classes = [names[k] for k in self.labels]
         table = pd.DataFrame(
             {
                 "kind": self.kind,

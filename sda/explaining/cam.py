@@ -6,7 +6,6 @@
 __all__ = ['Target', 'METHOD', 'ClipTarget', 'ClipCam', 'shared_top', 'clip_cams', 'clip_cam', 'gate_maps']
 
 # %% ../../nbs/explaining/60_cam.ipynb #759a3dbd
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,22 +17,24 @@ from torch import Tensor, nn
 from sda.explaining.cam_parts import (
     LAYER,
     METHODS,
+    FoldedClips,
     cam_layers,
     check_finite,
+    check_request,
     class_index,
     enlarge,
     find_layer,
     gradients_from_here,
     package_class,
-    parts_of,
     scale_divisor,
     untouched,
 )
-from .interventions import blur
+from .occluding import falls_under_blur
 from .trace import trace_clips
 from ..foundation.devices import bare, to_model, to_numpy, widened
 from ..foundation.errors import SettingError, unknown_name
 from ..networks.backbones import sda_blocks
+from ..networks.named import output_names
 
 # %% ../../nbs/explaining/60_cam.ipynb #e5281f94
 # what to explain: a class, "predicted", "runner-up", "difference" (of the first two), or a pair of classes
@@ -133,19 +134,6 @@ def shared_top(
     """The top of a scale that several clips share."""
     return max(max(cam.range[1] for cam in cams), 0.0)
 
-# %% ../../nbs/explaining/60_cam.ipynb #8e611c83
-class _FoldedClips(nn.Module):
-    """A video network that takes its clips as one batch of frames."""
-
-    def __init__(self, model: nn.Module, num_frames: int):
-        super().__init__()
-        self.model = model
-        self.num_frames = num_frames
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Logits of the clips these frames make."""
-        return self.model(frames.unflatten(0, (-1, self.num_frames)))
-
 # %% ../../nbs/explaining/60_cam.ipynb #18954014
 def _gradient_maps(
     model: nn.Module, clips: Tensor, targets: Sequence[ClipTarget], layer: str, method: str
@@ -154,7 +142,7 @@ def _gradient_maps(
     module = find_layer(model, layer)
     begin = module.register_forward_hook(gradients_from_here)
     explainer = package_class(method)(
-        _FoldedClips(model, clips.shape[1]), [module], reshape_transform=torch.clone
+        FoldedClips(model, clips.shape[1]), [module], reshape_transform=torch.clone
     )
     store = explainer.activations_and_grads
     try:
@@ -179,35 +167,14 @@ def _gradient_maps(
         store.release()
 
 # %% ../../nbs/explaining/60_cam.ipynb #11daf1f6
-_TILES = 8  # of occlusion, per side
-_TIMES = 4  # parts of the clip in which a tile is blurred
-
-
-def _occlusion_map(
-    model: nn.Module, clip: Tensor, target: ClipTarget, batch_size: int = 32
-) -> tuple[np.ndarray, np.ndarray]:
+def _occlusion_map(model: nn.Module, clip: Tensor, target: ClipTarget) -> tuple[np.ndarray, np.ndarray]:
     """How far the score falls when a tile is blurred for a while [T,tiles,tiles], and the logits [K]."""
-    T, _, height, width = clip.shape
-    times = parts_of(T, _TIMES)
-    rows = parts_of(height, _TILES)
-    columns = parts_of(width, _TILES)
-    boxes = list(itertools.product(times, rows, columns))
-    scores: list[float] = []
     with torch.no_grad():
         logits = widened(model(clip[None]))[0]
-        check_finite(logits)
-        plus, minus = target.choose(logits)  # fixed now: the answer may change under a blur
-        fixed = ClipTarget(plus if minus is None else (plus, minus), score=target.score)
-        soft = blur(0.1 * min(height, width))(clip[None])[0]
-        for start in range(0, len(boxes), batch_size):
-            some = boxes[start : start + batch_size]
-            copies = clip.repeat(len(some), 1, 1, 1, 1)
-            for copy, (t, y, x) in zip(copies, some, strict=True):
-                copy[t, :, y, x] = soft[t, :, y, x]
-            scores += [float(fixed(one)) for one in widened(model(copies))]
-    fall = float(fixed(logits)) - np.array(scores).reshape(len(times), len(rows), len(columns))
-    frames = [part.stop - part.start for part in times]
-    return np.repeat(fall, frames, axis=0).astype(np.float32), to_numpy(logits)
+    check_finite(logits)
+    plus, minus = target.choose(logits)  # fixed now: the answer may change under a blur
+    fixed = ClipTarget(plus if minus is None else (plus, minus), score=target.score)
+    return falls_under_blur(model, clip, fixed, float(fixed(logits))), to_numpy(logits)
 
 # %% ../../nbs/explaining/60_cam.ipynb #46a536d0
 def clip_cams(
@@ -221,13 +188,7 @@ def clip_cams(
     score: str = "odds",  # of a class: its log-odds, or its "logit"
 ) -> list[ClipCam]:  # N times raw maps of every frame
     """Where and when in these clips the evidence for the target lies."""
-    if clips.ndim != 5 or clips.shape[2] != 3 or not len(clips):
-        raise SettingError(f"clips [N, T, 3, H, W] are needed, got {list(clips.shape)}")
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    asked: list[Target] = list(target) if isinstance(target, list) else [target] * len(clips)
-    if len(asked) != len(clips):
-        raise SettingError(f"{len(asked)} targets for {len(clips)} clips")
+    asked = check_request(clips, target, method)
     model = bare(model)
     names = class_names
     if names is None:
@@ -246,15 +207,15 @@ def clip_cams(
                 found += [_occlusion_map(model, *one) for one in zip(clips[some], targets[some], strict=True)]
     size = (clips.shape[-2], clips.shape[-1])
     return [
-        ClipCam(maps, logits, _in_words(one, logits, names), layer, method, size)
+        ClipCam(maps, logits, _in_words(one, logits), layer, method, size)
         for one, (maps, logits) in zip(targets, found, strict=True)
     ]
 
 
-def _in_words(target: ClipTarget, logits: np.ndarray, names: Sequence[str] | None) -> str:
+def _in_words(target: ClipTarget, logits: np.ndarray) -> str:
     """What was asked: a class, or one against another."""
-    classes = [k for k in target.choose(torch.from_numpy(logits)) if k is not None]
-    return " against ".join(names[k] if names else f"class {k}" for k in classes)
+    names = output_names(target.class_names, len(logits))
+    return " against ".join(names[k] for k in target.choose(torch.from_numpy(logits)) if k is not None)
 
 # %% ../../nbs/explaining/60_cam.ipynb #f7d6d317
 def clip_cam(

@@ -139,6 +139,26 @@ def enlarge(
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
+class FoldedClips(nn.Module):
+    """A video network that takes its clips as one batch of frames, as the package knows batches of images."""
+
+    def __init__(
+        self,
+        model: nn.Module,  # VideoNet
+        num_frames: int,  # T
+    ):
+        super().__init__()
+        self.model = model
+        self.num_frames = num_frames
+
+    def forward(
+        self,
+        frames: Tensor,  # [N*T,3,H,W]
+    ) -> Tensor:  # logits [N,K]
+        """Logits of the clips these frames make."""
+        return self.model(frames.unflatten(0, (-1, self.num_frames)))
+
+
 def package_class(
     method: str,  # key of METHODS
 ) -> Any:
@@ -150,13 +170,20 @@ def package_class(
     return getattr(pytorch_grad_cam, METHODS[method])
 
 
-def parts_of(
-    count: int,  # places
-    parts: int,  # most parts
-) -> list[slice]:
-    """`count` places in so many parts of nearly the same size."""
-    pieces = np.array_split(np.arange(count), min(parts, count))
-    return [slice(int(piece[0]), int(piece[-1]) + 1) for piece in pieces]
+def check_request(
+    clips: Tensor,  # [N,T,3,H,W]
+    target: Any,  # one for all clips, or a list of N
+    method: str,  # key of METHODS
+) -> list[Any]:  # N targets
+    """Refuse what no map can be made of, and give every clip its target."""
+    if clips.ndim != 5 or clips.shape[2] != 3 or not len(clips):
+        raise SettingError(f"clips [N, T, 3, H, W] are needed, got {list(clips.shape)}")
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    targets = list(target) if isinstance(target, list) else [target] * len(clips)
+    if len(targets) != len(clips):
+        raise SettingError(f"{len(targets)} targets for {len(clips)} clips")
+    return targets
 
 
 def check_finite(

@@ -32,8 +32,8 @@ def summary_of(
     effect: Any,  # an `Effect`
 ) -> pd.DataFrame:
     """See `Effect.summary`."""
-    old = readings(effect.before, effect.labels, effect.twin)
-    new = readings(effect.after, effect.labels, effect.twin)
+    old = readings(effect.before, effect.labels, effect.partner)
+    new = readings(effect.after, effect.labels, effect.partner)
     names = ("before", "after", "change", "random", "low", "high", "n")
     rows = {}
     for reading in READINGS:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from .answers import Clips, check_reading, describe_clips, logits_of, readings, twin_index
+from .answers import Clips, check_reading, describe_clips, logits_of, partner_index, readings
 from .attribution import KINDS, Attribution, explained, from_trace
 from sda.explaining.effect_tables import (
     ablation_table,
@@ -46,13 +46,13 @@ class Effect:
     labels: np.ndarray  # class that is read, int [N]
     ids: list[str]  # N clip ids
     class_names: list[str]  # K names
-    twin: np.ndarray  # int [K], see `twin_index`
+    partner: np.ndarray  # int [K], see `partner_index`
 
     def changes(self, reading: str = "probability") -> tuple[np.ndarray, np.ndarray]:
         """Change of a reading under the intervention [N] and under the draws [D,N], after minus before."""
         check_reading(reading)
         old, new, drawn = (
-            readings(x, self.labels, self.twin)[reading] for x in (self.before, self.after, self.at_random)
+            readings(x, self.labels, self.partner)[reading] for x in (self.before, self.after, self.at_random)
         )
         return new - old, drawn - old
 
@@ -103,7 +103,7 @@ def measure(
         after=new,
         at_random=np.stack(drawn) if drawn else np.empty((0, *old.shape)),
         **about._asdict(),
-        twin=twin_index(about.class_names, pairs),
+        partner=partner_index(about.class_names, pairs),
     )
 
 # %% ../../nbs/explaining/59_effects.ipynb #8dde6018
@@ -130,11 +130,11 @@ def ablation_map(
     title = "ablation" if progress else ""
     logits, *without = logits_under(model, clips, [(), *cells.values()], batch_size, progress=title)
     about = describe_clips(model, clips, logits, labels, class_names)
-    twin = twin_index(about.class_names, pairs)
-    before = readings(logits, about.labels, twin)[reading]
+    partner = partner_index(about.class_names, pairs)
+    before = readings(logits, about.labels, partner)[reading]
     values = np.full((len(logits), len(places), len(DEPENDENCIES)), np.nan)
     for (p, d), after in zip(cells, without, strict=True):
-        values[:, p, d] = before - readings(after, about.labels, twin)[reading]
+        values[:, p, d] = before - readings(after, about.labels, partner)[reading]
     return explained("ablation", values, places, reading, about, logits)
 
 # %% ../../nbs/explaining/59_effects.ipynb #a0ab4d15
@@ -188,10 +188,12 @@ def _shapley(
     found = dict(zip(asked, logits_under(model, clips, list(asked.values()), batch_size, progress=title)))
     logits = found[0, present[0]]
     about = describe_clips(model, clips, logits, labels, class_names)
-    twin = twin_index(about.class_names, pairs)
+    partner = partner_index(about.class_names, pairs)
     values = np.full((len(logits), len(places), len(DEPENDENCIES)), np.nan)
     for p, players in enumerate(present):
-        worth = {some: readings(found[p, some], about.labels, twin)[reading] for some in coalitions(players)}
+        worth = {
+            some: readings(found[p, some], about.labels, partner)[reading] for some in coalitions(players)
+        }
         for name, value in shapley_values(worth).items():
             values[:, p, DEPENDENCIES.index(name)] = value
     return explained("shapley", values, places, reading, about, logits)

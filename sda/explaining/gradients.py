@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..foundation.devices import evaluating, to_numpy
 from ..networks.blocks import DEPENDENCIES
-from .answers import Clips, describe_clips, logits_of, twin_index, view_logits
+from .answers import Clips, describe_clips, logits_of, partner_index, view_logits
 from .attribution import Attribution, explained
 from .interventions import drop
 from .tracer import block_rows, select_blocks
@@ -126,13 +126,13 @@ def first_order(
     """What `ablation_map` would say, estimated for all cells from one backward pass."""
     logits = logits_of(model, clips, batch_size=batch_size)
     about = describe_clips(model, clips, logits, labels, class_names)
-    twin = twin_index(about.class_names, pairs)
+    partner = partner_index(about.class_names, pairs)
     pair = reading.startswith("pair")
     smooth = reading == "probability"
 
     def score(answers: Tensor, start: int) -> Tensor:
         true = about.labels[start : start + len(answers)]
-        chosen, other = (torch.from_numpy(k).to(answers.device) for k in (true, twin[true]))
+        chosen, other = (torch.from_numpy(k).to(answers.device) for k in (true, partner[true]))
         return _odds(answers, chosen, other if pair else None, smooth)
 
     blocks = select_blocks(model)
@@ -148,7 +148,7 @@ def first_order(
     before = to_numpy(score(torch.from_numpy(logits), 0)).astype(np.float64)[:, None, None]
     values = _as_reading(before, reading) - _as_reading(before - fall, reading)
     if pair:
-        values[twin[about.labels] < 0] = np.nan
+        values[partner[about.labels] < 0] = np.nan
     return explained("first-order", values, places, reading, about, logits)
 
 

@@ -15,6 +15,7 @@ from ..foundation.files import find_clips
 from ..networks.backbones import VideoNet
 from ..networks.checkpoints import ModelCard, load_model
 from ..networks.inference import prepare_for_inference
+from ..networks.named import output_names
 from ..testing.asking import find_videos
 from .clips import Clips
 from .session import DRAWS, Network, Session
@@ -92,7 +93,7 @@ def found_clips(
     if not records:
         raise RunError("None of the clips can be shown. " + " ".join(left_out.values()))
     card = getattr(model, "card", None)
-    classes = card.names if card else [f"class {k}" for k in range(model.num_classes)]
+    classes = output_names(card and card.class_names, model.num_classes)
     data = ClipDataset(records, classes, reader.sampling, reader.config or reader.transform)
     return Clips(data, {one.id: labels.get(Path(one.path).name, rest) for one in records}, left_out)
 

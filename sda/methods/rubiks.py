@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .squeeze import ChannelGate
 from sda.networks.backbones import (
     PLACES,
     Backbone,
@@ -23,9 +24,6 @@ from sda.networks.backbones import (
 )
 
 # %% ../../nbs/methods/20_rubiks.ipynb #e13aa087
-REDUCTION = 12  # of the squeeze of the small tier
-
-
 def shift_axis(
     x: Tensor,  # [B, T, C, H, W]
     shift: Tensor,  # [C], in steps of the axis; positive reads ahead
@@ -88,28 +86,6 @@ class RubiksShift(nn.Module):
         clips = x.unflatten(0, (-1, num_frames or self.num_frames))
         clips = shift_axis(shift_axis(clips, rows, 3, self.stride), columns, 4, self.stride)
         return shift_axis(clips, time, 1).flatten(0, 1)
-
-# %% ../../nbs/methods/20_rubiks.ipynb #36a446b3
-class ChannelGate(nn.Module):
-    """Squeeze and excitation, [B*T, C, H, W] -> the same shape."""
-
-    def __init__(
-        self,
-        channels: int,  # C
-    ):
-        super().__init__()
-        self.down, self.up = (
-            he_conv(*pair)
-            for pair in ((channels, max(channels // REDUCTION, 1)), (max(channels // REDUCTION, 1), channels))
-        )
-
-    def forward(
-        self,
-        x: Tensor,  # folded frames, [B*T, C, H, W]
-        num_frames: int,  # T, not used: frames are gated one by one
-    ) -> Tensor:  # the shape of x
-        """Gate channels by their mean."""
-        return x * self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 # %% ../../nbs/methods/20_rubiks.ipynb #cdcdf058
 class RubiksBlock(nn.Module):

@@ -1,12 +1,21 @@
-"""What a network knows of itself: name, options, card; and how it is kept and given to other people."""
+"""What a network knows of itself: name, options, card, outputs; how it is kept and given to other people."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
 Net = TypeVar("Net", bound="NamedNet")
+
+
+def output_names(
+    class_names: Sequence[str] | None,  # K names in the order of the outputs; None or empty when unknown
+    count: int,  # K
+) -> list[str]:  # K names
+    """A name for each output of a network: "class 3" where nobody named it."""
+    return list(class_names or (f"class {k}" for k in range(count)))
 
 
 def _sharing() -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..explaining.answers import readings, twin_index
+from ..explaining.answers import readings, partner_index
 from ..figures.checks import fig_over_seeds
 from ..figures.style import FONT
 from ..foundation.statistics import rank_rows, spearman, t_interval
@@ -106,7 +106,7 @@ def meaning(
     """How well weights name what can encode the cue, on the clips whose class is told from its pair."""
     named = [class_names[k] for k in labels]
     truth = can_encode(named, encoding)
-    told = readings(logits, labels, twin_index(class_names, PAIRS))["pair margin"] > 0
+    told = readings(logits, labels, partner_index(class_names, PAIRS))["pair margin"] > 0
     asked = told & truth.any(1)
     found = evaluate_attribution(values[asked], truth[asked])
     return {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hooks import hooks
 
-from sda.explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, shared_top
+from sda.explaining.cam import METHODS, ClipCam, cam_layers, clip_cam, clip_cams, gate_maps, shared_top
 from sda.foundation.errors import MissingPackageError, SettingError, UnknownNameError
 from sda.foundation.files import fingerprint
 from sda.networks.backbones import create_model
@@ -287,6 +287,17 @@ def test_wrong_names_are_explained(clip):
     assert "clip_cams" in str(error.value), "the function that takes several clips"
     with pytest.raises(SettingError):
         clip_cam(model, clip * float("nan"))
+    with pytest.raises(SettingError) as error:
+        gate_maps(make("tsn_tiny"), clip)
+    assert error.value.subject == "tsn_tiny", "it has no gates"
+    with pytest.raises(UnknownNameError) as error:
+        gate_maps(model, clip, ["layer2.1"])
+    assert "'layer2.0'" in error.value.remedy
+
+
+def test_gates_are_between_0_and_1(clip):
+    gates = gate_maps(make(), clip)
+    assert all(0 < gate.range[0] <= gate.range[1] < 1 for gate in gates.values()) and len(gates) == 4
 
 
 def test_missing_package_names_the_install_line(clip, monkeypatch):

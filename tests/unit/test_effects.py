@@ -32,6 +32,8 @@ from sda.explaining.tracer import Tracer
 from sda.foundation.errors import DataError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, sda_blocks
 from sda.networks.blocks import DEPENDENCIES
+from sda.networks.checkpoints import ModelCard
+from sda.networks.named import output_names
 
 CHANGES = [
     drop("LT"),
@@ -79,6 +81,17 @@ def test_nothing_is_left_behind_and_the_control_is_seeded(change, model, clips):
     with pytest.raises(OnPurposeError), change.on(model):
         raise OnPurposeError
     assert hooks(model) == 0
+
+
+def test_outputs_that_nobody_named_are_called_alike(model, clips):
+    names = output_names(None, 4)
+    assert names == output_names([], 4) == ["class 0", "class 1", "class 2", "class 3"]
+    assert output_names(names[::-1], 4) == names[::-1]
+    trace = trace_clips(model, clips, labels=[3, 0, 1])
+    assert (
+        ModelCard.of(model).names == trace.classes == measure(model, clips, drop("LT")).class_names == names
+    )
+    assert set(from_trace(trace).table()["class"]) == {"class 3", "class 0", "class 1"}
 
 
 def test_a_change_that_does_not_fit_leaves_no_hook_of_another(model):

@@ -63,7 +63,7 @@ def leave(folder, name, top1, seed):
 
 
 def explained(margin, labels=None):
-    """A run whose twin margins for every coalition are given, [16, N]."""
+    """A run whose pair margins for every coalition are given, [16, N]."""
     run = SeedRun("x-s0", {"seed": 0}, Path("nowhere"))
     n = margin.shape[1]
     rng = np.random.default_rng(0)
@@ -179,10 +179,10 @@ def test_knock_outs_and_shapley_values_of_an_additive_game_are_its_worths():
     assert np.allclose(said["weight"], run.explanations["weights"].mean(1))
 
 
-def test_only_clips_told_from_their_twins_are_marked():
+def test_only_clips_told_from_their_partners_are_marked():
     truth = can_encode(NAMES * 2)
     worth = truth + 0.01
-    worth[:20] *= -1  # the first clip of every class goes to its twin
+    worth[:20] *= -1  # the first clip of every class goes to its partner
     table = evaluate_run(explained(additive(worth)))
     assert (table.n == 18).all()  # and the two static classes are not asked
     assert (
@@ -190,7 +190,7 @@ def test_only_clips_told_from_their_twins_are_marked():
     )
 
 
-def test_accuracy_between_twins_follows_the_kept_dependencies():
+def test_accuracy_within_pairs_follows_the_kept_dependencies():
     worth = np.tile([-0.5, -0.5, -0.5, 5.0], (20, 1))
     run = explained(additive(worth))
     assert (pair_accuracies(run) == 1).all()
@@ -214,7 +214,7 @@ def test_the_mapping_can_be_contradicted():
 
 
 def answering(right):
-    """A run that is right between twins in the named pairs, and says the first of both elsewhere."""
+    """A run that is right within pairs in the named pairs, and says the first of both elsewhere."""
     index = {name: i for i, name in enumerate(NAMES)}
     said = [index[a] if PAIR_OF[a] not in right else index[n] for n in NAMES for a, b in PAIRS if n in (a, b)]
     found = Predictions([f"v{i}" for i in range(20)], np.eye(20)[said][:, None] * 9, np.arange(20), NAMES)
@@ -320,7 +320,7 @@ def test_a_weight_means_what_the_class_can_be_told_by():
     labels = np.arange(40) % 20
     truth = can_encode([NAMES[k] for k in labels])
     logits = np.eye(20)[labels]
-    logits[3] = 0.0  # not told from its twin
+    logits[3] = 0.0  # not told from its partner
     right = meaning(truth + 0.1 * np.arange(4), logits, labels, NAMES, CAN_ENCODE)
     assert right["hit"] == right["between clips"] == 1 and right["n"] == truth.any(1).sum() - 1
     same = meaning(np.tile([1.0, 2, 3, 4], (40, 1)), logits, labels, NAMES, CAN_ENCODE)

@@ -9,6 +9,8 @@ from torch import nn
 
 from sda.foundation.errors import SettingError, UnknownNameError
 from sda.methods.ops import centre_tap
+from sda.methods.rubiks import RubiksShift
+from sda.methods.tpn import TemporalModulation
 from sda.networks.backbones import (
     Bottleneck,
     create_model,
@@ -395,7 +397,24 @@ def test_auxiliary_loss_of_tpn():
     assert net.auxiliary_loss(labels) == 0
 
 
+def test_shifts_of_rubiks_have_the_gradient_of_finite_differences():
+    torch.manual_seed(0)
+    plain = RubiksShift(6, unit=False).double()
+    x = torch.rand(4, 6, 5, 5, dtype=torch.double)
+    assert torch.autograd.gradcheck(
+        lambda shift: torch.func.functional_call(plain, {"shift": shift}, (x, 4)),
+        plain.shift.detach().requires_grad_(),
+    )
+    assert RubiksShift(6, stride=2)(x.float(), 4).shape == (4, 6, 3, 3)
+
+
 # --- bad input
+
+
+def test_a_pyramid_needs_channels_for_its_groups():
+    with pytest.raises(SettingError) as error:
+        TemporalModulation(96)
+    assert "divisible by 64, not 96" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -421,6 +440,7 @@ def test_numbers_that_no_method_takes(call, subject, told):
         (lambda: create_model("c3d_tiny", 5, inflate="center"), "center", "centre"),
         (lambda: create_model("tpn_tiny", 5, flow="up"), "up", "parallel"),
         (lambda: create_model("gst_tny", 5), "gst_tny", "gst_tiny"),
+        (lambda: create_model("rubiks_resnet50", 5), "rubiks_resnet50", "tsn_resnet50"),
         (lambda: create_model("sda_tam_resnet5", 5), "sda_tam_resnet5", "sda_tam_resnet50"),
         (lambda: create_model("gst_tiny", 5, betta=1), "betta", "beta"),
     ],

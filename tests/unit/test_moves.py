@@ -79,7 +79,7 @@ def test_exchanging_left_and_right_finds_the_horizontal_pairs_only():
     ]
 
 
-def test_orders_are_permutations_and_centre_sampling_keeps_twins_equal():
+def test_orders_are_permutations_and_centre_sampling_keeps_pairs_equal():
     for order in ORDERS.values():
         assert sorted(order) == list(range(FRAMES))
     centre = range(1, FRAMES, 3)  # 8 segments of 3 frames, the middle one of each
@@ -160,7 +160,7 @@ def test_lists_and_splits(small):
             assert path.startswith(f"{split}_") and path.endswith(f"_{CLASSES[int(label)].key}.mp4")
 
 
-def test_splits_share_no_frame_and_twins_stay_together(small):
+def test_splits_share_no_frame_and_classes_of_a_source_stay_together(small):
     """All classes of a source carry one split and index, and no frame is in two splits."""
     frames = {split: set() for split in ("train", "val", "test")}
     for file in (small / "img").iterdir():

@@ -113,18 +113,18 @@ def test_scores_of_mirrored_views_are_put_back(model):
     found = trace_clips(model, data).logits.reshape(2, 10, 20)
     mean = logits_of(model.eval(), data)
     names = data.class_names
-    twin = list(range(20))
+    mirrored = list(range(20))
     for left, right in [
         ("Moving something from left to right", "Moving something from right to left"),
         ("Pushing something to the left and back", "Pushing something to the right and back"),
         ("Turning something clockwise", "Turning something anticlockwise"),
     ]:
-        twin[names.index(left)] = names.index(right)
-        twin[names.index(right)] = names.index(left)
+        mirrored[names.index(left)] = names.index(right)
+        mirrored[names.index(right)] = names.index(left)
     for n in (0, 1):
         with torch.no_grad():
             plain = model(data[n]["clip"]).numpy()  # ten crops, the last five mirrored
-        assert np.allclose(found[n], np.concatenate([plain[:5], plain[5:][:, twin]]), atol=1e-4)
+        assert np.allclose(found[n], np.concatenate([plain[:5], plain[5:][:, mirrored]]), atol=1e-4)
         assert np.allclose(mean[n], found[n].mean(0), atol=1e-4)
 
 

@@ -6,14 +6,18 @@
 __all__ = ['records_something_v1', 'records_something_v2']
 
 # %% ../../../nbs/data/34_something.ipynb #b7c59562
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .base import Gather, ListReport, join, read_json, record_id, split_of
+from sda.data.annotations.something_files import (
+    clean_label,
+    label_lines,
+    label_numbers,
+    semicolons,
+    template_of,
+)
 from ..lists import Record
-from ..texts import fault, read_text
 from ..transforms import flip_map
 from ...foundation.errors import unknown_name
 
@@ -35,11 +39,6 @@ def name_order(names: Sequence[str]) -> str:
     return "file order"
 
 
-def clean_label(text: str) -> str:
-    """A template without its square brackets and outer blanks; capitals stay, they are part of the name."""
-    return " ".join(text.replace("[", "").replace("]", "").split())
-
-
 def numbered(names: list[str], order: str, report: ListReport, source: str | Path) -> list[str]:
     """Class names in the asked order; the report names the order used and the order found in the file."""
     if order not in ("sorted", "file"):
@@ -51,37 +50,6 @@ def numbered(names: list[str], order: str, report: ListReport, source: str | Pat
         done = "sorted here, as V2 and the TSM family number them" if order == "sorted" else "kept as asked"
         report.notes.append(f"{Path(source).name} is in {found}; {done}")
     return names
-
-# %% ../../../nbs/data/34_something.ipynb #0515a710
-def _semicolons(path: str | Path) -> list[tuple[int, str, str | None]]:
-    """Line number, id and label text (None in test files) of lines split at their first semicolon."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        key, mark, text = line.partition(";")
-        key = key.strip().strip('"')
-        where = f"{path}, line {number}"
-        if not mark and "," in key:
-            remedy = "The official file is `id;label`; a spreadsheet re-saved it."
-            raise fault(where, "a comma but no semicolon", remedy)
-        if not re.fullmatch(r"[\w-]+", key):
-            raise fault(where, f"{key!r} is not an id", "Each line is `id;label`, without a header.")
-        rows.append((number, key, text.strip().strip('"') or None))
-    return rows
-
-
-def _label_lines(path: str | Path) -> list[str]:
-    """The texts of a file of one label a line, brackets removed; a repeated label is an error."""
-    seen: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        text = clean_label(line)
-        if text in seen:
-            what = f"label {text!r} stands already at line {seen[text]}"
-            raise fault(f"{path}, line {number}", what, "Remove one.")
-        if text:
-            seen[text] = number
-    return list(seen)
 
 # %% ../../../nbs/data/34_something.ipynb #181f6b95
 _EXPECTED = {  # rows of the complete official files
@@ -106,10 +74,10 @@ def records_something_v1(
 ) -> tuple[list[Record], list[str], ListReport]:  # records, class names by number, ledger
     """Records of Something-Something V1: one folder of frames a clip, `<id>/00001.jpg` and on."""
     report = ListReport("Something-Something V1", "20BN, frames at 12 fps", split_of(annotations_csv))
-    names = numbered(_label_lines(labels_csv), order, report, labels_csv)
+    names = numbered(label_lines(labels_csv), order, report, labels_csv)
     numbers = {n: i for i, n in enumerate(names)}
     gather = Gather(report, strict, annotations_csv)
-    for line, key, text in _semicolons(annotations_csv):
+    for line, key, text in semicolons(annotations_csv):
         where = f"{annotations_csv}, line {line}"
         if text is None:
             gather.skip(where, "unlabelled")
@@ -119,29 +87,6 @@ def records_something_v1(
             gather.keep(Record(key, join(root, key), label), where)
     _note_size(report)
     return gather.records, names, report
-
-# %% ../../../nbs/data/34_something.ipynb #b78abc71
-def _label_numbers(path: str | Path) -> list[str]:
-    """Label texts by number, from labels.json; the numbers must be 0..K-1, each once."""
-    data = read_json(path, (dict, list))
-    if isinstance(data, list):
-        return [clean_label(str(t)) for t in data]
-    try:
-        labels = {clean_label(t): int(n) for t, n in data.items()}
-    except (TypeError, ValueError) as err:
-        raise fault(path, f"a class number is not an integer ({err})", "") from err
-    if sorted(labels.values()) != list(range(len(data))):
-        what = f"the {len(data)} numbers are not 0..{len(data) - 1}, each once"
-        raise fault(path, what, "Use the official file.")
-    return sorted(labels, key=labels.__getitem__)
-
-
-def _template(row: dict[str, Any], where: str) -> str | None:
-    """The class of a row; None for test rows."""
-    if "template" not in row and "label" in row:
-        remedy = "`label` is the filled-in sentence; the class is in `template`."
-        raise fault(where, "key 'template' is missing", remedy)
-    return row.get("template")
 
 # %% ../../../nbs/data/34_something.ipynb #109662f8
 def records_something_v2(
@@ -157,13 +102,13 @@ def records_something_v2(
     first = Path(annotations_json).name.startswith("something-something")
     era = "20BN file names" if first else "Qualcomm file names"
     report = ListReport("Something-Something V2", era, split_of(annotations_json))
-    names = numbered(_label_numbers(labels_json), order, report, labels_json)
+    names = numbered(label_numbers(labels_json), order, report, labels_json)
     numbers = {n: i for i, n in enumerate(names)}
     gather = Gather(report, strict, annotations_json)
-    solutions = {} if answers is None else {key: text for _, key, text in _semicolons(answers)}
+    solutions = {} if answers is None else {key: text for _, key, text in semicolons(answers)}
     for place, row in enumerate(read_json(annotations_json, list)):
         key = record_id(row, f"{annotations_json}, record {place}")
-        text = _template(row, f"{annotations_json}, record {place}") or solutions.get(key)
+        text = template_of(row, f"{annotations_json}, record {place}") or solutions.get(key)
         where = f"{annotations_json}, record {place} (id {key})"
         if not text:
             gather.skip(where, "unlabelled")
