@@ -15,7 +15,8 @@ from ..data.datasets import ClipDataset
 from ..explaining.cam import ClipCam, clip_cam
 from ..explaining.trace import Trace
 from ..figures.clips import fig_cam_strip
-from ..figures.selection import fig_selection, fig_selection_by_class, fig_selection_by_stage
+from ..figures.groups import fig_selection_by_class, fig_selection_by_stage
+from ..figures.selection import fig_selection
 from ..foundation.errors import RunError
 from ..foundation.files import check_folder, write_atomic
 from ..foundation.runs import machine_in_words

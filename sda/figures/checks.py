@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from ..foundation.errors import SettingError
@@ -35,7 +34,7 @@ def fig_randomisation(
     title: str = "",  # line above
 ) -> Figure:  # one line per method
     """How much of a map is left when the network is scrambled from the top."""
-    figure = new_figure(5.6, 3.0, title)
+    figure = new_figure(5.6, 3.3, title)
     axes = figure.subplots()
     axes.axhline(0, color="grey", linestyle="--", linewidth=1, zorder=0)
     for k, (name, table) in enumerate(tables.items()):
@@ -51,10 +50,10 @@ def fig_randomisation(
             color=("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000")[k % 5],
         )
         axes.set_xticks(range(len(table)), table.index, fontsize=FONT - 1)
-    axes.set_ylim(-1.05, 1.05)
+    axes.set_ylim(min(-0.25, *(table.low.min() for table in tables.values())) - 0.05, 1.05)
     axes.set_xlabel("random from the top down to", fontsize=FONT - 1)
     axes.set_ylabel(f"rank correlation (n = {table.n.max()})", fontsize=FONT - 1)
-    axes.legend(fontsize=FONT - 1, frameon=False, loc="lower left")
+    figure.legend(fontsize=FONT - 1, frameon=False, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -100,13 +99,12 @@ def fig_checks(
 
 
 def _draw_over_seeds(
-    axes: Axes, panel: tuple[str, np.ndarray, np.ndarray, np.ndarray], blocks: Sequence[str], end: float
+    axes: Axes, panel: tuple[str, np.ndarray, np.ndarray, np.ndarray], blocks: Sequence[str]
 ) -> None:
     """Means around the number that means nothing; a dot marks an interval that excludes it."""
     kind, mean, low, high = panel
     middle = MIDDLES[kind]
-    norm = TwoSlopeNorm(middle, 0 if kind == "weight" else -end, end)
-    image = axes.imshow(mean, cmap=COLOUR_MAPS[kind], norm=norm, aspect="auto")
+    image = axes.imshow(mean, cmap=COLOUR_MAPS[kind], norm=HeatTable(mean, kind).norm, aspect="auto")
     sure = np.argwhere((low > middle) | (high < middle))
     axes.plot(sure[:, 1], sure[:, 0], ".", color="black", markersize=5)
     for x in range(4, mean.shape[1], 4):
@@ -123,15 +121,14 @@ def fig_over_seeds(
     rows: Sequence[str],  # G groups of clips, e.g. pairs of classes
     blocks: Sequence[str],  # R block names; the tables of the panels are [G, R*4]
     words: str = "",  # line below: seeds, clips, level of the intervals
+    title: str = "",  # line above
 ) -> Figure:  # panels side by side
     """Tables by group and block, dotted where the interval over seeds excludes no preference or no effect."""
-    figure = new_figure(12, 4)
+    figure = new_figure(12, 4.3 if title else 4, title)
     places = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    ends = {title: HeatTable(panel[1], panel[0]).end for title, panel in panels.items()}
-    shared = max((ends[title] for title, panel in panels.items() if panel[0] == "weight"), default=1.0)
-    for axes, (title, panel) in zip(places, panels.items(), strict=True):
-        _draw_over_seeds(axes, panel, blocks, shared if panel[0] == "weight" else ends[title])
-        axes.set_title(title, fontsize=FONT + 1, pad=18)
+    for axes, (name, panel) in zip(places, panels.items(), strict=True):
+        _draw_over_seeds(axes, panel, blocks)
+        axes.set_title(name, fontsize=FONT + 1, pad=18)
         axes.set_yticks(range(len(rows)), rows, fontsize=FONT - 1)
     figure.supxlabel(words, fontsize=FONT - 1)
     return figure

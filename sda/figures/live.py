@@ -24,8 +24,6 @@ class Live:
         *,
         row: int = 3,  # controls beside each other
         alt: str = "",  # what the first figure shows, for people who cannot see it ("": its title)
-        colours: int = 0,  # of the pictures, where photographs fill them; 0 keeps all
-        sharpness: float = 2,  # dots for one of a plain screen
         **controls: Any,  # ipywidgets with a value, by the name of the argument
     ):
         try:
@@ -34,8 +32,6 @@ class Live:
             raise missing_package("ipywidgets", "a figure with controls", "notebook") from err
         self.draw = draw
         self.alt = alt
-        self.colours = colours
-        self.sharpness = sharpness
         self.controls = controls
         self.image = ipywidgets.Image(format="png")
         self.said = ipywidgets.HTML()
@@ -69,7 +65,7 @@ class Live:
                 raise
             self.said.value = f"<b>{html.escape(str(err))}</b>"
             return
-        self.image.value = to_png(self.figure, self.sharpness * DPI, self.colours)
+        self.image.value = to_png(self.figure, 2 * DPI)
         self.image.width = f"{round(self.figure.get_figwidth() * DPI)}px"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:

@@ -18,7 +18,6 @@ from sda.figures.groups import (
     fig_confusions,
     fig_map,
     fig_responses,
-    fig_selection_by_class,
     fig_selection_by_stage,
     one_table,
 )

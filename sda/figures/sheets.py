@@ -66,7 +66,8 @@ def fig_contact_sheet(
         images = as_images(clip)
         three = images[[0, len(images) // 2, len(images) - 1]]
         axes.imshow(
-            np.concatenate(list(np.pad(three, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)), 1)
+            np.concatenate(list(np.pad(three, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)), 1),
+            interpolation="nearest",
         )
         axes.set_title(shortened(caption, 44), fontsize=FONT - 1)
     return figure

@@ -21,12 +21,14 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.category import StrCategoryFormatter
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 from PIL import Image as Picture
 
@@ -57,6 +59,7 @@ COLOURS = {
 }  # Okabe-Ito, one per dependency
 FONT = 10  # points; at 80 dots per inch a letter is about 11 pixels high
 DPI = 80  # of every PNG unless the caller asks for more
+_AREA = 12  # dots in a row or column that make a colour one of an area, see `to_png`
 _NAMES = (FixedFormatter, FuncFormatter, StrCategoryFormatter)  # of ticks that carry words; others, numbers
 # tried first for letters that the usual font lacks: they hold most scripts, and many systems have one
 _WIDE = (
@@ -179,28 +182,73 @@ def new_figure(
 def to_png(
     figure: Figure,  # a figure of this chapter, or of matplotlib; then $x$ is mathematics
     dpi: float = DPI,  # dots per inch: 80 on a plain screen, 160 on a sharp one, 200 in print
-    colours: int = 0,  # at most so many, 2 to 256, where photographs fill it; 0 keeps all, as a scale needs
 ) -> bytes:  # PNG file content, packed tightly, equal for equal figures
-    """The figure as the bytes of a PNG file."""
-    if colours and not 2 <= colours <= 256:
-        raise SettingError(f"a table of colours has 2 to 256 of them, not {colours}", subject="colours")
+    """The figure as the bytes of a PNG file. Areas, colour bars and maps of numbers keep their colours exactly."""
     drawn, small = io.BytesIO(), io.BytesIO()
     with _quiet_boxes():
         figure.savefig(drawn, format="png", dpi=dpi)
-    image = Picture.open(drawn).convert("RGB")
-    if colours or image.getcolors(256):  # so few that a palette changes none of them
-        # small things keep their colours, and k-means brings the others near
-        image = image.quantize(colours or 256, Picture.Quantize.MAXCOVERAGE, kmeans=2)
-    image.save(small, "PNG", optimize=True)
-    flat = [_flat_png(image)] if image.mode == "RGB" else []
-    return min([small.getvalue(), *flat], key=len)
+    dots = np.asarray(Picture.open(drawn).convert("RGB"))
+    dots = _few_shades(dots, _shades(figure, dots.shape, dpi / figure.dpi))
+    if (image := _with_palette(dots)) is not None:
+        image.save(small, "PNG", optimize=True)
+        return small.getvalue()
+    Picture.fromarray(dots).save(small, "PNG", optimize=True)
+    return min(small.getvalue(), _flat_png(dots), key=len)
 
 
-def _flat_png(image: Picture.Image) -> bytes:
+def _shades(figure: Figure, shape: tuple[int, ...], zoom: float) -> np.ndarray:
+    """How many shades a channel needs at every dot [H,W].
+
+    8 at the edges of letters and lines, which are smoothed and make up most of a file; 32 in photographs,
+    where nobody sees the difference; all in colour bars and in maps whose cells are too small to be areas.
+    """
+    shades = np.full(shape[:2], 8)
+    images = [artist for artist in figure.findobj() if isinstance(artist, AxesImage | QuadMesh)]
+    arrays = {image: np.asarray(image.get_array()).shape for image in images}
+    for image, cells in sorted(arrays.items(), key=lambda known: len(known[1])):  # photographs last
+        extents = np.asarray(image.get_window_extent().extents) * zoom
+        left, bottom, right, top = extents.round().astype(int).tolist()
+        photograph = len(cells) == 3
+        if photograph or min((right - left) / cells[1], (top - bottom) / cells[0]) < _AREA:
+            place = slice(max(shape[0] - top, 0), shape[0] - bottom), slice(max(left, 0), right)
+            shades[place] = 32 if photograph else 256
+    return shades
+
+
+def _few_shades(dots: np.ndarray, shades: np.ndarray) -> np.ndarray:
+    """The picture with so many shades; but a colour that fills a dozen dots in a row or column stays as it is."""
+    codes = _codes(dots)
+    areas = np.zeros(codes.shape, bool)
+    for axis in (0, 1):
+        lines = np.moveaxis(codes, axis, 1)
+        equal = sliding_window_view(lines[:, 1:] == lines[:, :-1], _AREA - 1, 1).all(-1)
+        areas |= np.isin(codes, lines[:, : 1 - _AREA][equal])
+    step = 255 / (shades[..., None] - 1)
+    kept = (areas & (shades == 8)) | (shades == 256)
+    return np.where(kept[..., None], dots, np.round(np.round(dots / step) * step).astype(np.uint8))
+
+
+def _codes(dots: np.ndarray) -> np.ndarray:
+    """One number for each colour [H,W]."""
+    return dots.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+
+
+def _with_palette(dots: np.ndarray) -> Picture.Image | None:
+    """The same picture with a table of its colours; None where it has more than 256."""
+    colours, which = np.unique(_codes(dots), return_inverse=True)
+    if len(colours) > 256:
+        return None
+    image = Picture.fromarray(which.reshape(dots.shape[:2]).astype(np.uint8))
+    image.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
+    return image
+
+
+def _flat_png(dots: np.ndarray) -> bytes:
     """A PNG without row filters, which Pillow always applies to colours: tighter where most is flat."""
-    rows = np.asarray(image).reshape(image.height, -1)
+    height, width, _ = dots.shape
+    rows = dots.reshape(height, -1)
     packed = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes(), 9)  # every row begins with "no filter"
-    size = struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 0)
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [b"IHDR" + size, b"IDAT" + packed, b"IEND"]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
@@ -210,14 +258,11 @@ def _flat_png(image: Picture.Image) -> bytes:
 def picture(
     figure: Figure,  # as for `to_png`
     alt: str,  # what it shows and finds, for people who cannot see it
-    colours: int = 0,  # as for `to_png`
-    sharpness: float = 2,  # dots for one of a plain screen
-) -> Any:  # an IPython image
+) -> Any:  # an IPython image, with two dots for one of a plain screen
     """The figure as the last line of a cell."""
     from IPython.display import Image
 
-    data = to_png(figure, sharpness * DPI, colours)
-    return Image(data, width=round(figure.get_figwidth() * DPI), alt=alt)
+    return Image(to_png(figure, 2 * DPI), width=round(figure.get_figwidth() * DPI), alt=alt)
 
 
 def as_images(
@@ -268,10 +313,16 @@ class HeatTable:
 
     @property
     def end(self) -> float:
-        """Where the colours end unless several tables share a scale."""
+        """Where the colours end: for weights always at 1, so that a colour is the same weight everywhere."""
+        if self.kind == "weight":
+            return 1.0
         largest = float(np.nanmax(np.abs(self.values), initial=0))
-        ends = (0.5, 1.0) if self.kind == "weight" else _ENDS
-        return next((end for end in ends if largest <= end), largest)
+        return next((end for end in _ENDS if largest <= end), largest)
+
+    @property
+    def norm(self) -> TwoSlopeNorm:
+        """From numbers to colours: what means nothing is white."""
+        return TwoSlopeNorm(MIDDLES[self.kind], 0 if self.kind == "weight" else -self.end, self.end)
 
 
 def name_cells(
@@ -293,11 +344,9 @@ def draw_heat(
     table: HeatTable,  # numbers
     rows: Sequence[str],  # R row names
     columns: Sequence[str] = DEPENDENCIES,  # M names
-    end: float | None = None,  # of the colours, where several tables share a scale
 ) -> AxesImage:  # mappable for a colour bar
     """A table with its numbers in the cells."""
-    top = end or table.end
-    norm = TwoSlopeNorm(MIDDLES[table.kind], 0 if table.kind == "weight" else -top, top)
+    norm = table.norm
     shown = axes.imshow(table.values, cmap=COLOUR_MAPS[table.kind], norm=norm, aspect="auto")
     for (r, m), value in np.ndenumerate(table.values):
         dark = abs(float(norm(value)) - 0.5) > 0.34  # and the number on it white
@@ -379,9 +428,8 @@ def fig_tables(
     width = round(1.45 + 3.05 * len(tables) + (0.9 if notes else 0), 2)
     figure = new_figure(width, 1.75 + 0.27 * max(len(rows), 4) + (0.25 if words else 0), title)
     places = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
-    end = max((table.end for table in tables if table.kind == "weight"), default=None)
     for axes, table in zip(places, tables, strict=True):
-        image = draw_heat(axes, table, rows, columns, end if table.kind == "weight" else None)
+        image = draw_heat(axes, table, rows, columns)
         axes.set_title(shortened(table.title), fontsize=FONT + 1)
         colour_bar(image, table)
         part_stages(axes, rows)

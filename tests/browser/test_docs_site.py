@@ -32,6 +32,11 @@ def site(chromium, tmp_path_factory):
     server.shutdown()
 
 
+FITS = (
+    "[...document.querySelectorAll('.jp-OutputArea-output')].every(o => o.scrollWidth <= o.clientWidth + 1)"
+)
+
+
 def visit(page, address):
     """Open a page, and wait for its search too, whose script would be cut off by the next page."""
     with page.expect_worker() as search:
@@ -56,6 +61,7 @@ def test_pages_open_without_errors_and_without_the_network(chromium, site):
         visit(page, f"{site}{name}.html")
         assert page.locator("h1").first.is_visible()
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)"), name
+        assert page.evaluate(FITS), f"{name}: a table runs over the page"
 
     visit(page, f"{site}learn/2_annotated_block.html")  # formulas
     shapes = [box.bounding_box() for box in page.locator("math[display=block]").all()]

@@ -1,9 +1,11 @@
 """Every notebook: its form as stored, and a run of its own under a time budget."""
 
 import base64
+import html
 import io
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,6 @@ BOOKS = [
     pytest.param(path, id=path.relative_to(ROOT / "nbs").with_suffix("").as_posix()) for path in notebooks()
 ]
 each = pytest.mark.parametrize("path", BOOKS)
-GUIDED = ("learn", "evidence", "apps")  # folders whose readers are guided from page to page
 MACHINE = re.compile(r"(?<![\w.])(?:/(?:root|home|work|tmp|Users|private|mnt)/[\w.-]+|[A-Z]:\\\\?Users)")
 
 
@@ -84,11 +85,11 @@ def test_every_picture_says_what_it_shows(path):
             about = output["metadata"].get(kind, {})
             shown = f"{path.name}: `picture` of sda/figures/style writes both"
             assert len(about.get("alt", "")) > 20 and (kind != "image/png" or about.get("width")), shown
-        html = "".join(output.get("data", {}).get("text/html", ""))
-        assert not re.search(r"<img(?![^>]*\balt=)", html), f"{path.name}: a picture in HTML without `alt`"
+        page = "".join(output.get("data", {}).get("text/html", ""))
+        assert not re.search(r"<img(?![^>]*\balt=)", page), f"{path.name}: a picture in HTML without `alt`"
 
 
-@pytest.mark.parametrize("path", [book for book in BOOKS if book.id.split("/")[0] in GUIDED])
+@each
 def test_pictures_are_sharp_and_cut_no_word_off(path):
     """Two dots for one of a plain screen; and nothing reaches the edge, which the layout keeps white."""
     outputs = [output for cell in code_cells(path) for output in cell["outputs"]]
@@ -98,6 +99,22 @@ def test_pictures_are_sharp_and_cut_no_word_off(path):
         dots = np.asarray(image.convert("L"))
         edge = np.concatenate([dots[0], dots[-1], dots[:, 0], dots[:, -1]])
         assert image.width >= 1.99 * about["width"] and edge.min() > 230, f"{path.name}: {about['alt']}"
+
+
+@each
+def test_tables_fit_a_page(path):
+    """In 668 dots, of a browser of 1,100: the lines of a cell are broken, its longest word is not."""
+    for cell in code_cells(path):
+        pages = ["".join(output.get("data", {}).get("text/html", "")) for output in cell["outputs"]]
+        for page in [page for page in pages if "overflow" not in page]:  # that one scrolls
+            widths = Counter()
+            for row in re.findall(r"<tr.*?</tr>", page, re.S):
+                fields = re.findall(r"<t[hd](.*?)>(.*?)</t[hd]>", row, re.S)
+                if not any("span" in about for about, _ in fields):
+                    for k, (_, text) in enumerate(fields):
+                        words = re.split(r"[ \n-]", html.unescape(re.sub("<.*?>", "", text)))
+                        widths[k] = max(widths[k], *map(len, words))
+            assert widths.total() + 2 * len(widths) <= 88, source(cell)
 
 
 @each

@@ -334,7 +334,7 @@ function scaleOf(reading, values, theme, wide = null) {
   const largest = Math.max(0, ...values.flat().filter(known).map(Math.abs));
   const present = Math.max(0, ...values.map((row) => row.filter((x) => x !== null).length));
   const middle = share && !gates ? 1 / (present || 4) : 0;
-  const ends = share && !gates ? [0.5, 1, 2] : [0.1, 0.25, 0.5, 1];
+  const ends = share && !gates ? [1, 2] : [0.1, 0.25, 0.5, 1];
   const end = ends.find((e) => e > middle && largest <= e + 1e-9) ?? largest;
   const low = share ? 0 : -end;
   const colour = (x) => mixed([paper, hues[x < middle ? 1 : 0]], x < middle ? (middle - x) / (middle - low) : (x - middle) / (end - middle || 1));
