@@ -36,6 +36,7 @@ from ..foundation.files import fingerprint
 from ..foundation.statistics import bootstrap_interval
 from ..networks.backbones import stage_of
 from ..networks.blocks import DEPENDENCIES
+from ..networks.named import output_names
 
 # %% ../../nbs/explaining/57_trace.ipynb #934d3873
 def _entropy(weights: np.ndarray) -> np.ndarray:
@@ -139,7 +140,7 @@ class Trace:
     @property
     def classes(self) -> list[str]:
         """K class names, made up where they are not known."""
-        return self.class_names or [f"class {k}" for k in range(self.logits.shape[1])]
+        return output_names(self.class_names, self.logits.shape[1])
 
     def entropy(self) -> np.ndarray:
         """How undecided every block was [N,R]: 1 uniform, 0 one dependency alone, or none."""

@@ -31,6 +31,7 @@ from sda.networks.card_checks import (
     header_of,
     stored,
 )
+from .named import output_names
 from .weights import Fit, check_fit, fit, read_weights, renamed, state_in
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #e2747b6f
@@ -85,7 +86,7 @@ class ModelCard:
     @property
     def names(self) -> list[str]:
         """A name for each output: "class 3" where nobody named it."""
-        return self.class_names or [f"class {k}" for k in range(self.num_classes)]
+        return output_names(self.class_names, self.num_classes)
 
     def to_json(self) -> str:
         """The card as JSON, the same text for the same card; ValueError for NaN, DataError for objects."""
