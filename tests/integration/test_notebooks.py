@@ -137,6 +137,13 @@ def test_cells_are_short(path):
 
 
 @each
+def test_no_heading_is_there_twice(path):
+    words = [source(cell) for cell in load(path)["cells"] if cell["cell_type"] == "markdown"]
+    headings = Counter(re.findall(r"^#+ .*$", "\n".join(words), re.M))
+    assert [line for line, times in headings.items() if times > 1] == []
+
+
+@each
 def test_is_small(path):
     assert path.stat().st_size <= 500_000
 
