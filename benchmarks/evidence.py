@@ -54,7 +54,7 @@ RECIPE = dict(epochs=8, batch_size=16, precision="bf16")
 # (seed 0). The comparison of all methods keeps the latter, at which every one of them but RubiksNet trains.
 LONGER = dict(epochs=10, lr=0.008, warmup=0.15)
 # Nothing shortened: `moves` as it stands.
-WHOLE = {name: getattr(recipe("moves"), name) for name in RECIPE}
+WHOLE = {name: getattr(recipe("moves"), name) for name in RECIPE | LONGER}
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,6 @@ def families() -> dict[str, list[Run]]:
 
     def alike(stem, options=None, seeds=1, **changes):
         return with_seeds(stem, net, seeds, options, **changes)
-
-    def whole(stem, model=None):
-        options = {"attention": "uniform"} if stem == "averaged" else {}
-        return [Run(f"whole_{stem}-s{s}", f"{model or stem}_tiny", s, options, WHOLE) for s in range(5)]
 
     rest = {d: [x for x in DEPENDENCIES if x != d] for d in DEPENDENCIES}
     ablation = [
@@ -121,7 +117,12 @@ def families() -> dict[str, list[Run]]:
             *(r for x in (0.1, 0.3) for r in alike(f"temperature{x}", {"temperature": x})),
             *alike("sda_tsn", seeds=3),
         ],
-        "whole": by_seed([whole("tsm"), whole("sda_tsm"), whole("sda_tsn"), whole("averaged", "sda_tsn")]),
+        "whole": by_seed(
+            [
+                *(with_seeds(f"whole_{m}", f"{m}_tiny", 5, **WHOLE) for m in ("tsm", "sda_tsm", "sda_tsn")),
+                alike("whole_averaged", {"attention": "uniform"}, 5, **WHOLE),
+            ]
+        ),
     }
 
 

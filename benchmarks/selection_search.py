@@ -78,6 +78,7 @@ SLOW: dict[str, Any] = dict(lr=0.001, query_lr=20.0)
 HALF: dict[str, Any] = dict(options={"bias": 0.0}) | ALONE | SLOW
 NOISY: dict[str, Any] = HALF | dict(options={"bias": 0.0, "noise": True})
 UNRAMPED: dict[str, Any] = TAUGHT | SLOW | dict(selection_ramp=0.0)
+MID: dict[str, Any] = HALF | dict(gate_price=5.0, epochs=4)
 LONG: dict[str, Any] = HALF | dict(gate_price=5.0, epochs=6)
 LONG_CONTROL: dict[str, Any] = dict(lr=0.001, distill=1.0, epochs=6)
 
@@ -140,13 +141,13 @@ TRIES = [
     gates(
         "mid-5",
         "three epochs leave a few more open than asked, six leave fewer: four",
-        **HALF | dict(gate_price=5.0, epochs=4),
+        **MID,
     ),
     settled("mid-5", epochs=3, lr=0.002),
     gates(
         "mid-5-untaught",
         "the chosen one without its teacher: what does it save?",
-        **HALF | dict(gate_price=5.0, epochs=4, distill=0.0),
+        **MID | dict(distill=0.0),
     ),
     settled("mid-5-untaught", epochs=3, lr=0.002),
     Try(
@@ -157,7 +158,7 @@ TRIES = [
         changes=TAUGHT | SLOW,
     ),
     Try("query-long", "the control of the long tries", attention="query", changes=LONG_CONTROL),
-    gates("mid-5-again", "the chosen one from another seed", 1, **HALF | dict(gate_price=5.0, epochs=4)),
+    gates("mid-5-again", "the chosen one from another seed", 1, **MID),
     settled("mid-5-again", seed=1, epochs=3, lr=0.002),
     Try(
         "mid-5-again-ordered",
@@ -173,14 +174,14 @@ TRIES = [
     gates(
         "mid-5-order",
         "the chosen one, and what costs more is to be wider",
-        **HALF | dict(gate_price=5.0, epochs=4, gate_order=2.0),
+        **MID | dict(gate_order=2.0),
     ),
     settled("mid-5-order", epochs=3, lr=0.002),
     gates(
         "mid-5-order-again",
         "the same from another seed",
         1,
-        **HALF | dict(gate_price=5.0, epochs=4, gate_order=2.0),
+        **MID | dict(gate_order=2.0),
     ),
     settled("mid-5-order-again", seed=1, epochs=3, lr=0.002),
     Try("sparsemax", "the simplest rule with zeros, ramped", "sparsemax", changes=TAUGHT | SLOW),
