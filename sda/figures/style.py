@@ -183,7 +183,7 @@ def to_png(
     figure: Figure,  # a figure of this chapter, or of matplotlib; then $x$ is mathematics
     dpi: float = DPI,  # dots per inch: 80 on a plain screen, 160 on a sharp one, 200 in print
 ) -> bytes:  # PNG file content, packed tightly, equal for equal figures
-    """The figure as the bytes of a PNG file. Areas, colour bars and maps of numbers keep their colours exactly."""
+    """The figure as the bytes of a PNG file. Areas, colour bars and maps of numbers keep exact colours."""
     drawn, small = io.BytesIO(), io.BytesIO()
     with _quiet_boxes():
         figure.savefig(drawn, format="png", dpi=dpi)
@@ -216,7 +216,7 @@ def _shades(figure: Figure, shape: tuple[int, ...], zoom: float) -> np.ndarray:
 
 
 def _few_shades(dots: np.ndarray, shades: np.ndarray) -> np.ndarray:
-    """The picture with so many shades; but a colour that fills a dozen dots in a row or column stays as it is."""
+    """The picture with so many shades; a colour that fills a dozen dots in a row or column stays as it is."""
     codes = _codes(dots)
     areas = np.zeros(codes.shape, bool)
     for axis in (0, 1):
@@ -239,7 +239,8 @@ def _with_palette(dots: np.ndarray) -> Picture.Image | None:
     if len(colours) > 256:
         return None
     image = Picture.fromarray(which.reshape(dots.shape[:2]).astype(np.uint8))
-    image.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1).astype(np.uint8).tobytes())
+    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1)
+    image.putpalette(palette.astype(np.uint8).tobytes())
     return image
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..explaining.answers import readings, partner_index
+from ..explaining.answers import partner_index, readings
 from ..figures.checks import fig_over_seeds
 from ..figures.style import FONT
 from ..foundation.statistics import rank_rows, spearman, t_interval
