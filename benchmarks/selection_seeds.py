@@ -1,20 +1,21 @@
-"""The recipe that the search chose, from several seeds, judged on the test split beside the published query.
+"""The recipe that the search chose, from several seeds, judged on the test split beside the softmax query.
 
     python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn]
         [--kinds start gated ordered query settled] [--count 80]
         [--data sets/moves] [--more sets/moves-more-test] [--runs runs] [--threads 1]
     python benchmarks/selection_seeds.py --clips CLIPS [--folds 0 1 2 3 4]
 
-Each seed is a network of its own, trained with the published query as in `benchmarks/evidence.py`: the start.
+Each seed is a network of its own, trained with the softmax query as in `benchmarks/evidence.py`: the start.
 From it four go on for as many epochs as the search took: one with gates, one with gates that are also to be
 the wider the more their closing costs, and two controls with the softmax query: one that learns on in one
 course, and one in the two steps of the gates, the second at their higher rate and with frozen queries.
 `whole` stands for a network trained under the whole recipe: the shipped SDA-TSN, whose gates ship too, and
 the first SDA-TSM of `python benchmarks/evidence.py --only whole`.
-Resumable. Records and arrays go to data/results/selection/seeds. With --more, accuracy is also asked of a test split four times as large, of the same seed.
+Resumable. Records and arrays go to data/results/selection/seeds. With --more, accuracy is also asked of a
+test split four times as large, of the same seed.
 
 With --clips, a folder of real recordings as in `benchmarks/own_clips.py`: SDA-TSN starts from the shipped
-network, learns the clips of four folds under the recipe `own_clips` with the published query, and is asked
+network, learns the clips of four folds under the recipe `own_clips` with the softmax query, and is asked
 about the fifth; from there it goes on with gates, for as many steps and with the same teacher as above.
 """
 
@@ -42,11 +43,13 @@ from sda.training.trainer import train
 RESULTS = search.RESULTS / "seeds"
 SHIPPED = "sda_tsn_moves_gated"  # file name in sda/assets/checkpoints
 KINDS = {
-    "start": search.Try("start", "the published query, before", "query"),
+    "start": search.Try("start", "the softmax query, before", "query"),
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
     "ordered": search.Try("ordered", "and asked for the order", "gated", search.CHOSEN_OPTIONS, 0.5),
     "query": search.Try("query", "the control", "query"),
-    "settled": search.Try("settled", "the control in two steps, with the rates and epochs of the gates", "query"),
+    "settled": search.Try(
+        "settled", "the control in two steps, with the rates and epochs of the gates", "query"
+    ),
 }
 # What changes in the recipe, step by step: gates learn first, then the rest under them.
 Steps = list[dict[str, Any]]
@@ -64,7 +67,7 @@ CLIPS_STEPS: dict[str, Steps] = {
 
 
 def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> Path:
-    """The network with the published query that a seed starts from."""
+    """The network with the softmax query that a seed starts from."""
     out = runs / "evidence" / f"{name}-s{seed}"
     if not (out / "model.safetensors").exists():
         config = recipe("moves", **(evidence.RECIPE | evidence.LONGER), threads=threads, seed=seed)

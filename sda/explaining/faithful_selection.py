@@ -130,28 +130,34 @@ def _interval(values: np.ndarray) -> dict[str, float]:
     return {"mean": float(known.mean()) if len(known) else np.nan, "low": low, "high": high, "n": len(known)}
 
 
-def _within(weights: np.ndarray, size: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Rank correlation [N] of the known cells of every clip; NaN for fewer than three, or where all tie."""
-    rows = [
-        spearman(w[k], s[k]) if k.sum() > 2 else np.nan for w, s, k in zip(weights, size, known, strict=True)
-    ]
-    return np.array(rows, float)
+def rank_within(
+    weights: np.ndarray,  # [N, R, M]
+    sizes: np.ndarray,  # [N, R, M] of what the weights are to be ordered as
+    where: np.ndarray,  # bool [N, R, M]: cells that are compared
+) -> np.ndarray:  # [N], NaN for fewer than three cells, or where all tie
+    """Rank correlation within each clip."""
+    found = np.full(len(weights), np.nan)
+    for i, known in enumerate(where):
+        if known.sum() > 2 and not np.isnan(weights[i]).any():
+            found[i] = spearman(weights[i][known], sizes[i][known])
+    return found
 
 
 def necessity(
     weights: np.ndarray,  # [N, R, M] of clips that are answered correctly
     losses: np.ndarray,  # [N, R, M]
+    opened: np.ndarray | None = None,  # bool [N, R, M]: cells that carry weight (none: those of `weights`)
 ) -> dict[str, dict[str, float]]:  # all, open, largest -> mean, low, high, n
     """Rank correlation within clips of weight and size of the loss, over all cells and the open ones, and
     how often the largest weight is among the three largest losses."""
-    w = weights.reshape(len(weights), -1)
-    size = np.abs(losses).reshape(len(losses), -1)
-    top = np.argsort(-size, axis=1, kind="stable")[:, :3]
-    largest = (top == w.argmax(1)[:, None]).any(1).astype(float)
-    largest[w.max(1) == 0] = np.nan
+    size = np.abs(losses)
+    flat = weights.reshape(len(weights), -1)
+    top = np.argsort(-size.reshape(flat.shape), axis=1, kind="stable")[:, :3]
+    largest = (top == flat.argmax(1)[:, None]).any(1).astype(float)
+    largest[~(flat.max(1) > 0)] = np.nan  # nothing is selected, or there are no weights to compare
     return {
-        "all": _interval(_within(w, size, np.ones(w.shape, bool))),
-        "open": _interval(_within(w, size, w > 0)),
+        "all": _interval(rank_within(weights, size, np.ones(weights.shape, bool))),
+        "open": _interval(rank_within(weights, size, weights > 0 if opened is None else opened)),
         "largest": _interval(largest),
     }
 
@@ -160,28 +166,40 @@ def controls(
     found: LeftOut,  # of some network
     seed: int = 0,  # of the draws
 ) -> dict[str, np.ndarray]:  # name -> weights [N, R, M] that had no part in the losses
-    """Weights that should do worse: those of the clip dealt out to other cells, those of another clip, and
-    what all clips have in common, everywhere or where the clip's gates are open."""
+    """Weights that should do worse: those of the clip dealt out to other cells, or among its open ones; which
+    are open, without how far; those of another clip, or of the others of its class; the mean of all."""
     rng = np.random.default_rng(seed)
     flat = found.weights.reshape(len(found.weights), -1)
-    others = np.roll(rng.permutation(len(flat)), 1)
-    cycle = np.empty_like(others)
-    cycle[np.roll(others, 1)] = others  # no clip keeps its own
-    return {
-        "weights dealt out": rng.permuted(flat, axis=1).reshape(found.weights.shape),
-        "another clip's": found.weights[cycle],
-        "mean of all clips": np.broadcast_to(found.weights.mean(0), found.weights.shape),
-        "mean, where the clip's are open": found.weights.mean(0) * (found.weights > 0),
+    order = rng.permutation(len(flat))
+    another = np.empty_like(order)
+    another[order] = np.roll(order, 1)  # no clip keeps its own
+    among_open = flat.copy()
+    for row in among_open:
+        row[row > 0] = rng.permutation(row[row > 0])
+    same = (found.labels[:, None] == found.labels) & ~np.eye(len(flat), dtype=bool)
+    of_class = same @ flat / np.maximum(same.sum(1), 1)[:, None]
+    of_class[~same.any(1)] = np.nan  # the only one of its class
+    told = {
+        "weights dealt out": rng.permuted(flat, axis=1),
+        "dealt out among the open": among_open,
+        "open or closed": (flat > 0).astype(float),
+        "another clip's": flat[another],
+        "mean of the others of its class": of_class,
+        "mean of all clips": np.broadcast_to(flat.mean(0), flat.shape),
     }
+    return {name: values.reshape(found.weights.shape) for name, values in told.items()}
 
 
 def truth_table(
     found: LeftOut,
     seed: int = 0,  # of the controls
 ) -> dict[str, dict[str, dict[str, float]]]:  # whose weights -> measure -> mean, low, high, n
-    """Necessity of a selection and of its controls, on the clips that are answered correctly."""
+    """Necessity of a selection and of its controls, on the clips that are answered correctly and their open
+    cells."""
     told = {"selection": found.weights, **controls(found, seed)}
-    return {name: necessity(values[found.right], found.losses[found.right]) for name, values in told.items()}
+    right = found.right
+    opened = found.weights[right] > 0
+    return {name: necessity(w[right], found.losses[right], opened) for name, w in told.items()}
 
 
 def silence(
@@ -203,33 +221,45 @@ def sufficiency(
     clips: Clips,  # the clips of `found`
     found: LeftOut,
     count: int = 6,  # largest weights of a clip that stay, over all blocks
-    draws: int = 3,  # random choices of as many
+    draws: int = 3,  # random choices of as many, from all cells and from the open ones
     seed: int = 0,  # of the draws
     batch_size: int = 50,  # clips at a time
-) -> dict[str, float]:  # accuracy: of the whole, of the selected alone, of as many random cells
-    """The answers when only the largest weights are kept, against as many cells drawn at random."""
+) -> dict[str, float]:  # accuracy: whole, selected, random, random of the open; cells that are kept
+    """The answers when only the largest weights are kept, against as many cells drawn at random: the kept
+    weights in any cells, or other open cells with their own."""
     flat = found.weights.reshape(len(found.weights), -1)
     rank = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1)
     kept = np.where(rank < count, flat, 0)
     rng = np.random.default_rng(seed)
 
     def accuracy(weights: np.ndarray) -> float:
-        answers = _with_weights(model, clips, weights.reshape(found.weights.shape), found.blocks, batch_size)
+        answers = with_weights(model, clips, weights.reshape(found.weights.shape), found.blocks, batch_size)
         return float((answers.argmax(1) == found.labels).mean())
 
+    def some_open() -> np.ndarray:
+        drawn = np.where(flat > 0, rng.random(flat.shape), -1)
+        return np.where(np.argsort(np.argsort(-drawn, axis=1), axis=1) < count, flat, 0)
+
     at_random = [accuracy(rng.permuted(kept, axis=1)) for _ in range(draws)]
+    of_the_open = [accuracy(some_open()) for _ in range(draws)]
     return {
         "whole": float((found.logits.argmax(1) == found.labels).mean()),
         "selected": accuracy(kept),
         "random": float(np.mean(at_random)),
+        "random of the open": float(np.mean(of_the_open)),
         "cells": float((kept > 0).sum(1).mean()),
     }
 
 
-def _with_weights(
-    model: nn.Module, clips: Clips, weights: np.ndarray, blocks: list[str], batch_size: int
-) -> np.ndarray:
-    """Logits under given weights [N, R, M], clip by clip; every block keeps the sum of its own rows."""
+def with_weights(
+    model: nn.Module,  # network with SDA blocks
+    clips: Clips,  # N, see `Clips`
+    weights: np.ndarray,  # [N, R, M]
+    blocks: list[str],  # R names
+    batch_size: int = 50,  # clips at a time
+    share: bool = True,  # every block keeps the sum of its own weights
+) -> np.ndarray:  # logits [N, K]
+    """The answers under given weights, clip by clip."""
     seen = dict.fromkeys(blocks, 0)
 
     def change(block: str, own: Tensor) -> Tensor:
@@ -238,6 +268,8 @@ def _with_weights(
         r = blocks.index(block)
         rows = torch.as_tensor(weights[seen[block] : seen[block] + len(own), r]).to(own)
         seen[block] += len(own)
+        if not share:
+            return rows
         total = rows.sum(1, keepdim=True)
         return torch.where(total > 0, rows * own.sum(1, keepdim=True) / total.clamp(min=1e-12), rows)
 
@@ -259,14 +291,14 @@ def stability(
     first, moved = first - first.mean(0), moved - moved.mean(0)
     every = np.ones(first.shape, bool)
     return {
-        "the same clip": _interval(_within(first, moved, every)),
-        "another clip": _interval(_within(first, np.roll(moved, 1, axis=0), every)),
+        "the same clip": _interval(rank_within(first, moved, every)),
+        "another clip": _interval(rank_within(first, np.roll(moved, 1, axis=0), every)),
     }
 
 
 def price(
     logits: np.ndarray,  # [N, K] of a network
-    others: np.ndarray,  # [N, K] of the published query, for the same clips
+    others: np.ndarray,  # [N, K] of the softmax query, for the same clips
     labels: Sequence[int] | np.ndarray,  # true classes
 ) -> dict[str, float]:  # accuracy, difference with a paired interval
     """What a selection costs in accuracy, paired over clips."""

@@ -123,9 +123,10 @@ def order_of_losses(
 ) -> dict[str, float]:
     """How much of the order of a clip's losses is that of every clip, of its class, and its own.
 
-    Shares of the variance of ranks within clips; and the rank correlation that the mean order of all other
-    clips, or of the others of the class, reaches with the order of a clip: what weights can know without
-    having seen the clip.
+    Components of the variance of ranks within clips, as shares (ANOVA estimators of a one-way random model:
+    a mean of few clips varies by chance, which is not counted as the class's); and the rank correlation that
+    the mean order of all other clips, or of the others of the class, reaches with the order of a clip: what
+    weights can know without having seen the clip.
     """
     size = np.abs(losses).reshape(len(losses), -1)
     ranks = rank_rows(size)
@@ -133,13 +134,16 @@ def order_of_losses(
     same = labels[:, None] == labels
     count = same.sum(1)
     by_class = same @ apart / count[:, None]
-    whole = (apart**2).sum()
+    clips, classes = len(apart), len(np.unique(labels))
+    own = ((apart - by_class) ** 2).sum() / (clips - classes)
+    between = ((by_class - apart.mean(0)) ** 2).sum() / (classes - 1)
+    of_class = (between - own) * (classes - 1) / (clips - count.mean())
+    common = (apart.mean(0) ** 2).sum() - (own + of_class * count.mean()) / clips
+    parts = np.maximum([common, of_class, own], 0)
     others = (apart.sum(0) - apart) / (len(apart) - 1)
     alike = (same @ apart - apart)[count > 1] / (count[count > 1, None] - 1)
     return {
-        "all clips": float(len(apart) * (apart.mean(0) ** 2).sum() / whole),
-        "class": float(((by_class - apart.mean(0)) ** 2).sum() / whole),
-        "single clip": float(((apart - by_class) ** 2).sum() / whole),
+        **dict(zip(("all clips", "class", "single clip"), (parts / parts.sum()).tolist(), strict=True)),
         "order of the others": float(np.nanmean(spearman(others, size))),
         "order of its class": float(np.nanmean(spearman(alike, size[count > 1]))),
     }

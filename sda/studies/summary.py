@@ -113,6 +113,7 @@ def summarise(
     runs = load_runs(results / "evidence")
     explained = {stem: [run for run in runs[stem] if run.explained] for stem in NETWORKS}
     trained = [*NETWORKS, "averaged", *(f"{how}_{d}" for how in ("only", "without") for d in DEPENDENCIES)]
+    trained += [f"whole_{stem}" for stem in ("tsm", "sda_tsm", "averaged", "sda_tsn")]
     sda = explained["sda_tsn"]
     looking = json.loads((results / "looking.json").read_text(encoding="utf-8"))["parts"]
     found = {
@@ -125,7 +126,7 @@ def summarise(
         "without LS and S122": [pair_accuracies(run, ["LST", "LT"]).to_dict() for run in sda],
         "trained alone": accuracy_trained_alone(runs).to_dict("index"),
         "can encode": {"argued": CAN_ENCODE, "measured": measured_encoding(runs)},
-        "queries": {stem: selectivity(runs[stem][0]) for stem in QUERIES},
+        "queries": {stem: [selectivity(run) for run in runs[stem] if run.explained] for stem in QUERIES},
         "selection": _selection(sda),
         "agreement of seeds": agreement_of_seeds(sda).to_dict("index"),
         "scores": {

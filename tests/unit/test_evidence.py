@@ -336,8 +336,11 @@ def test_the_order_of_losses_is_of_all_clips_of_a_class_or_of_one():
     of_class = order_of_losses(by_class[labels], labels)
     assert of_class["single clip"] == pytest.approx(0) and of_class["order of its class"] == pytest.approx(1)
     alone = order_of_losses(own, labels)
-    assert alone["single clip"] > 0.9 and abs(alone["order of the others"]) < 0.1
+    assert alone["single clip"] > 0.95 and abs(alone["order of the others"]) < 0.1
     assert sum(alone[k] for k in ("all clips", "class", "single clip")) == pytest.approx(1)
+    few = np.repeat(np.arange(300), 4)  # a mean of four varies by chance: the class has no part in it
+    mixed = order_of_losses(one + rng.random((1200, 4, 4)), few)
+    assert abs(mixed["class"]) < 0.01 and 0.2 < mixed["single clip"] < 0.8
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from training_runs import Clips, same, small, weights
 
 from sda.explaining.answers import logits_of
 from sda.explaining.faithful_selection import (
+    LeftOut,
+    controls,
     left_out,
     necessity,
     rescale_gates,
@@ -290,6 +292,31 @@ def test_truth_is_measured_and_its_controls_know_less():
     assert abs(wrong["all"]["mean"]) < 0.2 and wrong["largest"]["mean"] < 0.6
 
 
+def test_controls_keep_what_their_names_say():
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 0, 1, 1, 1, 2])
+    weights = rng.random((6, 2, 4)) * (rng.random((6, 2, 4)) < 0.6)
+    losses = np.zeros_like(weights)
+    found = LeftOut(weights, losses, np.ones(6, bool), ["a", "b"], np.eye(3)[labels], labels)
+    told = controls(found)
+    assert np.array_equal(told["open or closed"], weights > 0)
+    assert np.array_equal(told["dealt out among the open"] > 0, weights > 0)
+    for name in ("dealt out among the open", "weights dealt out"):
+        assert np.allclose(*(np.sort(w.reshape(6, 8)) for w in (told[name], weights)))
+        assert not np.allclose(told[name], weights)
+    assert all((told["another clip's"][i] != weights[i]).any() for i in range(6))
+    assert np.allclose(
+        told["mean of the others of its class"][:3], [weights[1], weights[0], weights[3:5].mean(0)]
+    )
+    assert np.isnan(told["mean of the others of its class"][5]).all()
+    alone = necessity(told["mean of the others of its class"], weights, weights > 0)
+    assert alone["all"]["n"] == alone["largest"]["n"] == 5
+    order = np.tile(np.arange(8.0), (6, 1)).reshape(6, 2, 4)
+    half = np.where(order < 4, 0, 1)  # all that is open is alike
+    mask = necessity(half, order)
+    assert mask["all"]["mean"] == pytest.approx(0.87, abs=0.01) and mask["open"]["n"] == 0
+
+
 def test_truth_of_a_network():
     net = tiny().eval()
     with torch.no_grad():
@@ -306,13 +333,7 @@ def test_truth_of_a_network():
         for change in ([], [drop("LST", where=found.blocks[1])])
     )
     assert np.allclose(found.losses[:, 1, 0], before - after, atol=1e-4)
-    assert set(truth_table(found)) == {
-        "selection",
-        "weights dealt out",
-        "another clip's",
-        "mean of all clips",
-        "mean, where the clip's are open",
-    }
+    assert list(truth_table(found)) == ["selection", *controls(found)]
     again = left_out(net, clips, labels, share=False)
     sizes = np.array([0.4, 0.1, 0.0, 0.9]) * np.array([1, 2, 0.5, 1])[:, None]
     told = dataclasses.replace(again, losses=np.tile(sizes, (6, 1, 1)), right=np.ones(6, bool))
@@ -329,7 +350,9 @@ def test_truth_of_a_network():
     assert np.allclose(means / means.sum(), roots / roots.sum(), rtol=0.05)
     assert not scaled.weights[:, :, 2].any() and scaled.weights.sum(2).max() <= 1 + 1e-5
     kept = sufficiency(net, clips, found, count=12, draws=1)
-    assert kept["selected"] == pytest.approx(kept["whole"]) and kept["cells"] == 12
+    assert (
+        kept["selected"] == kept["random of the open"] == pytest.approx(kept["whole"]) and kept["cells"] == 12
+    )
     assert set(stability(net, clips)) == {"the same clip", "another clip"}
     with torch.no_grad():
         sda_blocks(net)["layer2.0"].attention.scores.bias.fill_(-9.0)
