@@ -20,7 +20,7 @@ REPOSITORY = "sda-workbench/sda-workbench"
 # notebook below nbs/, minutes to read and run it, numbers of the notebooks to read before it
 LEARN = [
     ("learn/1_tour", 15, ""),
-    ("learn/2_annotated_block", 15, "1"),
+    ("learn/2_annotated_block", 25, "1"),
     ("learn/3_where_it_sits", 15, "1"),
     ("learn/4_known_answer", 15, "1"),
     ("learn/5_which_dependencies", 35, "1 4"),
