@@ -20,10 +20,10 @@ REPOSITORY = "sda-workbench/sda-workbench"
 # notebook below nbs/, minutes to read and run it, numbers of the notebooks to read before it
 LEARN = [
     ("learn/1_tour", 15, ""),
-    ("learn/2_annotated_block", 15, "1"),
+    ("learn/2_annotated_block", 25, "1"),
     ("learn/3_where_it_sits", 15, "1"),
     ("learn/4_known_answer", 15, "1"),
-    ("learn/5_which_dependencies", 15, "1 4"),
+    ("learn/5_which_dependencies", 35, "1 4"),
     ("learn/6_can_you_trust_the_map", 15, "1 4"),
     ("learn/7_your_own_clips", 15, "1"),
     ("learn/8_what_the_evidence_says", 15, "5"),

@@ -94,7 +94,9 @@ def _draw_answer(axes: Any, session: Session, state: InspectorState) -> None:
         after = softmax(logits[None])[0]
     rows = best_classes(after, label)
     names = [
-        shortened(session.class_names[row["class"]], 30) + (" (true)" if row["true"] else "") for row in rows
+        textwrap.fill(session.class_names[row["class"]], 30, max_lines=2, placeholder="…")
+        + (" (true)" if row["true"] else "")
+        for row in rows
     ]
     ks = [row["class"] for row in rows]
     y = range(len(rows))

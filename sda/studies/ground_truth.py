@@ -19,6 +19,7 @@ __all__ = [
     "can_encode",
     "attributions",
     "evaluate_attribution",
+    "constant_answer",
     "evaluate_run",
     "pair_accuracies",
     "accuracy_trained_alone",
@@ -112,6 +113,13 @@ def evaluate_attribution(
         "between clips": float(np.mean(ranked)),
         **each,
     }
+
+
+def constant_answer(
+    truth: np.ndarray,  # bool [N,4], see `can_encode`
+) -> dict[str, float]:  # like `evaluate_attribution`
+    """Scores of the best ranking that is the same for all clips: by how many cues each can encode."""
+    return evaluate_attribution(np.tile(truth.mean(0), (len(truth), 1)), truth)
 
 
 def right_within_pairs(

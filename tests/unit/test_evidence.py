@@ -1,6 +1,7 @@
 """Evidence: runs over seeds, and explanations marked against the truth."""
 
 import sys
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from sda.studies.ground_truth import (
     accuracy_trained_alone,
     attributions,
     can_encode,
+    constant_answer,
     evaluate_attribution,
     evaluate_run,
     measured_encoding,
@@ -130,6 +132,18 @@ def test_gains_are_paired_by_seed(tmp_path):
     assert (
         gain["seeds"] == gain["won"] == 3 and gain["difference"] == pytest.approx(0.22) and gain["low"] > 0.19
     )
+
+
+@pytest.mark.parametrize("encoding", [CAN_ENCODE, {"swap": ("LS",), "left/right": ("LS", "LT")}])
+def test_no_ranking_that_is_the_same_for_every_clip_beats_the_constant_answer(encoding):
+    truth = can_encode(NAMES, encoding)
+    truth = truth[truth.any(1)]
+    best = constant_answer(truth)
+    others = [
+        evaluate_attribution(np.tile(order, (len(truth), 1)), truth) for order in permutations(range(4))
+    ]
+    for score in ("hit", "within clips"):
+        assert best[score] == pytest.approx(max(other[score] for other in others))
 
 
 def test_truth_names_known_pairs_and_leaves_static_out():

@@ -17,10 +17,12 @@ from sda.inspector import Inspector, inspect
 from sda.inspector.background import Background
 from sda.inspector.clips import Clips
 from sda.inspector.edits import edit, edits_key
+from sda.inspector.keep import draw_state
 from sda.inspector.opening import open_session
 from sda.inspector.questions import QUESTIONS
 from sda.inspector.scenes import scene_of
 from sda.inspector.session import planned
+from sda.inspector.state import InspectorState
 from sda.networks.backbones import create_model
 from sda.testing.evaluate import predict
 
@@ -402,6 +404,19 @@ def test_what_is_kept_is_this_state(shown, monkeypatch, tmp_path):
         shown.view.receive({"ask": "load", "state": wrong})
         assert shown.view.panel.status["state"] == "error" and shown.state.selected == SHAKE
     shown.state.edits = []
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("Moving something from left to right", "Moving something from left to\nright"),
+        ("Moving " * 20, "Moving Moving Moving Moving\nMoving Moving Moving Moving…"),
+    ],
+)
+def test_class_names_in_the_picture_take_two_lines_before_they_are_cut(session, monkeypatch, name, lines):
+    monkeypatch.setattr(session, "class_names", [name] * 20)
+    answer = draw_state(session, InspectorState(selected=SHAKE)).axes[1]
+    assert {label.get_text().removesuffix(" (true)") for label in answer.get_yticklabels()} == {lines}
 
 
 def test_the_code_opens_the_same_state_from_anywhere(monkeypatch, tmp_path):
