@@ -1,7 +1,7 @@
 """What the selection of a clip is worth to its network, beside selections that have not seen the clip.
 
     python benchmarks/selection_controls.py [--data sets/moves] [--more sets/moves-more-test] [--runs runs]
-        [--count 80] [--threads 1]
+        [--networks sda_tsn sda_tsm] [--kinds gated query] [--count 80] [--threads 1]
 
 Asks every network that `benchmarks/selection_seeds.py` left in the folder of runs, and the gated one that
 ships, on the test split. *Accuracy* of 2,000 clips: with the own selection, with that of another clip, with
@@ -12,6 +12,7 @@ data/results/selection/controls; what has a record is skipped.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("sets/moves"))
     parser.add_argument("--more", type=Path, default=Path("sets/moves-more-test"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--networks", nargs="+", default=["sda_tsn", "sda_tsm"])
+    parser.add_argument("--kinds", nargs="+", default=["gated", "query"])
     parser.add_argument("--count", type=int, default=80, help="clips whose sufficiency is asked about")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -97,14 +100,13 @@ def main() -> None:
     make_moves(options.more, train=1, val=1, test=100)
     data = search.datasets(options.data, "test")
     data["more"] = search.datasets(options.more, "test")["test"]
-    networks = {
-        name: options.runs / "seeds" / name / "model.safetensors"
-        for name in sorted(path.stem for path in SEEDS.glob("sda_ts?-*.json"))
-    }
-    networks["sda_tsn-gated-swhole"] = search.START.with_name(f"{SHIPPED}.safetensors")
-    for label, path in networks.items():
-        if path.exists() and not (RESULTS / f"{label}.json").exists():
-            perform(label, path, data, options.count)
+    for name, kind in product(options.networks, options.kinds):
+        for label in sorted(path.stem for path in SEEDS.glob(f"{name}-{kind}-s*.json")):
+            path = options.runs / "seeds" / label / "model.safetensors"
+            if label == "sda_tsn-gated-swhole":
+                path = search.START.with_name(f"{SHIPPED}.safetensors")
+            if path.exists() and not (RESULTS / f"{label}.json").exists():
+                perform(label, path, data, options.count)
 
 
 if __name__ == "__main__":
