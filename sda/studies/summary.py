@@ -22,7 +22,7 @@ from .ground_truth import (
     accuracy_of_pairs,
     accuracy_trained_alone,
     can_encode,
-    evaluate_attribution,
+    constant_answer,
     evaluate_run,
     measured_encoding,
     pair_accuracies,
@@ -60,16 +60,16 @@ def _scores(runs: Sequence[SeedRun], encoding: Mapping[str, Sequence[str]]) -> d
     """How well each explanation names the cue, with chance level and the best constant answer."""
     tables = [evaluate_run(run, encoding) for run in runs]
     columns = ("hit", "within clips", "between clips")
-    first = runs[0]
-    known = can_encode(first.classes, encoding)[right_within_pairs(first, encoding)]
-    constant = evaluate_attribution(np.tile([1, 2, 3, 4.0], (len(known), 1)), known)
+    known = [can_encode(run.classes, encoding)[right_within_pairs(run, encoding)] for run in runs]
+    constant = [constant_answer(truth) for truth in known]
     return {
         "explanations": {
             str(name): {column: [float(t.loc[name, column]) for t in tables] for column in columns}
             for name in tables[0].index
         },
-        "chance": {"hit": float(known.mean()), "within clips": 0.5, "between clips": 0.5},
-        "always S122 > LS > LT > LST": {column: constant[column] for column in columns},
+        "chance": {"hit": [float(truth.mean()) for truth in known]},
+        "constant answer": {column: [one[column] for one in constant] for column in columns},
+        "its dependency": sorted({DEPENDENCIES[int(truth.mean(0).argmax())] for truth in known}),
         "clips": [int(t.n.iloc[0]) for t in tables],
     }
 
@@ -110,15 +110,17 @@ def summarise(
 ) -> dict[str, Any]:  # plain values
     """Everything that the learn shelf tells of the evidence."""
     results = Path(results)
-    runs = load_runs(results / "evidence")
+    runs, more = load_runs(results / "evidence"), load_runs(results / "evidence" / "more")
     explained = {stem: [run for run in runs[stem] if run.explained] for stem in NETWORKS}
     trained = [*NETWORKS, "averaged", *(f"{how}_{d}" for how in ("only", "without") for d in DEPENDENCIES)]
-    trained += [f"whole_{stem}" for stem in ("tsm", "sda_tsm", "averaged", "sda_tsn")]
     sda = explained["sda_tsn"]
     looking = json.loads((results / "looking.json").read_text(encoding="utf-8"))["parts"]
     found = {
         "test clips": int(runs["tsn"][0].record["metrics"]["n"]),
         "accuracy": {stem: by_seed(runs[stem]).to_dict("list") for stem in trained},
+        "accuracy, whole recipe, 2,000 clips": {
+            stem.removeprefix("whole_"): by_seed(found).to_dict("list") for stem, found in more.items()
+        },
         "pairs": {
             stem: {name: [float(accuracy_of_pairs(run)[name]) for run in runs[stem]] for name in ROWS}
             for stem in NETWORKS
