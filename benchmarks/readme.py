@@ -1,5 +1,7 @@
 """Write what README.md says in numbers from the records: python benchmarks/readme.py"""
 
+import textwrap
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,11 @@ FINDINGS = """\
    {motion:.0f} points for motion and {order:.0f} for order, and costs {static:.0f} points of texture.
    Over TSM, which sees time by itself, it adds {tsm}, and {long_tsm} when nothing is shortened
    (2,000 test clips). [Accuracy](nbs/evidence/80_accuracy.ipynb)
+
 2. **The four responses help; a gain of choosing between them is not shown.** Selecting minus averaging
    the four is {select}, three seeds, and {long_select} when nothing is shortened.
    Alone, each adds to TSN: {alone} points (three seeds). [Ablation](nbs/evidence/81_ablation.ipynb)
+
 3. **Attention weights do not tell what a video needs.** The largest weight, averaged over blocks, names a
    dependency that can encode the cue (as networks with one dependency alone measure it) in {weight} %
    of the clips; chance level is {chance:.0f} %. The best of eight explanations averaged over blocks, {best},
@@ -84,7 +88,7 @@ def findings() -> str:
     hits = {k: v["hit"] for k, v in scores["explanations"].items() if "last block" not in k}
     best = max(hits, key=lambda name: np.mean(hits[name]))
     opened, cost = gates()
-    return FINDINGS.format(
+    told = FINDINGS.format(
         **{stem: mean[stem] for stem in ("tsn", "sda_tsn")},
         **by_cue,
         tsm=points("tsm", "sda_tsm"),
@@ -101,6 +105,8 @@ def findings() -> str:
         opened=opened,
         cost=in_words(cost),
     )
+    fold = partial(textwrap.fill, width=118, subsequent_indent="   ", break_on_hyphens=False)
+    return "".join(fold(" ".join(one.split())) + "\n" for one in told.split("\n\n"))
 
 
 TABLES = {"moves": table, "evidence": evidence, "findings": findings}
