@@ -46,7 +46,9 @@ KINDS = {
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
     "ordered": search.Try("ordered", "and asked for the order", "gated", search.CHOSEN_OPTIONS, 0.5),
     "query": search.Try("query", "the control", "query"),
-    "settled": search.Try("settled", "the control in two steps, with the rates and epochs of the gates", "query"),
+    "settled": search.Try(
+        "settled", "the control in two steps, with the rates and epochs of the gates", "query"
+    ),
 }
 # What changes in the recipe, step by step: gates learn first, then the rest under them.
 Steps = list[dict[str, Any]]
