@@ -158,6 +158,13 @@ TRIES = [
         changes=TAUGHT | SLOW,
     ),
     Try("query-long", "the control of the long tries", attention="query", changes=LONG_CONTROL),
+    Try(
+        "query-mid",
+        "the control of the chosen one, in its two steps",
+        "query",
+        changes=LONG_CONTROL | dict(epochs=4),
+    ),
+    settled("query-mid", "query", temperature=1.0, epochs=3, lr=0.002),
     gates("mid-5-again", "the chosen one from another seed", 1, **MID),
     settled("mid-5-again", seed=1, epochs=3, lr=0.002),
     Try(
