@@ -15,7 +15,7 @@ __all__ = ["Export"]
 class Export(Command):
     """Write a network for ONNX Runtime or torch alone, compared with the original."""
 
-    model: Path  # model file
+    model: Path  # model file, or the name of one that ships
     to: Literal["onnx", "torch"] = "onnx"  # ONNX (.onnx), or torch.export (.pt2)
     out: Path | None = None  # file to write (default: the model's name with the new ending, beside it)
     num_frames: int | None = None  # frames of each clip (default: as the network was built)

@@ -21,7 +21,8 @@ class Predict(ComputeCommand):
     """Say what happens in video files: the most probable classes of each."""
 
     clips: tuple[Path, ...]  # video files, folders of frames, or folders with any of these below
-    checkpoint: Path | None = None  # model file; --model means the same (default: the one that ships)
+    # model file, or the name of one that ships; --model means the same (default: sda_tsn_moves)
+    checkpoint: Path | None = None
     top: int = 5  # classes to list per video
     # slide over long videos in windows of so many frames, half overlapping (0: each video as a whole)
     window: int = 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..assets import EXAMPLES, GATED_MODEL, PUBLISHED
+from ..assets import EXAMPLES, GATED_MODEL, PUBLISHED, model_file
 from ..foundation.files import write_atomic
 from ..foundation.runs import load_records
 from ..networks.backbones import create_model, list_models
@@ -18,7 +18,8 @@ class Inspect(ComputeCommand):
     """Write a page about some clips: answer, selection, and the answers to every click of a reader."""
 
     clips: tuple[Path, ...]  # video files, folders of frames, or folders with any of these below
-    checkpoint: Path | None = None  # model file (default: the one with gates that ships)
+    # model file, or the name of one that ships (default: sda_tsn_moves_gated)
+    checkpoint: Path | None = None
     out: Path = Path("report.html")  # the page; replaced if it exists
     draws: int = 10  # random controls of every intervention
     label: str = ""  # true class of the clips, by name or number; effects and maps are of it
@@ -51,8 +52,9 @@ class App(ComputeCommand):
     """Serve the inspector on this machine and open the browser."""
 
     folder: tuple[Path, ...]  # dataset, folder of videos, or videos (default: the clips that ship)
-    checkpoint: Path | None = None  # model file (default: the one with gates that ships)
-    other: Path | None = None  # another model file, to stand beside it
+    # model file, or the name of one that ships (default: sda_tsn_moves_gated)
+    checkpoint: Path | None = None
+    other: Path | None = None  # another one, to stand beside it
     split: str = "test"  # of a dataset: list in trainValTest/
     port: int = 0  # on 127.0.0.1 (0: any that is free)
     no_browser: bool = False  # print the address alone
@@ -66,7 +68,7 @@ class App(ComputeCommand):
                 raise CommandLineError(f"there is no {path}", subject=str(path))
         words: dict[str, Any] = {"split": self.split, "device": self.device, "precision": self.precision}
         if self.other:
-            words["other"] = str(self.other.resolve())
+            words["other"] = str(model_file(self.other).resolve())
         clips = list(self.folder) or [EXAMPLES]
         serve(self.checkpoint or GATED_MODEL, clips, self.port, not self.no_browser, **words)
 
@@ -101,13 +103,13 @@ class Table(Command):
 class Models(Command):
     """List the networks that can be trained, or what a model file holds."""
 
-    patterns: tuple[str, ...]  # which ones, e.g. "*_tiny"; or model files
+    patterns: tuple[str, ...]  # which ones, e.g. "*_tiny"; or model files, by path or name
     cost: bool = False  # also count parameters and multiply-adds (174 classes, 8 frames; a second each)
 
     def run(self) -> None:
         """Print the names, or the cards of model files."""
         for pattern in self.patterns or ("*",):
-            if Path(pattern).suffix == ".safetensors":
+            if model_file(pattern).suffix == ".safetensors":
                 print(read_card(pattern))
             elif names := list_models(pattern):
                 for name in names:

@@ -63,7 +63,8 @@ class Test(ComputeCommand):
     Started by torchrun, several processes share the clips.
     """
 
-    models: tuple[Path, ...]  # model files, e.g. runs/demo/sda_tsn_tiny/model.safetensors
+    # model files, e.g. runs/demo/sda_tsn_tiny/model.safetensors, or names of networks that ship
+    models: tuple[Path, ...]
     data: Path = Path("sets/moves")  # dataset folder: category.txt, img/, trainValTest/
     split: str = "test"  # name of a list in trainValTest/
     # crops by name: 3x256to224, or 3x72to64 for a network of 64 pixels (default: one centre crop)

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..assets import model_file
 from ..figures.style import DPI, to_png
 from ..foundation.errors import RunError, SettingError, missing_package
 from ..networks.backbones import VideoNet
@@ -149,7 +150,7 @@ class Inspector:
 
 
 def inspect(
-    model: Model,  # model file, or a network in memory
+    model: Model,  # model file, name of one that ships, or a network in memory
     clips: Paths,  # dataset folder (category.txt, img/, trainValTest/), folder of videos, or videos
     split: str = "test",  # of a dataset: list in trainValTest/
     other: Model | None = None,  # another network, to stand beside it
@@ -207,7 +208,7 @@ def serve(
     open_session(model, paths if len(paths) > 1 else paths[0], **words)  # what is wrong is said now
     more = "".join(f", {name}={value!r}" for name, value in words.items())
     source = (
-        f"import sda\n\nsda.inspect({str(Path(model).resolve())!r}, "
+        f"import sda\n\nsda.inspect({str(model_file(model).resolve())!r}, "
         f"{paths if len(paths) > 1 else paths[0]!r}, visited=False{more})"
     )
     port = port or _free_port()

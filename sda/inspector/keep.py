@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .. import __version__
+from ..assets import model_file
 from ..explaining.cam import enlarge
 from ..figures.style import FONT, HeatTable, draw_heat, new_figure, part_stages, shortened, to_png
 from ..foundation.errors import SettingError
@@ -140,7 +141,7 @@ def _draw_table(axes: Any, session: Session, state: InspectorState) -> None:
 
 
 def code_of(
-    model: str,  # path of the model file
+    model: str,  # path of the model file, or the name of one that ships
     clips: str,  # path of the clips
     options: dict[str, Any],  # further words of `inspect`
     state: InspectorState,
@@ -152,7 +153,7 @@ def code_of(
             "opened again",
             remedy="save the network with save_model, then inspect(file, folder)",
         )
-    words = [str(Path(model).resolve()), str(Path(clips).resolve())]
+    words = [str(model_file(model).resolve()), str(Path(clips).resolve())]
     more = [f"{name}={value!r}" for name, value in options.items() if value]
     return (
         "import sda\n\n"

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..assets import no_model_file
 from ..foundation.errors import DataError, SettingError, listed
 from ..foundation.files import digest
 from .backbones import VideoNet
@@ -30,7 +31,7 @@ def header_of(
 ) -> dict[str, str]:  # entries of its header
     """Read the header of a safetensors file; clear errors for other files."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no model file {path}")
+        raise no_model_file(path)
     try:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .. import __version__
+from ..assets import model_file
 from ..foundation.errors import DataError
 from ..foundation.files import fingerprint, to_plain, write_atomic
 from .backbones import VideoNet, create_model, new_parts
@@ -118,10 +119,11 @@ def save_model(
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #0111e124
 def read_card(
-    path: str | Path,  # file written by `save_model`
+    path: str | Path,  # file written by `save_model`, or the name of a network that ships
 ) -> ModelCard:  # ValueError when the file has no card of ours
     """The card of a model file, without its weights."""
-    header = header_of(Path(path))
+    path = model_file(path)
+    header = header_of(path)
     if _CARD not in header:
         raise DataError(
             f"{path} holds no model card: it was not written by save_model.",
@@ -147,12 +149,13 @@ def _rebuild(card: ModelCard) -> VideoNet:
 
 # %% ../../nbs/networks/05_checkpoints.ipynb #fb3ee73c
 def load_model(
-    path: str | Path,  # file written by `save_model`
+    path: str | Path,  # file written by `save_model`, or the name of a network that ships
     device: str | torch.device = "cpu",  # where to put it
     class_names: Sequence[str] | None = None,  # classes of the data at hand; others in the file are refused
     allow_other_classes: bool = False,  # load it although its classes are others
 ) -> VideoNet:  # in eval mode, float32, with `.card`
     """Load a network with its card; one clear error for every file that is not a model file."""
+    path = model_file(path)
     card = read_card(path)
     if class_names is not None and not allow_other_classes:
         check_classes(path, card.class_names, class_names)
@@ -203,7 +206,8 @@ def load_reference(
 # %% ../../nbs/networks/05_checkpoints.ipynb #9fbf87dd
 def load_weights(
     model: VideoNet,  # changed in place, when enough fits
-    path_or_state_dict: str | Path | Mapping[str, Tensor],  # .pth, .safetensors or a run; or what is in it
+    # .pth, .safetensors, the folder of a run or the name of a network that ships; or what is in it
+    path_or_state_dict: str | Path | Mapping[str, Tensor],
     class_names: Sequence[str]
     | None = None,  # of the data at hand; a file that names others keeps its classifier
 ) -> Fit:  # what was taken, what starts anew, what was left over; its text is three lines

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..assets import model_file
 from ..foundation.errors import DataError, RunError, SettingError, missing_package
 from ..foundation.files import write_atomic
 from ..foundation.statistics import wilson_interval
@@ -141,13 +142,14 @@ def save_folder(
 
 
 def load_folder(
-    source: str | Path,  # folder of `save_folder` or of a run, model file, or USER/NAME on the hub
+    # folder of `save_folder` or of a run, model file, name of a network that ships, or USER/NAME on the hub
+    source: str | Path,
     device: str = "cpu",  # where to put it
     revision: str | None = None,  # branch, tag or commit on the hub; None: the newest
     token: str | bool | None = None,  # for private networks; None: the one that `hf auth login` stored
 ) -> VideoNet:  # in evaluation mode, with its card
     """A network from a folder, or from the hub; what was fetched once is there without network."""
-    path = Path(source)
+    path = model_file(source)
     if path.is_dir():
         return load_model(path / MODEL_FILE, device)
     if path.is_file():

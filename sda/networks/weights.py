@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..assets import model_file, no_model_file
 from ..foundation.errors import DataError, RunError, listed
 from ..foundation.files import fingerprint
 
@@ -88,14 +89,15 @@ def _refused(path: Path, err: Exception) -> DataError:
 
 
 def read_weights(
-    path: str | Path,  # .pth, .pt, .pth.tar or .safetensors; or the folder of a run, for its model
+    # .pth, .pt, .pth.tar or .safetensors; the folder of a run, for its model; or the name of a shipped one
+    path: str | Path,
 ) -> dict[str, Tensor]:  # by the names in the file, without wrappers and counters
     """Read the weights in a file without running anything in it; DataError names what a pickle asks for."""
-    path = Path(path)
+    path = model_file(path)
     if path.is_dir() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        raise no_model_file(path, "checkpoint")
     import torch  # not at the top: names are translated without it
 
     try:

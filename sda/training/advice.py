@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..assets import FOLDER
 from ..foundation.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -101,12 +100,6 @@ def _time(seconds: float) -> str:
     return f"{max(seconds, 1):.2g} s"
 
 
-def _start_file(model: str) -> str:
-    """The shipped weights that a network of this kind can start from."""
-    name = "sda_tsn_moves" if model.startswith("sda_") else "tsn_moves"
-    return str(FOLDER / "checkpoints" / f"{name}.safetensors")
-
-
 def larger_seconds(
     found: Advice,  # of a training here
     macs: float,  # multiply-adds of a clip of its network
@@ -129,13 +122,13 @@ def sentences(
     said = [f"chance {found.chance:.2f}, training clips {found.train_top1:.2f}{val}"]
     more = 2 * config.epochs
     tiny = model.name.endswith("_tiny")
-    shipped = _start_file(model.name) if tiny else "FILE"
+    shipped = "sda_tsn_moves" if model.name.startswith("sda_") else "tsn_moves"
     here, gpu = larger_seconds(found, profile(model, config.size, config.num_frames).macs, clips)
     words = {
         "validate": "no clips are held out: the accuracy on new clips is not known",
         "more_epochs": f"not trained to the end: --epochs {more} takes about "
         f"{_time(more * found.seconds_per_epoch)} here",
-        "start": f"another start: --init {shipped}" + ("" if tiny else " or --pretrained"),
+        "start": f"another start: --init {shipped}" if tiny else "another start: --init FILE or --pretrained",
         "rate": f"at chance and not falling: another rate, e.g. --lr {config.lr / 4:.2g}",
         "labels": "it knows its training clips and no others: are the labels of the validation clips right?",
         "more_clips": "it knows its training clips better than others: more clips help, more epochs do not",

@@ -76,8 +76,8 @@ class ClipConfig:
     dropout: float = 0.0  # dropout before the classifier
     # start the image network from ImageNet: through torchvision (needs network once), or a file of weights
     pretrained: bool | str = False
-    # file to start from: of ours, of the paper, TSM, mmaction2, torchvision or timm; what does not fit
-    # starts anew and is said
+    # file to start from: of ours, of the paper, TSM, mmaction2, torchvision or timm, or the name of a network
+    # that ships, such as sda_tsn_moves; what does not fit starts anew and is said
     init: str = ""
     # what keeps its weights: "backbone", the image network, or some of its stages: stem, layer1, layer2, ...
     freeze: tuple[str, ...] = ()

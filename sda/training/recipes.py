@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ..assets import model_file
 from ..foundation.errors import SettingError, UnknownNameError, nearest
 from ..foundation.files import write_atomic
 from ..foundation.reading import parse_yaml
@@ -207,7 +208,7 @@ def plain_settings(
     values = dataclasses.asdict(config)
     for name in ("init", "pretrained"):
         if isinstance(values[name], str):
-            values[name] = Path(values[name]).name
+            values[name] = model_file(values[name]).name  # the same by name and by path
     return values
 
 

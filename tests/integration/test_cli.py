@@ -25,6 +25,7 @@ import sda.commands.test
 import sda.networks.checkpoints
 import sda.testing.evaluate
 import sda.testing.results
+from sda.assets import shipped
 from sda.commands.demo import DemoConfig
 from sda.commands.main import COMMANDS, command_class, main, parse
 from sda.commands.show import count
@@ -782,6 +783,38 @@ def test_table_prints_records_and_published_rows(capsys, tmp_path):
 def test_models_shows_a_card(capsys, model_file):
     status, out, _ = run(capsys, "models", model_file)
     assert status == 0 and json.loads(out)["model"] == "sda_tsn_tiny"
+
+
+def test_a_network_that_ships_goes_by_its_name(capsys, small_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = shipped()["tsn_moves"]
+    for words in (["models"], ["predict", CLIPS[0], "--checkpoint"], ["test", "--data", small_set]):
+        outs = []
+        for name in ("tsn_moves", file):
+            status, out, err = run(capsys, *words, name, "--quiet")
+            assert status == 0, err
+            outs.append(out.replace(file.name, file.stem))
+        assert outs[0] == outs[1]
+    status, out, _ = run(capsys, "export", "tsn_moves", "--to", "torch")
+    assert status == 0 and out.startswith("tsn_moves.pt2: ") and (tmp_path / "tsn_moves.pt2").is_file()
+    got = {}
+    monkeypatch.setattr("sda.inspector.app.serve", lambda *words, **more: got.update(more))
+    status, _, _ = run(capsys, "app", "--other", "tsn_moves")
+    assert status == 0 and got["other"] == str(file)
+
+
+def test_a_training_starts_from_a_network_that_ships(capsys, small_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--data", small_set, "--recipe", "own_clips", "--init", "sda_tsn_moves", "--epochs", 1]
+    words += ["--cache", "no", "--quiet"]
+    status, out, err = run(capsys, *words, "--dry-run")
+    assert status == 0 and re.search(r"^init +taken +\d+ tensors", out, re.M), err
+    status, out, err = run(capsys, *words, "--out", "own")
+    assert status == 0 and "starts from sda_tsn_moves\n" in out, err
+    status, out, _ = run(capsys, *words, "--out", "own")
+    assert status == 0 and "trained before" in out
+    status, _, err = run(capsys, *words, "--init", "sda_moves", "--out", "other")
+    assert status == 1 and "sda_moves;" in err and all(name in err for name in shipped())
 
 
 def test_profile_counts_the_published_network(capsys):

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,16 +11,18 @@ import torch
 from safetensors.torch import save_file
 from training_runs import Clips, same, small, weights
 
-from sda.assets import SAMPLE_CLIPS
+from sda.assets import SAMPLE_CLIPS, shipped
 from sda.commands.main import main, parse
 from sda.data.datasets import clip_shares, epoch_plan
-from sda.foundation.errors import DataError, SettingError, UnknownNameError
+from sda.foundation.errors import DataError, RunError, SettingError, UnknownNameError
 from sda.networks.backbones import create_model, list_models, new_parts
-from sda.networks.checkpoints import ModelCard, load_weights, save_model
+from sda.networks.checkpoints import ModelCard, load_model, load_weights, read_card, save_model
+from sda.networks.sharing import load_folder
 from sda.networks.weights import fit, our_name, read_weights
 from sda.training.checking import rare_classes
 from sda.training.norms import freeze, training_mode
 from sda.training.optimiser import class_weights, mixed_loss
+from sda.training.selecting import SelectionLoss
 from sda.training.trainer import train
 
 
@@ -385,6 +389,65 @@ def test_a_dry_run_counts_what_fits_and_downloads_nothing(tmp_path, monkeypatch,
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if "tensors" in line]) == 3
     assert main([*moves, "--init", str(tmp_path / "none.pth")]) == 1
+
+
+# --- networks that ship, by name
+
+
+def test_a_network_that_ships_is_read_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = shipped()
+    assert {"sda_tsn_moves", "sda_tsn_moves_gated"} <= files.keys()
+    for name, file in files.items():
+        net = load_model(file)
+        assert same(weights(load_model(name)), weights(net)) and read_card(name) == net.card
+        assert same(weights(load_folder(name)), weights(net)) and same(read_weights(name), read_weights(file))
+        by_name, by_path = (load_weights(create_model(net.name, 3), n, "abc") for n in (name, file))
+        assert same(by_name.taken, by_path.taken) and by_name.counts() == by_path.counts()
+
+
+def test_a_file_or_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(shipped()["tsn_moves"], "sda_tsn_moves")
+    assert load_model("sda_tsn_moves").name == load_model("tsn_moves").name == "tsn_tiny"
+    (tmp_path / "sda_tsn_moves_gated").mkdir()
+    for read in (read_weights, load_model):
+        with pytest.raises(FileNotFoundError) as caught:
+            read("sda_tsn_moves_gated")
+        assert str(caught.value).endswith("sda_tsn_moves_gated")  # it is no name here
+    shutil.copy(shipped()["tsn_moves"], "sda_tsn_moves_gated/model.safetensors")
+    assert same(read_weights("sda_tsn_moves_gated"), read_weights("tsn_moves"))
+
+
+@pytest.mark.parametrize("read", (read_card, load_model, read_weights))
+def test_an_unknown_name_is_answered_with_those_that_ship(read):
+    with pytest.raises(FileNotFoundError, match="sda_tsn_movse") as caught:
+        read("sda_tsn_movse")
+    assert all(name in str(caught.value) for name in shipped())
+
+
+def test_a_run_that_starts_from_a_name_goes_on_and_is_the_one_that_starts_from_its_file(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = small(init="sda_tsn_moves", lr=1e-4)
+    whole = train(config, "sda_tsn_tiny", Clips(), None, tmp_path / "whole", progress=False)
+    assert whole.record["config"]["init"] == "sda_tsn_moves.safetensors" and whole.record["start"]["taken"]
+    with pytest.raises(KeyboardInterrupt):
+        train(config, "sda_tsn_tiny", Clips(stop=15), None, tmp_path / "run", progress=False)
+    by_path = replace(config, init=str(shipped()["sda_tsn_moves"]))
+    rest = train(by_path, "sda_tsn_tiny", Clips(), None, tmp_path / "run", progress=False)
+    assert same(weights(rest.model), weights(whole.model))
+    assert train(config, "sda_tsn_tiny", Clips(), None, tmp_path / "run", progress=False).reused
+    save_model("sda_tsn_moves", rest.model, rest.model.card)  # now the name means another start
+    with pytest.raises(RunError, match="start:"):
+        train(config, "sda_tsn_tiny", Clips(), None, tmp_path / "run", progress=False)
+
+
+def test_a_teacher_is_found_by_its_name():
+    net = load_model("sda_tsn_moves_gated")
+    teacher = SelectionLoss(small(init="sda_tsn_moves_gated", distill=1.0), net).teacher
+    assert same(weights(teacher), weights(net))
 
 
 # --- small and uneven sets
