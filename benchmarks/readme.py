@@ -34,7 +34,8 @@ FINDINGS = """\
    reaches {hit} %; always answering {always} reaches {constant} %.
    [Which explanation names the right dependency?](nbs/evidence/83_ground_truth.ipynb)
    Gates in place of the softmax leave {opened:.1f} of 16 open, and what is closed has exactly no effect,
-   at a cost of {cost} points. [Selections that can be believed](nbs/evidence/86_faithful_selection.ipynb)
+   at a cost of {cost} points against a query that is trained alike.
+   [Selections that can be believed](nbs/evidence/86_faithful_selection.ipynb)
 """
 NAMES = {"Shapley, within pairs": "Shapley values of the margin within a pair of classes"}  # of explanations
 
@@ -63,13 +64,13 @@ def points(first: str, second: str, folder: str = "evidence") -> str:
 
 
 def gates() -> tuple[float, list[float]]:
-    """Open dependencies of SDA-TSN with gates, mean over networks; what each control answers better."""
+    """Open dependencies of SDA-TSN with gates, mean over networks; how much better its settled control answers."""
     seeds = RESULTS / "selection" / "seeds"
     said = {r["run"]: r["metrics"] for r in load_records(seeds) if r["run"].startswith("sda_tsn-")}
     gated = {name: metrics for name, metrics in said.items() if "-gated-" in name}
     opened = [metrics["rescaled"]["silence"]["open of a clip"] for metrics in gated.values()]
-    controls = (said[name.replace("-gated-", "-query-")] for name in gated)
-    pairs = zip(gated.values(), controls, strict=True)
+    controls = {name: said.get(name.replace("-gated-", "-settled-")) for name in gated}
+    pairs = [(gated[name], control) for name, control in controls.items() if control]
     return float(np.mean(opened)), [control["top1_more"] - own["top1_more"] for own, control in pairs]
 
 

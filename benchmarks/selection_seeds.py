@@ -117,7 +117,7 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         net, about = trained.model, dict(recipe="moves, continued", **told)
     search.question(label, net, data, options.count, "test", RESULTS, run=label, why=one.why, **about)
     if kind == "gated" and seed == "whole" and name == "sda_tsn":  # with the scales it was judged with
-        shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"])
+        shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"], told["train_seconds"])
 
 
 def perform_fold(kind: str, number: int, clips: own_clips.Clips, options: Any) -> None:

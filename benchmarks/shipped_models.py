@@ -64,8 +64,8 @@ def make(name: str, data: Path, runs: Path) -> None:
     leave(name, done, recipe_name, clips("test"))
 
 
-def leave(name: str, done: TrainResult, recipe_name: str, test: Any) -> None:
-    """Store a trained network, test it and trace it, and leave the records."""
+def leave(name: str, done: TrainResult, recipe_name: str, test: Any, seconds: float | None = None) -> None:
+    """Store a trained network, test it and trace it, and leave the records; `seconds` of all its steps."""
     keep(done.record, name)
     shutil.copy(done.out / "history.csv", DATA / "results" / f"{name}-history.csv")
     path = save_model(
@@ -95,7 +95,7 @@ def leave(name: str, done: TrainResult, recipe_name: str, test: Any) -> None:
             split="test",
             protocol=protocol(net.card)[2],
             metrics=metrics,
-            train_seconds=done.seconds,
+            train_seconds=done.seconds if seconds is None else seconds,
             config=net.card.recipe,
             **extra,
         ),
