@@ -64,7 +64,7 @@ def points(first: str, second: str, folder: str = "evidence") -> str:
 
 
 def gates() -> tuple[float, list[float]]:
-    """Open dependencies of SDA-TSN with gates, mean over networks; by how much its settled control is ahead."""
+    """What SDA-TSN with gates opens, mean over networks; by how much a settled control is ahead."""
     seeds = RESULTS / "selection" / "seeds"
     said = {r["run"]: r["metrics"] for r in load_records(seeds) if r["run"].startswith("sda_tsn-")}
     gated = {name: metrics for name, metrics in said.items() if "-gated-" in name}
