@@ -7,8 +7,9 @@
 
 Each seed is a network of its own, trained with the softmax query as in `benchmarks/evidence.py`: the start.
 From it five go on for as many epochs as the search took: one with gates, one with gates that are also to be
-the wider the more their closing costs, one with sparsemax, and two controls with the softmax query: one that learns on in one
-course, and one in the two steps of the gates, the second at their higher rate and with frozen queries.
+the wider the more their closing costs, one with sparsemax, and two controls with the softmax query: one that
+learns on in one course, and one in the two steps of the gates, the second at their higher rate and with
+frozen queries.
 `whole` stands for a network trained under the whole recipe: the shipped SDA-TSN, whose gates ship too, and
 the first SDA-TSM of `python benchmarks/evidence.py --only whole`.
 Resumable. Records and arrays go to data/results/selection/seeds. With --more, accuracy is also asked of a
