@@ -1,14 +1,15 @@
 """The recipe that the search chose, from several seeds, judged on the test split beside the softmax query.
 
     python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn]
-        [--kinds start gated ordered query settled] [--count 80]
+        [--kinds start gated ordered sparse query settled] [--count 80]
         [--data sets/moves] [--more sets/moves-more-test] [--runs runs] [--threads 1]
     python benchmarks/selection_seeds.py --clips CLIPS [--folds 0 1 2 3 4]
 
 Each seed is a network of its own, trained with the softmax query as in `benchmarks/evidence.py`: the start.
-From it four go on for as many epochs as the search took: one with gates, one with gates that are also to be
-the wider the more their closing costs, and two controls with the softmax query: one that learns on in one
-course, and one in the two steps of the gates, the second at their higher rate and with frozen queries.
+From it five go on for as many epochs as the search took: one with gates, one with gates that are also to be
+the wider the more their closing costs, one with sparsemax, and two controls with the softmax query: one that
+learns on in one course, and one in the two steps of the gates, the second at their higher rate and with
+frozen queries.
 `whole` stands for a network trained under the whole recipe: the shipped SDA-TSN, whose gates ship too, and
 the first SDA-TSM of `python benchmarks/evidence.py --only whole`.
 Resumable. Records and arrays go to data/results/selection/seeds. With --more, accuracy is also asked of a
@@ -46,6 +47,7 @@ KINDS = {
     "start": search.Try("start", "the softmax query, before", "query"),
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
     "ordered": search.Try("ordered", "and asked for the order", "gated", search.CHOSEN_OPTIONS, 0.5),
+    "sparse": search.Try("sparse", "half of the dependencies, in the steps of the gates", "sparsemax"),
     "query": search.Try("query", "the control", "query"),
     "settled": search.Try(
         "settled", "the control in two steps, with the rates and epochs of the gates", "query"
@@ -54,6 +56,7 @@ KINDS = {
 # What changes in the recipe, step by step: gates learn first, then the rest under them.
 Steps = list[dict[str, Any]]
 MOVES_STEPS: dict[str, Steps] = {
+    "sparse": [search.TAUGHT | search.SLOW | dict(epochs=4), search.SETTLE],
     "query": [search.CONTROL],
     "settled": [search.CONTROL | dict(epochs=4), search.SETTLE],
     "gated": [search.CHOSEN, search.SETTLE],
