@@ -131,8 +131,8 @@ ABOUT = {
 Each page runs offline on a processor in seconds, from any folder once the package is installed.""",
     "The library": """Each notebook defines the module it is named after and shows it at work: the source of
 the package is here. Numbers follow the imports, so a notebook uses only those above it.""",
-    "The evidence": """What training runs with several seeds say. These pages train nothing: every number is read
-from a record in `data/results`.""",
+    "The evidence": """What training runs with several seeds say. These pages train nothing: every number is
+read from a record in `data/results`.""",
 }
 
 COLAB = """#| hide
