@@ -33,8 +33,9 @@ FINDINGS = """\
    of the clips; chance level is {chance:.0f} %. The best of eight explanations averaged over blocks, {best},
    reaches {hit} %; always answering {always} reaches {constant} %.
    [Which explanation names the right dependency?](nbs/evidence/83_ground_truth.ipynb)
-   Gates in place of the softmax leave {opened:.1f} of 16 open, and what is closed has exactly no effect,
-   at a cost of {cost} points against a query that is trained alike.
+   Gates in place of the softmax do not tell it either, but leave {opened:.1f} of 16 open in SDA-TSN (nine
+   networks), and what is closed has exactly no effect; they cost {cost} points (five) against a query
+   in the same two steps.
    [Selections that can be believed](nbs/evidence/86_faithful_selection.ipynb)
 """
 NAMES = {"Shapley, within pairs": "Shapley values of the margin within a pair of classes"}  # of explanations

@@ -1,8 +1,9 @@
-"""Whether a selection can be believed: necessity, silence, sufficiency, stability and price, beside controls
+"""Whether a selection can be believed: necessity, silence, sufficiency and stability, beside controls
 
 A selection is true when (1) what has the larger weight is what the answer loses most without, (2) what has
 no weight has no effect, (3) what is selected is enough, (4) it says what the clip needs, where that is known
-(`sda.studies.ground_truth`), (5) it stays when the clip hardly changes, and (6) it costs no accuracy.
+(`sda.studies.ground_truth`), (5) it stays when the clip hardly changes, and (6) it costs no accuracy
+(`sda.testing.compare`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..foundation.devices import to_numpy
 from ..foundation.errors import SettingError
-from ..foundation.statistics import bootstrap_interval, mean_interval, softmax, spearman
+from ..foundation.statistics import mean_interval, softmax, spearman
 from ..networks.selection import leave_out
 from .answers import Clips, logits_of
 from .interventions import SelectionChange
@@ -99,9 +99,9 @@ def rescale_gates(
     """Give every gate a scale, so that the mean weights are ordered as the mean losses are.
 
     A response twice as large under half the weight is the same network, so that the order of the weights
-    says nothing before somebody fixes their scales. Here it is the measured loss that fixes them. A power of
-    one would let the common order drown what the single clip's gates say: half ranks losses best. Means are
-    over the clips that open a gate: else one that hardly ever opens would be the widest when it does.
+    says nothing before somebody fixes their scales. Here it is the measured loss that fixes them; a power of
+    one half ranks losses best or nearly so. Means are over the clips that open a gate: else one that hardly
+    ever opens would be the widest when it does.
     """
     blocks: dict[str, Any] = dict(select_blocks(model))  # with gates
     weights = found.weights[found.right]
@@ -294,27 +294,3 @@ def stability(
         "the same clip": _interval(rank_within(first, moved, every)),
         "another clip": _interval(rank_within(first, np.roll(moved, 1, axis=0), every)),
     }
-
-
-def price(
-    logits: np.ndarray,  # [N, K] of a network
-    others: np.ndarray,  # [N, K] of the softmax query, for the same clips
-    labels: Sequence[int] | np.ndarray,  # true classes
-) -> dict[str, float]:  # accuracy, difference with a paired interval
-    """What a selection costs in accuracy, paired over clips."""
-    known = np.asarray(labels)
-    right = (to_rows(logits).argmax(1) == known).astype(float)
-    paired = right - (to_rows(others).argmax(1) == known)
-    low, high = bootstrap_interval(paired)
-    return {
-        "accuracy": float(right.mean()),
-        "difference": float(paired.mean()),
-        "low": float(low),
-        "high": float(high),
-        "n": len(known),
-    }
-
-
-def to_rows(logits: np.ndarray | Tensor) -> np.ndarray:
-    """Logits as an array."""
-    return to_numpy(logits) if isinstance(logits, Tensor) else np.asarray(logits)
