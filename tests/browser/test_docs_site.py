@@ -69,8 +69,14 @@ def test_pages_open_without_errors_and_without_the_network(chromium, site):
 
     visit(page, f"{site}commands.html")  # the words of the options are meant for people; search
     assert "sda data" in page.inner_text("article") and "type: ignore" not in page.inner_text("article")
-    page.locator("input.md-search__input").fill("create_model")
-    page.locator(".md-search-result__link").first.wait_for()
+    search, found = page.locator("input.md-search__input"), page.locator(".md-search-result__link").first
+    search.fill("create_model")
+    for _ in range(60):  # what is typed before the index has arrived is asked at the next key
+        search.press("End")
+        if found.is_visible():
+            break
+        page.wait_for_timeout(500)
+    found.wait_for()
 
     visit(page, f"{site}inspector/index.html")  # the recording inside the site answers a click
     inside = page.frame_locator("iframe.inspector")
