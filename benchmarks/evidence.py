@@ -161,6 +161,23 @@ class SelectionOverTraining(Callback):
         return rows(pd.read_csv(self.file).drop_duplicates(["epoch", "block"], keep="last"))
 
 
+def tested(run: Run, net: Any, found: Any, dataset: str, **measured: Any) -> dict[str, Any]:
+    """The record of a network that was asked about the test split of a set."""
+    return new_record(
+        "test",
+        model=run.model,
+        options=net.options,
+        recipe="moves" if run.changes == WHOLE else "moves, shortened",
+        seed=run.seed,
+        dataset=dataset,
+        split="test",
+        protocol="1 view, centre crop",
+        classes=class_hash(found.class_names),
+        run=run.name,
+        **measured,
+    )
+
+
 def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> None:
     """Train, test, and leave a record and the logits."""
     config = recipe("moves", **(RECIPE | run.changes), threads=threads, seed=run.seed)
@@ -180,20 +197,14 @@ def perform(run: Run, data: Path, runs: Path, threads: int, results: Path) -> No
     results.mkdir(parents=True, exist_ok=True)
     found.save(results / f"{run.name}.npz", replace=True)
     metrics = summary(found) | dict(by_class=rows(by_class(found)), by_pair=rows(pair_accuracy(found, PAIRS)))
-    record = new_record(
-        "test",
-        model=run.model,
-        options=net.options,
-        recipe="moves" if run.changes == WHOLE else "moves, shortened",
-        seed=run.seed,
-        dataset="moves",
-        split="test",
-        protocol="1 view, centre crop",
-        classes=class_hash(found.class_names),
+    record = tested(
+        run,
+        net,
+        found,
+        "moves",
         metrics=metrics,
         train_seconds=round(done.seconds, 1),
         config=asdict(config),
-        run=run.name,
         history=rows(done.history),
         selection=looks[0].rows() if looks else [],
     )
@@ -289,19 +300,7 @@ def ask_more(run: Run, data: Path, runs: Path, results: Path) -> None:
     found = evaluate(net, open_dataset(data, "test", config.sampling(), config.transform()), batch_size=50)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out.with_suffix(".npz"), right=found.correct(), labels=found.labels.astype(np.int16))
-    record = new_record(
-        "test",
-        model=run.model,
-        options=net.options,
-        recipe="moves" if run.changes == WHOLE else "moves, shortened",
-        seed=run.seed,
-        dataset="moves, test split four times as large",
-        split="test",
-        protocol="1 view, centre crop",
-        classes=class_hash(found.class_names),
-        metrics=summary(found),
-        run=run.name,
-    )
+    record = tested(run, net, found, "moves, test split four times as large", metrics=summary(found))
     save_record(record, out)
 
 
