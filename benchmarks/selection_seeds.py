@@ -1,19 +1,20 @@
 """The recipe that the search chose, from several seeds, judged on the test split beside the softmax query.
 
     python benchmarks/selection_seeds.py [--seeds 0 1 2] [--networks sda_tsn]
-        [--kinds start gated ordered sparse query settled] [--count 80]
-        [--data sets/moves] [--more sets/moves-more-test] [--runs runs] [--threads 1]
+        [--kinds start gated ordered budget sparse query settled] [--count 80]
+        [--data sets/moves] [--more sets/moves-more-test] [--runs runs] [--threads 1] [--split test]
     python benchmarks/selection_seeds.py --clips CLIPS [--folds 0 1 2 3 4]
 
 Each seed is a network of its own, trained with the softmax query as in `benchmarks/evidence.py`: the start.
-From it five go on for as many epochs as the search took: one with gates, one with gates that are also to be
-the wider the more their closing costs, one with sparsemax, and two controls with the softmax query: one that
-learns on in one course, and one in the two steps of the gates, the second at their higher rate and with
-frozen queries.
+From it six go on for as many epochs as the search took: one with gates, one with gates that are also to be
+the wider the more their closing costs, one with gates that have no price below a budget, one with sparsemax,
+and two controls with the softmax query: one that learns on in one course, and one in the two steps of the
+gates, the second at their higher rate and with frozen queries.
 `whole` stands for a network trained under the whole recipe: the shipped SDA-TSN, whose gates ship too, and
-the first SDA-TSM of `python benchmarks/evidence.py --only whole`.
+the first SDA-TSM of `python benchmarks/evidence.py --only whole`; `whole-1` and so on for the next ones.
 Resumable. Records and arrays go to data/results/selection/seeds. With --more, accuracy is also asked of a
-test split four times as large, of the same seed.
+test split four times as large, of the same seed. With --split val everything is asked of validation clips,
+and goes to data/results/selection/validation: so the budget was found, from `whole-1`, `whole-2` of SDA-TSM.
 
 With --clips, a folder of real recordings as in `benchmarks/own_clips.py`: SDA-TSN starts from the shipped
 network, learns the clips of four folds under the recipe `own_clips` with the softmax query, and is asked
@@ -47,6 +48,7 @@ KINDS = {
     "start": search.Try("start", "the softmax query, before", "query"),
     "gated": search.Try("gated", "as chosen", "gated", search.CHOSEN_OPTIONS, 0.5),
     "ordered": search.Try("ordered", "and asked for the order", "gated", search.CHOSEN_OPTIONS, 0.5),
+    "budget": search.Try("budget", "no price below a budget", "gated", search.CHOSEN_OPTIONS, 0.5),
     "sparse": search.Try("sparse", "half of the dependencies, in the steps of the gates", "sparsemax"),
     "query": search.Try("query", "the control", "query"),
     "settled": search.Try(
@@ -56,6 +58,7 @@ KINDS = {
 # What changes in the recipe, step by step: gates learn first, then the rest under them.
 Steps = list[dict[str, Any]]
 MOVES_STEPS: dict[str, Steps] = {
+    "budget": [search.CHOSEN | dict(gate_budget=search.BUDGET), search.SETTLE],
     "sparse": [search.TAUGHT | search.SLOW | dict(epochs=4), search.SETTLE],
     "query": [search.CONTROL],
     "settled": [search.CONTROL | dict(epochs=4), search.SETTLE],
@@ -80,10 +83,13 @@ def base(name: str, seed: int, data: search.Data, runs: Path, threads: int) -> P
     return out / "model.safetensors"
 
 
-def whole(name: str, runs: Path) -> Path:
-    """The network of the whole recipe: the one that ships, or the first of `evidence.py --only whole`."""
+def whole(name: str, which: str, runs: Path) -> Path:
+    """A network of the whole recipe: the one that ships, or one of `evidence.py --only whole`."""
     shipped = search.START.with_name(f"{name}_moves.safetensors")
-    return shipped if shipped.exists() else runs / "evidence" / f"whole_{name}-s0" / "model.safetensors"
+    if which == "whole" and shipped.exists():
+        return shipped
+    seed = which.removeprefix("whole").lstrip("-") or "0"
+    return runs / "evidence" / f"whole_{name}-s{seed}" / "model.safetensors"
 
 
 def fit(name: str, steps: Steps, make: Any, data: Any, out: Path, **changes: Any) -> tuple[TrainResult, dict]:
@@ -104,10 +110,11 @@ def fit(name: str, steps: Steps, make: Any, data: Any, out: Path, **changes: Any
 def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, options: Any) -> None:
     """Go on from the start under one of KINDS, and judge."""
     label = f"{name}-{kind}-s{seed}"
-    if (RESULTS / f"{label}.json").exists():
+    results = RESULTS if options.split == "test" else search.RESULTS / "validation"
+    if (results / f"{label}.json").exists():
         return
     one = KINDS[kind]
-    number = 0 if seed == "whole" else int(seed)
+    number = 0 if seed.startswith("whole") else int(seed)
     changes = search.RECIPE | dict(init=str(start), threads=options.threads, seed=number)
     trained = None
     if kind == "start":
@@ -118,7 +125,7 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
             "moves", MOVES_STEPS[kind], lambda: search.network(name, one), data["train"], out, **changes
         )
         net, about = trained.model, dict(recipe="moves, continued", **told)
-    search.question(label, net, data, options.count, "test", RESULTS, run=label, why=one.why, **about)
+    search.question(label, net, data, options.count, options.split, results, run=label, why=one.why, **about)
     if kind == "gated" and seed == "whole" and name == "sda_tsn":  # with the scales it was judged with
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"], told["train_seconds"])
 
@@ -171,6 +178,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["sda_tsn"])
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--split", default="test", choices=("test", "val"), help="clips that are asked about")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--count", type=int, default=80, help="clips whose selection is asked about")
     parser.add_argument("--more", type=Path, help="a larger set of the same seed: accuracy on its test clips")
@@ -184,14 +192,14 @@ def main() -> None:
             perform_fold(kind, number, clips, options)
         return
     make_moves(options.data)
-    data = search.datasets(options.data, "test")
+    data = search.datasets(options.data, options.split)
     if options.more:
-        make_moves(options.more, train=1, val=1, test=100)
-        data["more"] = search.datasets(options.more, "test")["test"]
+        make_moves(options.more, **(dict(train=1, val=1, test=1) | {options.split: 100}))
+        data["more"] = search.datasets(options.more, options.split)[options.split]
     for name in options.networks:
         for seed in options.seeds:
-            if seed == "whole":
-                start = whole(name, options.runs)
+            if seed.startswith("whole"):
+                start = whole(name, seed, options.runs)
             else:
                 start = base(name, int(seed), data, options.runs, options.threads)
             for kind in options.kinds:

@@ -46,6 +46,8 @@ class OptimConfig:
     query_lr: float = 1.0  # rate multiplier of the attention queries
     # attention "gated": weight in the loss of the mean probability that a gate is open
     gate_price: float = 0.0
+    # share of the gates that may be open before any has a price, mean over gates and clips of a batch
+    gate_budget: float = 0.0
     gate_follow: float = 0.0  # the same for gates whose closing is seen to change nothing
     gate_order: float = 0.0  # weight in the loss of gates that are wider than others whose closing costs more
     gate_share: float = 0.25  # share of a batch in which two gates are closed to see what that costs

@@ -25,6 +25,7 @@ _MOST = {
     "dropout": 1,
     "erase": 1,
     "rand_augment": 30,
+    "gate_budget": 1,
     "gate_share": 1,
     "selection_ramp": 1,
 }

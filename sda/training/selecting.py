@@ -50,7 +50,7 @@ class SelectionLoss:
 
     def __init__(
         self,
-        config: TrainConfig,  # gate_price, gate_follow, gate_order, distill, selection_ramp
+        config: TrainConfig,  # gate_price, gate_budget, gate_follow, gate_order, distill, selection_ramp
         network: VideoNet,  # that is trained, on its device
     ):
         self.config = config
@@ -103,7 +103,8 @@ class SelectionLoss:
             total = total + config.distill * F.kl_div(own, taught, reduction="sum", log_target=True)
         if config.gate_price:
             price = open_probability(self._scores(len(clips))).mean(1).sum()
-            total = total + config.gate_price * ramp * price
+            over = (price - config.gate_budget * len(clips)).relu()
+            total = total + config.gate_price * ramp * over
         if config.gate_order or config.gate_follow:
             total = total + self._ordered(clips, labels, ramp)
         self.seen.clear()

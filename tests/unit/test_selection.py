@@ -229,15 +229,16 @@ def batch():
 
 
 def test_a_price_shuts_gates_and_an_order_widens_what_is_needed(tmp_path):
-    free, priced = (step(tmp_path, tiny(), gate_price=price, lr=0.05, query_lr=5.0) for price in (0.0, 40.0))
-    for _ in range(2):
-        free([batch()], 4)
-        priced([batch()], 4)
-    bias = [
-        [b.attention.scores.bias.mean().item() for b in sda_blocks(u.network).values()]
-        for u in (free, priced)
-    ]
-    assert max(bias[1]) < min(bias[0])
+    asked = dict(free={}, priced=dict(gate_price=40.0), within=dict(gate_price=40.0, gate_budget=1.0))
+    bias = {}
+    for name, changes in asked.items():
+        torch.manual_seed(0)  # gates are drawn
+        update = step(tmp_path, tiny(), lr=0.05, query_lr=5.0, **changes)
+        for _ in range(2):
+            update([batch()], 4)
+        bias[name] = [b.attention.scores.bias.mean().item() for b in sda_blocks(update.network).values()]
+    assert max(bias["priced"]) < min(bias["free"])
+    assert bias["within"] == bias["free"]  # no more are open than the budget has
     everything = step(
         tmp_path, tiny(), gate_follow=1.0, gate_order=1.0, gate_share=1.0, distill=1.0, selection_ramp=0.5
     )
