@@ -24,7 +24,7 @@ from selection_seeds import SHIPPED
 
 from sda.data.datasets import labels_of
 from sda.explaining.answers import load_clips
-from sda.explaining.faithful_selection import left_out, rescale_gates, sufficiency, with_weights
+from sda.explaining.faithful_selection import another_clip, left_out, rescale_gates, sufficiency, with_weights
 from sda.explaining.trace import trace_clips
 from sda.foundation.runs import new_record, save_record
 from sda.moves.assembly import make_moves
@@ -42,23 +42,20 @@ def selections(model: Any, clips: Any, typical: Any) -> dict[str, np.ndarray]:
     opened = some > 0
     mean = some.mean(0)
     wide = some.sum(0) / np.maximum(opened.sum(0), 1)
-    order = np.random.default_rng(0).permutation(len(own))
-    another = np.empty_like(order)
-    another[order] = np.roll(order, 1)  # no clip keeps its own
+    another = another_clip(len(own), np.random.default_rng(0))
     told = {"own": own, "another clip's": own[another], "mean": mean}
     if not opened.all():
         told["open in most clips"] = np.where(opened.mean(0) > 0.5, wide, 0)
-    return {name: np.array(np.broadcast_to(weights, own.shape)) for name, weights in told.items()}
+    return {name: np.broadcast_to(weights, own.shape) for name, weights in told.items()}
 
 
 def perform(label: str, path: Path, data: search.Data, count: int) -> None:
     """Ask one network, and leave a record."""
     model = load_model(path)
     clips, labels, _ = load_clips(data["test"], range(count))
+    typical, typical_labels, _ = load_clips(data["fit"], range(TYPICAL))
     if search.selects_by_gates(model) and path.parent.name == label:  # those that ship have their scales
-        fit, fit_labels, _ = load_clips(data["fit"], range(100))
-        rescale_gates(model, left_out(model, fit, fit_labels, share=False))
-    typical, _, _ = load_clips(data["fit"], range(TYPICAL))
+        rescale_gates(model, left_out(model, typical[:100], typical_labels[:100], share=False))
     found = left_out(model, clips, labels)
     truth = np.array(labels_of(data["more"]))
     right = {

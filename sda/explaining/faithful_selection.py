@@ -162,6 +162,17 @@ def necessity(
     }
 
 
+def another_clip(
+    count: int,  # clips
+    rng: np.random.Generator,
+) -> np.ndarray:  # int [count]
+    """For every clip a random other one; each is taken once."""
+    order = rng.permutation(count)
+    another = np.empty_like(order)
+    another[order] = np.roll(order, 1)
+    return another
+
+
 def controls(
     found: LeftOut,  # of some network
     seed: int = 0,  # of the draws
@@ -170,9 +181,7 @@ def controls(
     are open, without how far; those of another clip, or of the others of its class; the mean of all."""
     rng = np.random.default_rng(seed)
     flat = found.weights.reshape(len(found.weights), -1)
-    order = rng.permutation(len(flat))
-    another = np.empty_like(order)
-    another[order] = np.roll(order, 1)  # no clip keeps its own
+    another = another_clip(len(flat), rng)
     among_open = flat.copy()
     for row in among_open:
         row[row > 0] = rng.permutation(row[row > 0])
@@ -228,20 +237,19 @@ def sufficiency(
     """The answers when only the largest weights are kept, against as many cells drawn at random: the kept
     weights in any cells, or other open cells with their own."""
     flat = found.weights.reshape(len(found.weights), -1)
-    rank = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1)
-    kept = np.where(rank < count, flat, 0)
     rng = np.random.default_rng(seed)
+
+    def alone(order: np.ndarray) -> np.ndarray:
+        rank = np.argsort(np.argsort(-order, axis=1, kind="stable"), axis=1)
+        return np.where(rank < count, flat, 0)
 
     def accuracy(weights: np.ndarray) -> float:
         answers = with_weights(model, clips, weights.reshape(found.weights.shape), found.blocks, batch_size)
         return float((answers.argmax(1) == found.labels).mean())
 
-    def some_open() -> np.ndarray:
-        drawn = np.where(flat > 0, rng.random(flat.shape), -1)
-        return np.where(np.argsort(np.argsort(-drawn, axis=1), axis=1) < count, flat, 0)
-
+    kept = alone(flat)
     at_random = [accuracy(rng.permuted(kept, axis=1)) for _ in range(draws)]
-    of_the_open = [accuracy(some_open()) for _ in range(draws)]
+    of_the_open = [accuracy(alone(np.where(flat > 0, rng.random(flat.shape), -1))) for _ in range(draws)]
     return {
         "whole": float((found.logits.argmax(1) == found.labels).mean()),
         "selected": accuracy(kept),
@@ -266,7 +274,7 @@ def with_weights(
         if len(own) == 1 and seen[block] == 0 and torch.equal(own, torch.full_like(own, 1 / own.shape[1])):
             return own  # asked whether it fits
         r = blocks.index(block)
-        rows = torch.as_tensor(weights[seen[block] : seen[block] + len(own), r]).to(own)
+        rows = torch.from_numpy(np.array(weights[seen[block] : seen[block] + len(own), r])).to(own)
         seen[block] += len(own)
         if not share:
             return rows
