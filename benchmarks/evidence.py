@@ -19,6 +19,7 @@ of the same seed: 500 clips resolve differences of four points, 2,000 of two.
 import argparse
 import os
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -268,14 +269,20 @@ def point(net: Any, test: Any, data: Path) -> dict[str, Any]:
     return dict(maps=list(maps), masks=list(masks), pointing=np.array(found, np.float16))
 
 
+@cache
+def test_clips(data: Path, num_frames: int) -> Any:
+    """The test clips of a set, decoded once for all networks of so many frames."""
+    config = recipe("moves", num_frames=num_frames)
+    return open_dataset(data, "test", config.sampling(), config.transform(), cache=True)
+
+
 def explain(run: Run, data: Path, runs: Path, results: Path) -> None:
     """Question the trained network about every test clip; arrays go to NAME-explain.npz."""
     out = results / f"{run.name}-explain.npz"
     if out.exists() or not (runs / run.name / "model.safetensors").exists():
         return
     net = load_model(runs / run.name / "model.safetensors")
-    config = recipe("moves", **(RECIPE | run.changes))
-    test = open_dataset(data, "test", config.sampling(), config.transform(), cache=True)
+    test = test_clips(data, net.num_frames)
     blocks = sda_blocks(net).values()
     whole = blocks and all(len(b.dependencies) == 4 and b.split is None for b in blocks)
     asked = point(net, test, data) | (question(net, test) if whole else {})
@@ -296,8 +303,7 @@ def ask_more(run: Run, data: Path, runs: Path, results: Path) -> None:
     if out.exists() or not (runs / run.name / "model.safetensors").exists():
         return
     net = load_model(runs / run.name / "model.safetensors")
-    config = recipe("moves", **(RECIPE | run.changes))
-    found = evaluate(net, open_dataset(data, "test", config.sampling(), config.transform()), batch_size=50)
+    found = evaluate(net, test_clips(data, net.num_frames), batch_size=50)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out.with_suffix(".npz"), right=found.correct(), labels=found.labels.astype(np.int16))
     record = tested(run, net, found, "moves, test split four times as large", metrics=summary(found))

@@ -126,7 +126,8 @@ def perform(kind: str, name: str, seed: str, start: Path, data: search.Data, opt
         )
         net, about = trained.model, dict(recipe="moves, continued", **told)
     search.question(label, net, data, options.count, options.split, results, run=label, why=one.why, **about)
-    if kind == "gated" and seed == "whole" and name == "sda_tsn":  # with the scales it was judged with
+    ships = (kind, name, seed, options.split) == ("gated", "sda_tsn", "whole", "test")
+    if ships:  # with the scales it was judged with
         shipped_models.leave(SHIPPED, trained, "moves, continued", data["test"], told["train_seconds"])
 
 
