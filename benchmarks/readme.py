@@ -1,6 +1,7 @@
 """Write what README.md says in numbers from the records: python benchmarks/readme.py"""
 
 import textwrap
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from sda.foundation.runs import load_records
 from sda.networks.blocks import DEPENDENCIES
-from sda.studies.accuracy import by_seed, gain_over_seeds, in_words, load_runs
+from sda.studies.accuracy import SeedRun, by_seed, gain_over_seeds, in_words, load_runs
 from sda.studies.summary import load_summary
 from sda.testing.results import accuracy_table, percent_table, to_markdown
 
@@ -33,9 +34,9 @@ FINDINGS = """\
    of the clips; chance level is {chance:.0f} %. The best of eight explanations averaged over blocks, {best},
    reaches {hit} %; always answering {always} reaches {constant} %.
    [Which explanation names the right dependency?](nbs/evidence/83_ground_truth.ipynb)
-   Gates in place of the softmax do not tell it either, but leave {opened:.1f} of 16 open in SDA-TSN (nine
-   networks), and what is closed has exactly no effect; they cost {cost} points (five) against a query
-   in the same two steps.
+   Gates in place of the softmax do not tell it either, but leave {opened:.1f} of 16 open in SDA-TSN ({gated}
+   networks), and what is closed has exactly no effect; they cost {cost} points ({settled} networks)
+   against a query in the same two steps.
    [Selections that can be believed](nbs/evidence/86_faithful_selection.ipynb)
 """
 NAMES = {"Shapley, within pairs": "Shapley values of the margin within a pair of classes"}  # of explanations
@@ -56,23 +57,22 @@ def evidence() -> str:
     return to_markdown(table.assign(seeds=[len(runs[stem]) for stem in FOUR])) + "\n"
 
 
-def points(first: str, second: str, folder: str = "evidence") -> str:
+def points(first: Sequence[SeedRun], second: Sequence[SeedRun]) -> str:
     """Second minus first, paired by seed: "+2.1 points [-1.2, +5.4]"."""
-    runs = load_runs(RESULTS / folder)
-    gain = gain_over_seeds(runs[first], runs[second])
+    gain = gain_over_seeds(first, second)
     low, high = 100 * gain["low"], 100 * gain["high"]
     return f"{100 * gain['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
-def gates() -> tuple[float, list[float]]:
-    """What SDA-TSN with gates opens, mean over networks; by how much a settled control is ahead."""
+def gates() -> tuple[list[float], list[float]]:
+    """What every SDA-TSN with gates opens; by how much a settled control is ahead, where there is one."""
     seeds = RESULTS / "selection" / "seeds"
     said = {r["run"]: r["metrics"] for r in load_records(seeds) if r["run"].startswith("sda_tsn-")}
     gated = {name: metrics for name, metrics in said.items() if "-gated-" in name}
     opened = [metrics["rescaled"]["silence"]["open of a clip"] for metrics in gated.values()]
     controls = {name: said.get(name.replace("-gated-", "-settled-")) for name in gated}
     pairs = [(gated[name], control) for name, control in controls.items() if control]
-    return float(np.mean(opened)), [control["top1_more"] - own["top1_more"] for own, control in pairs]
+    return opened, [control["top1_more"] - own["top1_more"] for own, control in pairs]
 
 
 def findings() -> str:
@@ -90,13 +90,14 @@ def findings() -> str:
     hits = {k: v["hit"] for k, v in scores["explanations"].items() if "last block" not in k}
     best = max(hits, key=lambda name: np.mean(hits[name]))
     opened, cost = gates()
+    runs, more = load_runs(RESULTS / "evidence"), load_runs(RESULTS / "evidence" / "more")
     told = FINDINGS.format(
         **{stem: mean[stem] for stem in ("tsn", "sda_tsn")},
         **by_cue,
-        tsm=points("tsm", "sda_tsm"),
-        long_tsm=points("whole_tsm", "whole_sda_tsm", "evidence/more"),
-        select=points("averaged", "sda_tsn"),
-        long_select=points("whole_averaged", "whole_sda_tsn", "evidence/more"),
+        tsm=points(runs["tsm"], runs["sda_tsm"]),
+        long_tsm=points(more["whole_tsm"], more["whole_sda_tsm"]),
+        select=points(runs["averaged"], runs["sda_tsn"]),
+        long_select=points(more["whole_averaged"], more["whole_sda_tsn"]),
         alone=", ".join(f"{d} {mean[f'only_{d}'] - mean['tsn']:.0f}" for d in DEPENDENCIES),
         weight=in_words(hits["weight"]),
         chance=100 * np.mean(scores["chance"]["hit"]),
@@ -104,8 +105,10 @@ def findings() -> str:
         hit=in_words(hits[best]),
         always=" or ".join(scores["its dependency"]),
         constant=in_words(scores["constant answer"]["hit"]),
-        opened=opened,
+        opened=np.mean(opened),
+        gated=len(opened),
         cost=in_words(cost),
+        settled=len(cost),
     )
     fold = partial(textwrap.fill, width=118, subsequent_indent="   ", break_on_hyphens=False)
     return "".join(fold(" ".join(one.split())) + "\n" for one in told.split("\n\n"))
